@@ -1,0 +1,156 @@
+"""Stage II of ACmix as pure functions on tensors: no parameters, torch alone.
+
+Notation: N heads of D channels, maps of H x W cells, window (k_a) and kernel (k_c) odd, s stride, e dilation; outputs
+have H' = ceil(H / s) and W' = ceil(W / s) cells.
+"""
+
+from torch import Tensor
+
+from acmix.ops import validation
+from acmix.ops.dispatch import backends, check_backend, select, why_not
+
+__all__ = ["backends", "check_backend", "local_attention", "mix", "shift_conv", "why_not"]
+
+
+def local_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    window: int = 7,
+    stride: int = 1,
+    dilation: int = 1,
+    backend: str = "auto",
+) -> Tensor:
+    """Self-attention of every cell over the window around it (ACmix, arXiv 2111.14556, eq. 4 and 12).
+
+    out_i = sum_j softmax_j(D^-1/2 q_i . k_j) v_j, with j = reflect(i + e o), o in [-r, r]^2, r = window // 2. The
+    window is reflected at the border without repeating the edge, so it always has window^2 cells. Defined for every
+    H, W >= 1; the softmax accumulates in float32 or better.
+
+    Args:
+        query: Shape `(B, N, D, H, W)`, any floating dtype, any strides; read at the cells (s Y, s X).
+        key: Like query.
+        value: Like query.
+        window: Cells an axis of the window, odd.
+        stride: Distance of the queries in cells, s.
+        dilation: Distance of window cells, e.
+        backend: "auto" or a name from `backends`; a backend asked for by name never falls back.
+
+    Returns:
+        Shape `(B, N, D, H', W')` in query's dtype.
+
+    Raises:
+        ValueError: If a shape, device, window, stride, dilation or backend breaks its rule.
+        TypeError: If an argument is not of the kind above.
+    """
+    validation.check_qkv(query, key, value)
+    validation.check_window(window, stride, dilation)
+    module = select(backend, query, window, stride, dilation)
+    output: Tensor = module.local_attention(query, key, value, window, stride, dilation)
+    return output
+
+
+def shift_conv(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    fc_weight: Tensor,
+    dep_weight: Tensor,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    backend: str = "auto",
+) -> Tensor:
+    """The convolution path: a linear map of the 3N projections, then a grouped convolution (arXiv 2111.14556, eq. 8).
+
+    f[b, d, p] = sum_c fc_weight[p, c] z[b, c, d] with z the 3N maps (q heads, k heads, v heads); then D groups of
+    P -> N channels, zero padding e (k // 2). With P = k^2 and kernel p equal to 1 at position p and 0 elsewhere it
+    shifts and sums. Both steps run as one composed convolution where that is cheaper (3 N k^2 <= P (3 + k^2)).
+
+    Args:
+        query: Shape `(B, N, D, H, W)`.
+        key: Like query.
+        value: Like query.
+        fc_weight: Shape `(P, 3 N)`.
+        dep_weight: Shape `(D * N, P, k, k)`, k odd; output channel d * N + m.
+        stride: Stride s.
+        dilation: Distance of kernel cells, e.
+        backend: "auto" or a name from `backends`; a backend asked for by name never falls back.
+
+    Returns:
+        Shape `(B, D * N, H', W')`, channel d * N + m, in query's dtype.
+
+    Raises:
+        ValueError: If a shape, device, stride, dilation or backend breaks its rule.
+        TypeError: If an argument is not of the kind above.
+    """
+    validation.check_qkv(query, key, value)
+    validation.check_convolution_weights(query, fc_weight, dep_weight)
+    validation.check_steps(stride, dilation)
+    module = select(backend, query, dep_weight.shape[-1], stride, dilation)
+    output: Tensor = module.shift_conv(query, key, value, fc_weight, dep_weight, stride, dilation)
+    return output
+
+
+def mix(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    position_weight: Tensor,
+    fc_weight: Tensor,
+    dep_weight: Tensor,
+    rate_attention: Tensor,
+    rate_convolution: Tensor,
+    *,
+    window: int = 7,
+    stride: int = 1,
+    dilation: int = 1,
+    backend: str = "auto",
+) -> Tensor:
+    """Stages II and III: rate_attention * attention + rate_convolution * convolution (arXiv 2111.14556, eq. 14).
+
+    The attention path is `local_attention` with the logits D^-1/2 q_i . (k_j + pe_i - pe_j), pe = W_p loc,
+    loc(y, x) = (linspace(-1, 1, W)[x], linspace(-1, 1, H)[y]), channel n * D + d; the convolution path is
+    `shift_conv`, channel d * N + m.
+
+    Args:
+        query: Shape `(B, N, D, H, W)`.
+        key: Like query.
+        value: Like query.
+        position_weight: W_p, shape `(D, 2)`.
+        fc_weight: Shape `(P, 3 N)`.
+        dep_weight: Shape `(D * N, P, k, k)`, k odd.
+        rate_attention: alpha, one element.
+        rate_convolution: beta, one element.
+        window: Cells an axis of the attention window, odd.
+        stride: Stride s of both paths.
+        dilation: Dilation e of both paths.
+        backend: "auto" or a name from `backends`; a backend asked for by name never falls back.
+
+    Returns:
+        Shape `(B, N * D, H', W')` in query's dtype.
+
+    Raises:
+        ValueError: If a shape, device, window, stride, dilation or backend breaks its rule.
+        TypeError: If an argument is not of the kind above.
+    """
+    validation.check_qkv(query, key, value)
+    validation.check_convolution_weights(query, fc_weight, dep_weight)
+    validation.check_mix_weights(query, position_weight, rate_attention, rate_convolution)
+    validation.check_window(window, stride, dilation)
+    module = select(backend, query, window, stride, dilation)
+    output: Tensor = module.mix(
+        query,
+        key,
+        value,
+        position_weight,
+        fc_weight,
+        dep_weight,
+        rate_attention,
+        rate_convolution,
+        window,
+        stride,
+        dilation,
+    )
+    return output

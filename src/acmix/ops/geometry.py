@@ -1,0 +1,42 @@
+"""Shapes, reflection and positions: what every backend must agree on. A leaf: imports torch alone."""
+
+import torch
+from torch import Tensor
+
+
+def output_size(size: int, stride: int) -> int:
+    """Number of queries along an axis of `size` cells: ceil(size / stride), as for a "same" convolution."""
+    return (size + stride - 1) // stride
+
+
+def window_offsets(window: int, dilation: int, device: torch.device | None = None) -> Tensor:
+    """Offsets of the window cells from their query along one axis, dilation * [-r, ..., r], shape `(window,)`."""
+    radius = window // 2
+    return dilation * torch.arange(-radius, radius + 1, device=device)
+
+
+def reflect(position: Tensor, size: int) -> Tensor:
+    """Mirror integer positions into [0, size) without repeating the edge cell, as often as needed.
+
+    The reflected axis has period 2 (size - 1); an axis of one cell maps everything to 0.
+    """
+    half_period = torch.sym_max(size - 1, 1)
+    triangle = half_period - (position.remainder(2 * half_period) - half_period).abs()
+    return triangle.clamp(max=size - 1)
+
+
+def position_map(position_weight: Tensor, height: int, width: int) -> Tensor:
+    """Position embedding W_p loc without its bias (which cancels in the softmax), shape `(D, H, W)`.
+
+    loc(y, x) = (linspace(-1, 1, W)[x], linspace(-1, 1, H)[y]). Half precision is computed and returned in float32.
+
+    Args:
+        position_weight: W_p, shape `(D, 2)`; column 0 weighs x, column 1 weighs y.
+        height: H, in cells.
+        width: W, in cells.
+    """
+    dtype = torch.promote_types(position_weight.dtype, torch.float32)
+    weight = position_weight.to(dtype)
+    x = torch.linspace(-1, 1, width, dtype=dtype, device=weight.device)
+    y = torch.linspace(-1, 1, height, dtype=dtype, device=weight.device)
+    return weight[:, 0, None, None] * x + weight[:, 1, None, None] * y[:, None]

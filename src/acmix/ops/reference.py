@@ -1,0 +1,103 @@
+"""The definition of Stage II, written to be read beside the equations; the specification of every other backend.
+
+Half precision is computed in float32 and rounded once, at the end. Memory is O(B C H W window^2): for tests and
+explanation, not for networks.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from acmix.ops.geometry import output_size, position_map, reflect, window_offsets
+
+
+def why_not(query: Tensor | None, window: int, stride: int, dilation: int) -> str | None:  # noqa: ARG001
+    """The definition takes everything."""
+    return None
+
+
+def _widen(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors)
+
+
+def _window_indices(size: int, window: int, stride: int, dilation: int, device: torch.device) -> Tensor:
+    """Cell of every window position along one axis, `(ceil(size / stride), window)`."""
+    queries = stride * torch.arange(output_size(size, stride), device=device)
+    return reflect(queries[:, None] + window_offsets(window, dilation, device), size)
+
+
+def _unfold_window(feature: Tensor, window: int, stride: int, dilation: int) -> Tensor:
+    """Gather the reflected window of every query: `(..., H, W)` to `(..., H', W', window, window)`."""
+    height, width = feature.shape[-2:]
+    rows = _window_indices(height, window, stride, dilation, feature.device)
+    columns = _window_indices(width, window, stride, dilation, feature.device)
+    return feature[..., rows[:, None, :, None], columns[None, :, None, :]]
+
+
+def attention_weights(
+    query: Tensor, key: Tensor, position: Tensor | None, window: int, stride: int, dilation: int
+) -> Tensor:
+    """Softmax weights of every window cell, `(B, N, H', W', window, window)`; they sum to 1 over the last two axes.
+
+    logit = D^-1/2 q_i . (k_j + pe_i - pe_j) (paper eq. 12), j over the reflected window of i.
+    """
+    query = query[..., ::stride, ::stride]
+    keys = _unfold_window(key, window, stride, dilation)
+    if position is not None:
+        at_query = position[..., ::stride, ::stride, None, None]
+        keys = keys + at_query - _unfold_window(position, window, stride, dilation)
+    logits = torch.einsum("bndyx,bndyxuv->bnyxuv", query, keys) * query.shape[2] ** -0.5
+    return logits.flatten(-2).softmax(-1).unflatten(-1, (window, window))
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, position: Tensor | None, window: int, stride: int, dilation: int
+) -> Tensor:
+    weights = attention_weights(query, key, position, window, stride, dilation)
+    return torch.einsum("bnyxuv,bndyxuv->bndyx", weights, _unfold_window(value, window, stride, dilation))
+
+
+def _convolve(z: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:
+    mixed = torch.einsum("pc,bcdyx->bdpyx", fc_weight, z).flatten(1, 2)
+    padding = dilation * (dep_weight.shape[-1] // 2)
+    return F.conv2d(mixed, dep_weight, stride=stride, padding=padding, dilation=dilation, groups=z.shape[2])
+
+
+def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int, dilation: int) -> Tensor:
+    """Attention of every query over its reflected window; see `acmix.ops.local_attention`."""
+    with torch.autocast(query.device.type, enabled=False):
+        return _attend(*_widen(query, key, value), None, window, stride, dilation).to(query.dtype)
+
+
+def shift_conv(
+    query: Tensor, key: Tensor, value: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dilation: int
+) -> Tensor:
+    """The convolution path in two steps, fc then grouped convolution; see `acmix.ops.shift_conv`."""
+    with torch.autocast(query.device.type, enabled=False):
+        z = torch.cat(_widen(query, key, value), 1)
+        fc, dep = _widen(fc_weight, dep_weight)
+        return _convolve(z, fc, dep, stride, dilation).to(query.dtype)
+
+
+def mix(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    position_weight: Tensor,
+    fc_weight: Tensor,
+    dep_weight: Tensor,
+    rate_attention: Tensor,
+    rate_convolution: Tensor,
+    window: int,
+    stride: int,
+    dilation: int,
+) -> Tensor:
+    """Both paths and their sum; see `acmix.ops.mix`."""
+    with torch.autocast(query.device.type, enabled=False):
+        q, k, v, fc, dep, alpha, beta = _widen(
+            query, key, value, fc_weight, dep_weight, rate_attention, rate_convolution
+        )
+        position = position_map(position_weight, *key.shape[-2:]).to(k.dtype)
+        attention = _attend(q, k, v, position, window, stride, dilation).flatten(1, 2)
+        convolution = _convolve(torch.cat((q, k, v), 1), fc, dep, stride, dilation)
+        return (alpha * attention + beta * convolution).to(query.dtype)

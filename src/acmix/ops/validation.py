@@ -1,0 +1,92 @@
+"""Meaning of the arguments of `acmix.ops`: checked once, before any backend is asked."""
+
+import torch
+from torch import Tensor
+
+
+def check_positive_integer(name: str, value: object) -> None:
+    """Raise TypeError or ValueError unless `value` is an integer >= 1."""
+    if isinstance(value, bool) or not isinstance(value, int | torch.SymInt):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def check_odd(name: str, value: object) -> None:
+    """Raise TypeError or ValueError unless `value` is an odd integer >= 1."""
+    check_positive_integer(name, value)
+    if value % 2 == 0:  # type: ignore[operator]
+        raise ValueError(f"{name} must be odd, so that the window has a centre; got {value}")
+
+
+def check_qkv(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Raise unless query, key and value are `(B, N, D, H, W)` maps of one shape, dtype and device."""
+    named = {"query": query, "key": key, "value": value}
+    for name, tensor in named.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+    if query.ndim != 5:
+        raise ValueError(f"query must have the shape (B, N, D, H, W), got {tuple(query.shape)}")
+    if not query.is_floating_point():
+        raise TypeError(f"query must have a floating-point dtype, got {query.dtype}")
+    for name, axis in (("N", 1), ("D", 2), ("H", 3), ("W", 4)):
+        if query.shape[axis] == 0:
+            raise ValueError(f"query (B, N, D, H, W) needs {name} >= 1, got {tuple(query.shape)}")
+    for name in ("key", "value"):
+        tensor = named[name]
+        if tensor.shape != query.shape:
+            raise ValueError(f"{name} must have query's shape {tuple(query.shape)}, got {tuple(tensor.shape)}")
+        _check_same_kind(name, tensor, query)
+
+
+def check_window(window: int, stride: int, dilation: int) -> None:
+    """Raise unless the window is odd and the stride and dilation are positive."""
+    check_odd("window", window)
+    check_steps(stride, dilation)
+
+
+def check_steps(stride: int, dilation: int) -> None:
+    """Raise unless the stride and dilation are positive integers."""
+    check_positive_integer("stride", stride)
+    check_positive_integer("dilation", dilation)
+
+
+def check_convolution_weights(query: Tensor, fc_weight: Tensor, dep_weight: Tensor) -> None:
+    """Raise unless fc_weight is `(P, 3N)` and dep_weight `(D * N, P, k, k)` with k odd."""
+    heads, head_size = query.shape[1:3]
+    if fc_weight.ndim != 2 or fc_weight.shape[1] != 3 * heads:
+        raise ValueError(f"fc_weight must have the shape (P, 3 N = {3 * heads}), got {tuple(fc_weight.shape)}")
+    channels, positions = head_size * heads, fc_weight.shape[0]
+    if dep_weight.ndim != 4 or tuple(dep_weight.shape[:2]) != (channels, positions):
+        raise ValueError(
+            f"dep_weight must have the shape (D * N = {channels}, P = {positions}, k, k), got {tuple(dep_weight.shape)}"
+        )
+    if dep_weight.shape[2] != dep_weight.shape[3] or dep_weight.shape[2] % 2 == 0:
+        raise ValueError(f"dep_weight must have a square kernel of odd size, got {tuple(dep_weight.shape[2:])}")
+    for name, weight in (("fc_weight", fc_weight), ("dep_weight", dep_weight)):
+        _check_device(name, weight, query)
+
+
+def check_mix_weights(query: Tensor, position_weight: Tensor, rate_attention: Tensor, rate_convolution: Tensor) -> None:
+    """Raise unless position_weight is `(D, 2)` and both rates have one element."""
+    head_size = query.shape[2]
+    if tuple(position_weight.shape) != (head_size, 2):
+        raise ValueError(
+            f"position_weight must have the shape (D = {head_size}, 2), got {tuple(position_weight.shape)}"
+        )
+    _check_device("position_weight", position_weight, query)
+    for name, rate in (("rate_attention", rate_attention), ("rate_convolution", rate_convolution)):
+        if tuple(rate.shape) not in ((), (1,)):
+            raise ValueError(f"{name} must have one element, shape (1,) or (), got {tuple(rate.shape)}")
+        _check_device(name, rate, query)
+
+
+def _check_device(name: str, tensor: Tensor, query: Tensor) -> None:
+    if tensor.device != query.device:
+        raise ValueError(f"{name} must be on query's device {query.device}, got {tensor.device}")
+
+
+def _check_same_kind(name: str, tensor: Tensor, query: Tensor) -> None:
+    if tensor.dtype != query.dtype:
+        raise TypeError(f"{name} must have query's dtype {query.dtype}, got {tensor.dtype}")
+    _check_device(name, tensor, query)
