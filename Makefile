@@ -19,7 +19,7 @@ test: check
 check: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/pyrefly check
 
 format: venv
 	$(BIN)/ruff format .

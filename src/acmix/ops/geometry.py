@@ -1,5 +1,7 @@
 """Shapes, reflection and positions: what every backend must agree on. A leaf: imports torch alone."""
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,7 @@ def reflect(position: Tensor, size: int) -> Tensor:
 
     The reflected axis has period 2 (size - 1); an axis of one cell maps everything to 0.
     """
-    half_period = torch.sym_max(size - 1, 1)
+    half_period = cast(int, torch.sym_max(size - 1, 1))
     triangle = half_period - (position.remainder(2 * half_period) - half_period).abs()
     return triangle.clamp(max=size - 1)
 

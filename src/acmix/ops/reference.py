@@ -66,7 +66,8 @@ def _convolve(z: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dil
 def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int, dilation: int) -> Tensor:
     """Attention of every query over its reflected window; see `acmix.ops.local_attention`."""
     with torch.autocast(query.device.type, enabled=False):
-        return _attend(*_widen(query, key, value), None, window, stride, dilation).to(query.dtype)
+        q, k, v = _widen(query, key, value)
+        return _attend(q, k, v, None, window, stride, dilation).to(query.dtype)
 
 
 def shift_conv(
