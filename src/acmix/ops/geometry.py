@@ -17,6 +17,14 @@ def window_offsets(window: int, dilation: int, device: torch.device | None = Non
     return dilation * torch.arange(-radius, radius + 1, device=device)
 
 
+def composes_kernels(heads: int, positions: int, kernel_size: int) -> bool:
+    """Whether fc and the grouped convolution are cheaper as one composed convolution (DESIGN.md, identity E3).
+
+    Multiply-adds a cell and group: 3 N N k^2 composed, 3 N P + P N k^2 in two steps.
+    """
+    return 3 * heads * kernel_size**2 <= positions * (3 + kernel_size**2)
+
+
 def reflect(position: Tensor, size: int) -> Tensor:
     """Mirror integer positions into [0, size) without repeating the edge cell, as often as needed.
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acmix.ops.geometry import output_size, position_map, reflect, window_offsets
+from acmix.ops.geometry import composes_kernels, output_size, position_map, reflect, window_offsets
 
 # Queries a tile and axis: the fastest of 5..16 on the CPU for maps of 28 to 112 cells; larger tiles copy fewer keys
 # but multiply more of them by zero.
@@ -148,8 +148,7 @@ def _convolve(
         fc, dep = fc_weight.to(dtype), dep_weight.to(dtype)
         if rate is not None:
             dep = rate.to(dtype) * dep
-        # Multiply-adds a cell and group: 3 N N k^2 composed, 3 N P + P N k^2 in two steps.
-        compose = 3 * heads * size**2 <= positions * (3 + size**2)
+        compose = composes_kernels(heads, positions, size)
         weight = (_compose(fc, dep, head_size) if compose else dep).to(query.dtype)
         fc = fc.to(query.dtype)
     z = torch.cat((query, key, value), 1)
