@@ -1,0 +1,12 @@
+"""Networks with ACmix in timm's registry: importing this module registers them.
+
+`create_model("acmix_resnet26", ...)` takes every argument of timm's; timm's own scripts take
+`--device-modules acmix.models`.
+"""
+
+from timm import create_model
+
+from acmix.models import resnet
+from acmix.models.resnet import Bottleneck, SmallImageResNet
+
+__all__ = ["Bottleneck", "SmallImageResNet", "create_model", "resnet"]
