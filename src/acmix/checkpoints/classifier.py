@@ -1,0 +1,191 @@
+"""A usable classifier in one file: safetensors weights with JSON metadata, read without running anything in it."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import timm
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from timm.data import create_transform
+from torch import Tensor, nn
+
+import acmix.models
+from acmix.errors import InputError
+
+FORMAT_VERSION = 1
+_METADATA_KEY = "acmix"
+# A file may choose a network's shape and its regularisation, never what is downloaded or loaded to build it.
+_MODEL_ARGUMENTS = {"in_chans", "drop_rate", "drop_path_rate", "global_pool", "img_size"}
+_PREPROCESSING = {"input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """A trained network with what is needed to use it.
+
+    Attributes:
+        model: `(B, 3, H, W)` to logits `(B, len(classes))`.
+        model_name: timm's name of the network.
+        model_arguments: Arguments of `timm.create_model` besides the number of classes.
+        classes: Class names in the order of the logits.
+        preprocessing: timm's data configuration: input_size `(C, H, W)`, interpolation, mean, std, crop_pct, crop_mode.
+        training: Record of the training that made it (data, settings, accuracy).
+        versions: Of acmix, torch and timm that wrote the file.
+    """
+
+    model: nn.Module
+    model_name: str
+    classes: tuple[str, ...]
+    preprocessing: dict[str, Any]
+    model_arguments: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def transform(self) -> Callable[[Image.Image], Tensor]:
+        """From an RGB image to a normalised tensor `(C, H, W)`."""
+        return create_transform(**self.preprocessing)
+
+
+def save_classifier(path: str | Path, classifier: Classifier) -> None:
+    """Write a classifier; an existing file is replaced only once the new one is complete.
+
+    Args:
+        path: The file, by convention `.safetensors`.
+        classifier: What to write; its versions are set to the ones running.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "model_name": classifier.model_name,
+        "model_arguments": classifier.model_arguments,
+        "classes": classifier.classes,
+        "preprocessing": classifier.preprocessing,
+        "training": classifier.training,
+        "versions": running_versions(),
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.model.state_dict().items()}
+    write_atomically(path, safetensors.torch.save(tensors, {_METADATA_KEY: json.dumps(metadata, allow_nan=False)}))
+
+
+def load_classifier(path: str | Path) -> Classifier:
+    """Read a classifier that `save_classifier` wrote, onto the CPU, in evaluation mode.
+
+    Raises:
+        InputError: If the file is missing, truncated, not a safetensors file, not a classifier, of a newer format, or
+            contradicts itself (metadata of the wrong type, an unknown network, weights of another network).
+    """
+    metadata, tensors = _read(path)
+    name, arguments, classes, preprocessing = _checked(path, metadata)
+    try:
+        model = timm.create_model(name, num_classes=len(classes), **arguments)
+        model.load_state_dict(tensors)
+        classifier = Classifier(
+            model=model.eval(),
+            model_name=name,
+            classes=classes,
+            preprocessing=preprocessing,
+            model_arguments=arguments,
+            training=metadata["training"],
+            versions=metadata["versions"],
+        )
+        classifier.transform(Image.new("RGB", (8, 8)))
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise _damaged(path, f"its weights or preprocessing do not fit {name}: {reason}") from error
+    return classifier
+
+
+def running_versions() -> dict[str, str]:
+    """Versions of acmix, torch and timm."""
+    return {"acmix": acmix.__version__, "torch": torch.__version__, "timm": timm.__version__}
+
+
+def write_atomically(path: str | Path, content: bytes | str) -> None:
+    """Write a file so that it is never seen half written.
+
+    Raises:
+        OSError: If it cannot be written; the old file is then untouched.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        # mkstemp makes private files; give the rights that open() would have given.
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"checkpoint {path} {'is a folder' if path.is_dir() else 'does not exist'}; give a file")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_METADATA_KEY)
+            if text is None:
+                raise InputError(
+                    f"checkpoint {path} holds weights but not what is needed to use them (no acmix metadata); "
+                    "give a best.safetensors of acmix train, or start from it with acmix train --weights"
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+        metadata = json.loads(text)
+    except SafetensorError as error:
+        raise InputError(
+            f"checkpoint {path} is damaged or not a safetensors file ({error}); give a best.safetensors of acmix train"
+        ) from error
+    except OSError as error:
+        raise InputError(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise _damaged(path, "its metadata is not JSON") from error
+    return metadata, tensors
+
+
+def _checked(path: str | Path, metadata: Any) -> tuple[str, dict[str, Any], tuple[str, ...], dict[str, Any]]:
+    """Model name, model arguments, classes and preprocessing, each of the right type."""
+    if not isinstance(metadata, Mapping) or not isinstance(metadata.get("format_version"), int):
+        raise _damaged(path, "format_version is missing")
+    if metadata["format_version"] != FORMAT_VERSION:
+        raise InputError(
+            f"checkpoint {path} has format version {metadata['format_version']}, this acmix reads {FORMAT_VERSION}; "
+            "upgrade acmix"
+        )
+    name, arguments, classes, preprocessing = (
+        metadata.get(key) for key in ("model_name", "model_arguments", "classes", "preprocessing")
+    )
+    if not isinstance(name, str) or not timm.is_model(name):
+        raise _damaged(path, f"unknown network {name!r}")
+    if not isinstance(arguments, dict) or not set(arguments) <= _MODEL_ARGUMENTS:
+        raise _damaged(path, f"model_arguments may hold {', '.join(sorted(_MODEL_ARGUMENTS))}, got {arguments!r}")
+    if not isinstance(classes, list) or not classes or not all(isinstance(item, str) for item in classes):
+        raise _damaged(path, "classes is not a list of names")
+    if not isinstance(preprocessing, dict) or set(preprocessing) != _PREPROCESSING:
+        raise _damaged(path, f"preprocessing must hold {', '.join(sorted(_PREPROCESSING))}")
+    for key in ("training", "versions"):
+        if not isinstance(metadata.get(key), dict):
+            raise _damaged(path, f"{key} is missing")
+    preprocessing = {key: tuple(item) if isinstance(item, list) else item for key, item in preprocessing.items()}
+    return name, arguments, tuple(classes), preprocessing
+
+
+def _damaged(path: str | Path, fault: str) -> InputError:
+    return InputError(f"checkpoint {path} is damaged: {fault}; give a best.safetensors of acmix train")

@@ -1,0 +1,157 @@
+"""Use a classifier: accuracies on labelled images, classes of new ones."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+from torchvision.datasets.folder import is_image_file
+
+from acmix.checkpoints.classifier import Classifier
+from acmix.data import LabelledImages, read_image
+from acmix.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScore:
+    """How one class fared: recall, precision and F1 lie in 0..1, and are 0 where nothing was there to count."""
+
+    name: str
+    images: int
+    recall: float
+    precision: float
+    f1: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Accuracy of a classifier on labelled images.
+
+    Attributes:
+        images: How many images were classified.
+        top1: Share of images whose most probable class is right, 0..1.
+        top5: Share whose five most probable classes hold the right one; None with five classes or fewer.
+        classes: One score a class.
+        confusion_matrix: Counts, row = true class, column = predicted class.
+    """
+
+    images: int
+    top1: float
+    top5: float | None
+    classes: list[ClassScore]
+    confusion_matrix: list[list[int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The most probable classes of one image file, the most probable first, as (class, probability)."""
+
+    path: Path
+    scores: list[tuple[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What `predict` found: predictions in the order given, and one line for every file it could not read."""
+
+    predicted: list[Prediction]
+    unreadable: list[str]
+
+
+def evaluate(classifier: Classifier, images: LabelledImages, *, batch_size: int = 64, workers: int = 0) -> Evaluation:
+    """Classify labelled images and count.
+
+    Args:
+        classifier: Its model is moved to the accelerator if there is one.
+        images: Labelled in the order of the classifier's classes; the classifier's own transform is applied.
+        batch_size: Images at a time.
+        workers: Processes that read images; 0 reads in this one.
+
+    Raises:
+        InputError: If batch_size is not positive, workers is negative or an image cannot be read.
+    """
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+    if batch_size < 1 or workers < 0:
+        raise InputError(f"batch_size must be at least 1 and workers at least 0, got {batch_size} and {workers}")
+    device = best_device()
+    model, count = classifier.model.eval().to(device), len(classifier.classes)
+    loader = DataLoader(images.with_transform(classifier.transform), batch_size=batch_size, num_workers=workers)
+    matrix = torch.zeros(count, count, dtype=torch.int64)
+    among_five = 0
+    with torch.inference_mode():
+        for batch, labels in loader:
+            ranked = model(batch.to(device)).float().topk(min(5, count)).indices.cpu()
+            matrix += multiclass_confusion_matrix(ranked[:, 0], labels, num_classes=count)
+            among_five += int((ranked == labels[:, None]).any(1).sum())
+    right = matrix.diagonal()
+    # Every class that is never seen or never predicted scores 0: its numerator is 0 too.
+    seen, guessed = matrix.sum(1), matrix.sum(0)
+    scores = [
+        ClassScore(
+            name=name,
+            images=int(seen[i]),
+            recall=float(right[i] / seen[i].clamp(min=1)),
+            precision=float(right[i] / guessed[i].clamp(min=1)),
+            f1=float(2 * right[i] / (seen[i] + guessed[i]).clamp(min=1)),
+        )
+        for i, name in enumerate(classifier.classes)
+    ]
+    return Evaluation(
+        images=len(images),
+        top1=float(right.sum() / len(images)),
+        top5=among_five / len(images) if count > 5 else None,
+        classes=scores,
+        confusion_matrix=matrix.tolist(),
+    )
+
+
+def predict(classifier: Classifier, paths: Sequence[str | Path], *, top: int = 5, batch_size: int = 64) -> Predictions:
+    """Find the most probable classes of image files.
+
+    Args:
+        classifier: Its model is moved to the accelerator if there is one.
+        paths: Image files; a folder stands for the image files directly in it, by name.
+        top: How many classes an image, at most all of them.
+        batch_size: Images at a time.
+
+    Returns:
+        One prediction a readable file; the others are named, and the rest still predicted.
+
+    Raises:
+        InputError: If top is not positive.
+    """
+    if top < 1:
+        raise InputError(f"top must be at least 1, got {top}")
+    device = best_device()
+    model, transform = classifier.model.eval().to(device), classifier.transform
+    predicted: list[Prediction] = []
+    unreadable: list[str] = []
+
+    def readable() -> Iterator[tuple[Path, torch.Tensor]]:
+        for path in map(Path, paths):
+            files = sorted(file for file in path.iterdir() if is_image_file(file.name)) if path.is_dir() else [path]
+            if not files:
+                unreadable.append(f"{path}: the folder holds no image files")
+            for file in files:
+                try:
+                    yield file, transform(read_image(file))
+                except InputError as error:
+                    unreadable.append(str(error))
+
+    images = readable()
+    with torch.inference_mode():
+        while batch := list(islice(images, batch_size)):
+            logits = model(torch.stack([image for _, image in batch]).to(device)).float()
+            probabilities, indices = logits.softmax(1).cpu().topk(min(top, len(classifier.classes)))
+            for (path, _), values, ranks in zip(batch, probabilities.tolist(), indices.tolist(), strict=True):
+                scores = [(classifier.classes[rank], value) for rank, value in zip(ranks, values, strict=True)]
+                predicted.append(Prediction(path=path, scores=scores))
+    return Predictions(predicted=predicted, unreadable=unreadable)
+
+
+def best_device() -> torch.device:
+    """The accelerator of this machine, or the CPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

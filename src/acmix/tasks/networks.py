@@ -1,0 +1,88 @@
+"""Networks by name, with errors a person can act on."""
+
+import difflib
+from pathlib import Path
+
+import timm
+import torch
+from torch import nn
+
+import acmix.models  # noqa: F401  registers our networks with timm
+from acmix.checkpoints import from_published, load_state_dict, load_weights
+from acmix.errors import InputError
+
+
+def create_network(name: str, *, num_classes: int | None = None) -> nn.Module:
+    """Create a network of timm's registry, ours included, with fresh weights.
+
+    Args:
+        name: timm's name, `acmix_resnet26` for instance.
+        num_classes: Size of the output; None keeps the network's own.
+
+    Raises:
+        InputError: If there is no such network.
+    """
+    check_name(name)
+    return timm.create_model(name) if num_classes is None else timm.create_model(name, num_classes=num_classes)
+
+
+def check_name(name: str) -> None:
+    """Check that timm's registry has a network.
+
+    Raises:
+        InputError: If it has not; names the nearest ones.
+    """
+    if not timm.is_model(name):
+        near = nearest(name, timm.list_models()) or ", ".join(timm.list_models("acmix_*"))
+        raise InputError(f"unknown model {name!r}; the nearest names are {near}")
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """The known names most like a misspelt one, comma-separated; empty where none is like it."""
+    return ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.5))
+
+
+def check_input_size(model: nn.Module, name: str, input_size: tuple[int, int, int]) -> None:
+    """Run a network once on zeros `(2, C, H, W)`.
+
+    Raises:
+        InputError: If it does not accept that size.
+    """
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(2, *input_size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"model {name!r} does not accept images of {input_size}: {reason}; choose another --image-size"
+        ) from error
+    finally:
+        model.train(training)
+
+
+def load_start_weights(model: nn.Module, path: Path) -> bool:
+    """Load start weights, published or ours; a final layer for another number of classes keeps its fresh weights.
+
+    Returns:
+        Whether the final layer was loaded too.
+
+    Raises:
+        InputError: If the file cannot be read or its weights belong to another network.
+    """
+    head = f"{model.pretrained_cfg['classifier']}."
+    own = model.state_dict()
+    try:
+        state = from_published(load_state_dict(path))
+        fresh = [
+            key for key in own if key.startswith(head) and (key not in state or state[key].shape != own[key].shape)
+        ]
+        if fresh:
+            state = {key: tensor for key, tensor in state.items() if not key.startswith(head)}
+            state |= {key: tensor for key, tensor in own.items() if key.startswith(head)}
+        load_weights(model, state)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"weights {path} do not fit the model: {error}") from error
+    return not fresh
