@@ -1,0 +1,134 @@
+"""Published names and ours: golden operators under both, exact round trips, errors that name the key."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from acmix import ACmix
+from acmix.checkpoints import from_published, load_weights, to_published
+
+DATA = Path(__file__).parents[1] / "data"
+GOLDEN = sorted(DATA.glob("acmix_*.npz"))
+
+
+def published_operator(channels=8, channels_in=4, heads=2):
+    return to_published(ACmix(channels_in, channels, heads=heads).state_dict())
+
+
+def assert_equal(actual, expected):
+    assert actual.keys() == expected.keys()
+    for key, tensor in expected.items():
+        assert torch.equal(actual[key], tensor), key
+
+
+def test_all_golden_operators_are_here():
+    assert len(GOLDEN) == 6
+
+
+@pytest.mark.parametrize("backend", ["reference", "portable"])
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_golden_operator(path, backend):
+    golden = {name: torch.from_numpy(array) for name, array in np.load(path, allow_pickle=False).items()}
+    channels_in, channels, kernel_att, heads, kernel_conv, stride = golden["config"].tolist()
+    layer = ACmix(
+        channels_in,
+        channels,
+        heads=heads,
+        kernel_att=kernel_att,
+        kernel_conv=kernel_conv,
+        stride=stride,
+        backend=backend,
+        dtype=torch.float64,
+    )
+    load_weights(layer, {name[6:]: array for name, array in golden.items() if name.startswith("param/")})
+    x = golden["x"].requires_grad_()
+    y = layer(x)
+    y.backward(golden["g"])
+    gradients = from_published({name[5:]: array for name, array in golden.items() if name.startswith("grad/")})
+    assert gradients.keys() == dict(layer.named_parameters()).keys()
+    torch.testing.assert_close(y, golden["y"], rtol=0, atol=1e-10)
+    torch.testing.assert_close(x.grad, golden["dx"], rtol=0, atol=1e-10)
+    for name, parameter in layer.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], rtol=0, atol=1e-10, msg=lambda text: name + text)  # noqa: B023
+
+
+@pytest.mark.parametrize("prefix", ["", "layer1.0.conv2.", "a.b."])
+def test_round_trip_is_exact_and_leaves_the_input_alone(prefix):
+    torch.manual_seed(0)
+    ours = {prefix + name: tensor for name, tensor in ACmix(4, 8, heads=2).state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in ours.items()}
+    published = to_published(ours)
+    assert published[prefix + "conv_p.bias"].count_nonzero() == 0
+    published_before = {name: tensor.clone() for name, tensor in published.items()}
+    assert_equal(from_published(published), ours)
+    assert_equal(to_published(from_published(published)), published)
+    assert_equal(ours, before)
+    assert_equal(published, published_before)
+
+
+def test_the_classifier_of_a_network_is_no_operator():
+    network = nn.ModuleDict({"conv1": nn.Conv2d(3, 4, 7), "body": ACmix(4, 8, heads=2), "fc": nn.Linear(8, 5)})
+    published = to_published(network.state_dict())
+    assert published["fc.weight"].shape == (5, 8)
+    assert published["body.fc.weight"].shape == (9, 6, 1, 1)
+    assert_equal(from_published(published), network.state_dict())
+
+
+def test_names_without_an_operator_pass_unchanged():
+    state = nn.Linear(2, 3).state_dict()
+    assert_equal(from_published(state), state)
+    assert_equal(to_published(state), state)
+
+
+def test_our_names_pass_unchanged_through_from_published():
+    state = ACmix(4, 8, heads=2).state_dict()
+    assert_equal(from_published(state), state)
+
+
+def test_data_parallel_prefix_is_taken_off():
+    published = published_operator()
+    wrapped = {f"module.{name}": tensor for name, tensor in published.items()}
+    assert_equal(from_published(wrapped), from_published(published))
+
+
+def test_position_bias_is_optional_and_ignored():
+    published = published_operator()
+    expected = from_published(published)
+    published["conv_p.bias"] += 1
+    assert_equal(from_published(published), expected)
+    del published["conv_p.bias"]
+    assert_equal(from_published(published), expected)
+
+
+@pytest.mark.parametrize("name", [name for name in published_operator() if name != "conv_p.bias"])
+def test_missing_key_is_named(name):
+    published = {f"layer1.0.conv2.{key}": tensor for key, tensor in published_operator().items() if key != name}
+    with pytest.raises(ValueError, match=rf"missing: layer1\.0\.conv2\.{name}"):
+        from_published(published)
+
+
+@pytest.mark.parametrize("name", list(published_operator()))
+def test_wrong_shape_raises(name):
+    published = published_operator()
+    published[name] = torch.zeros(3, 5)
+    with pytest.raises(ValueError, match=r"\(3, 5\)"):
+        from_published(published)
+
+
+def test_wrong_shape_names_key_and_both_shapes():
+    published = published_operator()
+    published["fc.weight"] = torch.zeros(9, 12, 1, 1)
+    with pytest.raises(ValueError, match=r"fc\.weight must be \(9, 6, 1, 1\), got \(9, 12, 1, 1\)"):
+        from_published(published)
+
+
+def test_our_operator_with_a_missing_key_or_wrong_shape_raises():
+    state = dict(ACmix(4, 8, heads=2).state_dict())
+    without = {name: tensor for name, tensor in state.items() if name != "qkv.bias"}
+    with pytest.raises(ValueError, match=r"missing: qkv\.bias"):
+        to_published(without)
+    with pytest.raises(ValueError, match=r"fc_weight must be \(9, 6\), got \(9, 7\)"):
+        to_published({**state, "fc_weight": torch.zeros(9, 7)})
