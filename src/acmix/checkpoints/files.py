@@ -1,5 +1,6 @@
 """State dicts from files into networks."""
 
+import io
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,9 +38,10 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
             f"weights must be a file, got {path}, which {'is a folder' if path.is_dir() else 'is missing'}"
         )
     try:
-        content = _read(path)
+        data = path.read_bytes()
     except OSError as error:
-        raise InputError(f"weights {path} cannot be read: {error.strerror or error}; check its permissions") from error
+        raise InputError(f"weights {path} cannot be read: {error.strerror}; check its permissions") from error
+    content = _parse(path, data)
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -59,15 +61,15 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _read(path: Path) -> Any:
+def _parse(path: Path, data: bytes) -> Any:
     if path.suffix == ".safetensors":
         try:
-            return safetensors.torch.load_file(path)
+            return safetensors.torch.load(data)
         except SafetensorError as error:
             raise InputError(f"weights {path} must be a safetensors file, got a corrupt one: {error}") from error
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise InputError(
             f"weights {path} must be a torch file of plain tensors, got one that is corrupt or holds other objects, "
             "which could run code; save model.state_dict() alone or as .safetensors"
