@@ -1,7 +1,7 @@
 """Labelled images: open a folder of class folders or the bundled digits, check them, split them, transform them."""
 
 from acmix.data.datasets import Digits, ImageData, LabelledImages, export_digits, open_dataset
-from acmix.data.evaluation import DataRecord, open_evaluation
+from acmix.data.evaluation import DataRecord, data_record, open_evaluation
 from acmix.data.images import read_image
 from acmix.data.transforms import preprocessing_for, training_transform
 
@@ -10,6 +10,7 @@ __all__ = [
     "Digits",
     "ImageData",
     "LabelledImages",
+    "data_record",
     "export_digits",
     "open_dataset",
     "open_evaluation",

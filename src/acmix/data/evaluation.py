@@ -1,7 +1,9 @@
 """Open the images to evaluate a checkpoint on, never those it was trained on."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from acmix.data.datasets import (
     DIGITS,
@@ -32,6 +34,21 @@ class DataRecord:
     val_fraction: float
     seed: int
     fingerprint: str
+
+
+def data_record(training: Mapping[str, Any]) -> DataRecord:
+    """The record of the training data in a checkpoint's training record.
+
+    Raises:
+        InputError: If it is missing or malformed.
+    """
+    record = training.get("data")
+    types = {field.name: field.type for field in fields(DataRecord)}
+    if not isinstance(record, dict) or set(record) != set(types):
+        raise InputError("the checkpoint does not say which data it was trained on, so none can be held out")
+    if wrong := [name for name, kind in types.items() if type(record[name]) is not kind]:
+        raise InputError(f"the checkpoint's record of its training data is damaged: {', '.join(wrong)}")
+    return DataRecord(**record)
 
 
 def open_evaluation(

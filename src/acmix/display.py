@@ -1,0 +1,122 @@
+"""What the command line shows: rich tables for people, JSON for programs."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich import box, get_console
+from rich.table import Table
+
+from acmix.accounting import Account, Cost, NetworkCost
+from acmix.tasks.inference import Evaluation, Prediction
+
+# A wider confusion matrix is not read on a terminal; --json has it.
+_WIDEST_MATRIX = 20
+
+
+def show_account(name: str, account: Account, *, as_json: bool) -> None:
+    """Show `acmix info`."""
+    if as_json:
+        parts = {"network": account.network, "twin": account.twin}
+        costs = {key: asdict(cost) | {"total": asdict(cost.total)} for key, cost in parts.items()}
+        _print_json({"model": name, "input_size": account.input_size} | costs)
+        return
+    table = _table(f"{name}, input {' x '.join(map(str, account.input_size))}")
+    for heading in ("part", "parameters", "multiply-adds", "parameters", "multiply-adds"):
+        table.add_column(heading, justify="left" if heading == "part" else "right")
+    for part in ("projection", "attention", "convolution", "other", "total"):
+        table.add_row(part, *_cells(account.network, part), *_cells(account.twin, part), end_section=part == "other")
+    table.caption = "left: this network; right: the same network with convolutions in place of the operator"
+    get_console().print(table)
+    for kind, count in account.network.uncounted.items():
+        get_console().print(f"multiply-adds of {kind} ({count:,} parameters) are not counted")
+
+
+def _cells(cost: NetworkCost, part: str) -> tuple[str, str]:
+    value: Cost = getattr(cost, part)
+    return f"{value.parameters / 1e6:.3f} M", f"{value.multiply_adds / 1e6:,.1f} M"
+
+
+def show_epoch(row: dict[str, float], epochs: int) -> None:
+    """Show one line for a finished epoch."""
+    get_console().print(
+        f"epoch {row['epoch']:>3.0f}/{epochs}  train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
+        f"val top-1 {row['val_top1']:7.2%}  {row['seconds']:.1f} s",
+        highlight=False,
+    )
+
+
+def show_training(result: Any, data: str) -> None:
+    """Show what a `acmix.tasks.classification.TrainingResult` achieved, where it lies and what to type next."""
+    table = _table("Training finished", show_header=False)
+    table.add_row("best top-1", f"{result.best_top1:.2%} in epoch {result.best_epoch} of {result.epochs}")
+    table.add_row("time", f"{result.seconds:.1f} s, {result.images_per_second:,.0f} images/s")
+    for name, meaning in (
+        ("best.safetensors", "best checkpoint"),
+        ("last.safetensors", "last checkpoint"),
+        ("metrics.csv", "every epoch"),
+        ("summary.json", "this summary, confusion matrix"),
+        ("config.json", "settings, versions"),
+        ("tensorboard", "tensorboard --logdir"),
+    ):
+        table.add_row(meaning, str(result.output / name))
+    console = get_console()
+    console.print(table)
+    console.print("next:", style="bold")
+    # Plain text: a command must not be wrapped, or it cannot be copied.
+    sys.stdout.write(f"acmix validate {result.output / 'best.safetensors'} {data}\n")
+
+
+def show_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
+    """Show `acmix validate`."""
+    if as_json:
+        _print_json(asdict(evaluation))
+        return
+    console = get_console()
+    top5 = "" if evaluation.top5 is None else f", top-5 {evaluation.top5:.2%}"
+    console.print(f"{evaluation.images:,} images: top-1 {evaluation.top1:.2%}{top5}", highlight=False, style="bold")
+    scores = _table("per class")
+    for heading in ("class", "images", "recall", "precision", "F1"):
+        scores.add_column(heading, justify="left" if heading == "class" else "right")
+    for score in evaluation.classes:
+        percents = (f"{value:.2%}" for value in (score.recall, score.precision, score.f1))
+        scores.add_row(score.name, str(score.images), *percents)
+    console.print(scores)
+    if len(evaluation.classes) > _WIDEST_MATRIX:
+        console.print(f"confusion matrix of {len(evaluation.classes)} classes: see --json")
+        return
+    matrix = _table("confusion matrix (row: true, column: predicted)")
+    matrix.add_column("")
+    for score in evaluation.classes:
+        matrix.add_column(score.name, justify="right")
+    for score, row in zip(evaluation.classes, evaluation.confusion_matrix, strict=True):
+        matrix.add_row(score.name, *(str(count) if count else "." for count in row))
+    console.print(matrix)
+
+
+def show_predictions(predictions: Sequence[Prediction], *, as_json: bool) -> None:
+    """Show `acmix predict`: one line an image."""
+    if as_json:
+        _print_json(
+            [
+                {
+                    "path": str(prediction.path),
+                    "classes": [{"name": name, "probability": value} for name, value in prediction.scores],
+                }
+                for prediction in predictions
+            ]
+        )
+        return
+    for prediction in predictions:
+        scores = "  ".join(f"{name} {value:.1%}" for name, value in prediction.scores)
+        sys.stdout.write(f"{prediction.path}: {scores}\n")
+
+
+def _table(title: str, **options: Any) -> Table:
+    return Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE, **options)
+
+
+def _print_json(content: Any) -> None:
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
