@@ -186,7 +186,10 @@ _COMMANDS: tuple[Callable[..., int], ...] = (info, train, validate, predict)
 def build_parser() -> ArgumentParser:
     """Make the parser: one subcommand a function."""
     parser = ArgumentParser(
-        prog="acmix", description=acmix.__doc__.splitlines()[0] if acmix.__doc__ else None, exit_on_error=False
+        prog="acmix",
+        description=acmix.__doc__.splitlines()[0] if acmix.__doc__ else None,
+        exit_on_error=False,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"acmix {acmix.__version__}")
     subcommands = parser.add_subcommands(
@@ -194,7 +197,7 @@ def build_parser() -> ArgumentParser:
     )
     for function in _COMMANDS:
         summary = (inspect.getdoc(function) or "").splitlines()[0]
-        command = ArgumentParser(description=summary, exit_on_error=False)
+        command = ArgumentParser(description=summary, exit_on_error=False, allow_abbrev=False)
         _add_parameters(command, function)
         subcommands.add_subcommand(function.__name__, command, help=summary)
         command.prog = f"acmix {function.__name__}"
@@ -236,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = values.command
         return commands[chosen](**vars(values[chosen]))
     except argparse.ArgumentError as error:
-        return _fail(program, f"{error}; see {program} --help")
+        return _fail(program, f"{_readable(str(error), named)}; see {program} --help")
     except InputError as error:
         return _fail(program, str(error))
     except ModuleNotFoundError as error:
@@ -250,6 +253,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of the output has gone, head for instance; keep Python from complaining again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _readable(message: str, command: str | None) -> str:
+    """jsonargparse's message in the words of the command line: no key paths, no Python types."""
+    message = re.sub(r'^Parser key "([\w.]+)": ', lambda found: f"--{found[1].replace('_', '-')}: ", message.strip())
+    message = re.sub(r"<class '(\w+)'>", r"\1", message).removesuffix(".")
+    return message.replace(f"{command}.", "") if command else message
 
 
 def _fail(program: str, message: str) -> int:

@@ -52,7 +52,8 @@ class Classifier:
     @property
     def transform(self) -> Callable[[Image.Image], Tensor]:
         """From an RGB image to a normalised tensor `(C, H, W)`."""
-        return create_transform(**self.preprocessing)
+        transform: Any = create_transform(**self.preprocessing)
+        return transform
 
 
 def save_classifier(path: str | Path, classifier: Classifier) -> None:

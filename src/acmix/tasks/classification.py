@@ -33,7 +33,11 @@ from acmix.tasks.inference import Evaluation, evaluate
 from acmix.tasks.networks import check_input_size, check_name, create_network, load_start_weights, nearest
 
 Precision = Literal["float32", "bfloat16", "float16"]
-_LIGHTNING_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+_LIGHTNING_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "float32": "32-true",
+    "bfloat16": "bf16-mixed",
+    "float16": "16-mixed",
+}
 # Validation of small images needs few processes; more than this many only wait for the network.
 _MOST_WORKERS = 8
 
@@ -91,8 +95,9 @@ class Settings:
         for name, holds, rule, value in rules:
             if not holds:
                 raise InputError(f"{name} must be {rule}, got {value}")
-        if self.optimizer not in list_optimizers():
-            near = nearest(self.optimizer, list_optimizers()) or "sgd, adamw, lamb"
+        known = [str(name) for name in list_optimizers()]
+        if self.optimizer not in known:
+            near = nearest(self.optimizer, known) or "sgd, adamw, lamb"
             raise InputError(f"unknown optimizer {self.optimizer!r}; the nearest names are {near}")
         if self.precision == "float16" and not torch.accelerator.is_available():
             raise InputError("precision float16 needs an accelerator; choose bfloat16 or float32")
@@ -140,7 +145,7 @@ class ClassificationModule(LightningModule):
         self.val_top1 = MulticlassAccuracy(num_classes=classes, average="micro")
         self.val_top5 = MulticlassAccuracy(num_classes=classes, average="micro", top_k=5) if classes > 5 else None
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:  # noqa: ARG002
+    def training_step(self, batch: tuple[Tensor, Tensor], *args: Any, **kwargs: Any) -> Tensor:  # noqa: ARG002
         """Loss of one batch, with label smoothing."""
         images, labels = batch
         loss = self.train_criterion(self.model(images), labels)
@@ -150,7 +155,7 @@ class ClassificationModule(LightningModule):
         self.log("learning_rate", rate, on_step=False, on_epoch=True, batch_size=len(labels))
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:  # noqa: ARG002
+    def validation_step(self, batch: tuple[Tensor, Tensor], *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Loss without label smoothing, and accuracies."""
         images, labels = batch
         logits = self.model(images).float()
@@ -162,7 +167,7 @@ class ClassificationModule(LightningModule):
             self.val_top5.update(logits, labels)
             self.log("val_top5", self.val_top5)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """timm's optimiser without decay on one-axis parameters, and a cosine stepped every update."""
         settings = self.settings
         warmup = settings.epochs // 10 if settings.warmup_epochs is None else settings.warmup_epochs

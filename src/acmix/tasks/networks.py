@@ -2,6 +2,7 @@
 
 import difflib
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -70,7 +71,8 @@ def load_start_weights(model: nn.Module, path: Path) -> bool:
     Raises:
         InputError: If the file cannot be read or its weights belong to another network.
     """
-    head = f"{model.pretrained_cfg['classifier']}."
+    configuration: Any = model.pretrained_cfg
+    head = f"{configuration['classifier']}."
     own = model.state_dict()
     try:
         state = from_published(load_state_dict(path))

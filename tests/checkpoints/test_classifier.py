@@ -1,0 +1,144 @@
+import json
+import pickle
+import shutil
+from dataclasses import replace
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+from PIL import Image
+from timm.data import resolve_data_config
+
+from acmix import InputError
+from acmix.checkpoints import classifier as module
+from acmix.checkpoints.classifier import Classifier, load_classifier, save_classifier
+
+NAME = "acmix_resnet14_small"
+
+
+@pytest.fixture(scope="module")
+def original():
+    model = timm.create_model(NAME, num_classes=3).eval()
+    return Classifier(
+        model=model,
+        model_name=NAME,
+        classes=("ant", "bee", "größer"),
+        preprocessing=resolve_data_config({}, model=model),
+        training={"metrics": {"val_top1": 0.5}},
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(original, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "best.safetensors"
+    save_classifier(path, original)
+    return path
+
+
+def rewrite(source, target, **changes):
+    """Copy a checkpoint with other metadata; a change of None removes the key."""
+    with safetensors.safe_open(source, framework="pt") as file:
+        metadata = json.loads(file.metadata()["acmix"])
+    metadata = {key: value for key, value in (metadata | changes).items() if value is not None}
+    safetensors.torch.save_file(safetensors.torch.load_file(source), target, {"acmix": json.dumps(metadata)})
+    return target
+
+
+def test_round_trip(original, saved):
+    loaded = load_classifier(saved)
+    x = torch.randn(2, 3, 32, 32)
+    assert not loaded.model.training
+    assert torch.equal(loaded.model(x), original.model(x))
+    assert loaded.classes == original.classes
+    assert loaded.preprocessing == original.preprocessing
+    assert loaded.training == original.training
+    assert set(loaded.versions) == {"acmix", "torch", "timm"}
+    assert loaded.transform(Image.new("RGB", (50, 40))).shape == (3, 32, 32)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        load_classifier(tmp_path / "absent.safetensors")
+    with pytest.raises(InputError, match="is a folder"):
+        load_classifier(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 100, -100])
+def test_truncated_file(saved, tmp_path, keep):
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(saved.read_bytes()[:keep])
+    with pytest.raises(InputError, match="damaged or not a safetensors file"):
+        load_classifier(path)
+
+
+class Explosive:
+    def __reduce__(self):
+        return pytest.fail, ("a pickle was run",)
+
+
+def test_pickle_is_not_run(tmp_path):
+    path = tmp_path / "best.safetensors"
+    path.write_bytes(pickle.dumps(Explosive()))
+    with pytest.raises(InputError, match="not a safetensors file"):
+        load_classifier(path)
+
+
+def test_foreign_safetensors(tmp_path):
+    path = tmp_path / "foreign.safetensors"
+    safetensors.torch.save_file({"weight": torch.zeros(2)}, path)
+    with pytest.raises(InputError, match="no acmix metadata"):
+        load_classifier(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"format_version": None}, "format_version"),
+        ({"format_version": 2}, "format version 2"),
+        ({"model_name": "acmix_resnet99"}, "unknown network"),
+        ({"model_name": "hf-hub:somebody/model"}, "unknown network"),
+        ({"model_name": "acmix_resnet26"}, "do not fit"),
+        ({"model_arguments": {"checkpoint_path": "evil.pth"}}, "model_arguments"),
+        ({"model_arguments": {"pretrained": True}}, "model_arguments"),
+        ({"classes": ["ant"]}, "do not fit"),
+        ({"classes": "ant"}, "list of names"),
+        ({"classes": []}, "list of names"),
+        ({"preprocessing": {}}, "preprocessing must hold"),
+        ({"training": None}, "training is missing"),
+        ({"versions": 3}, "versions is missing"),
+    ],
+)
+def test_tampered_metadata(saved, tmp_path, changes, rule):
+    path = rewrite(saved, tmp_path / "tampered.safetensors", **changes)
+    with pytest.raises(InputError, match=rule) as caught:
+        load_classifier(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"mean": "grey"}, {"input_size": [3, 0, 0]}, {"interpolation": "psychic"}])
+def test_tampered_preprocessing(original, saved, tmp_path, change):
+    path = rewrite(saved, tmp_path / "tampered.safetensors", preprocessing=original.preprocessing | change)
+    with pytest.raises(InputError, match="do not fit"):
+        load_classifier(path)
+
+
+def test_metadata_that_is_not_json(tmp_path):
+    path = tmp_path / "foreign.safetensors"
+    safetensors.torch.save_file({"weight": torch.zeros(2)}, path, {"acmix": "{"})
+    with pytest.raises(InputError, match="not JSON"):
+        load_classifier(path)
+
+
+def test_a_failed_write_leaves_the_old_file(original, saved, tmp_path, monkeypatch):
+    path = shutil.copy(saved, tmp_path / "best.safetensors")
+    before = path.read_bytes()
+
+    def full(*arguments):  # noqa: ARG001
+        raise OSError("disk full")
+
+    monkeypatch.setattr(module.os, "fdopen", full)
+    with pytest.raises(OSError, match="disk full"):
+        save_classifier(path, replace(original, classes=("other", "names", "here")))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

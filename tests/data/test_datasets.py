@@ -1,0 +1,195 @@
+from collections import Counter
+
+import pytest
+import torch
+from PIL import Image
+
+from acmix import InputError
+from acmix.data import export_digits, open_dataset, training_transform
+from acmix.data.evaluation import DataRecord, data_record, open_evaluation
+
+
+def class_folders(root, **counts):
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            Image.new("RGB", (8, 8), (index, 0, 0)).save(root / name / f"{index}.png")
+    return root
+
+
+def record_of(opened):
+    values = {
+        "location": opened.location,
+        "was_split": opened.was_split,
+        "val_fraction": 0.2,
+        "seed": 0,
+        "fingerprint": opened.fingerprint,
+    }
+    return DataRecord(**values)
+
+
+def test_one_folder_is_split_by_class_and_seed(tmp_path):
+    root = class_folders(tmp_path / "data", ant=10, bee=20)
+    opened = open_dataset(str(root))
+    assert opened.was_split
+    assert Counter(opened.validation.labels) == {0: 2, 1: 4}
+    assert not set(opened.train.names) & set(opened.validation.names)
+    assert len(opened.train) + len(opened.validation) == 30
+    assert open_dataset(str(root)).validation.names == opened.validation.names
+    assert open_dataset(str(root), seed=1).validation.names != opened.validation.names
+
+
+def test_split_keeps_an_image_of_every_class_on_both_sides(tmp_path):
+    root = class_folders(tmp_path / "data", ant=2, bee=40)
+    for fraction in (0.01, 0.99):
+        opened = open_dataset(str(root), val_fraction=fraction)
+        assert set(opened.train.labels) == set(opened.validation.labels) == {0, 1}
+
+
+@pytest.mark.parametrize("name", ["val", "validation", "test"])
+def test_train_and_validation_folders(tmp_path, name):
+    class_folders(tmp_path / "train", ant=3, bee=4)
+    class_folders(tmp_path / name, ant=1, bee=2)
+    opened = open_dataset(str(tmp_path))
+    assert not opened.was_split
+    assert (len(opened.train), len(opened.validation)) == (7, 3)
+    image, label = opened.validation[0]
+    assert (image.mode, label) == ("RGB", 0)
+
+
+def test_validation_is_preferred_to_test(tmp_path):
+    for name, count in (("train", 3), ("val", 1), ("test", 2)):
+        class_folders(tmp_path / name, ant=count, bee=count)
+    assert len(open_dataset(str(tmp_path)).validation) == 2
+
+
+def test_hidden_folders_are_no_classes(tmp_path):
+    class_folders(tmp_path, ant=3, bee=3)
+    (tmp_path / ".cache").mkdir()
+    assert open_dataset(str(tmp_path)).train.classes == ("ant", "bee")
+
+
+@pytest.mark.parametrize(
+    ("folders", "rule"),
+    [
+        ({"train": {"ant": 2, "bee": 2}}, "none of val/"),
+        ({"val": {"ant": 2, "bee": 2}}, "no train/"),
+        ({"train": {"ant": 2, "bee": 2}, "val": {"ant": 1, "cat": 1}}, "only in train/: bee; only in val/: cat"),
+        ({"train": {"ant": 2, "bee": 0}, "val": {"ant": 1, "bee": 1}}, "without images: bee"),
+        ({".": {"ant": 5}}, "one class"),
+        ({".": {}}, "no class folders"),
+        ({".": {"ant": 5, "bee": 1}}, "too few images to split.*: bee"),
+        (
+            {"train": {"a": 1, "b": 1}, "val": {"a": 1, "b": 1}, "validation": {"a": 1, "b": 1}},
+            "both val/ and validation/",
+        ),
+    ],
+)
+def test_unusable_folders(tmp_path, folders, rule):
+    for name, counts in folders.items():
+        class_folders(tmp_path / name, **counts)
+    with pytest.raises(InputError, match=rule):
+        open_dataset(str(tmp_path))
+
+
+def test_missing_path_and_file(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        open_dataset(str(tmp_path / "absent"))
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="not a folder"):
+        open_dataset(str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5])
+def test_fraction_out_of_range(fraction):
+    with pytest.raises(InputError, match="val_fraction must lie between 0 and 1"):
+        open_dataset("digits", val_fraction=fraction)
+
+
+def test_unreadable_image_is_named_unless_the_check_is_off(tmp_path):
+    class_folders(tmp_path, ant=3, bee=3)
+    (tmp_path / "ant" / "0.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"1 of 6 images cannot be read: .*ant/0\.png"):
+        open_dataset(str(tmp_path))
+    assert len(open_dataset(str(tmp_path), check_images=False).train) == 4
+
+
+def test_digits():
+    opened = open_dataset("digits")
+    assert len(opened.train) + len(opened.validation) == 1797
+    assert len(opened.validation) == pytest.approx(1797 / 5, abs=5)
+    image, label = opened.train[0]
+    assert (image.mode, image.size) == ("RGB", (8, 8))
+    assert opened.train.names[0].startswith(f"{opened.train.classes[label]}/")
+
+
+def test_digits_are_never_mirrored():
+    mean, std = (0.0,) * 3, (1.0,) * 3
+    preprocessing = {"input_size": (3, 8, 8), "interpolation": "bilinear", "mean": mean, "std": std}
+    preprocessing |= {"crop_pct": 1.0, "crop_mode": "center"}
+    image = Image.new("RGB", (8, 8))
+    for row in range(8):
+        image.putpixel((0, row), (255, 255, 255))
+    for _ in range(40):
+        pixels = training_transform(preprocessing, digits=True)(image)
+        assert pixels[..., -3:].max() == 0
+    mirrored = [training_transform(preprocessing)(image)[..., -1].max() > 0 for _ in range(40)]
+    assert any(mirrored)
+
+
+def test_export_writes_held_out_digits(tmp_path):
+    held_out = open_dataset("digits").validation
+    known = {image.tobytes() for image in held_out.images}
+    written = export_digits(tmp_path / "new" / "folder", count=12)
+    assert len(written) == 12
+    assert {path.stem[-1] for path in written} == set("0123456789")
+    for path in written:
+        with Image.open(path) as image:
+            assert image.tobytes() in known
+    with pytest.raises(InputError, match="count must lie between"):
+        export_digits(tmp_path, count=0)
+
+
+def test_evaluation_takes_the_held_out_part_of_the_training_data(tmp_path):
+    root = class_folders(tmp_path / "data", ant=10, bee=10)
+    opened = open_dataset(str(root))
+    record = record_of(opened)
+    assert open_evaluation(str(root), ("ant", "bee"), record).names == opened.validation.names
+    moved = root.rename(tmp_path / "moved")
+    assert open_evaluation(str(moved), ("ant", "bee"), record).names == opened.validation.names
+
+
+def test_evaluation_refuses_changed_training_data(tmp_path):
+    root = class_folders(tmp_path / "data", ant=10, bee=10)
+    record = record_of(open_dataset(str(root)))
+    (root / "ant" / "3.png").unlink()
+    with pytest.raises(InputError, match="changed since training"):
+        open_evaluation(str(root), ("ant", "bee"), record)
+
+
+def test_evaluation_takes_other_folders_whole_and_maps_labels(tmp_path):
+    record = record_of(open_dataset("digits"))
+    root = class_folders(tmp_path, bee=3, cat=2)
+    images = open_evaluation(str(root), ("cat", "ant", "bee"), record)
+    assert images.labels == [2, 2, 2, 0, 0]
+    assert images.classes == ("cat", "ant", "bee")
+    with pytest.raises(InputError, match="does not know: cat"):
+        open_evaluation(str(root), ("ant", "bee"), record)
+
+
+def test_evaluation_takes_val_of_a_training_folder(tmp_path):
+    class_folders(tmp_path / "train", ant=3, bee=4)
+    class_folders(tmp_path / "val", ant=1, bee=2)
+    record = record_of(open_dataset(str(tmp_path)))
+    assert len(open_evaluation(str(tmp_path), ("ant", "bee"), record)) == 3
+
+
+@pytest.mark.parametrize("data", [None, {}, {"seed": 0}])
+def test_malformed_data_record(data):
+    with pytest.raises(InputError, match="does not say which data"):
+        data_record({"data": data})
+
+
+def test_transform_is_applied():
+    images = open_dataset("digits").validation.with_transform(lambda image: torch.tensor(image.size))
+    assert images[0][0].tolist() == [8, 8]

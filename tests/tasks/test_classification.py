@@ -1,0 +1,235 @@
+import csv
+import json
+import math
+import shutil
+from dataclasses import replace
+
+import pytest
+import safetensors.torch
+import torch
+
+from acmix import InputError
+from acmix.checkpoints.classifier import load_classifier
+from acmix.data import open_dataset
+from acmix.tasks import run
+from acmix.tasks.classification import ClassificationModule, Settings, fit
+from acmix.tasks.networks import create_network
+
+# A few images and a tiny network: what is tested is the run, not the accuracy.
+TINY = Settings(model="test_resnet.r160_in1k", epochs=2, batch_size=16, image_size=32, precision="float32")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Ten digits of each of six classes, as files."""
+    root = tmp_path_factory.mktemp("digits")
+    images = open_dataset("digits").train
+    counts = [0] * 6
+    for name, image, label in zip(images.names, images.images, images.labels, strict=True):
+        if label < 6 and counts[label] < 10:
+            counts[label] += 1
+            path = root / name
+            path.parent.mkdir(exist_ok=True)
+            image.save(path)
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    rows = []
+    output = tmp_path_factory.mktemp("runs") / "new" / "run"
+    result = fit(data, TINY, output, workers=0, on_epoch=rows.append)
+    return result, rows
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_run_holds_its_files(finished):
+    output = finished[0].output
+    names = {"best.safetensors", "last.safetensors", "last.ckpt", "metrics.csv", "config.json", "summary.json"}
+    assert {path.name for path in output.iterdir()} == names | {"tensorboard"}
+    assert list((output / "tensorboard").glob("events.out.*"))
+
+
+def test_metrics_have_one_row_an_epoch(finished):
+    result, rows = finished
+    with (result.output / "metrics.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in table] == [1, 2]
+    assert [{key: float(value) for key, value in row.items()} for row in table] == rows
+    names = {"epoch", "train_loss", "val_loss", "val_top1", "val_top5", "learning_rate", "seconds"}
+    assert set(table[0]) == names | {"images_per_second"}
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+
+
+def test_best_checkpoint_is_the_best_epoch(finished):
+    result, rows = finished
+    best = max(rows, key=lambda row: (row["val_top1"], -row["val_loss"]))
+    assert result.best_epoch == best["epoch"]
+    assert result.best_top1 == pytest.approx(best["val_top1"])
+    assert result.validation.top5 == pytest.approx(best["val_top5"])
+    record = load_classifier(result.output / "best.safetensors").training
+    assert record["metrics"] == best
+    assert load_classifier(result.output / "last.safetensors").training["metrics"] == rows[-1]
+
+
+def test_summary_and_configuration(finished):
+    result, _ = finished
+    summary = json.loads((result.output / "summary.json").read_text())
+    config = json.loads((result.output / "config.json").read_text())
+    assert summary["best_top1"] == result.best_top1
+    matrix = torch.tensor(summary["validation"]["confusion_matrix"])
+    assert matrix.sum() == summary["validation"]["images"] == config["validation_images"] == 12
+    assert config["train_images"] == 48
+    assert config["classes"] == list("012345")
+    assert config["settings"]["epochs"] == 2
+    assert config["data"]["was_split"] is True
+
+
+def test_a_run_is_reproducible(finished, data, tmp_path):
+    rows = finished[1]
+    again = []
+    fit(data, TINY, tmp_path, workers=0, on_epoch=again.append)
+    learned = ("train_loss", "val_loss", "val_top1", "learning_rate")
+    assert [[row[name] for name in learned] for row in again] == [[row[name] for name in learned] for row in rows]
+
+
+def test_a_run_is_never_overwritten(finished, data):
+    output = finished[0].output
+    before = contents(output)
+    with pytest.raises(InputError, match="already holds a run"):
+        fit(data, TINY, output, workers=0)
+    with pytest.raises(InputError, match="finished run"):
+        fit(data, TINY, output, workers=0, resume=True)
+    assert contents(output) == before
+
+
+class StopError(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def stopped(data, tmp_path_factory):
+    """A run of three epochs that was stopped in its second."""
+    output = tmp_path_factory.mktemp("stopped")
+
+    def stop(row):
+        if row["epoch"] == 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        fit(data, replace(TINY, epochs=3), output, workers=0, on_epoch=stop)
+    return output
+
+
+def test_resume_continues_after_the_last_full_epoch(data, stopped, tmp_path):
+    output = shutil.copytree(stopped, tmp_path / "run")
+    rows = []
+    result = fit(data, replace(TINY, epochs=3), output, workers=0, resume=True, on_epoch=rows.append)
+    # The second epoch was stopped before its state was saved: it is trained again.
+    assert [row["epoch"] for row in rows] == [2, 3]
+    assert result.epochs == 3
+    with (output / "metrics.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [({"learning_rate": 0.5}, r"learning_rate was 0\.001, is 0\.5"), ({"epochs": 9}, "epochs was 3, is 9")],
+)
+def test_resume_needs_equal_settings(data, stopped, changes, rule):
+    before = contents(stopped)
+    with pytest.raises(InputError, match=rule):
+        fit(
+            data,
+            replace(TINY, epochs=3, **changes) if "epochs" not in changes else replace(TINY, **changes),
+            stopped,
+            workers=0,
+            resume=True,
+        )
+    assert contents(stopped) == before
+
+
+def test_resume_from_a_damaged_file(data, stopped, tmp_path):
+    output = shutil.copytree(stopped, tmp_path / "run")
+    (output / run.RESUME).write_bytes((output / run.RESUME).read_bytes()[:1000])
+    with pytest.raises(InputError, match="corrupt"):
+        fit(data, replace(TINY, epochs=3), output, workers=0, resume=True)
+
+
+def test_resume_without_a_run(data, tmp_path):
+    with pytest.raises(InputError, match="no run to resume"):
+        fit(data, TINY, tmp_path, resume=True)
+
+
+def test_start_weights_keep_a_fresh_head_for_other_classes(finished, tmp_path):
+    start = finished[0].output / "best.safetensors"
+    output = tmp_path / "run"
+    fit("digits", replace(TINY, epochs=1, learning_rate=1e-9, batch_size=512), output, weights=start)
+    before, after = safetensors.torch.load_file(start), load_classifier(output / "last.safetensors").model.state_dict()
+    assert after["fc.weight"].shape[0] == 10
+    assert torch.allclose(before["conv1.0.weight"], after["conv1.0.weight"], atol=1e-6)
+
+
+def test_start_weights_of_another_network(data, finished, tmp_path):
+    settings = replace(TINY, model="acmix_resnet14_small")
+    with pytest.raises(InputError, match="do not fit the model"):
+        fit(data, settings, tmp_path / "run", weights=finished[0].output / "best.safetensors")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"learning_rate": math.nan}, "learning_rate must be positive"),
+        ({"weight_decay": -1.0}, "weight_decay must be at least 0"),
+        ({"warmup_epochs": 2}, "warmup_epochs must be 0 to below epochs = 2"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be"),
+        ({"seed": -1}, "seed must be"),
+        ({"optimizer": "adamv"}, "unknown optimizer 'adamv'.*adamw"),
+        ({"model": "acmix_resnet27"}, "unknown model 'acmix_resnet27'.*acmix_resnet26"),
+        ({"image_size": 0}, "image_size must be at least 1"),
+    ],
+)
+def test_bad_settings_make_no_folder(data, tmp_path, changes, rule):
+    with pytest.raises(InputError, match=rule):
+        fit(data, replace(TINY, **changes), tmp_path / "run", workers=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_biases_norms_and_rates_are_not_decayed():
+    network = create_network("acmix_resnet14_small", num_classes=10)
+    module = ClassificationModule(network, replace(TINY, epochs=10), classes=10, updates_per_epoch=7)
+    configured = module.configure_optimizers()
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    decayed = {
+        names[parameter]: group["weight_decay"] > 0
+        for group in configured["optimizer"].param_groups
+        for parameter in group["params"]
+    }
+    assert len(decayed) == len(names)
+    assert any(decayed.values())
+    for name, decays in decayed.items():
+        assert decays == (network.get_parameter(name).ndim > 1 and not name.endswith("bias")), name
+    assert any("rate_attention" in name for name in decayed)
+
+
+def test_rate_warms_up_and_ends_at_zero():
+    network = create_network(TINY.model, num_classes=10)
+    module = ClassificationModule(network, replace(TINY, epochs=10), classes=10, updates_per_epoch=7)
+    configured = module.configure_optimizers()
+    scheduler, group = configured["lr_scheduler"]["scheduler"], configured["optimizer"].param_groups[0]
+    rates = []
+    for update in range(71):
+        scheduler.step_update(update)
+        rates.append(group["lr"])
+    assert rates[0] == pytest.approx(1e-5)
+    assert rates[:8] == sorted(rates[:8])
+    assert rates[8:] == sorted(rates[8:], reverse=True)
+    assert max(rates) == pytest.approx(1e-3, rel=0.02)
+    assert rates[-1] == pytest.approx(0, abs=1e-9)

@@ -1,0 +1,80 @@
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from acmix import InputError
+from acmix.checkpoints.classifier import Classifier
+from acmix.data import LabelledImages
+from acmix.tasks.inference import evaluate, predict
+
+CLASSES = ("a", "b", "c", "d", "e", "f")
+GREYS = (0, 50, 100, 150, 200, 250)
+
+
+class Brightness(nn.Module):
+    """Logits that fall with the distance of the mean brightness from each class's grey."""
+
+    def forward(self, x):
+        return -(x.mean((1, 2, 3))[:, None] * 255 - torch.tensor(GREYS, device=x.device)).abs()
+
+
+@pytest.fixture
+def classifier():
+    preprocessing = {"input_size": (3, 8, 8), "interpolation": "bilinear", "mean": (0.0,) * 3, "std": (1.0,) * 3}
+    preprocessing |= {"crop_pct": 1.0, "crop_mode": "center"}
+    return Classifier(model=Brightness(), model_name="none", classes=CLASSES, preprocessing=preprocessing)
+
+
+def grey(value):
+    return Image.new("RGB", (10, 10), (value,) * 3)
+
+
+def test_evaluation_counts(classifier):
+    greys, labels = [0, 50, 50, 250, 250], [0, 1, 0, 0, 5]
+    images = LabelledImages(list("vwxyz"), [grey(value) for value in greys], labels, CLASSES)
+    result = evaluate(classifier, images, batch_size=2)
+    assert result.images == 5
+    assert result.top1 == pytest.approx(3 / 5)
+    assert result.top5 == pytest.approx(4 / 5)  # of 250 taken for class a, a is the last of six
+    assert result.confusion_matrix[0] == [1, 1, 0, 0, 0, 1]
+    first, second, third = result.classes[:3]
+    assert (first.images, first.recall, first.precision) == (3, pytest.approx(1 / 3), 1)
+    assert first.f1 == pytest.approx(0.5)
+    assert second.precision == pytest.approx(0.5)
+    assert (third.images, third.recall, third.precision, third.f1) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"workers": -1}])
+def test_evaluation_checks_its_arguments(classifier, options):
+    images = LabelledImages(["x"], [grey(0)], [0], CLASSES)
+    with pytest.raises(InputError, match="at least"):
+        evaluate(classifier, images, **options)
+
+
+def test_prediction_goes_on_after_unreadable_files(classifier, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for index, value in enumerate((100, 200)):
+        grey(value).save(folder / f"{index}.png")
+    (folder / "notes.txt").touch()
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "empty").mkdir()
+    paths = [tmp_path / "absent.png", folder, tmp_path / "broken.png", tmp_path / "empty", folder / "0.png"]
+    result = predict(classifier, paths, top=2, batch_size=2)
+    assert [prediction.path.name for prediction in result.predicted] == ["0.png", "1.png", "0.png"]
+    assert [prediction.scores[0][0] for prediction in result.predicted] == ["c", "e", "c"]
+    assert all(len(prediction.scores) == 2 for prediction in result.predicted)
+    faults = ["absent.png", "broken.png", "empty"]
+    assert [name in line for name, line in zip(faults, result.unreadable, strict=True)] == [True] * 3
+
+
+def test_probabilities_add_up_and_top_is_capped(classifier, tmp_path):
+    grey(100).save(tmp_path / "image.png")
+    scores = predict(classifier, [tmp_path / "image.png"], top=99).predicted[0].scores
+    assert len(scores) == len(CLASSES)
+    values = [value for _, value in scores]
+    assert sum(values) == pytest.approx(1)
+    assert values == sorted(values, reverse=True)
+    with pytest.raises(InputError, match="top must be at least 1, got 0"):
+        predict(classifier, [], top=0)

@@ -1,0 +1,168 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+import acmix
+from acmix.cli import main
+from acmix.data import export_digits
+
+FAST = ["--model", "test_resnet.r160_in1k", "--image-size", "32", "--epochs", "1", "--batch-size", "512"]
+
+
+def call(capsys, *arguments):
+    """Exit code, stdout and stderr of a command."""
+    try:
+        code = main([str(argument) for argument in arguments])
+    except SystemExit as error:
+        code = error.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    output = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["train", "digits", *FAST, "--output", str(output)]) == 0
+    return output / "best.safetensors"
+
+
+@pytest.mark.parametrize("command", [[], ["info"], ["train"], ["validate"], ["predict"]])
+def test_help(capsys, command):
+    code, out, err = call(capsys, *command, "--help")
+    assert code == 0
+    assert out.startswith(f"usage: {' '.join(['acmix', *command])}")
+    assert err == ""
+
+
+def test_version_and_light_start():
+    code = (
+        "import sys\nfrom acmix.cli import main\n"
+        "try:\n    main(['--version'])\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'timm', 'lightning', 'torchvision', 'torchmetrics', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    assert done.stdout.splitlines() == [f"acmix {acmix.__version__}", "[]"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        ([], "acmix: error: .*info"),
+        (["trian"], "acmix: error: .*invalid choice: 'trian'"),
+        (["train"], "acmix train: error: .*required: data;"),
+        (["train", "digits", "--epochs", "many"], "acmix train: error: --epochs: .*int.*many"),
+        (["train", "digits", "--epoch", "3"], "acmix train: error: .*--epoch"),
+        (["train", "digits", "--lr"], "acmix train: error: .*--lr"),
+        (["train", "digits", "--precision", "int8"], "acmix train: error: .*precision.*int8"),
+        (["train", "digits", "--epochs", "0"], "acmix train: error: epochs must be at least 1, got 0"),
+        (["train", "/nowhere"], "acmix train: error: .*'/nowhere' does not exist"),
+        (["train", "digits", "--model", "acmix_resnet27"], "acmix train: error: .*nearest names are acmix_resnet26"),
+        (["train", "digits", "--resume"], "acmix train: error: --resume needs --output"),
+        (["train", "digits", "--weights", "/nowhere"], "acmix train: error: weights .*missing"),
+        (["info", "acmix_resnet27"], "acmix info: error: .*nearest names are acmix_resnet26"),
+        (["info", "acmix_resnet26", "--input-size", "0"], "acmix info: error: image_size must be at least 1"),
+        (["validate", "/nowhere", "digits"], "acmix validate: error: checkpoint /nowhere does not exist"),
+        (["validate", "only"], "acmix validate: error: .*required: data;"),
+        (["predict", "/nowhere", "image.png"], "acmix predict: error: checkpoint /nowhere does not exist"),
+        (["predict", "/nowhere"], "acmix predict: error: .*required: images;"),
+    ],
+)
+def test_bad_usage_is_one_line(capsys, tmp_path, monkeypatch, arguments, rule):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert re.match(rule, err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_extra_names_the_command_to_type(capsys, monkeypatch):
+    # None in sys.modules makes an import fail as if the package were not installed.
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
+    monkeypatch.delitem(sys.modules, "acmix.tasks.classification", raising=False)
+    monkeypatch.delitem(sys.modules, "acmix.tasks.run", raising=False)
+    code, _, err = call(capsys, "train", "digits")
+    assert code == 2
+    assert err.splitlines()[0].endswith("pip install 'acmix[train]'")
+
+
+def test_stopping_ends_with_130(capsys, monkeypatch):
+    def stop(*arguments, **options):  # noqa: ARG001
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("acmix.tasks.classification.fit", stop)
+    code, _, err = call(capsys, "train", "digits")
+    assert code == 130
+    assert "stopped" in err
+
+
+def test_info(capsys):
+    code, out, _ = call(capsys, "info", "acmix_resnet14_small")
+    assert code == 0
+    for part in ("projection", "attention", "convolution", "other", "total"):
+        assert part in out
+    code, out, _ = call(capsys, "info", "acmix_resnet14_small", "--input-size", "64", "--json")
+    content = json.loads(out)
+    assert code == 0
+    assert content["input_size"] == [3, 64, 64]
+    parts = ("projection", "attention", "convolution", "other")
+    assert content["network"]["total"]["parameters"] == sum(content["network"][part]["parameters"] for part in parts)
+
+
+def test_training_says_where_things_lie(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, "train", "digits", *FAST)
+    assert (code, err) == (0, "")
+    folder = tmp_path / "runs" / "digits-test_resnet.r160_in1k"
+    assert (folder / "best.safetensors").is_file()
+    assert "epoch   1/1" in out
+    assert out.splitlines()[-1] == f"acmix validate {folder.relative_to(tmp_path) / 'best.safetensors'} digits"
+    code, _, err = call(capsys, "train", "digits", *FAST, "--output", folder)
+    assert code == 2
+    assert "already holds a run" in err
+
+
+def test_validation_repeats_the_best_epoch(capsys, checkpoint):
+    summary = json.loads((checkpoint.parent / "summary.json").read_text())
+    code, out, err = call(capsys, "validate", checkpoint, "digits", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == summary["validation"]
+    code, out, _ = call(capsys, "validate", checkpoint, "digits")
+    assert code == 0
+    assert f"{summary['best_top1']:.2%}" in out
+    assert "confusion matrix" in out
+
+
+def test_prediction(capsys, checkpoint, tmp_path):
+    images = export_digits(tmp_path / "digits", count=3)
+    code, out, err = call(capsys, "predict", checkpoint, *images, "--top", "2", "--json")
+    assert (code, err) == (0, "")
+    content = json.loads(out)
+    assert [item["path"] for item in content] == [str(path) for path in images]
+    assert all(len(item["classes"]) == 2 for item in content)
+
+
+def test_unreadable_images_are_named_and_the_rest_predicted(capsys, checkpoint, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
+    code, out, err = call(capsys, "predict", checkpoint, tmp_path / "broken.png", tmp_path / "good.png")
+    assert code == 1
+    assert len(out.splitlines()) == 1
+    assert "good.png" in out
+    assert len(err.splitlines()) == 1
+    assert "broken.png" in err
+
+
+def test_damaged_checkpoint(capsys, checkpoint, tmp_path):
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(checkpoint.read_bytes()[:999])
+    for command in ("validate", "predict"):
+        code, _, err = call(capsys, command, path, "digits")
+        assert code == 2
+        assert len(err.splitlines()) == 1
+        assert "damaged" in err
