@@ -47,6 +47,10 @@ def position_map(position_weight: Tensor, height: int, width: int) -> Tensor:
     """
     dtype = torch.promote_types(position_weight.dtype, torch.float32)
     weight = position_weight.to(dtype)
-    x = torch.linspace(-1, 1, width, dtype=dtype, device=weight.device)
-    y = torch.linspace(-1, 1, height, dtype=dtype, device=weight.device)
-    return weight[:, 0, None, None] * x + weight[:, 1, None, None] * y[:, None]
+
+    def location(size: int) -> Tensor:
+        # torch.linspace would fix the size of an exported graph; one cell lies at -1, as there.
+        cells = torch.arange(size, dtype=dtype, device=weight.device)
+        return cells * (2 / torch.sym_max(size - 1, 1)) - 1
+
+    return weight[:, 0, None, None] * location(width) + weight[:, 1, None, None] * location(height)[:, None]

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acmix.ops.geometry import composes_kernels, output_size, position_map, reflect, window_offsets
+from acmix.ops.precision import widen, without_autocast
 
 # Queries a tile and axis: the fastest of 5..16 on the CPU for maps of 28 to 112 cells; larger tiles copy fewer keys
 # but multiply more of them by zero.
@@ -25,57 +26,97 @@ def why_not(query: Tensor | None, window: int, stride: int, dilation: int) -> st
 
 
 class _Axis(NamedTuple):
-    """How one axis is cut: `tiles` of `queries` outputs each, seeing `keys` cells from `start` on."""
+    """How one axis is cut: `tiles` of `queries` outputs each, one every `step` cells, seeing `keys` cells.
+
+    Tile t sees the cells from t * step - reach on; a dense axis is one tile that sees every cell, and no other.
+    """
 
     size: int
     stride: int
     tiles: int
     queries: int
+    step: int
     keys: int
-    start: int
+    reach: int
+    dense: bool
 
     @property
-    def step(self) -> int:
-        """Cells from one tile to the next."""
-        return self.queries * self.stride
+    def blocks(self) -> int:
+        """Steps that the keys of one tile touch."""
+        return -(-self.keys // self.step)
+
+
+def _is_symbolic(size: int) -> bool:
+    """Whether one exported graph must serve every value of `size`, so that nothing may branch on it."""
+    # Strict export traces sizes as plain integers.
+    exporting = torch.compiler.is_exporting()
+    return exporting and (torch.compiler.is_dynamo_compiling() or isinstance(size, torch.SymInt))
 
 
 def _cut(size: int, window: int, stride: int, dilation: int) -> _Axis:
     reach = dilation * (window // 2)
     keys = stride * (TILE - 1) + 1 + 2 * reach
     outputs = output_size(size, stride)
-    # An exported graph serves every size, so it must not branch on one.
-    if not torch.compiler.is_exporting() and size <= keys + 1:
-        return _Axis(size, stride, 1, outputs, size, 0)
-    return _Axis(size, stride, output_size(outputs, TILE), TILE, keys, -reach)
+    symbolic = _is_symbolic(size)
+    if not symbolic and size <= keys + 1:
+        return _Axis(size, stride, 1, outputs, size, size, 0, dense=True)
+    # An exported axis of length 1 would stay 1: one tile more keeps the number of tiles above it for every size.
+    tiles = output_size(outputs, TILE) + symbolic
+    return _Axis(size, stride, tiles, TILE, TILE * stride, keys, reach, dense=False)
+
+
+def _pad(feature: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    """Zeros around the cells of a `(B, H, W, N, D)` map, or fewer cells where negative."""
+    return F.pad(feature, (0, 0, 0, 0, *columns, *rows))
 
 
 def _tile_queries(query: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
     """`(B, N, D, H, W)` to `(ty * tx, B * N, queries, D)`."""
-    query = query[..., :: rows.stride, :: columns.stride]
-    batch, heads, head_size, height, width = query.shape
-    query = query.permute(0, 3, 4, 1, 2)
-    query = F.pad(
-        query, (0, 0, 0, 0, 0, columns.tiles * columns.queries - width, 0, rows.tiles * rows.queries - height)
-    )
-    query = query.reshape(batch, rows.tiles, rows.queries, columns.tiles, columns.queries, heads, head_size)
+    batch, heads, head_size = query.shape[:3]
+    query = query[..., :: rows.stride, :: columns.stride].permute(0, 3, 4, 1, 2)
+
+    def margins(axis: _Axis) -> tuple[int, int]:
+        return 0, axis.tiles * axis.queries - output_size(axis.size, axis.stride)
+
+    if not (rows.dense and columns.dense):
+        query = _pad(query, margins(rows), margins(columns))
+    query = query.unflatten(2, (columns.tiles, columns.queries)).unflatten(1, (rows.tiles, rows.queries))
     query = query.permute(1, 3, 0, 5, 2, 4, 6)
     return query.reshape(rows.tiles * columns.tiles, batch * heads, rows.queries * columns.queries, head_size)
 
 
+def _overlap(blocks: Tensor, dim: int, cells_dim: int, axis: _Axis) -> Tensor:
+    """Keys of every tile out of blocks of `step` cells: `blocks` of `dim` become `tiles`, `step` becomes `keys`."""
+    pieces = []
+    for first in range(axis.blocks):
+        cells = min(axis.step, axis.keys - first * axis.step)
+        pieces.append(blocks.narrow(dim, first, axis.tiles).narrow(cells_dim, 0, cells))
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, cells_dim)
+
+
 def _tile_keys(key: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
-    """`(B, N, D, H, W)` to `(ty * tx, B * N, keys, D)`; neighbouring tiles share the cells between them."""
+    """`(B, N, D, H, W)` to `(ty * tx, B * N, keys, D)`; neighbouring tiles share the cells between them.
+
+    Slices and concatenations, not `Tensor.unfold`: they export, vmap, and have a deterministic backward everywhere.
+    """
     batch, heads, head_size = key.shape[:3]
 
     def margins(axis: _Axis) -> tuple[int, int]:
-        covered = axis.step * (axis.tiles - 1) + axis.keys
-        return -axis.start, covered + axis.start - axis.size
+        return axis.reach, axis.step * (axis.tiles + axis.blocks - 1) - axis.reach - axis.size
 
     key = key.permute(0, 3, 4, 1, 2)
-    key = F.pad(key, (0, 0, 0, 0, *margins(columns), *margins(rows)))
-    key = key.unfold(1, rows.keys, rows.step).unfold(2, columns.keys, columns.step)
-    key = key.permute(1, 2, 0, 3, 5, 6, 4)
+    if not (rows.dense and columns.dense):
+        key = _pad(key, margins(rows), margins(columns))
+    key = key.unflatten(2, (columns.tiles + columns.blocks - 1, columns.step))
+    key = key.unflatten(1, (rows.tiles + rows.blocks - 1, rows.step))
+    key = _overlap(key, 1, 2, rows).permute(1, 3, 0, 5, 2, 4, 6)
+    key = _overlap(key, 1, 5, columns)
     return key.reshape(rows.tiles * columns.tiles, batch * heads, rows.keys * columns.keys, head_size)
+
+
+def _is_channels_last(feature: Tensor) -> bool:
+    """Whether neighbours in memory of a `(B, N, D, H, W)` map are neighbours in D."""
+    return feature.stride(2) == 1 != feature.stride(4)
 
 
 def _untile(tiles: Tensor, query: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
@@ -83,7 +124,7 @@ def _untile(tiles: Tensor, query: Tensor, rows: _Axis, columns: _Axis) -> Tensor
     batch, heads, head_size, height, width = query.shape
     tiles = tiles.reshape(rows.tiles, columns.tiles, batch, heads, rows.queries, columns.queries, head_size)
     height, width = output_size(height, rows.stride), output_size(width, columns.stride)
-    if query.stride(2) == 1 and head_size > 1:
+    if _is_channels_last(query):
         output = tiles.permute(2, 0, 4, 1, 5, 3, 6)
         output = output.reshape(batch, rows.tiles * rows.queries, columns.tiles * columns.queries, heads, head_size)
         return output[:, :height, :width].permute(0, 3, 4, 1, 2)
@@ -98,7 +139,7 @@ def _log_multiplicity(axis: _Axis, window: int, dilation: int, dtype: torch.dtyp
     queries = tile + torch.arange(axis.queries, device=device) * axis.stride
     # Queries past the end are dropped later; they repeat the last one so that none has an empty window (NaN).
     queries = queries.clamp(max=(output_size(axis.size, axis.stride) - 1) * axis.stride)
-    keys = tile + axis.start + torch.arange(axis.keys, device=device)
+    keys = tile - axis.reach + torch.arange(axis.keys, device=device)
     cells = reflect(queries[..., None] + window_offsets(window, dilation, device), axis.size)
     return (cells[:, :, None, :] == keys[:, None, :, None]).sum(-1).to(dtype).log()
 
@@ -143,18 +184,20 @@ def _convolve(
     """The convolution path times its rate, which costs nothing on the weights."""
     heads, head_size = query.shape[1:3]
     positions, size = dep_weight.shape[1], dep_weight.shape[-1]
-    with torch.autocast(query.device.type, enabled=False):
-        dtype = torch.promote_types(dep_weight.dtype, torch.float32)
-        fc, dep = fc_weight.to(dtype), dep_weight.to(dtype)
+    with without_autocast(query.device):
+        fc, dep = widen(fc_weight, dep_weight)
         if rate is not None:
-            dep = rate.to(dtype) * dep
+            dep = rate.to(dep.dtype) * dep
         compose = composes_kernels(heads, positions, size)
         weight = (_compose(fc, dep, head_size) if compose else dep).to(query.dtype)
         fc = fc.to(query.dtype)
     z = torch.cat((query, key, value), 1)
     if not compose:
         z = torch.einsum("pc,bcdyx->bpdyx", fc, z)
-    z = z.transpose(1, 2).flatten(1, 2)
+    if _is_channels_last(query):
+        z = z.permute(0, 3, 4, 2, 1).flatten(3).permute(0, 3, 1, 2)
+    else:
+        z = z.transpose(1, 2).flatten(1, 2)
     padding = dilation * (size // 2)
     return F.conv2d(z, weight, stride=stride, padding=padding, dilation=dilation, groups=head_size)
 

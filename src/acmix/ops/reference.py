@@ -9,15 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acmix.ops.geometry import output_size, position_map, reflect, window_offsets
+from acmix.ops.precision import widen, without_autocast
 
 
 def why_not(query: Tensor | None, window: int, stride: int, dilation: int) -> str | None:  # noqa: ARG001
     """The definition takes everything."""
     return None
-
-
-def _widen(*tensors: Tensor) -> tuple[Tensor, ...]:
-    return tuple(tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors)
 
 
 def _window_indices(size: int, window: int, stride: int, dilation: int, device: torch.device) -> Tensor:
@@ -50,14 +47,16 @@ def attention_weights(
     return logits.flatten(-2).softmax(-1).unflatten(-1, (window, window))
 
 
-def _attend(
+def attend(
     query: Tensor, key: Tensor, value: Tensor, position: Tensor | None, window: int, stride: int, dilation: int
 ) -> Tensor:
+    """The attention path in the dtype of its inputs, `(B, N, D, H', W')`; position is pe, `(D, H, W)`, or None."""
     weights = attention_weights(query, key, position, window, stride, dilation)
     return torch.einsum("bnyxuv,bndyxuv->bndyx", weights, _unfold_window(value, window, stride, dilation))
 
 
-def _convolve(z: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:
+def convolve(z: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:
+    """The convolution path in the dtype of its inputs, `(B, D * N, H', W')`; z is `(B, 3 N, D, H, W)`."""
     mixed = torch.einsum("pc,bcdyx->bdpyx", fc_weight, z).flatten(1, 2)
     padding = dilation * (dep_weight.shape[-1] // 2)
     return F.conv2d(mixed, dep_weight, stride=stride, padding=padding, dilation=dilation, groups=z.shape[2])
@@ -65,19 +64,19 @@ def _convolve(z: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dil
 
 def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int, dilation: int) -> Tensor:
     """Attention of every query over its reflected window; see `acmix.ops.local_attention`."""
-    with torch.autocast(query.device.type, enabled=False):
-        q, k, v = _widen(query, key, value)
-        return _attend(q, k, v, None, window, stride, dilation).to(query.dtype)
+    with without_autocast(query.device):
+        q, k, v = widen(query, key, value)
+        return attend(q, k, v, None, window, stride, dilation).to(query.dtype)
 
 
 def shift_conv(
     query: Tensor, key: Tensor, value: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dilation: int
 ) -> Tensor:
     """The convolution path in two steps, fc then grouped convolution; see `acmix.ops.shift_conv`."""
-    with torch.autocast(query.device.type, enabled=False):
-        z = torch.cat(_widen(query, key, value), 1)
-        fc, dep = _widen(fc_weight, dep_weight)
-        return _convolve(z, fc, dep, stride, dilation).to(query.dtype)
+    with without_autocast(query.device):
+        z = torch.cat(widen(query, key, value), 1)
+        fc, dep = widen(fc_weight, dep_weight)
+        return convolve(z, fc, dep, stride, dilation).to(query.dtype)
 
 
 def mix(
@@ -94,11 +93,11 @@ def mix(
     dilation: int,
 ) -> Tensor:
     """Both paths and their sum; see `acmix.ops.mix`."""
-    with torch.autocast(query.device.type, enabled=False):
-        q, k, v, fc, dep, alpha, beta = _widen(
+    with without_autocast(query.device):
+        q, k, v, fc, dep, alpha, beta = widen(
             query, key, value, fc_weight, dep_weight, rate_attention, rate_convolution
         )
         position = position_map(position_weight, *key.shape[-2:]).to(k.dtype)
-        attention = _attend(q, k, v, position, window, stride, dilation).flatten(1, 2)
-        convolution = _convolve(torch.cat((q, k, v), 1), fc, dep, stride, dilation)
+        attention = attend(q, k, v, position, window, stride, dilation).flatten(1, 2)
+        convolution = convolve(torch.cat((q, k, v), 1), fc, dep, stride, dilation)
         return (alpha * attention + beta * convolution).to(query.dtype)

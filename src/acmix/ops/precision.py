@@ -1,0 +1,17 @@
+"""What backends share about dtypes: widening of half precision, and working outside autocast. A leaf."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+
+def widen(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in float32, or in their own dtype where that is wider."""
+    return tuple(tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which operations on `device` keep the dtype of their arguments."""
+    # The meta device knows no autocast, not even one that is off.
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

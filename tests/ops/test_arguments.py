@@ -1,0 +1,88 @@
+"""Bad arguments are refused before work starts, with the argument, the rule and the value."""
+
+import pytest
+import torch
+
+from acmix import ops
+
+QKV = torch.randn(3, 1, 2, 3, 4, 5).unbind()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"window": 4}, ValueError, "window must be odd.*got 4"),
+        ({"window": 0}, ValueError, "window must be at least 1, got 0"),
+        ({"window": 7.0}, TypeError, "window must be an integer, got 7.0"),
+        ({"window": True}, TypeError, "window must be an integer, got True"),
+        ({"stride": 0}, ValueError, "stride must be at least 1"),
+        ({"dilation": -1}, ValueError, "dilation must be at least 1"),
+        ({"backend": "cuda"}, ValueError, "backend must be one of auto, .*; got 'cuda'"),
+    ],
+)
+def test_attention_options(change, error, words):
+    with pytest.raises(error, match=words):
+        ops.local_attention(*QKV, **change)
+
+
+@pytest.mark.parametrize(
+    ("index", "replacement", "error", "words"),
+    [
+        (0, torch.randn(2, 3, 4, 5), ValueError, r"query must have the shape \(B, N, D, H, W\)"),
+        (0, torch.ones(1, 2, 3, 4, 5, dtype=torch.int64), TypeError, "query must have a floating-point dtype"),
+        (1, torch.randn(1, 2, 3, 4, 6), ValueError, r"key must have query's shape .*got \(1, 2, 3, 4, 6\)"),
+        (2, torch.randn(1, 2, 3, 4, 5).double(), TypeError, "value must have query's dtype"),
+        (2, None, TypeError, "value must be a torch.Tensor, got NoneType"),
+        (1, torch.randn(1, 2, 3, 4, 5, device="meta"), ValueError, "key must be on query's device cpu, got meta"),
+    ],
+)
+def test_attention_tensors(index, replacement, error, words):
+    tensors = list(QKV)
+    tensors[index] = replacement
+    with pytest.raises(error, match=words):
+        ops.local_attention(*tensors)
+
+
+def test_map_without_cells():
+    empty = torch.randn(1, 2, 3, 0, 5)
+    with pytest.raises(ValueError, match="needs H >= 1"):
+        ops.local_attention(empty, empty, empty)
+
+
+@pytest.mark.parametrize(
+    ("fc", "dep", "words"),
+    [
+        ((9, 5), (6, 9, 3, 3), r"fc_weight must have the shape \(P, 3 N = 6\), got \(9, 5\)"),
+        ((9, 6), (6, 8, 3, 3), r"dep_weight must have the shape \(D \* N = 6, P = 9, k, k\)"),
+        ((9, 6), (6, 9, 2, 2), "square kernel of odd size"),
+        ((9, 6), (6, 9, 3, 5), "square kernel of odd size"),
+    ],
+)
+def test_convolution_weights(fc, dep, words):
+    with pytest.raises(ValueError, match=words):
+        ops.shift_conv(*QKV, torch.randn(fc), torch.randn(dep))
+
+
+@pytest.mark.parametrize(
+    ("position", "rate", "words"),
+    [((3, 3), (1,), r"position_weight must have the shape \(D = 3, 2\)"), ((3, 2), (2,), "rate_attention must have")],
+)
+def test_mix_weights(position, rate, words):
+    weights = torch.randn(9, 6), torch.randn(6, 9, 3, 3)
+    with pytest.raises(ValueError, match=words):
+        ops.mix(*QKV, torch.randn(position), *weights, torch.randn(rate), torch.randn(1))
+
+
+def test_why_not_answers_for_every_backend():
+    assert set(ops.backends()) >= {"reference", "portable"}
+    for name in ops.backends():
+        assert ops.why_not(name) is None
+    with pytest.raises(ValueError, match="backend must be one of"):
+        ops.why_not("unknown")
+
+
+def test_an_explicit_backend_never_falls_back(monkeypatch):
+    monkeypatch.setattr(ops.portable, "why_not", lambda *_: "it rests today")
+    assert "portable" not in ops.backends()
+    with pytest.raises(ValueError, match="backend 'portable' cannot run this: it rests today"):
+        ops.local_attention(*QKV, backend="portable")

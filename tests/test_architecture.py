@@ -1,0 +1,105 @@
+"""What DESIGN.md promises of the tree: import direction, the light cold import, the public API and its documents."""
+
+import ast
+import importlib
+import inspect
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import acmix
+
+ROOT = pathlib.Path(acmix.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+# Layers from the bottom up; a module imports from its own layer or below. Longest prefix wins.
+LAYERS = {
+    "acmix.errors": 0,
+    "acmix.ops": 1,
+    "acmix.nn": 2,
+    "acmix.models": 3,
+    "acmix.checkpoints": 3,
+    "acmix.data": 3,
+    "acmix.accounting": 3,
+    "acmix.tasks": 4,
+    "acmix.explain": 4,
+    "acmix.bench": 4,
+    "acmix.report": 5,
+    "acmix.cli": 6,
+    "acmix": 6,
+}
+PUBLIC = {
+    "acmix": ["ACmix", "InputError", "__version__", "checkpoints", "create_model", "models", "ops"],
+    "acmix.ops": ["backends", "check_backend", "local_attention", "mix", "shift_conv", "why_not"],
+}
+
+
+def layer(module):
+    return next(
+        LAYERS[prefix] for prefix in sorted(LAYERS, key=len, reverse=True) if (module + ".").startswith(prefix + ".")
+    )
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "acmix":
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in MODULES else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "acmix")
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "acmix"])
+def test_imports_go_down(module):
+    above = [name for name in imported(MODULES[module]) if name != "acmix" and layer(name) > layer(module)]
+    assert above == []
+
+
+def test_backends_import_neither_each_other_nor_the_reference():
+    backends = {"portable", "reference"}
+    for backend in backends:
+        names = {name.removeprefix("acmix.ops.") for name in imported(MODULES[f"acmix.ops.{backend}"])}
+        assert names & (backends | {"dispatch"}) == set()
+
+
+def test_every_module_has_a_place():
+    assert {module.split(".")[1] for module in MODULES if "." in module} == {
+        prefix.split(".")[1] for prefix in LAYERS if "." in prefix
+    }
+
+
+@pytest.mark.parametrize("module", ["acmix", "acmix.ops"])
+def test_cold_import_loads_torch_alone(module):
+    heavy = ["timm", "torchvision", "triton", "onnx", "lightning", "matplotlib", "rich", "safetensors", "PIL"]
+    program = (
+        "import sys, torch; before = set(sys.modules)\n"
+        f"import {module}\n"
+        f"print(*[name for name in {heavy} if name in set(sys.modules) - before])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)  # noqa: S603
+    assert result.stdout.split() == []
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_api_is_what_is_listed(module):
+    loaded = importlib.import_module(module)
+    assert sorted(loaded.__all__) == PUBLIC[module]
+    for name in PUBLIC[module]:
+        value = getattr(loaded, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert inspect.getdoc(value), name
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = acmix.nothing
+
+
+def test_files_stay_small():
+    long = {name: length for name, path in MODULES.items() if (length := len(path.read_text().splitlines())) > 500}
+    assert long == {}

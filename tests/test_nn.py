@@ -1,0 +1,161 @@
+"""The layer: initialisation, validation, and everything a user does to a module."""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+import acmix
+from acmix.nn import ACmix
+
+
+def shifts(layer):
+    return torch.eye(layer.kernel_conv**2).view(-1, layer.kernel_conv, layer.kernel_conv).expand_as(layer.dep_weight)
+
+
+def test_output_size_is_that_of_the_convolution_it_replaces():
+    for height, width, stride, dilation in [(1, 1, 1, 1), (7, 10, 2, 1), (11, 4, 3, 1), (8, 8, 2, 2)]:
+        x = torch.randn(2, 6, height, width)
+        convolution = nn.Conv2d(6, 8, 3, stride, padding=dilation, dilation=dilation)
+        assert ACmix(6, 8, stride=stride, dilation=dilation)(x).shape == convolution(x).shape
+
+
+def test_starts_as_shifts_with_equal_rates():
+    layer = ACmix(8, 16, kernel_conv=5)
+    assert torch.equal(layer.dep_weight, shifts(layer))
+    assert layer.rate_attention.item() == layer.rate_convolution.item() == 0.5
+
+
+def test_shifts_survive_a_loop_over_convolutions():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), ACmix(8, 8))
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight)
+    assert torch.equal(network[1].dep_weight, shifts(network[1]))
+
+
+def test_reset_parameters_restores_the_start():
+    layer = ACmix(8, 8)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.fill_(9)
+    layer.reset_parameters()
+    assert torch.equal(layer.dep_weight, shifts(layer))
+    assert all((parameter != 9).any() for parameter in layer.parameters())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "words"),
+    [
+        ((8, 10), {}, ValueError, "out_channels must be divisible by heads, got out_channels=10 and heads=4"),
+        ((8, 8), {"kernel_att": 8}, ValueError, "kernel_att must be odd.*got 8"),
+        ((8, 8), {"kernel_conv": 2}, ValueError, "kernel_conv must be odd.*got 2"),
+        ((8, 8), {"kernel_att": 65}, ValueError, "kernel_att must be at most 31, got 65; is it a number of channels"),
+        ((0, 8), {}, ValueError, "in_channels must be at least 1, got 0"),
+        ((8, 8.0), {}, TypeError, "out_channels must be an integer, got 8.0"),
+        ((8, 8), {"stride": (2, 2)}, TypeError, r"stride must be an integer, got \(2, 2\)"),
+        ((8, 8), {"backend": "gpu"}, ValueError, "backend must be one of auto, .*got 'gpu'"),
+        ((8, 8, 4), {}, TypeError, "positional"),
+    ],
+)
+def test_bad_arguments(arguments, options, error, words):
+    with pytest.raises(error, match=words):
+        ACmix(*arguments, **options)
+
+
+@pytest.mark.parametrize("shape", [(8, 5, 5), (1, 7, 5, 5)])
+def test_bad_input(shape):
+    with pytest.raises(ValueError, match=r"x must have the shape \(B, C_in = 8, H, W\), got"):
+        ACmix(8, 8)(torch.randn(shape))
+
+
+def test_repr_shows_the_configuration():
+    text = repr(ACmix(8, 16, heads=2, stride=2))
+    assert "8, 16, heads=2, kernel_att=7, kernel_conv=3, stride=2, dilation=1, backend='auto'" in text
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dtypes(dtype):
+    layer = ACmix(8, 8).to(dtype)
+    x = torch.randn(2, 8, 9, 20, dtype=dtype, requires_grad=True)
+    output = layer(x)
+    output.sum().backward()
+    assert output.dtype == x.grad.dtype == dtype
+    assert all(torch.isfinite(parameter.grad).all() for parameter in layer.parameters())
+
+
+@pytest.mark.parametrize("size", [(9, 20), (40, 40)])
+def test_memory_format_is_kept(size):
+    layer = ACmix(8, 8)
+    x = torch.randn(2, 8, *size)
+    assert layer(x).is_contiguous()
+    last = layer(x.to(memory_format=torch.channels_last))
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(last, layer(x))
+
+
+def test_autocast_trains():
+    layer = ACmix(8, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = layer(torch.randn(2, 8, 9, 9))
+    output.float().square().mean().backward()
+    assert output.dtype == torch.bfloat16
+    assert all(parameter.grad.dtype == torch.float32 for parameter in layer.parameters())
+
+
+def test_state_dict_is_pickle_free_and_complete():
+    layer = ACmix(8, 8)
+    buffer = io.BytesIO()
+    torch.save(layer.state_dict(), buffer)
+    buffer.seek(0)
+    other = ACmix(8, 8)
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    x = torch.randn(1, 8, 5, 5)
+    assert torch.equal(layer(x), other(x))
+    assert torch.equal(layer(x), copy.deepcopy(layer)(x))
+
+
+def test_meta_device_computes_shapes_and_materialises():
+    layer = ACmix(8, 16, stride=2, device="meta")
+    assert layer(torch.randn(2, 8, 9, 20, device="meta")).shape == (2, 16, 5, 10)
+    layer.to_empty(device="cpu").reset_parameters()
+    assert torch.equal(layer.dep_weight, shifts(layer))
+
+
+def test_every_parameter_gets_a_gradient():
+    layer = ACmix(8, 8)
+    layer(torch.randn(2, 8, 6, 6)).square().sum().backward()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_exports_with_dynamic_batch_and_size(strict):
+    layer = ACmix(4, 8, heads=2)
+    dynamic = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    program = torch.export.export(
+        layer, (torch.randn(2, 4, 30, 17),), dynamic_shapes=(dynamic,), strict=strict
+    ).module()
+    for shape in [(1, 4, 2, 3), (3, 4, 5, 40), (1, 4, 64, 50), (2, 4, 7, 7)]:
+        x = torch.randn(shape)
+        torch.testing.assert_close(program(x), layer(x))
+
+
+def test_distributed_data_parallel(tmp_path):
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        layer = ACmix(4, 4)
+        parallel = nn.parallel.DistributedDataParallel(layer)
+        parallel(torch.randn(2, 4, 6, 6)).sum().backward()
+        assert all(parameter.grad is not None for parameter in layer.parameters())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_the_public_name_is_the_layer():
+    assert acmix.ACmix is ACmix
