@@ -203,6 +203,8 @@ class _ClassFolders(ImageFolder):
         names = sorted(
             entry.name for entry in Path(directory).iterdir() if entry.is_dir() and not entry.name.startswith(".")
         )
+        if not names:
+            raise InputError(f"{directory} holds no class folders; expected one sub-folder of images a class")
         return names, {name: label for label, name in enumerate(names)}
 
 
@@ -213,8 +215,6 @@ def open_folder(root: Path) -> LabelledImages:
         InputError: If there are fewer than two class folders, or some hold no image.
     """
     folder = _ClassFolders(root, allow_empty=True)
-    if not folder.classes:
-        raise InputError(f"{root} holds no class folders; expected one sub-folder of images a class")
     paths = [Path(path) for path, _ in folder.samples]
     labels = [label for _, label in folder.samples]
     if empty := [name for label, name in enumerate(folder.classes) if label not in set(labels)]:

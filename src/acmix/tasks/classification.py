@@ -370,6 +370,8 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+            # A run folder may be moved before it is resumed.
+            warnings.filterwarnings("ignore", message="The dirpath has changed")
             yield
     finally:
         logger.setLevel(level)
