@@ -21,6 +21,20 @@ check: venv
 	$(BIN)/ruff check .
 	$(BIN)/pyrefly check
 
+# Train the small network on handwritten digits, validate it, predict held-out digits, write a report: demo/run/report.html
+demo: venv
+	rm -rf demo
+	$(BIN)/acmix train digits --epochs 12 --output demo/run
+	$(BIN)/acmix validate demo/run/best.safetensors digits
+	$(BIN)/python -c "from acmix.data import export_digits; export_digits('demo/digits', count=8)"
+	$(BIN)/acmix predict demo/run/best.safetensors demo/digits --top 2
+	$(BIN)/acmix report demo/run
+
+# The operator beside its unfold formulation and a 3x3 convolution, in one run; fills the README's table
+bench: venv
+	$(BIN)/acmix bench --output benchmarks/results/layers-cpu.json
+	$(BIN)/python benchmarks/readme.py
+
 format: venv
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

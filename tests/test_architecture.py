@@ -28,7 +28,9 @@ LAYERS = {
     "acmix.tasks": 4,
     "acmix.explain": 4,
     "acmix.bench": 4,
+    "acmix.figures": 5,
     "acmix.report": 5,
+    "acmix.display": 5,
     "acmix.cli": 6,
     "acmix": 6,
 }

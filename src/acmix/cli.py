@@ -180,7 +180,49 @@ def predict(checkpoint: Path, images: list[Path], *, top: int = 5, json: bool = 
     return 1 if predictions.unreadable else 0
 
 
-_COMMANDS: tuple[Callable[..., int], ...] = (info, train, validate, predict)
+def report(run: Path, *, output: Path | None = None) -> int:
+    """Write the report of a run as one HTML page that opens without a network.
+
+    Args:
+        run: The run folder of acmix train, finished or not.
+        output: The HTML file (default: report.html in the run folder).
+    """
+    from acmix.report import write_report
+
+    sys.stdout.write(f"report: {write_report(run, output)}\n")
+    return 0
+
+
+def bench(*, batch_size: int = 4, seconds: float = 10.0, threads: int | None = None, output: Path | None = None) -> int:
+    """Time the layers of ResNet-50 with the operator, its unfold formulation and a 3x3 convolution, on the CPU.
+
+    Args:
+        batch_size: Images a call.
+        seconds: Time to spend on each comparison; there are two for each of four layers.
+        threads: Threads of PyTorch (default: PyTorch's own choice).
+        output: A JSON file for the results.
+    """
+    import torch
+
+    from acmix import bench, display
+
+    for name, value in (("batch-size", batch_size), ("seconds", seconds), ("threads", threads)):
+        if value is not None and value <= 0:
+            raise InputError(f"--{name} must be positive, got {value}")
+    if output is not None and not output.parent.is_dir():
+        raise InputError(f"--output {output} cannot be written: {output.parent} is not a folder")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    comparisons = []
+    for channels, size in bench.RESNET50_LAYERS:
+        comparisons.append(bench.compare_layer(channels, size, batch=batch_size, seconds=seconds))
+        display.show_comparison(comparisons[-1])
+    if output is not None:
+        bench.save(comparisons, output)
+    return 0
+
+
+_COMMANDS: tuple[Callable[..., int], ...] = (info, train, validate, predict, report, bench)
 
 
 def build_parser() -> ArgumentParser:

@@ -10,6 +10,7 @@ from rich import box, get_console
 from rich.table import Table
 
 from acmix.accounting import Account, Cost, NetworkCost
+from acmix.bench import LayerComparison
 from acmix.tasks.inference import Evaluation, Prediction
 
 # A wider confusion matrix is not read on a terminal; --json has it.
@@ -112,6 +113,30 @@ def show_predictions(predictions: Sequence[Prediction], *, as_json: bool) -> Non
     for prediction in predictions:
         scores = "  ".join(f"{name} {value:.1%}" for name, value in prediction.scores)
         sys.stdout.write(f"{prediction.path}: {scores}\n")
+
+
+def show_comparison(comparison: LayerComparison) -> None:
+    """Show one layer of `acmix bench`: medians with quartiles, ratios, memory."""
+    table = _table(f"{comparison.channels} channels, {comparison.size} x {comparison.size}, batch {comparison.batch}")
+    for heading in (
+        "candidate",
+        "forward, ms",
+        "x convolution",
+        "forward + backward, ms",
+        "x convolution",
+        "memory, x qkv",
+    ):
+        table.add_column(heading, justify="left" if heading == "candidate" else "right")
+    convolution = comparison.candidates["convolution"]
+    for name, measured in comparison.candidates.items():
+        cells = []
+        pairs = ((measured.forward, convolution.forward), (measured.training, convolution.training))
+        for timing, base in pairs:
+            cells.append(f"{1e3 * timing.median:.2f} ({1e3 * timing.lower:.2f} to {1e3 * timing.upper:.2f})")
+            cells.append(f"{timing.median / base.median:.2f}")
+        memory = (measured.forward_memory / comparison.qkv_bytes, measured.training_memory / comparison.qkv_bytes)
+        table.add_row(name, *cells, f"{memory[0]:.1f} / {memory[1]:.1f}")
+    get_console().print(table)
 
 
 def _table(title: str, **options: Any) -> Table:

@@ -23,7 +23,7 @@ def _window_indices(size: int, window: int, stride: int, dilation: int, device: 
     return reflect(queries[:, None] + window_offsets(window, dilation, device), size)
 
 
-def _unfold_window(feature: Tensor, window: int, stride: int, dilation: int) -> Tensor:
+def unfold_window(feature: Tensor, window: int, stride: int, dilation: int) -> Tensor:
     """Gather the reflected window of every query: `(..., H, W)` to `(..., H', W', window, window)`."""
     height, width = feature.shape[-2:]
     rows = _window_indices(height, window, stride, dilation, feature.device)
@@ -39,10 +39,10 @@ def attention_weights(
     logit = D^-1/2 q_i . (k_j + pe_i - pe_j) (paper eq. 12), j over the reflected window of i.
     """
     query = query[..., ::stride, ::stride]
-    keys = _unfold_window(key, window, stride, dilation)
+    keys = unfold_window(key, window, stride, dilation)
     if position is not None:
         at_query = position[..., ::stride, ::stride, None, None]
-        keys = keys + at_query - _unfold_window(position, window, stride, dilation)
+        keys = keys + at_query - unfold_window(position, window, stride, dilation)
     logits = torch.einsum("bndyx,bndyxuv->bnyxuv", query, keys) * query.shape[2] ** -0.5
     return logits.flatten(-2).softmax(-1).unflatten(-1, (window, window))
 
@@ -52,7 +52,7 @@ def attend(
 ) -> Tensor:
     """The attention path in the dtype of its inputs, `(B, N, D, H', W')`; position is pe, `(D, H, W)`, or None."""
     weights = attention_weights(query, key, position, window, stride, dilation)
-    return torch.einsum("bnyxuv,bndyxuv->bndyx", weights, _unfold_window(value, window, stride, dilation))
+    return torch.einsum("bnyxuv,bndyxuv->bndyx", weights, unfold_window(value, window, stride, dilation))
 
 
 def convolve(z: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:

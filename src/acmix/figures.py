@@ -1,0 +1,99 @@
+"""Figures of a run as SVG text, drawn without a display."""
+
+import io
+from collections.abc import Sequence
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from acmix.explain import Rates
+
+_ATTENTION, _CONVOLUTION = "#c2410c", "#1d4ed8"
+
+
+def _svg(figure: Figure) -> str:
+    text = io.StringIO()
+    # Text as text keeps the page small and searchable; a fixed salt keeps it the same from run to run.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "acmix"}):
+        figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
+    return text.getvalue()
+
+
+def curves(rows: Sequence[dict[str, float]]) -> str:
+    """Loss, validation accuracy and learning rate over epochs."""
+    figure = Figure(figsize=(10, 2.9), layout="constrained")
+    loss, accuracy, rate = figure.subplots(1, 3)
+    epochs = [row["epoch"] for row in rows]
+    marker = "o" if len(rows) < 30 else ""
+    for name, label in (("train_loss", "training"), ("val_loss", "validation")):
+        loss.plot(epochs, [row[name] for row in rows], label=label, marker=marker, markersize=3)
+    accuracy.plot(epochs, [100 * row["val_top1"] for row in rows], color="#15803d", marker=marker, markersize=3)
+    rate.plot(epochs, [row["learning_rate"] for row in rows], color="#57534e", marker=marker, markersize=3)
+    loss.legend(frameon=False)
+    for axes, title in ((loss, "loss"), (accuracy, "validation top-1, %"), (rate, "learning rate")):
+        axes.set(title=title, xlabel="epoch")
+        axes.spines[["top", "right"]].set_visible(False)
+    return _svg(figure)
+
+
+def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
+    """Confusion matrix with counts; rows are true classes."""
+    side = min(12.0, 1.5 + 0.42 * len(classes))
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    shares = [[count / max(1, sum(row)) for count in row] for row in matrix]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(classes) <= 30:
+        for i, row in enumerate(matrix):
+            for j, count in enumerate(row):
+                if count:
+                    color = "white" if shares[i][j] > 0.5 else "black"
+                    axes.text(j, i, str(count), ha="center", va="center", color=color, fontsize=8)
+        axes.set_xticks(
+            range(len(classes)), classes, rotation=90 if max(map(len, classes)) > 2 else 0, parse_math=False
+        )
+        axes.set_yticks(range(len(classes)), classes, parse_math=False)
+    axes.set(xlabel="predicted", ylabel="true")
+    return _svg(figure)
+
+
+def rate_bars(layers: Sequence[Rates]) -> str:
+    """The two learned rates of every layer."""
+    figure = Figure(figsize=(8, 1.2 + 0.4 * len(layers)), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(layers))
+    axes.barh([p - 0.2 for p in places], [layer.attention for layer in layers], 0.38, color=_ATTENTION)
+    axes.barh([p + 0.2 for p in places], [layer.convolution for layer in layers], 0.38, color=_CONVOLUTION)
+    axes.axvline(0.5, color="#a8a29e", linestyle=":", linewidth=1)
+    axes.set_yticks(places, [layer.layer for layer in layers])
+    axes.invert_yaxis()
+    axes.legend(["start", "attention (alpha)", "convolution (beta)"], frameon=False, ncols=3, loc="lower right")
+    axes.margins(y=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+    return _svg(figure)
+
+
+def attention(image: Image.Image, maps: Tensor, cell: tuple[int, int]) -> str:
+    """An image and what the marked cell attends to in every head.
+
+    Args:
+        image: The input as the network sees it.
+        maps: Attention weights `(N, H, W)`, each summing to 1.
+        cell: Row and column of the query in the maps.
+    """
+    heads, height, width = maps.shape
+    figure = Figure(figsize=(2.0 * (heads + 1), 2.3), layout="constrained")
+    axes = figure.subplots(1, heads + 1)
+    frame = (-0.5, width - 0.5, height - 0.5, -0.5)
+    axes[0].set_title("image and pixel", fontsize=9)
+    axes[0].imshow(image, extent=frame)
+    for head in range(heads):
+        axes[head + 1].imshow(image, extent=frame, cmap="gray", alpha=0.35)
+        axes[head + 1].imshow(maps[head].numpy(), extent=frame, cmap="magma", alpha=0.75, vmin=0)
+        axes[head + 1].set_title(f"head {head + 1}, largest {maps[head].max():.2f}", fontsize=9)
+    for part in axes:
+        part.plot(cell[1], cell[0], marker="s", color="none", markeredgecolor="#22d3ee", markersize=7, linewidth=1)
+        part.set_axis_off()
+    return _svg(figure)
