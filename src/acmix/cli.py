@@ -299,7 +299,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _readable(message: str, command: str | None) -> str:
     """jsonargparse's message in the words of the command line: no key paths, no Python types."""
-    message = re.sub(r'^Parser key "([\w.]+)": ', lambda found: f"--{found[1].replace('_', '-')}: ", message.strip())
+    message = re.sub(
+        r'^Parser key "([\w.]+)": ', lambda found: f"--{found[1].replace('_', '-')}: ", " ".join(message.split())
+    )
     message = re.sub(r"<class '(\w+)'>", r"\1", message).removesuffix(".")
     return message.replace(f"{command}.", "") if command else message
 

@@ -89,6 +89,19 @@ def run(function, tensors, keywords, gradient):
     return output.detach(), torch.autograd.grad(output, leaves, gradient.to(output.dtype))
 
 
+def cancelling_scales(tensors, gradient):
+    """Size of the terms of those gradients in which they cancel: the softmax's and the rates'."""
+    query, key, value = (tensor.abs().max().item() for tensor in tensors[:3])
+    through_softmax = gradient.norm().item() * value * tensors[0].shape[2] ** 0.5
+    return {
+        "query": through_softmax * key,
+        "key": through_softmax * query,
+        "position": through_softmax * query,
+        "rate_attention": gradient.norm().item() ** 2,
+        "rate_convolution": gradient.norm().item() ** 2,
+    }
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @given(problem=problems)
 def test_mix_is_as_exact_as_eager(backend, problem):
@@ -100,9 +113,9 @@ def test_mix_is_as_exact_as_eager(backend, problem):
     eager, eager_gradients = run(eager_mix, tensors, keywords, gradient)
     actual, gradients = run(ops.mix, tensors, {**keywords, "backend": backend}, gradient)
     assert_as_exact_as_eager("output", actual, eager, exact)
-    scale = gradient.norm().item() ** 2
+    scales = cancelling_scales(exact_tensors, gradient)
     for name, ours, theirs, truth in zip(NAMES, gradients, eager_gradients, exact_gradients, strict=True):
-        assert_as_exact_as_eager(name, ours, theirs, truth, scale if name.startswith("rate") else 0.0)
+        assert_as_exact_as_eager(name, ours, theirs, truth, scales.get(name, 0.0))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -193,6 +206,7 @@ def test_autocast_computes_in_its_dtype_and_keeps_weights_wide(backend):
     assert (output.float() - wide).norm() <= 0.02 * wide.norm()
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop because we have not yet implemented")
 def test_vmap(backend):
     tensors = [torch.stack((tensor, -tensor)) for tensor in PLAIN.tensors()]
     mapped = torch.vmap(lambda *arguments: ops.mix(*arguments, backend=backend))(*tensors)

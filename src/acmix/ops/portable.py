@@ -120,16 +120,15 @@ def _is_channels_last(feature: Tensor) -> bool:
 
 
 def _untile(tiles: Tensor, query: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
-    """`(ty * tx, B * N, queries, D)` to `(B, N, D, H', W')`, in the memory order of `query`."""
+    """`(ty * tx, B * N, queries, D)` to `(B, N * D, H', W')`, in the memory order of `query`."""
     batch, heads, head_size, height, width = query.shape
     tiles = tiles.reshape(rows.tiles, columns.tiles, batch, heads, rows.queries, columns.queries, head_size)
     height, width = output_size(height, rows.stride), output_size(width, columns.stride)
+    covered = rows.tiles * rows.queries, columns.tiles * columns.queries
     if _is_channels_last(query):
-        output = tiles.permute(2, 0, 4, 1, 5, 3, 6)
-        output = output.reshape(batch, rows.tiles * rows.queries, columns.tiles * columns.queries, heads, head_size)
-        return output[:, :height, :width].permute(0, 3, 4, 1, 2)
-    output = tiles.permute(2, 3, 6, 0, 4, 1, 5)
-    output = output.reshape(batch, heads, head_size, rows.tiles * rows.queries, columns.tiles * columns.queries)
+        output = tiles.permute(2, 0, 4, 1, 5, 3, 6).reshape(batch, *covered, heads * head_size)
+        return output[:, :height, :width].permute(0, 3, 1, 2)
+    output = tiles.permute(2, 3, 6, 0, 4, 1, 5).reshape(batch, heads * head_size, *covered)
     return output[..., :height, :width]
 
 
@@ -144,8 +143,8 @@ def _log_multiplicity(axis: _Axis, window: int, dilation: int, dtype: torch.dtyp
     return (cells[:, :, None, :] == keys[:, None, :, None]).sum(-1).to(dtype).log()
 
 
-def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int, dilation: int) -> Tensor:
-    """Attention of every query over its reflected window; see `acmix.ops.local_attention`."""
+def _attend(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int, dilation: int) -> Tensor:
+    """The attention path, `(B, N * D, H', W')`."""
     rows = _cut(query.shape[-2], window, stride, dilation)
     columns = _cut(query.shape[-1], window, stride, dilation)
     # The CPU kernel of half precision takes a float32 mask, which keeps log 2 exact; other devices want one dtype.
@@ -165,10 +164,16 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stri
     return _untile(attended, query, rows, columns)
 
 
+def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int, dilation: int) -> Tensor:
+    """Attention of every query over its reflected window; see `acmix.ops.local_attention`."""
+    return _attend(query, key, value, window, stride, dilation).unflatten(1, query.shape[1:3])
+
+
 def _compose(fc_weight: Tensor, dep_weight: Tensor, head_size: int) -> Tensor:
     """One grouped kernel out of fc and dep_conv, `(D * N, 3 N, k, k)` (DESIGN.md, identity E3)."""
     dep = dep_weight.unflatten(0, (head_size, -1))
-    return torch.einsum("dmpuv,pc->dmcuv", dep, fc_weight).flatten(0, 1)
+    # Strides of a channels_last weight would make the convolution's output channels_last.
+    return torch.einsum("dmpuv,pc->dmcuv", dep, fc_weight).flatten(0, 1).contiguous()
 
 
 def _convolve(
@@ -224,6 +229,6 @@ def mix(
 ) -> Tensor:
     """Both paths and their sum; see `acmix.ops.mix`."""
     position = position_map(position_weight, *key.shape[-2:]).to(key.dtype)
-    attention = local_attention(query, key - position, value, window, stride, dilation).flatten(1, 2)
+    attention = _attend(query, key - position, value, window, stride, dilation)
     convolution = _convolve(query, key, value, fc_weight, dep_weight, rate_convolution, stride, dilation)
     return torch.addcmul(convolution, attention, rate_attention.to(attention.dtype))

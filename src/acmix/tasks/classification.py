@@ -370,6 +370,8 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+            # Lightning 2.6 uses a name that torch 2.15 deprecates.
+            warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
             # A run folder may be moved before it is resumed.
             warnings.filterwarnings("ignore", message="The dirpath has changed")
             yield
