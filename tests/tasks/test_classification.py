@@ -3,6 +3,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -164,12 +165,14 @@ def test_resume_without_a_run(data, tmp_path):
         fit(data, TINY, tmp_path, resume=True)
 
 
-def test_start_weights_keep_a_fresh_head_for_other_classes(finished, tmp_path):
+def test_start_weights_keep_a_fresh_head_for_other_classes(finished, data, tmp_path):
+    for name in "012":
+        shutil.copytree(Path(data) / name, tmp_path / "three" / name)
     start = finished[0].output / "best.safetensors"
     output = tmp_path / "run"
-    fit("digits", replace(TINY, epochs=1, learning_rate=1e-9, batch_size=512), output, weights=start)
+    fit(str(tmp_path / "three"), replace(TINY, epochs=1, learning_rate=1e-9), output, weights=start, workers=0)
     before, after = safetensors.torch.load_file(start), load_classifier(output / "last.safetensors").model.state_dict()
-    assert after["fc.weight"].shape[0] == 10
+    assert after["fc.weight"].shape[0] == 3
     assert torch.allclose(before["conv1.0.weight"], after["conv1.0.weight"], atol=1e-6)
 
 
