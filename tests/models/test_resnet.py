@@ -123,3 +123,10 @@ def test_a_step_lowers_the_loss():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_projections_start_as_three_convolutions():
+    operator = create_model("acmix_resnet26").layer4[0].conv2
+    expected = (2 / operator.out_channels) ** 0.5
+    for weight in operator.qkv.weight.chunk(3):
+        assert abs(weight.std().item() / expected - 1) < 0.01

@@ -1,6 +1,7 @@
 """Time and memory of callables, measured so that their ratios hold on a machine whose speed drifts."""
 
 import gc
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -52,6 +53,8 @@ def peak_memory(call: Callable[[], object]) -> int:
     """Largest number of bytes that PyTorch's CPU allocator held during a call beyond what it held before."""
     call()
     gc.collect()
+    # Without a GPU the profiler would write to the terminal that it found none.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
     held = peak = 0

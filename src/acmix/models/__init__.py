@@ -7,6 +7,6 @@
 from timm import create_model
 
 from acmix.models import resnet
-from acmix.models.resnet import Bottleneck, SmallImageResNet
+from acmix.models.resnet import Bottleneck, ResNet, SmallImageResNet
 
-__all__ = ["Bottleneck", "SmallImageResNet", "create_model", "resnet"]
+__all__ = ["Bottleneck", "ResNet", "SmallImageResNet", "create_model", "resnet"]

@@ -13,7 +13,7 @@ from torch import nn
 
 from acmix.nn import ACmix
 
-__all__ = ["Bottleneck", "SmallImageResNet"]
+__all__ = ["Bottleneck", "ResNet", "SmallImageResNet"]
 
 _SMALL_OUTPUT_STRIDES = (4, 8, 16, 32)
 
@@ -94,12 +94,28 @@ class Bottleneck(timm_resnet.Bottleneck):
         self.add_module("conv2", operator)
 
 
-class SmallImageResNet(timm_resnet.ResNet):
-    """timm's `ResNet` without its stem pooling: half the usual reduction, so 2, 2, 4, 8, 16 instead of 2, 4, ..., 32.
+class ResNet(timm_resnet.ResNet):
+    """timm's `ResNet`, initialised as published: query, key and value projections each as a convolution of its own."""
+
+    def init_weights(self, zero_init_last: bool = True) -> None:
+        """Initialise as timm's `ResNet` does, with the fan-out of one projection instead of all three.
+
+        Args:
+            zero_init_last: Let every residual branch start at zero.
+        """
+        super().init_weights(zero_init_last)
+        for module in self.modules():
+            if isinstance(module, ACmix):
+                for weight in module.qkv.weight.detach().chunk(3):
+                    nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
+
+
+class SmallImageResNet(ResNet):
+    """`ResNet` without its stem pooling: half the usual reduction, so 2, 2, 4, 8, 16 instead of 2, 4, ..., 32.
 
     Args:
         output_stride: Largest reduction, 4, 8, 16 or 32; the network itself ends at 16.
-        **kwargs: Further arguments of `timm.models.resnet.ResNet`.
+        **kwargs: Further arguments of timm's `ResNet`.
 
     Shape:
         `(B, in_chans, H, W)` to `(B, num_classes)`.
@@ -122,8 +138,8 @@ def _create(
     variant: str,
     pretrained: bool,
     settings: dict[str, Any],
-    model_class: type[timm_resnet.ResNet] = timm_resnet.ResNet,
-) -> timm_resnet.ResNet:
+    model_class: type[ResNet] = ResNet,
+) -> ResNet:
     return build_model_with_cfg(model_class, variant, pretrained, block=Bottleneck, **settings)
 
 
@@ -157,25 +173,25 @@ default_cfgs = generate_default_cfgs(
 
 
 @register_model
-def acmix_resnet26(pretrained: bool = False, **kwargs: Any) -> timm_resnet.ResNet:
+def acmix_resnet26(pretrained: bool = False, **kwargs: Any) -> ResNet:
     """ACmix-ResNet-26, 10.5 M parameters."""
     return _create("acmix_resnet26", pretrained, {"layers": (1, 2, 4, 1), **kwargs})
 
 
 @register_model
-def acmix_resnet38(pretrained: bool = False, **kwargs: Any) -> timm_resnet.ResNet:
+def acmix_resnet38(pretrained: bool = False, **kwargs: Any) -> ResNet:
     """ACmix-ResNet-38, 14.4 M parameters."""
     return _create("acmix_resnet38", pretrained, {"layers": (2, 3, 5, 2), **kwargs})
 
 
 @register_model
-def acmix_resnet50(pretrained: bool = False, **kwargs: Any) -> timm_resnet.ResNet:
+def acmix_resnet50(pretrained: bool = False, **kwargs: Any) -> ResNet:
     """ACmix-ResNet-50, 18.3 M parameters."""
     return _create("acmix_resnet50", pretrained, {"layers": (3, 4, 6, 3), **kwargs})
 
 
 @register_model
-def acmix_resnet14_small(pretrained: bool = False, **kwargs: Any) -> timm_resnet.ResNet:
+def acmix_resnet14_small(pretrained: bool = False, **kwargs: Any) -> ResNet:
     """A narrow ACmix-ResNet-14 for images of 32 to 64 pixels: stem of 3x3 convolutions, no pooling."""
     settings = {
         "layers": (1, 1, 1, 1),

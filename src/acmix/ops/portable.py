@@ -57,11 +57,13 @@ def _cut(size: int, window: int, stride: int, dilation: int) -> _Axis:
     reach = dilation * (window // 2)
     keys = stride * (TILE - 1) + 1 + 2 * reach
     outputs = output_size(size, stride)
-    symbolic = _is_symbolic(size)
-    if not symbolic and size <= keys + 1:
+    tiles = output_size(outputs, TILE)
+    if _is_symbolic(size):
+        # An exported axis of length 1 would stay 1: one tile more keeps their number above it for every size.
+        tiles += 1
+    elif outputs * size <= tiles * TILE * keys:
+        # Tiles would multiply no less than every query with every key.
         return _Axis(size, stride, 1, outputs, size, size, 0, dense=True)
-    # An exported axis of length 1 would stay 1: one tile more keeps the number of tiles above it for every size.
-    tiles = output_size(outputs, TILE) + symbolic
     return _Axis(size, stride, tiles, TILE, TILE * stride, keys, reach, dense=False)
 
 
@@ -82,7 +84,9 @@ def _tile_queries(query: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
         query = _pad(query, margins(rows), margins(columns))
     query = query.unflatten(2, (columns.tiles, columns.queries)).unflatten(1, (rows.tiles, rows.queries))
     query = query.permute(1, 3, 0, 5, 2, 4, 6)
-    return query.reshape(rows.tiles * columns.tiles, batch * heads, rows.queries * columns.queries, head_size)
+    query = query.reshape(rows.tiles * columns.tiles, batch * heads, rows.queries * columns.queries, head_size)
+    # The fused kernels want D innermost; without, all logits are made in memory.
+    return query.contiguous()
 
 
 def _overlap(blocks: Tensor, dim: int, cells_dim: int, axis: _Axis) -> Tensor:
@@ -111,7 +115,8 @@ def _tile_keys(key: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
     key = key.unflatten(1, (rows.tiles + rows.blocks - 1, rows.step))
     key = _overlap(key, 1, 2, rows).permute(1, 3, 0, 5, 2, 4, 6)
     key = _overlap(key, 1, 5, columns)
-    return key.reshape(rows.tiles * columns.tiles, batch * heads, rows.keys * columns.keys, head_size)
+    key = key.reshape(rows.tiles * columns.tiles, batch * heads, rows.keys * columns.keys, head_size)
+    return key.contiguous()
 
 
 def _is_channels_last(feature: Tensor) -> bool:
