@@ -214,6 +214,7 @@ def test_vmap(backend):
     torch.testing.assert_close(mapped, looped)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_compiles_to_one_graph(backend):
     compiled = torch.compile(lambda *arguments: ops.mix(*arguments, backend=backend), fullgraph=True, backend="eager")
     for problem in (PLAIN, Problem(1, 2, 3, 5, 20, 5, 3, 1, 1, torch.float64, "contiguous", 1)):
