@@ -35,11 +35,12 @@ def layer_inputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
         images: Shape `(B, C, H, W)`.
     """
     inputs: dict[str, Tensor] = {}
-    hooks = [
-        module.register_forward_pre_hook(lambda _, arguments, name=name: inputs.update({name: arguments[0].detach()}))
-        for name, module in network.named_modules()
-        if isinstance(module, ACmix)
-    ]
+    names = {module: name for name, module in network.named_modules() if isinstance(module, ACmix)}
+
+    def keep(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        inputs[names[layer]] = arguments[0].detach()
+
+    hooks = [layer.register_forward_pre_hook(keep) for layer in names]
     try:
         with torch.no_grad():
             network(images)

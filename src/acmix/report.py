@@ -5,7 +5,7 @@ import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 import torch
@@ -16,6 +16,7 @@ from acmix import explain, figures
 from acmix.checkpoints.classifier import Classifier, load_classifier, write_atomically
 from acmix.data import LabelledImages, data_record, open_evaluation
 from acmix.errors import InputError
+from acmix.nn import ACmix
 from acmix.tasks import run
 
 _GRID = 24
@@ -131,7 +132,7 @@ def _look_at(classifier: Classifier, images: LabelledImages) -> dict[str, Any]:
     inputs = explain.layer_inputs(classifier.model, batch[:_ATTENTION_EXAMPLES])
     if inputs:
         name, features = next(iter(inputs.items()))
-        layer = classifier.model.get_submodule(name)
+        layer = cast(ACmix, classifier.model.get_submodule(name))
         for picture, tile, feature in zip(pictures, tiles, features, strict=False):
             cell = _brightest_cell(picture, feature, layer.stride)
             maps = explain.attention_map(layer, feature[None], cell)[0]

@@ -51,6 +51,6 @@ def position_map(position_weight: Tensor, height: int, width: int) -> Tensor:
     def location(size: int) -> Tensor:
         # torch.linspace would fix the size of an exported graph; one cell lies at -1, as there.
         cells = torch.arange(size, dtype=dtype, device=weight.device)
-        return cells * (2 / torch.sym_max(size - 1, 1)) - 1
+        return 2 * cells / cast(int, torch.sym_max(size - 1, 1)) - 1
 
     return weight[:, 0, None, None] * location(width) + weight[:, 1, None, None] * location(height)[:, None]

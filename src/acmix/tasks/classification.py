@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -30,77 +30,16 @@ from acmix.data.datasets import DIGITS
 from acmix.errors import InputError
 from acmix.tasks import run
 from acmix.tasks.inference import Evaluation, evaluate
-from acmix.tasks.networks import check_input_size, check_name, create_network, load_start_weights, nearest
+from acmix.tasks.networks import check_input_size, check_name, create_network, load_start_weights
+from acmix.tasks.settings import Precision, Settings
 
-Precision = Literal["float32", "bfloat16", "float16"]
 _LIGHTNING_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "float32": "32-true",
     "bfloat16": "bf16-mixed",
     "float16": "16-mixed",
 }
-# Validation of small images needs few processes; more than this many only wait for the network.
+# More processes than this only wait for the network.
 _MOST_WORKERS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What decides the result of a training run; a run can be resumed only under equal settings.
-
-    Attributes:
-        model: timm's name of the network.
-        epochs: Passes over the training images.
-        batch_size: Images an update.
-        optimizer: timm's name of the optimiser.
-        learning_rate: Highest rate, reached after the warm-up; a cosine takes it to zero.
-        weight_decay: Of weights; biases, norms and the operator's two rates are not decayed.
-        warmup_epochs: Epochs of linear rise; None is a tenth of epochs.
-        label_smoothing: Share of the target spread over all classes, 0 to below 1.
-        image_size: Side of the input in pixels; None is the model's own.
-        precision: float32, or automatic mixed precision in bfloat16 or float16.
-        seed: Of weights, order, augmentation and the split.
-        val_fraction: Share held out where DATA has no validation folder.
-        deterministic: Refuse operations without a deterministic implementation.
-    """
-
-    model: str
-    epochs: int = 30
-    batch_size: int = 64
-    optimizer: str = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    warmup_epochs: int | None = None
-    label_smoothing: float = 0.1
-    image_size: int | None = None
-    precision: Precision = "float32"
-    seed: int = 0
-    val_fraction: float = 0.2
-    deterministic: bool = False
-
-    def check(self) -> None:
-        """Check every value that does not need the data or the network.
-
-        Raises:
-            InputError: If one is out of range.
-        """
-        warmup = self.warmup_epochs or 0
-        rules = (
-            ("epochs", self.epochs >= 1, "at least 1", self.epochs),
-            ("batch_size", self.batch_size >= 1, "at least 1", self.batch_size),
-            ("learning_rate", 0 < self.learning_rate < float("inf"), "positive", self.learning_rate),
-            ("weight_decay", 0 <= self.weight_decay < float("inf"), "at least 0", self.weight_decay),
-            ("warmup_epochs", 0 <= warmup < self.epochs, f"0 to below epochs = {self.epochs}", warmup),
-            ("label_smoothing", 0 <= self.label_smoothing < 1, "0 to below 1", self.label_smoothing),
-            ("seed", 0 <= self.seed < 2**32, "0 to below 2**32", self.seed),
-        )
-        for name, holds, rule, value in rules:
-            if not holds:
-                raise InputError(f"{name} must be {rule}, got {value}")
-        known = [str(name) for name in list_optimizers()]
-        if self.optimizer not in known:
-            near = nearest(self.optimizer, known) or "sgd, adamw, lamb"
-            raise InputError(f"unknown optimizer {self.optimizer!r}; the nearest names are {near}")
-        if self.precision == "float16" and not torch.accelerator.is_available():
-            raise InputError("precision float16 needs an accelerator; choose bfloat16 or float32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +84,11 @@ class ClassificationModule(LightningModule):
         self.val_top1 = MulticlassAccuracy(num_classes=classes, average="micro")
         self.val_top5 = MulticlassAccuracy(num_classes=classes, average="micro", top_k=5) if classes > 5 else None
 
-    def training_step(self, batch: tuple[Tensor, Tensor], *args: Any, **kwargs: Any) -> Tensor:  # noqa: ARG002
+    # Lightning leaves the arguments of a step open.
+    # pyrefly: ignore[bad-override]
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ARG002
         """Loss of one batch, with label smoothing."""
-        images, labels = batch
+        images, labels = args[0]
         loss = self.train_criterion(self.model(images), labels)
         self.train_loss.update(loss.detach(), weight=len(labels))
         self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)
@@ -155,9 +96,11 @@ class ClassificationModule(LightningModule):
         self.log("learning_rate", rate, on_step=False, on_epoch=True, batch_size=len(labels))
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+    # Lightning leaves the arguments of a step open.
+    # pyrefly: ignore[bad-override]
+    def validation_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Loss without label smoothing, and accuracies."""
-        images, labels = batch
+        images, labels = args[0]
         logits = self.model(images).float()
         self.val_loss.update(nn.functional.cross_entropy(logits, labels), weight=len(labels))
         self.val_top1.update(logits, labels)
@@ -295,17 +238,9 @@ def _make_folder(output: Path) -> None:
         raise InputError(f"output {output} cannot be made: {error.strerror or error}") from error
 
 
-def _train(
-    classifier: Classifier,
-    images: ImageData,
-    settings: Settings,
-    output: Path,
-    config: dict[str, Any],
-    resume: bool,
-    workers: int,
-    progress: bool,
-    on_epoch: Callable[[run.EpochRow], None] | None,
-) -> run.RunFiles:
+def _loaders(
+    classifier: Classifier, images: ImageData, settings: Settings, workers: int
+) -> tuple[DataLoader[Any], DataLoader[Any]]:
     batch_size = min(settings.batch_size, len(images.train))
     digits = images.location == DIGITS
     loader = partial(
@@ -322,13 +257,28 @@ def _train(
         drop_last=True,
     )
     validation = loader(images.validation.with_transform(classifier.transform), batch_size=settings.batch_size)
+    return train, validation
+
+
+def _train(
+    classifier: Classifier,
+    images: ImageData,
+    settings: Settings,
+    output: Path,
+    config: dict[str, Any],
+    resume: bool,
+    workers: int,
+    progress: bool,
+    on_epoch: Callable[[run.EpochRow], None] | None,
+) -> run.RunFiles:
+    train, validation = _loaders(classifier, images, settings, workers)
     module = ClassificationModule(classifier.model, settings, len(classifier.classes), len(train))
 
     def save(path: Path, row: run.EpochRow) -> None:
         training = {key: config[key] for key in ("settings", "data", "weights")} | {"metrics": row}
         save_classifier(path, replace(classifier, training=training))
 
-    files = run.RunFiles(output, len(train) * batch_size, save, on_epoch)
+    files = run.RunFiles(output, len(train) * (train.batch_size or 1), save, on_epoch)
     state = ModelCheckpoint(
         output, filename=Path(run.RESUME).stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
