@@ -35,7 +35,9 @@ def layer_inputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
         images: Shape `(B, C, H, W)`.
     """
     inputs: dict[str, Tensor] = {}
-    names = {module: name for name, module in network.named_modules() if isinstance(module, ACmix)}
+    names: dict[nn.Module, str] = {
+        module: name for name, module in network.named_modules() if isinstance(module, ACmix)
+    }
 
     def keep(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         inputs[names[layer]] = arguments[0].detach()

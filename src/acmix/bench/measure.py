@@ -57,10 +57,11 @@ def peak_memory(call: Callable[[], object]) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
-    if profiler.profiler is None:
+    results = profiler.profiler.kineto_results if profiler.profiler else None
+    if results is None:
         raise RuntimeError("PyTorch's profiler did not start; is another one running?")
     held = peak = 0
-    for event in profiler.profiler.kineto_results.events():
+    for event in results.events():
         if event.name() == "[memory]" and event.device_type() == torch.profiler.DeviceType.CPU:
             held += event.nbytes()
             peak = max(peak, held)

@@ -84,8 +84,6 @@ class ClassificationModule(LightningModule):
         self.val_top1 = MulticlassAccuracy(num_classes=classes, average="micro")
         self.val_top5 = MulticlassAccuracy(num_classes=classes, average="micro", top_k=5) if classes > 5 else None
 
-    # Lightning leaves the arguments of a step open.
-    # pyrefly: ignore[bad-override]
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ARG002
         """Loss of one batch, with label smoothing."""
         images, labels = args[0]
@@ -96,8 +94,6 @@ class ClassificationModule(LightningModule):
         self.log("learning_rate", rate, on_step=False, on_epoch=True, batch_size=len(labels))
         return loss
 
-    # Lightning leaves the arguments of a step open.
-    # pyrefly: ignore[bad-override]
     def validation_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Loss without label smoothing, and accuracies."""
         images, labels = args[0]
