@@ -63,6 +63,7 @@ def peak_memory(call: Callable[[], object]) -> int:
     held = peak = 0
     for event in results.events():
         if event.name() == "[memory]" and event.device_type() == torch.profiler.DeviceType.CPU:
-            held += event.nbytes()
+            # PyTorch's stubs lack it.
+            held += event.nbytes()  # pyrefly: ignore[missing-attribute]
             peak = max(peak, held)
     return peak
