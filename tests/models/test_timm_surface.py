@@ -210,5 +210,5 @@ def test_block_is_the_only_difference_to_timm():
         if name.endswith(".conv2"):
             assert isinstance(module, nn.Conv2d)
             assert isinstance(ours.get_submodule(name), acmix.ACmix)
-        elif not isinstance(module, timm.models.resnet.Bottleneck):
+        elif name and not isinstance(module, timm.models.resnet.Bottleneck):
             assert type(ours.get_submodule(name)) is type(module), name
