@@ -1,0 +1,15 @@
+// The kernels of one instruction set; compiled once for each with -DACMIX_ISA=name and its flags.
+#include "attention_backward.h"
+#include "convolution_backward.h"
+#include "kernels.h"
+
+namespace acmix::ACMIX_ISA {
+
+template <class T>
+static constexpr Kernels table = {attention_tasks<T>,    attention_forward<T>,   attention_backward<T>,
+                                  convolution_tasks<T>,  convolution_slices<T>,  convolution_forward<T>,
+                                  convolution_backward<T>};
+
+const Kernels& kernels(bool is_double) { return is_double ? table<double> : table<float>; }
+
+}  // namespace acmix::ACMIX_ISA

@@ -1,0 +1,20 @@
+// The builds of kernels.cpp that this library holds.
+#pragma once
+
+#include "problem.h"
+
+namespace acmix {
+
+namespace baseline {
+const Kernels& kernels(bool is_double);
+}
+#if defined(__x86_64__)
+namespace avx2 {
+const Kernels& kernels(bool is_double);
+}
+namespace avx512 {
+const Kernels& kernels(bool is_double);
+}
+#endif
+
+}  // namespace acmix

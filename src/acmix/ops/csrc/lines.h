@@ -1,0 +1,188 @@
+// Rows of many channels between tensors of any strides and dtype and scratch lines of the compute type.
+#pragma once
+
+#include "problem.h"
+#include "simd.h"
+
+namespace acmix::ACMIX_ISA {
+
+#if defined(__aarch64__)
+using Half = __fp16;
+#else
+using Half = _Float16;
+#endif
+
+struct Brain {
+  uint16_t bits;
+};
+
+template <class T, class E>
+static inline T widen(E value) {
+  return static_cast<T>(value);
+}
+template <>
+inline float widen<float, Brain>(Brain value) {
+  const uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
+  float result;
+  std::memcpy(&result, &bits, sizeof(result));
+  return result;
+}
+
+template <class E, class T>
+static inline E narrow(T value) {
+  return static_cast<E>(value);
+}
+template <>
+inline Brain narrow<Brain, float>(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return {static_cast<uint16_t>(value == value ? rounded : 0x7fc0)};
+}
+
+// Transpose of an L x L block of registers in log2(L) rounds of interleaving.
+template <class T>
+static inline void transpose(Vector<T> (&block)[lanes<T>]) {
+  constexpr int count = lanes<T>;
+  typename VectorOf<T>::integer low, high;
+  for (int i = 0; i < count; ++i) {
+    low[i] = i / 2 + (i % 2) * count;
+    high[i] = low[i] + count / 2;
+  }
+#pragma GCC unroll 4
+  for (int round = 1; round < count; round *= 2) {
+    Vector<T> next[count];
+#pragma GCC unroll 16
+    for (int i = 0; i < count / 2; ++i) {
+      next[2 * i] = __builtin_shuffle(block[i], block[i + count / 2], low);
+      next[2 * i + 1] = __builtin_shuffle(block[i], block[i + count / 2], high);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < count; ++i) block[i] = next[i];
+  }
+}
+
+template <class T, class E>
+static inline Vector<T> load_wide(const E* from) {
+  if constexpr (sizeof(T) == sizeof(E)) {
+    return load<T>(reinterpret_cast<const T*>(from));
+  } else {
+    alignas(vector_bytes) T values[lanes<T>];
+    for (int i = 0; i < lanes<T>; ++i) values[i] = widen<T>(from[i]);
+    return load(values);
+  }
+}
+
+// Channels adjacent in memory: lines are written a register block at a time, zeros up to the next full register.
+template <class T, class E>
+__attribute__((noinline)) static void load_transposed(const E* from, int64_t column, int64_t channels, int64_t width, T* to, int64_t pitch) {
+  constexpr int count = lanes<T>;
+  const int64_t whole = channels / count * count;
+  for (int64_t x = 0; x < width; x += count) {
+    const int64_t pixels = least(count, width - x);
+    for (int64_t j = 0; j < whole; j += count) {
+      Vector<T> block[count] = {};
+      for (int64_t i = 0; i < pixels; ++i) block[i] = load_wide<T>(from + (x + i) * column + j);
+      transpose<T>(block);
+      for (int i = 0; i < count; ++i) store(to + (j + i) * pitch + x, block[i]);
+    }
+    for (int64_t j = whole; j < channels; ++j)
+      for (int64_t i = 0; i < count; ++i)
+        to[j * pitch + x + i] = i < pixels ? widen<T>(from[(x + i) * column + j]) : T(0);
+  }
+}
+
+template <class T, class E>
+static void load_lines_of(const E* from, int64_t channel, int64_t column, int64_t channels, int64_t width, T* to,
+                          int64_t pitch) {
+  if (channel == 1 && column != 1) {
+    load_transposed<T, E>(from, column, channels, width, to, pitch);
+  } else if (column == 1) {
+    for (int64_t j = 0; j < channels; ++j)
+      for (int64_t x = 0; x < width; ++x) to[j * pitch + x] = widen<T>(from[j * channel + x]);
+  } else {
+    for (int64_t j = 0; j < channels; ++j)
+      for (int64_t x = 0; x < width; ++x) to[j * pitch + x] = widen<T>(from[j * channel + x * column]);
+  }
+}
+
+template <class T, class E, bool add>
+static inline void put(E* to, T value) {
+  *to = narrow<E, T>(add ? widen<T>(*to) + value : value);
+}
+
+template <class T, class E, bool add>
+__attribute__((noinline)) static void store_transposed(const T* from, int64_t pitch, E* to, int64_t column, int64_t channels, int64_t width) {
+  constexpr int count = lanes<T>;
+  const int64_t whole = channels / count * count;
+  for (int64_t x = 0; x < width; x += count) {
+    const int64_t pixels = least(count, width - x);
+    for (int64_t j = 0; j < whole; j += count) {
+      Vector<T> block[count];
+      for (int i = 0; i < count; ++i) block[i] = load(from + (j + i) * pitch + x);
+      transpose<T>(block);
+      for (int64_t i = 0; i < pixels; ++i) {
+        E* target = to + (x + i) * column + j;
+        if constexpr (sizeof(T) == sizeof(E)) {
+          T* same = reinterpret_cast<T*>(target);
+          store(same, add ? load(same) + block[i] : block[i]);
+        } else {
+          for (int l = 0; l < count; ++l) put<T, E, add>(target + l, block[i][l]);
+        }
+      }
+    }
+    for (int64_t j = whole; j < channels; ++j)
+      for (int64_t i = 0; i < pixels; ++i) put<T, E, add>(to + (x + i) * column + j, from[j * pitch + x + i]);
+  }
+}
+
+template <class T, class E, bool add>
+static void store_lines_of(const T* from, int64_t pitch, E* to, int64_t channel, int64_t column, int64_t channels,
+                           int64_t width) {
+  if (channel == 1 && column != 1) {
+    store_transposed<T, E, add>(from, pitch, to, column, channels, width);
+  } else if (column == 1) {
+    for (int64_t j = 0; j < channels; ++j)
+      for (int64_t x = 0; x < width; ++x) put<T, E, add>(to + j * channel + x, from[j * pitch + x]);
+  } else {
+    for (int64_t j = 0; j < channels; ++j)
+      for (int64_t x = 0; x < width; ++x) put<T, E, add>(to + j * channel + x * column, from[j * pitch + x]);
+  }
+}
+
+// Call f with the field's data as a pointer to its element type.
+template <class T, class F>
+static inline void with_elements(const Field& field, int64_t offset, const F& f) {
+  if constexpr (sizeof(T) == 8) {
+    f(static_cast<double*>(field.data) + offset);
+  } else if (field.element == Element::float32) {
+    f(static_cast<float*>(field.data) + offset);
+  } else if (field.element == Element::float16) {
+    f(static_cast<Half*>(field.data) + offset);
+  } else {
+    f(static_cast<Brain*>(field.data) + offset);
+  }
+}
+
+// One row of `channels` channels `channel` apart and `width` columns `column` apart, from `offset` on, into lines
+// `pitch` apart. May write zeros up to the next full register after each line.
+template <class T>
+__attribute__((noinline)) static void load_lines(const Field& field, int64_t offset, int64_t channel, int64_t column, int64_t channels,
+                       int64_t width, T* to, int64_t pitch) {
+  with_elements<T>(field, offset,
+                   [&](auto* from) { load_lines_of<T>(from, channel, column, channels, width, to, pitch); });
+}
+
+// The way back; lines may be read up to the next full register.
+template <class T>
+__attribute__((noinline)) static void store_lines(const T* from, int64_t pitch, const Field& field, int64_t offset, int64_t channel,
+                        int64_t column, int64_t channels, int64_t width, bool add) {
+  with_elements<T>(field, offset, [&]<class E>(E* to) {
+    if (add)
+      store_lines_of<T, E, true>(from, pitch, to, channel, column, channels, width);
+    else
+      store_lines_of<T, E, false>(from, pitch, to, channel, column, channels, width);
+  });
+}
+
+}  // namespace acmix::ACMIX_ISA

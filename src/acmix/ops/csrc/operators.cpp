@@ -1,0 +1,309 @@
+// Registration of Stage II with PyTorch, on LibTorch's stable ABI: checks, allocation, choice of the instruction set.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "kernels.h"
+
+namespace acmix {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using MaybeTensor = std::optional<Tensor>;
+
+const Kernels& best_kernels(bool is_double) {
+#if defined(__x86_64__)
+  static const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  static const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (avx512) return avx512::kernels(is_double);
+  if (avx2) return avx2::kernels(is_double);
+#endif
+  return baseline::kernels(is_double);
+}
+
+Element element_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return Element::float32;
+    case ScalarType::Double:
+      return Element::float64;
+    case ScalarType::Half:
+      return Element::float16;
+    case ScalarType::BFloat16:
+      return Element::bfloat16;
+    default:
+      STD_TORCH_CHECK(false, "query must be float32, float64, float16 or bfloat16");
+  }
+}
+
+ScalarType compute_type(const Tensor& query) {
+  return query.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// The tensors and numbers of one call, as the operators take them; window 0 means no attention.
+struct Call {
+  Tensor query, key, value;
+  MaybeTensor position, rate, kernel, mixing;
+  int64_t window, kernel_size;
+  Shape shape;
+  bool is_double, channels_last;
+
+  Call(const Tensor& q, const Tensor& k, const Tensor& v, const MaybeTensor& position_weight,
+       const MaybeTensor& rate_attention, const MaybeTensor& convolution_kernel, const MaybeTensor& fc, int64_t size,
+       int64_t stride)
+      : query(q), key(k), value(v), position(position_weight), rate(rate_attention), kernel(convolution_kernel),
+        mixing(fc), window(size) {
+    STD_TORCH_CHECK(query.dim() == 5, "query must have the shape (B, N, D, H, W)");
+    STD_TORCH_CHECK(stride >= 1 && window >= 0 && (window == 0 || window % 2 == 1), "window must be odd, stride >= 1");
+    shape = {query.size(0), query.size(1), query.size(2), query.size(3), query.size(4), stride, 0, 0};
+    shape.height_out = (shape.height + stride - 1) / stride;
+    shape.width_out = (shape.width + stride - 1) / stride;
+    is_double = query.scalar_type() == ScalarType::Double;
+    channels_last = query.stride(2) == 1 && shape.head_size > 1 && shape.height * shape.width > 1;
+    for (const Tensor* other : {&key, &value}) {
+      STD_TORCH_CHECK(other->scalar_type() == query.scalar_type(), "key and value must have query's dtype");
+      for (int64_t axis = 0; axis < 5; ++axis)
+        STD_TORCH_CHECK(other->dim() == 5 && other->size(axis) == query.size(axis),
+                        "key and value must have query's shape");
+    }
+    check_parameter(position, {shape.head_size, 2}, "position must be (D, 2)");
+    if (rate) STD_TORCH_CHECK(rate->numel() == 1 && rate->scalar_type() == compute_type(query), "rate is one element");
+    kernel_size = 0;
+    if (!kernel) return;
+    const int64_t inputs = mixing ? mixing->size(0) : 3 * shape.heads;
+    STD_TORCH_CHECK(kernel->dim() == 5, "kernel must be (D, N, P, k, k)");
+    kernel_size = kernel->size(3);
+    check_parameter(kernel, {shape.head_size, shape.heads, inputs, kernel_size, kernel_size},
+                    "kernel must be (D, N, P, k, k)");
+    check_parameter(mixing, {inputs, 3 * shape.heads}, "mixing must be (P, 3 N)");
+  }
+
+  void check_parameter(const MaybeTensor& tensor, const std::vector<int64_t>& sizes, const char* rule) const {
+    if (!tensor) return;
+    bool right = tensor->dim() == static_cast<int64_t>(sizes.size()) && tensor->is_contiguous() &&
+                 tensor->scalar_type() == compute_type(query);
+    for (size_t axis = 0; right && axis < sizes.size(); ++axis)
+      right = tensor->size(static_cast<int64_t>(axis)) == sizes[axis];
+    STD_TORCH_CHECK(right, rule, ", contiguous, in the compute dtype");
+  }
+
+  // A map of 4 axes in the memory order of the query.
+  Tensor empty_map(int64_t channels, int64_t height, int64_t width) const {
+    return torch::stable::empty({shape.batch, channels, height, width}, query.scalar_type(), std::nullopt,
+                                query.device(), std::nullopt,
+                                channels_last ? torch::headeronly::MemoryFormat::ChannelsLast
+                                              : torch::headeronly::MemoryFormat::Contiguous);
+  }
+
+  Tensor empty_parameter(const std::vector<int64_t>& sizes) const {
+    Tensor tensor = torch::stable::empty(sizes, compute_type(query), std::nullopt, query.device());
+    return torch::stable::zero_(tensor);
+  }
+};
+
+Field field_of(const Tensor& tensor) {
+  return {tensor.mutable_data_ptr(), element_of(tensor), tensor.stride(0), tensor.stride(1),
+          tensor.stride(2),          tensor.stride(3),   tensor.stride(4)};
+}
+
+// Channels [first, first + outer * inner) of a map of 4 axes, channel = outer index * inner + inner index.
+Field channels_of(const Tensor& map, int64_t first, int64_t inner) {
+  const size_t offset = static_cast<size_t>(first * map.stride(1)) * map.element_size();
+  return {static_cast<char*>(map.mutable_data_ptr()) + offset,
+          element_of(map),
+          map.stride(0),
+          inner * map.stride(1),
+          map.stride(1),
+          map.stride(2),
+          map.stride(3)};
+}
+
+// linspace(-1, 1, size) in the compute type.
+struct Locations {
+  std::vector<double> doubles;
+  std::vector<float> floats;
+
+  explicit Locations(int64_t size) {
+    for (int64_t i = 0; i < size; ++i) {
+      const double step = size > 1 ? 2. / static_cast<double>(size - 1) : 0.;
+      doubles.push_back(2 * i < size ? -1 + step * static_cast<double>(i)
+                                     : 1 - step * static_cast<double>(size - 1 - i));
+    }
+    floats.assign(doubles.begin(), doubles.end());
+  }
+  const void* data(bool is_double) const {
+    return is_double ? static_cast<const void*>(doubles.data()) : static_cast<const void*>(floats.data());
+  }
+};
+
+double rate_of(const Call& call) {
+  if (!call.rate) return 1;
+  return call.is_double ? *static_cast<const double*>(call.rate->const_data_ptr())
+                        : *static_cast<const float*>(call.rate->const_data_ptr());
+}
+
+Attention attention_of(const Call& call, const Tensor& output, const Locations& columns, const Locations& rows) {
+  return {call.shape,
+          call.window,
+          field_of(call.query),
+          field_of(call.key),
+          field_of(call.value),
+          channels_of(output, 0, call.shape.head_size),
+          call.position ? call.position->const_data_ptr() : nullptr,
+          columns.data(call.is_double),
+          rows.data(call.is_double),
+          rate_of(call)};
+}
+
+Convolution convolution_of(const Call& call, const Tensor& output) {
+  return {call.shape,
+          call.kernel_size,
+          call.mixing ? call.mixing->size(0) : 0,
+          field_of(call.query),
+          field_of(call.key),
+          field_of(call.value),
+          channels_of(output, 0, call.shape.heads),
+          call.kernel->const_data_ptr(),
+          call.mixing ? call.mixing->const_data_ptr() : nullptr};
+}
+
+Tensor run_forward(const Call& call) {
+  const Shape& shape = call.shape;
+  Tensor output = call.empty_map(shape.heads * shape.head_size, shape.height_out, shape.width_out);
+  if (output.numel() == 0) return output;
+  const Kernels& kernels = best_kernels(call.is_double);
+  if (call.window) {
+    const Locations columns(shape.width), rows(shape.height);
+    const Attention problem = attention_of(call, output, columns, rows);
+    torch::stable::parallel_for(0, kernels.attention_tasks(problem, false), 1, [&](int64_t first, int64_t last) {
+      kernels.attention_forward(problem, first, last);
+    });
+  }
+  if (call.kernel) {
+    const Convolution problem = convolution_of(call, output);
+    torch::stable::parallel_for(0, kernels.convolution_tasks(problem, false), 1, [&](int64_t first, int64_t last) {
+      kernels.convolution_forward(problem, call.window > 0, first, last);
+    });
+  }
+  return output;
+}
+
+Tensor stage2(const Tensor& query, const Tensor& key, const Tensor& value, const MaybeTensor& position,
+              const MaybeTensor& rate, const MaybeTensor& kernel, const MaybeTensor& mixing, int64_t window,
+              int64_t stride) {
+  return run_forward(Call(query, key, value, position, rate, kernel, mixing, window, stride));
+}
+
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+Tensor attention_gradient(const Call& call, const Kernels& kernels, const Tensor& output, const Tensor& gradient) {
+  const Shape& shape = call.shape;
+  const int64_t channels = shape.heads * shape.head_size;
+  const Locations columns(shape.width), rows(shape.height);
+  const Attention problem = attention_of(call, output, columns, rows);
+  const int64_t tasks = kernels.attention_tasks(problem, true);
+  Tensor partial = call.empty_parameter({tasks, 2 * shape.head_size + 1});
+  const AttentionGradient to = {channels_of(gradient, 0, shape.head_size),
+                                channels_of(gradient, channels, shape.head_size),
+                                channels_of(gradient, 2 * channels, shape.head_size), partial.mutable_data_ptr()};
+  torch::stable::parallel_for(0, tasks, 1, [&](int64_t first, int64_t last) {
+    kernels.attention_backward(problem, to, first, last);
+  });
+  return partial;
+}
+
+std::tuple<Tensor, Tensor> convolution_gradient(const Call& call, const Kernels& kernels, const Tensor& output,
+                                                const Tensor& gradient) {
+  const Shape& shape = call.shape;
+  const int64_t channels = shape.heads * shape.head_size;
+  const Convolution problem = convolution_of(call, output);
+  const int64_t slices = kernels.convolution_slices(problem);
+  Tensor kernel = call.empty_parameter({slices, shape.head_size, shape.heads, call.kernel->size(2), call.kernel_size,
+                                        call.kernel_size});
+  Tensor mixing = call.empty_parameter(
+      {call.mixing ? slices : 0, shape.head_size, problem.positions, 3 * shape.heads});
+  const ConvolutionGradient to = {channels_of(gradient, 0, shape.head_size),
+                                  channels_of(gradient, channels, shape.head_size),
+                                  channels_of(gradient, 2 * channels, shape.head_size),
+                                  kernel.mutable_data_ptr(),
+                                  mixing.mutable_data_ptr(),
+                                  call.window > 0};
+  torch::stable::parallel_for(0, kernels.convolution_tasks(problem, true), 1, [&](int64_t first, int64_t last) {
+    kernels.convolution_backward(problem, to, first, last);
+  });
+  return {kernel, mixing};
+}
+
+std::vector<int64_t> sizes_of(const Tensor& tensor) {
+  std::vector<int64_t> sizes;
+  for (int64_t axis = 0; axis < tensor.dim(); ++axis) sizes.push_back(tensor.size(axis));
+  return sizes;
+}
+
+// The sum over the first axis in its order, whatever the number of threads.
+Tensor sum_first(const Tensor& tensor, const std::vector<int64_t>& sizes, const Call& call) {
+  Tensor total = call.empty_parameter(sizes);
+  const int64_t size = total.numel(), count = size > 0 ? tensor.numel() / size : 0;
+  auto add = [&](auto* to, const auto* from) {
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t j = 0; j < size; ++j) to[j] += from[i * size + j];
+  };
+  if (call.is_double)
+    add(static_cast<double*>(total.mutable_data_ptr()), static_cast<const double*>(tensor.const_data_ptr()));
+  else
+    add(static_cast<float*>(total.mutable_data_ptr()), static_cast<const float*>(tensor.const_data_ptr()));
+  return total;
+}
+
+// Gradients of (query, key, value) as one (B, 3 C, H, W) map, of position and rate as (2 D + 1), of kernel and mixing.
+Gradients stage2_backward(const Tensor& output_gradient, const Tensor& query, const Tensor& key, const Tensor& value,
+                          const MaybeTensor& position, const MaybeTensor& rate, const MaybeTensor& kernel,
+                          const MaybeTensor& mixing, int64_t window, int64_t stride) {
+  const Call call(query, key, value, position, rate, kernel, mixing, window, stride);
+  const Shape& shape = call.shape;
+  STD_TORCH_CHECK(output_gradient.dim() == 4 && output_gradient.scalar_type() == query.scalar_type() &&
+                      output_gradient.size(0) == shape.batch &&
+                      output_gradient.size(1) == shape.heads * shape.head_size &&
+                      output_gradient.size(2) == shape.height_out && output_gradient.size(3) == shape.width_out,
+                  "the output's gradient must be (B, C, H', W') in query's dtype");
+  Tensor gradient = call.empty_map(3 * shape.heads * shape.head_size, shape.height, shape.width);
+  // Attention leaves queries that the stride skips without a gradient.
+  if (stride > 1) torch::stable::zero_(gradient);
+  const std::vector<int64_t> none = {0};
+  Tensor small = call.empty_parameter({2 * shape.head_size + 1});
+  Tensor kernel_gradient = call.empty_parameter(call.kernel ? sizes_of(*call.kernel) : none);
+  Tensor mixing_gradient = call.empty_parameter(call.mixing ? sizes_of(*call.mixing) : none);
+  if (gradient.numel() > 0) {
+    const Kernels& kernels = best_kernels(call.is_double);
+    if (call.window) small = sum_first(attention_gradient(call, kernels, output_gradient, gradient), sizes_of(small), call);
+    if (call.kernel) {
+      const auto [kernel_parts, mixing_parts] = convolution_gradient(call, kernels, output_gradient, gradient);
+      kernel_gradient = sum_first(kernel_parts, sizes_of(kernel_gradient), call);
+      if (call.mixing) mixing_gradient = sum_first(mixing_parts, sizes_of(mixing_gradient), call);
+    }
+  }
+  return {gradient, small, kernel_gradient, mixing_gradient};
+}
+
+}  // namespace
+}  // namespace acmix
+
+STABLE_TORCH_LIBRARY(acmix, library) {
+  library.def(
+      "stage2(Tensor query, Tensor key, Tensor value, Tensor? position, Tensor? rate, Tensor? kernel, Tensor? mixing, "
+      "int window, int stride) -> Tensor");
+  library.def(
+      "stage2_backward(Tensor output_gradient, Tensor query, Tensor key, Tensor value, Tensor? position, Tensor? rate, "
+      "Tensor? kernel, Tensor? mixing, int window, int stride) -> (Tensor, Tensor, Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(acmix, CPU, library) {
+  library.impl("stage2", TORCH_BOX(&acmix::stage2));
+  library.impl("stage2_backward", TORCH_BOX(&acmix::stage2_backward));
+}

@@ -1,0 +1,119 @@
+// Vectors of one instruction set, by GCC vector extensions. This and the other kernel headers are compiled once for
+// each instruction set, in a namespace of its own: no inline function may be shared between those builds.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace acmix::ACMIX_ISA {
+
+// Registers bound the tiles: `taps` window cells or `channels` at once for each of `rows` rows of pixels.
+#if defined(__AVX512F__)
+constexpr int vector_bytes = 64, tile_channels = 8, tile_cells = 7, tile_vectors = 6;
+#elif defined(__AVX2__)
+constexpr int vector_bytes = 32, tile_channels = 4, tile_cells = 4, tile_vectors = 3;
+#elif defined(__aarch64__)
+constexpr int vector_bytes = 16, tile_channels = 8, tile_cells = 7, tile_vectors = 6;
+#else
+constexpr int vector_bytes = 16, tile_channels = 4, tile_cells = 4, tile_vectors = 3;
+#endif
+constexpr int tile_rows = 3, tile_outputs = 4;
+
+template <class T>
+struct Bits;
+template <>
+struct Bits<float> {
+  using type = int32_t;
+};
+template <>
+struct Bits<double> {
+  using type = int64_t;
+};
+
+template <class T>
+constexpr int lanes = vector_bytes / static_cast<int>(sizeof(T));
+
+template <class T>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(vector_bytes)));
+  typedef T unaligned __attribute__((vector_size(vector_bytes), aligned(sizeof(T)), may_alias));
+  typedef typename Bits<T>::type integer __attribute__((vector_size(vector_bytes)));
+};
+template <class T>
+using Vector = typename VectorOf<T>::type;
+
+template <class T>
+static inline Vector<T> load(const T* from) {
+  return *reinterpret_cast<const typename VectorOf<T>::unaligned*>(from);
+}
+
+template <class T>
+static inline void store(T* to, Vector<T> value) {
+  *reinterpret_cast<typename VectorOf<T>::unaligned*>(to) = value;
+}
+
+template <class T>
+static inline Vector<T> splat(T value) {
+  return Vector<T>{} + value;
+}
+
+template <class T>
+static inline Vector<T> larger(Vector<T> a, Vector<T> b) {
+  return a > b ? a : b;
+}
+
+template <class T>
+__attribute__((noinline)) static T sum_lanes(const T* values) {
+  T total = 0;
+  for (int i = 0; i < lanes<T>; ++i) total += values[i];
+  return total;
+}
+
+// 2^x for x <= 0 by a minimax polynomial on [-1/2, 1/2] (relative error 8e-8, 3e-18 in float64); 0 becomes 2^-126,
+// 2^-1022. The rounding trick needs IEEE arithmetic: never compile with -ffast-math.
+static inline Vector<float> exp2_nonpositive(Vector<float> x) {
+  using Integer = VectorOf<float>::integer;
+  x = x < -126.f ? splat(-126.f) : x;
+  const Vector<float> shifted = x + 12582912.f;
+  const Vector<float> f = x - (shifted - 12582912.f);
+  Vector<float> p = 1.327647273e-3f * f + 9.675541326e-3f;
+  p = p * f + 5.550713271e-2f;
+  p = p * f + 0.2402211972f;
+  p = p * f + 0.6931469671f;
+  p = p * f + 1.000000072f;
+  return (Vector<float>)((Integer)p + ((Integer)shifted << 23));
+}
+
+static inline Vector<double> exp2_nonpositive(Vector<double> x) {
+  using Integer = VectorOf<double>::integer;
+  x = x < -1022. ? splat(-1022.) : x;
+  const Vector<double> shifted = x + 6755399441055744.;
+  const Vector<double> f = x - (shifted - 6755399441055744.);
+  constexpr double coefficients[] = {7.07410561349942884e-9, 1.01781980271126593e-7, 1.32154330896719558e-6,
+                                     1.52527334899754529e-5, 1.54035304625144511e-4, 1.33335581467899354e-3,
+                                     9.61812910758833522e-3, 5.55041086648199215e-2, 0.240226506959101562,
+                                     0.69314718055994533,    1.};
+  Vector<double> p = splat(4.43528189211794205e-10);
+  for (double c : coefficients) p = p * f + c;
+  return (Vector<double>)((Integer)p + ((Integer)shifted << 52));
+}
+
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t round_up(int64_t a, int64_t b) { return ceil_divide(a, b) * b; }
+
+// Hands out parts of one block of scratch; a first pass without memory only measures.
+template <class T>
+struct Arena {
+  T* memory = nullptr;
+  int64_t used = 0;
+
+  T* take(int64_t count) {
+    T* part = memory ? memory + used : nullptr;
+    used += round_up(count, 64 / static_cast<int64_t>(sizeof(T)));
+    return part;
+  }
+};
+
+}  // namespace acmix::ACMIX_ISA
