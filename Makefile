@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 # Without compiled modules on disk every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv test check format demo bench clean
+.PHONY: venv test check format sanitize demo bench clean
 
 venv: $(INSTALLED)
 
@@ -40,6 +40,15 @@ bench: venv
 format: venv
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The kernel tests under the address and undefined-behaviour sanitizers, in a package folder of their own.
+sanitize: venv
+	rm -rf build/sanitize
+	CXXFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined" ACMIX_REQUIRE_KERNELS=1 \
+		$(BIN)/python setup.py --quiet build_ext --build-temp build/sanitize/objects --build-lib build/sanitize/lib
+	cd src && cp --no-clobber --recursive acmix ../build/sanitize/lib
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+		PYTHONPATH=build/sanitize/lib $(BIN)/python -m pytest tests/ops/test_cpu.py -k "not compile and not export"
 
 clean:
 	rm -rf .venv build dist demo
