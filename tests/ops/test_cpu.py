@@ -72,7 +72,7 @@ def assert_matches_definition(projections, parameters, heads, path, window, stri
     for got, wanted in zip(actual, expected, strict=True):
         assert got.shape == wanted.shape
         if got.numel():
-            error = (got.double() - wanted).abs().max() / wanted.abs().max().clamp(min=1e-2)
+            error = (got.double() - wanted).abs().max() / wanted.abs().max().clamp(min=1)
             assert error <= 64 * torch.finfo(got.dtype).eps
 
 

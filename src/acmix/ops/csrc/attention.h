@@ -252,14 +252,14 @@ static void forward_band(const Attention& problem, const Layout<T>& layout, cons
   }
 }
 
-// The scratch of one thread, zeroed: margins stay zero, and what vectors read past a line is finite.
+// The scratch of one thread.
 template <class T, class Scratch>
-static Scratch make_scratch(const Layout<T>& layout, const Shape& shape) {
+static Scratch make_scratch(const Layout<T>& layout, const Shape& shape, bool zeroed) {
   Arena<T> arena;
   Scratch(layout, shape, arena);
   const size_t bytes = static_cast<size_t>(arena.used) * sizeof(T);
   arena = {static_cast<T*>(workspace(bytes)), 0};
-  std::memset(arena.memory, 0, bytes);
+  if (zeroed) std::memset(arena.memory, 0, bytes);
   return Scratch(layout, shape, arena);
 }
 
@@ -271,7 +271,7 @@ static int64_t attention_tasks(const Attention& problem, bool backward) {
 template <class T>
 static void attention_forward(const Attention& problem, int64_t first, int64_t last) {
   const Layout<T> layout(problem, false);
-  const auto scratch = make_scratch<T, ForwardScratch<T>>(layout, problem.shape);
+  const auto scratch = make_scratch<T, ForwardScratch<T>>(layout, problem.shape, false);
   for (int64_t task = first; task < last; ++task)
     forward_band(problem, layout, scratch, task / layout.bands, task % layout.bands);
 }

@@ -12,7 +12,7 @@ struct BackwardScratch {
   Step* steps;
   int64_t ring_rows, ring_row;
   T *weights, *slopes, *query_gradient, *key, *value, *query, *gradient, *key_gradient, *value_gradient;
-  T *ring_weights, *ring_slopes;
+  T *ring_weights, *ring_slopes, *position_sums;
 
   BackwardScratch(const Layout<T>& layout, const Shape& shape, Arena<T>& arena) : columns(layout, shape, arena) {
     const int64_t cells = layout.window * layout.window, longest = layout.band_rows + layout.window;
@@ -32,6 +32,7 @@ struct BackwardScratch {
     gradient = arena.take(query_rows);
     key_gradient = arena.take(padded_rows);
     value_gradient = arena.take(padded_rows);
+    position_sums = arena.take(2 * shape.head_size * lanes<T>);
     ring_weights = arena.take(ring_rows * ring_row);
     ring_slopes = arena.take(ring_rows * ring_row);
   }
@@ -174,19 +175,21 @@ static void fold_rows(const Layout<T>& layout, const Shape& shape, const BandRow
   }
 }
 
+// Sums over a row of gradient times (x, y) location, lane by lane, `(channel, 2, lane)`; lines end in zeros.
 template <class T>
-static void add_position_gradient(const Attention& problem, int64_t row, const T* line, int64_t pitch, T* partial) {
+static void add_position_gradient(const Attention& problem, int64_t row, const T* line, int64_t pitch, T* sums) {
   const Shape& shape = problem.shape;
   const T* x = static_cast<const T*>(problem.column_location);
   const T y = static_cast<const T*>(problem.row_location)[row];
-  for (int64_t d = 0; d < shape.head_size; ++d) {
-    T across = 0, down = 0;
-    for (int64_t c = 0; c < shape.width; ++c) {
-      across += line[d * pitch + c] * x[c];
-      down += line[d * pitch + c];
+  for (int64_t d = 0; d < shape.head_size; ++d, sums += 2 * lanes<T>) {
+    Vector<T> across = load(sums), down = load(sums + lanes<T>);
+    for (int64_t c = 0; c < shape.width; c += lanes<T>) {
+      const Vector<T> cells = load(line + d * pitch + c);
+      across += cells * load(x + c);
+      down += cells * y;
     }
-    partial[2 * d] -= across;
-    partial[2 * d + 1] -= down * y;
+    store(sums, across);
+    store(sums + lanes<T>, down);
   }
 }
 
@@ -194,20 +197,25 @@ static void add_position_gradient(const Attention& problem, int64_t row, const T
 template <class T>
 static void unpack_keys(const Attention& problem, const Layout<T>& layout, const Columns<T>& columns,
                         const BandRows& band, const T* gradient, const Field& field, T scale, int64_t group,
-                        T* position_partial) {
+                        T* position_sums) {
   const Shape& shape = problem.shape;
+  const int64_t radius = layout.radius, interior = radius + shape.width;
   for (int64_t g = 0; g < layout.members(group); ++g)
     for (int64_t row = band.first; row < band.last; ++row) {
-      const T* from = gradient + (row + layout.radius - band.padded_first) * shape.head_size * layout.key_pitch;
+      const T* from = gradient + (row + radius - band.padded_first) * shape.head_size * layout.key_pitch;
       for (int64_t d = 0; d < shape.head_size; ++d) {
         const T* cells = from + d * layout.key_pitch + g;
         T* line = columns.line + d * columns.line_pitch;
-        for (int64_t x = 0; x < shape.width; ++x) line[x] = scale * cells[columns.slot[x + layout.radius]];
-        for (int64_t c = 0; c < layout.radius; ++c) line[columns.source[c]] += scale * cells[columns.slot[c]];
-        for (int64_t c = layout.radius + shape.width; c < layout.padded_width; ++c)
+        if (layout.direct())
+          for (int64_t x = 0; x < shape.width; x += lanes<T>) store(line + x, scale * load(cells + radius + x));
+        else
+          for (int64_t x = 0; x < shape.width; ++x) line[x] = scale * cells[columns.slot[x + radius]];
+        for (int64_t x = shape.width; x < columns.line_pitch; ++x) line[x] = 0;
+        for (int64_t c = 0; c < radius; ++c) line[columns.source[c]] += scale * cells[columns.slot[c]];
+        for (int64_t c = interior; c < layout.padded_width; ++c)
           line[columns.source[c]] += scale * cells[columns.slot[c]];
       }
-      if (position_partial) add_position_gradient(problem, row, columns.line, columns.line_pitch, position_partial);
+      if (position_sums) add_position_gradient(problem, row, columns.line, columns.line_pitch, position_sums);
       store_lines(columns.line, columns.line_pitch, field,
                   row_offset(field, shape, group * layout.interleave + g, row), field.inner, field.column,
                   shape.head_size, shape.width, false);
@@ -251,11 +259,13 @@ static void backward_band(const Attention& problem, const AttentionGradient& to,
   }
   fold_rows(layout, shape, band, scratch.key_gradient);
   fold_rows(layout, shape, band, scratch.value_gradient);
+  std::memset(scratch.position_sums, 0, 2 * head_size * lanes<T> * sizeof(T));
   // Queries carry log2(e) / sqrt(D); ln(2) leaves 1 / sqrt(D).
   unpack_keys(problem, layout, scratch.columns, band, scratch.key_gradient, to.key, T(0.69314718055994531), group,
-              problem.position ? partial : nullptr);
+              problem.position ? scratch.position_sums : nullptr);
   unpack_keys(problem, layout, scratch.columns, band, scratch.value_gradient, to.value, T(1), group,
               static_cast<T*>(nullptr));
+  for (int64_t i = 0; i < 2 * head_size; ++i) partial[i] -= sum_lanes(scratch.position_sums + i * lanes<T>);
   alignas(vector_bytes) T parts[lanes<T>];
   store(parts, rate_gradient);
   partial[2 * head_size] += sum_lanes(parts);
@@ -264,11 +274,12 @@ static void backward_band(const Attention& problem, const AttentionGradient& to,
 template <class T>
 static void attention_backward(const Attention& problem, const AttentionGradient& to, int64_t first, int64_t last) {
   const Layout<T> layout(problem, true);
-  const auto scratch = make_scratch<T, BackwardScratch<T>>(layout, problem.shape);
+  // Zeroed: margins stay zero, and what registers read past a line is finite.
+  const auto scratch = make_scratch<T, BackwardScratch<T>>(layout, problem.shape, true);
   for (int64_t task = first; task < last; ++task) {
     const int64_t group = task / layout.bands;
     // Lanes of maps that the last group lacks would keep the maps of the group before.
-    if (layout.members(group) < layout.interleave) make_scratch<T, BackwardScratch<T>>(layout, problem.shape);
+    if (layout.members(group) < layout.interleave) make_scratch<T, BackwardScratch<T>>(layout, problem.shape, true);
     backward_band(problem, to, layout, scratch, group, task % layout.bands,
                   static_cast<T*>(to.partial) + task * (2 * problem.shape.head_size + 1));
   }

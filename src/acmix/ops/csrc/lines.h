@@ -45,6 +45,7 @@ template <class T>
 static inline void transpose(Vector<T> (&block)[lanes<T>]) {
   constexpr int count = lanes<T>;
   typename VectorOf<T>::integer low, high;
+#pragma GCC unroll 16
   for (int i = 0; i < count; ++i) {
     low[i] = i / 2 + (i % 2) * count;
     high[i] = low[i] + count / 2;
@@ -81,15 +82,47 @@ __attribute__((noinline)) static void load_transposed(const E* from, int64_t col
   for (int64_t x = 0; x < width; x += count) {
     const int64_t pixels = least(count, width - x);
     for (int64_t j = 0; j < whole; j += count) {
-      Vector<T> block[count] = {};
-      for (int64_t i = 0; i < pixels; ++i) block[i] = load_wide<T>(from + (x + i) * column + j);
+      Vector<T> block[count];
+      if (pixels == count) {
+#pragma GCC unroll 16
+        for (int i = 0; i < count; ++i) block[i] = load_wide<T>(from + (x + i) * column + j);
+      } else {
+#pragma GCC unroll 16
+        for (int i = 0; i < count; ++i)
+          block[i] = i < pixels ? load_wide<T>(from + (x + i) * column + j) : Vector<T>{};
+      }
       transpose<T>(block);
+#pragma GCC unroll 16
       for (int i = 0; i < count; ++i) store(to + (j + i) * pitch + x, block[i]);
     }
     for (int64_t j = whole; j < channels; ++j)
       for (int64_t i = 0; i < count; ++i)
         to[j * pitch + x + i] = i < pixels ? widen<T>(from[(x + i) * column + j]) : T(0);
   }
+}
+
+// A run of any length by whole registers, then halves: rows of a map are short.
+template <class T>
+static inline void copy_run(const T* from, int64_t size, T* to) {
+  int64_t x = 0;
+  for (; x + lanes<T> <= size; x += lanes<T>) store(to + x, load(from + x));
+#pragma GCC unroll 4
+  for (int part = lanes<T> / 2; part > 0; part /= 2) {
+    if (!(size & part)) continue;
+    std::memcpy(to + x, from + x, static_cast<size_t>(part) * sizeof(T));
+    x += part;
+  }
+}
+
+template <class T>
+static inline void add_run(const T* from, int64_t size, T* to) {
+  int64_t x = 0;
+  for (; x + lanes<T> <= size; x += lanes<T>) store(to + x, load(to + x) + load(from + x));
+  if (x == size) return;
+  alignas(vector_bytes) T rest[lanes<T>] = {};
+  copy_run(to + x, size - x, rest);
+  store(rest, load(rest) + load(from + x));
+  copy_run(rest, size - x, to + x);
 }
 
 template <class T, class E>
@@ -99,7 +132,10 @@ static void load_lines_of(const E* from, int64_t channel, int64_t column, int64_
     load_transposed<T, E>(from, column, channels, width, to, pitch);
   } else if (column == 1) {
     for (int64_t j = 0; j < channels; ++j)
-      for (int64_t x = 0; x < width; ++x) to[j * pitch + x] = widen<T>(from[j * channel + x]);
+      if constexpr (sizeof(T) == sizeof(E))
+        copy_run(reinterpret_cast<const T*>(from + j * channel), width, to + j * pitch);
+      else
+        for (int64_t x = 0; x < width; ++x) to[j * pitch + x] = widen<T>(from[j * channel + x]);
   } else {
     for (int64_t j = 0; j < channels; ++j)
       for (int64_t x = 0; x < width; ++x) to[j * pitch + x] = widen<T>(from[j * channel + x * column]);
@@ -119,9 +155,12 @@ __attribute__((noinline)) static void store_transposed(const T* from, int64_t pi
     const int64_t pixels = least(count, width - x);
     for (int64_t j = 0; j < whole; j += count) {
       Vector<T> block[count];
+#pragma GCC unroll 16
       for (int i = 0; i < count; ++i) block[i] = load(from + (j + i) * pitch + x);
       transpose<T>(block);
-      for (int64_t i = 0; i < pixels; ++i) {
+#pragma GCC unroll 16
+      for (int i = 0; i < count; ++i) {
+        if (i >= pixels) break;
         E* target = to + (x + i) * column + j;
         if constexpr (sizeof(T) == sizeof(E)) {
           T* same = reinterpret_cast<T*>(target);
@@ -143,7 +182,12 @@ static void store_lines_of(const T* from, int64_t pitch, E* to, int64_t channel,
     store_transposed<T, E, add>(from, pitch, to, column, channels, width);
   } else if (column == 1) {
     for (int64_t j = 0; j < channels; ++j)
-      for (int64_t x = 0; x < width; ++x) put<T, E, add>(to + j * channel + x, from[j * pitch + x]);
+      if constexpr (sizeof(T) != sizeof(E))
+        for (int64_t x = 0; x < width; ++x) put<T, E, add>(to + j * channel + x, from[j * pitch + x]);
+      else if constexpr (add)
+        add_run(from + j * pitch, width, reinterpret_cast<T*>(to + j * channel));
+      else
+        copy_run(from + j * pitch, width, reinterpret_cast<T*>(to + j * channel));
   } else {
     for (int64_t j = 0; j < channels; ++j)
       for (int64_t x = 0; x < width; ++x) put<T, E, add>(to + j * channel + x * column, from[j * pitch + x]);

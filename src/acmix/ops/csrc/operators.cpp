@@ -124,7 +124,7 @@ Field channels_of(const Tensor& map, int64_t first, int64_t inner) {
           map.stride(3)};
 }
 
-// linspace(-1, 1, size) in the compute type.
+// linspace(-1, 1, size) in the compute type, then zeros for a register.
 struct Locations {
   std::vector<double> doubles;
   std::vector<float> floats;
@@ -135,6 +135,7 @@ struct Locations {
       doubles.push_back(2 * i < size ? -1 + step * static_cast<double>(i)
                                      : 1 - step * static_cast<double>(size - 1 - i));
     }
+    doubles.resize(static_cast<size_t>(size) + 16);
     floats.assign(doubles.begin(), doubles.end());
   }
   const void* data(bool is_double) const {

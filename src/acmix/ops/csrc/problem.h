@@ -21,7 +21,8 @@ struct Shape {
   int64_t batch, heads, head_size, height, width, stride, height_out, width_out;
 };
 
-// position is W_p, (D, 2), in the compute type, or null; column_location and row_location are linspace(-1, 1, .).
+// position is W_p, (D, 2), in the compute type, or null; column_location and row_location are linspace(-1, 1, .),
+// followed by 64 bytes of zeros.
 struct Attention {
   Shape shape;
   int64_t window;

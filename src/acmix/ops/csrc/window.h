@@ -97,6 +97,7 @@ static inline int64_t row_offset(const Field& field, const Shape& shape, int64_t
   return map / shape.heads * field.batch + map % shape.heads * field.outer + row * field.row;
 }
 
+// Works on whole registers: lines and column_location have room up to the next one.
 template <class T>
 static void subtract_position(const Attention& problem, int64_t row, T* line, int64_t pitch) {
   if (!problem.position) return;
@@ -106,7 +107,10 @@ static void subtract_position(const Attention& problem, int64_t row, T* line, in
   const T y = static_cast<const T*>(problem.row_location)[row];
   for (int64_t d = 0; d < shape.head_size; ++d) {
     const T across = weight[2 * d], down = weight[2 * d + 1] * y;
-    for (int64_t c = 0; c < shape.width; ++c) line[d * pitch + c] -= across * x[c] + down;
+    for (int64_t c = 0; c < shape.width; c += lanes<T>) {
+      T* cells = line + d * pitch + c;
+      store(cells, load(cells) - (across * load(x + c) + down));
+    }
   }
 }
 
@@ -151,10 +155,13 @@ static void pack_queries(const Attention& problem, const Layout<T>& layout, cons
       const int64_t line_pitch = direct ? pitch : columns.line_pitch;
       load_lines(field, row_offset(field, shape, group * layout.interleave + g, step * row), field.inner,
                  step * field.column, shape.head_size, shape.width_out, line, line_pitch);
-      if (direct && scale == T(1)) continue;
       for (int64_t d = 0; d < shape.head_size; ++d)
-        for (int64_t x = 0; x < shape.width_out; ++x)
-          target[d * pitch + x * layout.interleave] = scale * line[d * line_pitch + x];
+        if (!direct)
+          for (int64_t x = 0; x < shape.width_out; ++x)
+            target[d * pitch + x * layout.interleave] = scale * line[d * line_pitch + x];
+        else if (scale != T(1))
+          for (int64_t x = 0; x < shape.width_out; x += lanes<T>)
+            store(target + d * pitch + x, scale * load(target + d * pitch + x));
     }
 }
 
