@@ -19,6 +19,8 @@ _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _LARGEST_WINDOW = 31
 
 
+# A compiled graph asks once, while it is traced.
+@torch.compiler.assume_constant_result
 @functools.cache
 def _load() -> str | None:
     """Load the library and complete its operators; why that failed, or None."""
