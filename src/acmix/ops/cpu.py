@@ -1,11 +1,10 @@
 """Compiled CPU kernels: local attention and the convolution path, forward and backward, in C++.
 
-The shared library is built with the package where a compiler is at hand (setup.py) and loaded at the first question
-about it. It holds two operators, `acmix::stage2` and `acmix::stage2_backward`, on LibTorch's stable ABI; both paths
+The shared library is built with the package where a compiler is at hand (setup.py) and loaded with this
+module. It holds two operators, `acmix::stage2` and `acmix::stage2_backward`, on LibTorch's stable ABI; both paths
 read query, key and value by their strides, so that views of one projection cost no copies.
 """
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,6 @@ _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _LARGEST_WINDOW = 31
 
 
-# A compiled graph asks once, while it is traced.
-@torch.compiler.assume_constant_result
-@functools.cache
 def _load() -> str | None:
     """Load the library and complete its operators; why that failed, or None."""
     libraries = sorted(Path(__file__).parent.glob("_stage2*.so"))
@@ -37,9 +33,8 @@ def _load() -> str | None:
 
 def why_not(query: Tensor | None, window: int, stride: int, dilation: int) -> str | None:
     """Why the compiled kernels cannot compute, or None."""
-    reason = _load()
-    if reason is not None or query is None:
-        return reason
+    if _MISSING is not None or query is None:
+        return _MISSING
     if query.device.type != "cpu":
         return f"it needs tensors on the CPU, got {query.device}"
     if query.dtype not in _DTYPES:
@@ -238,3 +233,7 @@ def mix(
     position = _wide(query, position_weight).contiguous()
     rate = _wide(query, rate_attention)
     return torch.ops.acmix.stage2(query, key, value, position, rate, kernel, mixing, window, stride)
+
+
+# At import, not at the first question: a question may be traced into a graph.
+_MISSING = _load()
