@@ -248,7 +248,7 @@ static void forward_band(const Attention& problem, const Layout<T>& layout, cons
     }
     for (int64_t a = 0; a < rows; ++a)
       unpack_queries(problem, layout, scratch.columns, query + a * head_size * layout.query_pitch, problem.output, 1,
-                     group, y + a);
+                     group, y + a, false);
   }
 }
 

@@ -158,7 +158,7 @@ static Vector<T> backward_queries(const Attention& problem, const AttentionGradi
   }
   for (int64_t a = 0; own && a < rows; ++a)
     unpack_queries(problem, layout, scratch.columns, scratch.query_gradient + a * row, to.query, layout.stride, group,
-                   y + a);
+                   y + a, to.accumulate);
   return rate_gradient;
 }
 
@@ -197,7 +197,7 @@ static void add_position_gradient(const Attention& problem, int64_t row, const T
 template <class T>
 static void unpack_keys(const Attention& problem, const Layout<T>& layout, const Columns<T>& columns,
                         const BandRows& band, const T* gradient, const Field& field, T scale, int64_t group,
-                        T* position_sums) {
+                        T* position_sums, bool add) {
   const Shape& shape = problem.shape;
   const int64_t radius = layout.radius, interior = radius + shape.width;
   for (int64_t g = 0; g < layout.members(group); ++g)
@@ -208,7 +208,10 @@ static void unpack_keys(const Attention& problem, const Layout<T>& layout, const
         T* line = columns.line + d * columns.line_pitch;
         if (layout.direct())
           for (int64_t x = 0; x < shape.width; x += lanes<T>) store(line + x, scale * load(cells + radius + x));
-        else
+        else if (layout.interleave == 1) {
+          join_phases(cells, layout.phase_pitch, shape.width, layout.stride, radius, line);
+          for (int64_t x = 0; x < shape.width; x += lanes<T>) store(line + x, scale * load(line + x));
+        } else
           for (int64_t x = 0; x < shape.width; ++x) line[x] = scale * cells[columns.slot[x + radius]];
         for (int64_t x = shape.width; x < columns.line_pitch; ++x) line[x] = 0;
         for (int64_t c = 0; c < radius; ++c) line[columns.source[c]] += scale * cells[columns.slot[c]];
@@ -218,7 +221,7 @@ static void unpack_keys(const Attention& problem, const Layout<T>& layout, const
       if (position_sums) add_position_gradient(problem, row, columns.line, columns.line_pitch, position_sums);
       store_lines(columns.line, columns.line_pitch, field,
                   row_offset(field, shape, group * layout.interleave + g, row), field.inner, field.column,
-                  shape.head_size, shape.width, false);
+                  shape.head_size, shape.width, add);
     }
 }
 
@@ -262,9 +265,9 @@ static void backward_band(const Attention& problem, const AttentionGradient& to,
   std::memset(scratch.position_sums, 0, 2 * head_size * lanes<T> * sizeof(T));
   // Queries carry log2(e) / sqrt(D); ln(2) leaves 1 / sqrt(D).
   unpack_keys(problem, layout, scratch.columns, band, scratch.key_gradient, to.key, T(0.69314718055994531), group,
-              problem.position ? scratch.position_sums : nullptr);
+              problem.position ? scratch.position_sums : nullptr, to.accumulate);
   unpack_keys(problem, layout, scratch.columns, band, scratch.value_gradient, to.value, T(1), group,
-              static_cast<T*>(nullptr));
+              static_cast<T*>(nullptr), to.accumulate);
   for (int64_t i = 0; i < 2 * head_size; ++i) partial[i] -= sum_lanes(scratch.position_sums + i * lanes<T>);
   alignas(vector_bytes) T parts[lanes<T>];
   store(parts, rate_gradient);

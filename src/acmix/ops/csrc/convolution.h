@@ -113,11 +113,8 @@ static void pack_planes(const Convolution& problem, const PlaneLayout<T>& layout
       load_lines(field, base + row * field.row, field.inner, field.column, channels, shape.width, line,
                  stride == 1 ? line_step : scratch.line_pitch);
       for (int64_t d = 0; d < channels && stride > 1; ++d)
-        for (int64_t phase = 0; phase < stride; ++phase) {
-          const int64_t start = (phase + stride - layout.radius % stride) % stride;
-          T* to = target + d * line_step + phase * layout.phase_size + (start + layout.radius) / stride;
-          for (int64_t x = start; x < shape.width; x += stride) *to++ = line[d * scratch.line_pitch + x];
-        }
+        split_phases(line + d * scratch.line_pitch, shape.width, stride, layout.radius, target + d * line_step,
+                     layout.phase_size);
     }
   }
 }
@@ -138,13 +135,10 @@ static void unpack_planes(const Convolution& problem, const ConvolutionGradient&
       const T* from =
           scratch.input_gradient + c * layout.plane + i % stride * stride * layout.phase_size + i / stride * layout.pitch;
       for (int64_t d = 0; d < channels && stride > 1; ++d)
-        for (int64_t x = 0; x < shape.width; ++x) {
-          const int64_t column = x + layout.radius;
-          scratch.line[d * scratch.line_pitch + x] =
-              from[d * line_step + column % stride * layout.phase_size + column / stride];
-        }
+        join_phases(from + d * line_step, layout.phase_size, shape.width, stride, layout.radius,
+                    scratch.line + d * scratch.line_pitch);
       store_lines(stride == 1 ? from + layout.radius : scratch.line, stride == 1 ? line_step : scratch.line_pitch,
-                  field, base + row * field.row, field.inner, field.column, channels, shape.width, to.accumulate);
+                  field, base + row * field.row, field.inner, field.column, channels, shape.width, false);
     }
   }
 }

@@ -194,6 +194,66 @@ static void store_lines_of(const T* from, int64_t pitch, E* to, int64_t channel,
   }
 }
 
+// Cells of a line by the remainder of `first` + x modulo the stride ("phase"): cell x goes to position
+// (first + x) / stride of its phase, phases `pitch` apart.
+template <class T>
+static inline void split_phases(const T* line, int64_t width, int64_t stride, int64_t first, T* to, int64_t pitch) {
+  if (stride != 2) {
+    for (int64_t phase = 0; phase < least(stride, width); ++phase) {
+      T* cells = to + (first + phase) % stride * pitch + (first + phase) / stride;
+      for (int64_t x = phase; x < width; x += stride) *cells++ = line[x];
+    }
+    return;
+  }
+  constexpr int count = lanes<T>;
+  typename VectorOf<T>::integer evens, odds;
+  for (int i = 0; i < count; ++i) {
+    evens[i] = 2 * i;
+    odds[i] = 2 * i + 1;
+  }
+  T* even = to + first % 2 * pitch + first / 2;
+  T* odd = to + (first + 1) % 2 * pitch + (first + 1) / 2;
+  int64_t x = 0;
+  for (; x + 2 * count <= width; x += 2 * count) {
+    const Vector<T> low = load(line + x), high = load(line + x + count);
+    store(even + x / 2, __builtin_shuffle(low, high, evens));
+    store(odd + x / 2, __builtin_shuffle(low, high, odds));
+  }
+  if (x == width) return;
+  alignas(vector_bytes) T rest[2 * count], part[count];
+  copy_run(line + x, width - x, rest);
+  const Vector<T> low = load(rest), high = load(rest + count);
+  store(part, __builtin_shuffle(low, high, evens));
+  copy_run(part, (width - x + 1) / 2, even + x / 2);
+  store(part, __builtin_shuffle(low, high, odds));
+  copy_run(part, (width - x) / 2, odd + x / 2);
+}
+
+// The way back; the line may be written, and phases read, up to the next full register.
+template <class T>
+static inline void join_phases(const T* from, int64_t pitch, int64_t width, int64_t stride, int64_t first, T* line) {
+  if (stride != 2) {
+    for (int64_t phase = 0; phase < least(stride, width); ++phase) {
+      const T* cells = from + (first + phase) % stride * pitch + (first + phase) / stride;
+      for (int64_t x = phase; x < width; x += stride) line[x] = *cells++;
+    }
+    return;
+  }
+  constexpr int count = lanes<T>;
+  typename VectorOf<T>::integer lower, upper;
+  for (int i = 0; i < count; ++i) {
+    lower[i] = i / 2 + i % 2 * count;
+    upper[i] = lower[i] + count / 2;
+  }
+  const T* even = from + first % 2 * pitch + first / 2;
+  const T* odd = from + (first + 1) % 2 * pitch + (first + 1) / 2;
+  for (int64_t x = 0; x < width; x += 2 * count) {
+    const Vector<T> a = load(even + x / 2), b = load(odd + x / 2);
+    store(line + x, __builtin_shuffle(a, b, lower));
+    if (x + count < width) store(line + x + count, __builtin_shuffle(a, b, upper));
+  }
+}
+
 // Call f with the field's data as a pointer to its element type.
 template <class T, class F>
 static inline void with_elements(const Field& field, int64_t offset, const F& f) {

@@ -212,7 +212,8 @@ Tensor attention_gradient(const Call& call, const Kernels& kernels, const Tensor
   Tensor partial = call.empty_parameter({tasks, 2 * shape.head_size + 1});
   const AttentionGradient to = {channels_of(gradient, 0, shape.head_size),
                                 channels_of(gradient, channels, shape.head_size),
-                                channels_of(gradient, 2 * channels, shape.head_size), partial.mutable_data_ptr()};
+                                channels_of(gradient, 2 * channels, shape.head_size), partial.mutable_data_ptr(),
+                                call.kernel.has_value()};
   torch::stable::parallel_for(0, tasks, 1, [&](int64_t first, int64_t last) {
     kernels.attention_backward(problem, to, first, last);
   });
@@ -233,8 +234,7 @@ std::tuple<Tensor, Tensor> convolution_gradient(const Call& call, const Kernels&
                                   channels_of(gradient, channels, shape.head_size),
                                   channels_of(gradient, 2 * channels, shape.head_size),
                                   kernel.mutable_data_ptr(),
-                                  mixing.mutable_data_ptr(),
-                                  call.window > 0};
+                                  mixing.mutable_data_ptr()};
   torch::stable::parallel_for(0, kernels.convolution_tasks(problem, true), 1, [&](int64_t first, int64_t last) {
     kernels.convolution_backward(problem, to, first, last);
   });
@@ -274,20 +274,20 @@ Gradients stage2_backward(const Tensor& output_gradient, const Tensor& query, co
                       output_gradient.size(2) == shape.height_out && output_gradient.size(3) == shape.width_out,
                   "the output's gradient must be (B, C, H', W') in query's dtype");
   Tensor gradient = call.empty_map(3 * shape.heads * shape.head_size, shape.height, shape.width);
-  // Attention leaves queries that the stride skips without a gradient.
-  if (stride > 1) torch::stable::zero_(gradient);
+  // Attention alone leaves queries that the stride skips without a gradient.
+  if (stride > 1 && !call.kernel) torch::stable::zero_(gradient);
   const std::vector<int64_t> none = {0};
   Tensor small = call.empty_parameter({2 * shape.head_size + 1});
   Tensor kernel_gradient = call.empty_parameter(call.kernel ? sizes_of(*call.kernel) : none);
   Tensor mixing_gradient = call.empty_parameter(call.mixing ? sizes_of(*call.mixing) : none);
   if (gradient.numel() > 0) {
     const Kernels& kernels = best_kernels(call.is_double);
-    if (call.window) small = sum_first(attention_gradient(call, kernels, output_gradient, gradient), sizes_of(small), call);
     if (call.kernel) {
       const auto [kernel_parts, mixing_parts] = convolution_gradient(call, kernels, output_gradient, gradient);
       kernel_gradient = sum_first(kernel_parts, sizes_of(kernel_gradient), call);
       if (call.mixing) mixing_gradient = sum_first(mixing_parts, sizes_of(mixing_gradient), call);
     }
+    if (call.window) small = sum_first(attention_gradient(call, kernels, output_gradient, gradient), sizes_of(small), call);
   }
   return {gradient, small, kernel_gradient, mixing_gradient};
 }

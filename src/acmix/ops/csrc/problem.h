@@ -32,10 +32,12 @@ struct Attention {
 };
 
 // Gradients of one attention problem; `output` above is the gradient of the output. A task adds its share of
-// (d position (D, 2), d rate) to partial[task * (2 D + 1)], summed by the caller in order.
+// (d position (D, 2), d rate) to partial[task * (2 D + 1)], summed by the caller in order; `accumulate` adds to the
+// gradients of query, key and value that the convolution path has already written.
 struct AttentionGradient {
   Field query, key, value;
   void* partial;
+  bool accumulate;
 };
 
 // The convolution path. Either composed (positions = 0: kernel is (D, N, 3 N, taps)) or in two steps (mixing is fc,
@@ -47,12 +49,10 @@ struct Convolution {
   const void *kernel, *mixing;
 };
 
-// A task adds its share of the gradients of kernel and mixing to its own slice; `accumulate` adds to the gradients
-// of query, key and value that attention has already written.
+// A task adds its share of the gradients of kernel and mixing to its own slice.
 struct ConvolutionGradient {
   Field query, key, value;
   void *kernel, *mixing;
-  bool accumulate;
 };
 
 // Tasks are independent and fixed by the shape, never by the number of threads.

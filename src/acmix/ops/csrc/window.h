@@ -134,6 +134,10 @@ static void pack_keys(const Attention& problem, const Layout<T>& layout, const C
         if (layout.direct()) {
           for (int64_t c = 0; c < layout.radius; ++c) cells[c] = values[columns.source[c]];
           for (int64_t c = interior; c < layout.padded_width; ++c) cells[c] = values[columns.source[c]];
+        } else if (layout.interleave == 1) {
+          split_phases(values, shape.width, layout.stride, layout.radius, cells, layout.phase_pitch);
+          for (int64_t c = 0; c < layout.radius; ++c) cells[columns.slot[c]] = values[columns.source[c]];
+          for (int64_t c = interior; c < layout.padded_width; ++c) cells[columns.slot[c]] = values[columns.source[c]];
         } else {
           for (int64_t c = 0; c < layout.padded_width; ++c) cells[columns.slot[c] + g] = values[columns.source[c]];
         }
@@ -168,7 +172,7 @@ static void pack_queries(const Attention& problem, const Layout<T>& layout, cons
 // Row `row` of the group's outputs or query gradients, `(channel, query_pitch)` from the first column on.
 template <class T>
 static void unpack_queries(const Attention& problem, const Layout<T>& layout, const Columns<T>& columns, const T* from,
-                           const Field& field, int64_t step, int64_t group, int64_t row) {
+                           const Field& field, int64_t step, int64_t group, int64_t row, bool add) {
   const Shape& shape = problem.shape;
   for (int64_t g = 0; g < layout.members(group); ++g) {
     const T* line = from;
@@ -181,7 +185,7 @@ static void unpack_queries(const Attention& problem, const Layout<T>& layout, co
       line_pitch = columns.line_pitch;
     }
     store_lines(line, line_pitch, field, row_offset(field, shape, group * layout.interleave + g, step * row),
-                field.inner, step * field.column, shape.head_size, shape.width_out, false);
+                field.inner, step * field.column, shape.head_size, shape.width_out, add);
   }
 }
 
