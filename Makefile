@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+KERNELS := setup.py $(wildcard src/acmix/ops/csrc/*)
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 # Without compiled modules on disk every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -9,10 +11,12 @@ unexport PYTHONDONTWRITEBYTECODE
 
 venv: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml constraints.txt
+# The kernels are built against the torch that they will run with, so torch comes first.
+$(INSTALLED): pyproject.toml constraints.txt $(KERNELS)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^uv==' constraints.txt)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) setuptools torch
+	$(INSTALL) --no-build-isolation --editable '.[dev]'
 	touch $@
 
 test: check

@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,13 +25,12 @@ TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"
 
 
 def torch_folder() -> Path:
-    """Where the torch that runs this build is installed."""
+    """Where torch is installed: for this interpreter, whether or not the build is isolated from its packages."""
     spec = importlib.util.find_spec("torch")
-    if spec is None or spec.origin is None:
-        raise RuntimeError(
-            "torch must be installed before the kernels are built; run pip install with --no-build-isolation"
-        )
-    return Path(spec.origin).parent
+    folder = Path(spec.origin).parent if spec and spec.origin else Path(sysconfig.get_path("purelib"), "torch")
+    if not (folder / "include").is_dir():
+        raise RuntimeError("torch was not found; install torch first, then acmix with --no-build-isolation")
+    return folder
 
 
 def instruction_sets() -> dict[str, list[str]]:
@@ -83,11 +83,21 @@ class BuildKernels(build_ext):
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             compiled = list(pool.map(compile_unit, units))
-        link = [compiler, "-shared", *extra, *compiled, f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10", "-o", str(library)]
+        link = [
+            compiler,
+            "-shared",
+            *extra,
+            *compiled,
+            f"-L{torch / 'lib'}",
+            "-ltorch_cpu",
+            "-lc10",
+            "-o",
+            str(library),
+        ]
         subprocess.run(link, check=True)  # noqa: S603
 
 
 setup(
-    ext_modules=[Extension("acmix.ops._stage2", [], optional=True, py_limited_api=True)],
+    ext_modules=[Extension("acmix.ops._stage2", [], optional=True)],
     cmdclass={"build_ext": BuildKernels},
 )

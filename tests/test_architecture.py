@@ -63,7 +63,7 @@ def test_imports_go_down(module):
 
 
 def test_backends_import_neither_each_other_nor_the_reference():
-    backends = {"portable", "reference"}
+    backends = {"cpu", "portable", "reference"}
     for backend in backends:
         names = {name.removeprefix("acmix.ops.") for name in imported(MODULES[f"acmix.ops.{backend}"])}
         assert names & (backends | {"dispatch"}) == set()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from acmix import ACmix
+from acmix import ACmix, ops
 from acmix.checkpoints import from_published, load_weights, to_published
 
 DATA = Path(__file__).parents[1] / "data"
@@ -28,7 +28,7 @@ def test_all_golden_operators_are_here():
     assert len(GOLDEN) == 6
 
 
-@pytest.mark.parametrize("backend", ["reference", "portable"])
+@pytest.mark.parametrize("backend", ops.backends())
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_golden_operator(path, backend):
     golden = {name: torch.from_numpy(array) for name, array in np.load(path, allow_pickle=False).items()}

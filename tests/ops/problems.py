@@ -1,0 +1,95 @@
+"""Cases of Stage II and the three ways to compute them: exact, as plain PyTorch would, and by a backend."""
+
+from dataclasses import dataclass
+
+import torch
+from hypothesis import strategies as st
+
+from acmix import ops
+from acmix.ops import reference
+from tests.numerics import DTYPES
+
+NAMES = ("query", "key", "value", "position", "fc", "dep", "rate_attention", "rate_convolution")
+
+
+@dataclass(frozen=True)
+class Problem:
+    batch: int
+    heads: int
+    head_size: int
+    height: int
+    width: int
+    window: int
+    kernel: int
+    stride: int
+    dilation: int
+    dtype: torch.dtype
+    layout: str
+    seed: int
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Arguments of `mix` in `NAMES` order; q, k, v are views of one projection output, as in the layer."""
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def normal(*shape):
+            return torch.randn(*shape, generator=generator).to(self.dtype)
+
+        channels = self.heads * self.head_size
+        qkv = normal(self.batch, 3 * channels, self.height, self.width)
+        if self.layout == "channels_last":
+            qkv = qkv.to(memory_format=torch.channels_last)
+        elif self.layout == "sliced":
+            qkv = normal(self.batch, 3 * channels, self.height + 1, 2 * self.width + 1)[..., 1:, 1::2]
+        query, key, value = qkv.unflatten(1, (3, self.heads, self.head_size)).unbind(1)
+        positions = self.kernel**2
+        dep = normal(channels, positions, self.kernel, self.kernel) / positions
+        fc = normal(positions, 3 * self.heads) / self.heads**0.5
+        return [query, key, value, normal(self.head_size, 2), fc, dep, normal(1), normal(1)]
+
+    def keywords(self) -> dict[str, int]:
+        return {"window": self.window, "stride": self.stride, "dilation": self.dilation}
+
+
+problems = st.builds(
+    Problem,
+    batch=st.integers(1, 3),
+    heads=st.sampled_from((1, 2, 3, 4, 5, 8, 16)),
+    head_size=st.sampled_from((1, 2, 3, 4, 7, 8, 16, 19)),
+    height=st.integers(1, 24),
+    width=st.integers(1, 24),
+    window=st.sampled_from((1, 3, 5, 7, 9)),
+    kernel=st.sampled_from((1, 3, 5)),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 3),
+    dtype=st.sampled_from(DTYPES),
+    layout=st.sampled_from(("contiguous", "channels_last", "sliced")),
+    seed=st.integers(0, 2**32),
+)
+
+
+def eager_mix(query, key, value, position_weight, fc, dep, alpha, beta, *, window, stride, dilation):
+    """The definition computed in the dtype of its inputs: how exact plain PyTorch is."""
+    position = ops.geometry.position_map(position_weight, *key.shape[-2:]).to(key.dtype)
+    attention = reference.attend(query, key, value, position, window, stride, dilation).flatten(1, 2)
+    convolution = reference.convolve(torch.cat((query, key, value), 1), fc, dep, stride, dilation)
+    return alpha * attention + beta * convolution
+
+
+def run(function, tensors, keywords, gradient):
+    """Output and gradients of every argument."""
+    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+    output = function(*leaves, **keywords)
+    return output.detach(), torch.autograd.grad(output, leaves, gradient.to(output.dtype).expand_as(output))
+
+
+def cancelling_scales(tensors, gradient):
+    """Size of the terms of those gradients in which they cancel: the softmax's and the rates'."""
+    query, key, value = (tensor.abs().max().item() for tensor in tensors[:3])
+    through_softmax = gradient.norm().item() * value * tensors[0].shape[2] ** 0.5
+    return {
+        "query": through_softmax * key,
+        "key": through_softmax * query,
+        "position": through_softmax * query,
+        "rate_attention": gradient.norm().item() ** 2,
+        "rate_convolution": gradient.norm().item() ** 2,
+    }
