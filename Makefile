@@ -1,6 +1,7 @@
 # Each target builds .venv in the project root by itself if it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
+RESULTS := benchmarks/results
 INSTALLED := .venv/.installed
 KERNELS := setup.py $(wildcard src/acmix/ops/csrc/*)
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
@@ -30,15 +31,18 @@ check: venv
 # Train the small network on handwritten digits, validate it, predict held-out digits, write a report: demo/run/report.html
 demo: venv
 	rm -rf demo
-	$(BIN)/acmix train digits --epochs 12 --output demo/run
+	$(BIN)/acmix train digits --image-size 16 --epochs 12 --lr 0.003 --output demo/run
 	$(BIN)/acmix validate demo/run/best.safetensors digits
 	$(BIN)/python -c "from acmix.data import export_digits; export_digits('demo/digits', count=8)"
 	$(BIN)/acmix predict demo/run/best.safetensors demo/digits --top 2
 	$(BIN)/acmix report demo/run
 
-# The operator beside its unfold formulation and a 3x3 convolution, in one run; fills the README's table
+# The operator and a network beside what they replace, and growth with pixels; fills the README's tables
 bench: venv
-	$(BIN)/acmix bench --output benchmarks/results/layers-cpu.json
+	mkdir -p $(RESULTS)
+	$(BIN)/acmix bench layer --channels-last --output $(RESULTS)/layers-cpu.json --plot $(RESULTS)/layers-cpu.svg
+	$(BIN)/acmix bench model --output $(RESULTS)/networks-cpu.json --plot $(RESULTS)/networks-cpu.svg
+	$(BIN)/acmix bench scaling pixels --output $(RESULTS)/pixels-cpu.json --plot $(RESULTS)/pixels-cpu.svg
 	$(BIN)/python benchmarks/readme.py
 
 format: venv

@@ -1,4 +1,4 @@
-"""Write the README's measured table out of benchmarks/results/layers-cpu.json, between its two markers."""
+"""Write the README's measured tables out of benchmarks/results, between its two markers."""
 
 import json
 from pathlib import Path
@@ -7,29 +7,40 @@ ROOT = Path(__file__).parent.parent
 START, END = "<!-- measured: made by `make bench`, do not edit -->", "<!-- end of measured -->"
 
 
-def table(results: dict) -> str:
-    """Markdown of the results: medians with quartiles, ratios to the convolution and the unfold formulation."""
+def table(results: dict) -> list[str]:
+    """Markdown of comparisons: fastest runs with medians, ratios of the fastest to the baseline, memory."""
     machine = results["machine"]
     lines = [
         f"{machine['processor']} ({machine['instructions']}), {machine['threads']} threads, torch {machine['torch']}, "
-        f"float32, batch {results['layers'][0]['batch']}; median (quartiles) of interleaved runs; load average before: "
-        f"{machine['load_average']}.",
+        f"float32, revision {machine['revision']}. The machine withheld {machine['withheld_share']:.0%} of a busy "
+        "thread's time, so ratios are of the fastest of interleaved runs; medians in brackets.",
         "",
-        "| layer | candidate | forward, ms | x convolution | forward + backward, ms | x convolution | memory, x qkv |",
-        "|---|---|---|---|---|---|---|",
+        "| case | candidate | forward, ms | ratio | forward + backward, ms | ratio | memory, MB | ratio |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for layer in results["layers"]:
-        convolution = layer["candidates"]["convolution"]
-        for name, measured in layer["candidates"].items():
+    for case in results["comparisons"]:
+        base = case["candidates"][case["baseline"]]
+        for name, measured in case["candidates"].items():
             cells = []
             for kind in ("forward", "training"):
-                timing = {key: 1e3 * value for key, value in measured[kind].items() if key != "runs"}
-                cells.append("{median:.1f} ({lower:.1f} to {upper:.1f})".format(**timing))
-                cells.append(f"{measured[kind]['median'] / convolution[kind]['median']:.2f}")
-            memory = [measured[kind] / layer["qkv_bytes"] for kind in ("forward_memory", "training_memory")]
-            cells.append(f"{memory[0]:.1f} / {memory[1]:.1f}")
-            lines.append(f"| {layer['channels']}, {layer['size']}x{layer['size']} | {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+                timing = measured[kind]
+                cells.append(f"{1e3 * timing['fastest']:.1f} ({1e3 * timing['median']:.1f})")
+                cells.append(f"{timing['fastest'] / base[kind]['fastest']:.2f}")
+            cells.append(f"{measured['forward_memory'] / 1e6:.0f} / {measured['training_memory'] / 1e6:.0f}")
+            cells.append(f"{measured['training_memory'] / base['training_memory']:.2f}")
+            lines.append(f"| {case['title']} | {name} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def exponents(results: dict) -> list[str]:
+    """A sentence for every axis."""
+    return [
+        "Over {axis}, {first:,} to {last:,}: time grows with exponent {forward:.2f} forward and {training:.2f} forward + "
+        "backward, memory with {forward_memory:.2f} and {training_memory:.2f}.".format(
+            axis=item["axis"], first=item["points"][0]["count"], last=item["points"][-1]["count"], **item["exponents"]
+        )
+        for item in results["scalings"]
+    ]
 
 
 def main() -> None:
@@ -37,8 +48,11 @@ def main() -> None:
     readme = ROOT / "README.md"
     before, rest = readme.read_text().split(START)
     after = rest.split(END)[1]
-    results = json.loads((ROOT / "benchmarks/results/layers-cpu.json").read_text())
-    readme.write_text(f"{before}{START}\n{table(results)}\n{END}{after}")
+    lines: list[str] = []
+    for path in sorted((ROOT / "benchmarks/results").glob("*.json")):
+        results = json.loads(path.read_text())
+        lines += table(results) if results["comparisons"] else exponents(results)
+    readme.write_text("\n".join([before + START, *lines, END + after]))
 
 
 if __name__ == "__main__":

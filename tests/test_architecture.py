@@ -31,6 +31,7 @@ LAYERS = {
     "acmix.figures": 5,
     "acmix.report": 5,
     "acmix.display": 5,
+    "acmix.cli_bench": 6,
     "acmix.cli": 6,
     "acmix": 6,
 }

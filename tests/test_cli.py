@@ -30,7 +30,9 @@ def checkpoint(tmp_path_factory):
     return output / "best.safetensors"
 
 
-@pytest.mark.parametrize("command", [[], ["info"], ["train"], ["validate"], ["predict"]])
+@pytest.mark.parametrize(
+    "command", [[], ["info"], ["train"], ["validate"], ["predict"], ["bench"], ["bench", "layer"], ["bench", "scaling"]]
+)
 def test_help(capsys, command):
     code, out, err = call(capsys, *command, "--help")
     assert code == 0
@@ -69,6 +71,18 @@ def test_version_and_light_start():
         (["validate", "only"], "acmix validate: error: .*required: data;"),
         (["predict", "/nowhere", "image.png"], "acmix predict: error: checkpoint /nowhere does not exist"),
         (["predict", "/nowhere"], "acmix predict: error: .*required: images;"),
+        (["bench"], "acmix bench: error: .*layer"),
+        (["bench", "layers"], "acmix bench: error: .*invalid choice: 'layers'"),
+        (["bench", "layer", "--shapes", "64"], "acmix bench layer: error: --shapes must be like 64x56.*got '64'"),
+        (["bench", "layer", "--shapes", "6x56"], "acmix bench layer: error: --shapes needs channels divisible"),
+        (["bench", "layer", "--dtype", "int8"], "acmix bench layer: error: .*--dtype.*int8"),
+        (["bench", "layer", "--threads", "0"], "acmix bench layer: error: --threads must be positive, got 0"),
+        (["bench", "layer", "--plot", "a.txt"], "acmix bench layer: error: --plot must end in .png or .svg"),
+        (["bench", "model", "--output", "/nowhere/a"], "acmix bench model: error: --output .*not a folder"),
+        (["bench", "model", "--models", "resnet51"], "acmix bench model: error: unknown model 'resnet51'"),
+        (["bench", "model", "--baseline", "resnet18"], "acmix bench model: error: --baseline must be one of"),
+        (["bench", "scaling", "time"], "acmix bench scaling: error: .*axis.*time"),
+        (["bench", "scaling", "images", "--largest", "1"], "acmix bench scaling: error: --largest must be at least 2"),
     ],
 )
 def test_bad_usage_is_one_line(capsys, tmp_path, monkeypatch, arguments, rule):
@@ -166,3 +180,59 @@ def test_damaged_checkpoint(capsys, checkpoint, tmp_path):
         assert code == 2
         assert len(err.splitlines()) == 1
         assert "damaged" in err
+
+
+def test_bench_shows_ratios_and_saves_what_it_measured(capsys, tmp_path):
+    output, plot = tmp_path / "layers.json", tmp_path / "layers.png"
+    code, out, err = call(
+        capsys, "bench", "layer", "--shapes", "8x9,8x9/2", "--seconds", "0.01", "--output", output, "--plot", plot
+    )
+    assert (code, err) == (0, "")
+    assert all(name in out for name in ("portable", "unfold", "convolution", "stride 2", "withholds"))
+    saved = json.loads(output.read_text())
+    assert [case["settings"]["stride"] for case in saved["comparisons"]] == [1, 2]
+    assert saved["machine"]["torch"]
+    with Image.open(plot) as image:
+        assert image.format == "PNG"
+
+
+def test_bench_of_networks_and_of_growth(capsys, tmp_path):
+    output = tmp_path / "results.json"
+    models = "acmix_resnet14_small,test_resnet.r160_in1k"
+    code, out, _ = call(
+        capsys,
+        "bench",
+        "model",
+        "--models",
+        models,
+        "--input-size",
+        "32",
+        "--batch-size",
+        "2",
+        "--seconds",
+        "0.01",
+        "--output",
+        output,
+    )
+    assert code == 0
+    (comparison,) = json.loads(output.read_text())["comparisons"]
+    assert comparison["baseline"].startswith("test_resnet.r160_in1k, ")
+    assert len(comparison["candidates"]) == 4
+    code, out, _ = call(
+        capsys,
+        "bench",
+        "scaling",
+        "images",
+        "--channels",
+        "4",
+        "--largest",
+        "2",
+        "--seconds",
+        "0.01",
+        "--output",
+        output,
+    )
+    assert code == 0
+    assert "exponent" in out
+    (growth,) = json.loads(output.read_text())["scalings"]
+    assert [point["count"] for point in growth["points"]] == [1, 2]

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 import acmix
+from acmix import cli_bench
 from acmix.errors import InputError
 
 _TRAIN_PACKAGES = {"lightning", "torchmetrics", "tensorboard", "sklearn", "matplotlib", "jinja2"}
@@ -31,7 +32,7 @@ def info(model: str, *, input_size: int | None = None, json: bool = False) -> in
         input_size: Side of the square image in pixels (default: the model's own).
         json: Print JSON.
     """
-    from acmix import display
+    from acmix import display, ops
     from acmix.accounting import account
     from acmix.data import preprocessing_for
     from acmix.tasks.networks import check_input_size, create_network
@@ -40,6 +41,9 @@ def info(model: str, *, input_size: int | None = None, json: bool = False) -> in
     size = preprocessing_for(network, image_size=input_size)["input_size"]
     check_input_size(network, model, size)
     display.show_account(model, account(network, size), as_json=json)
+    missing = ops.why_not("cpu")
+    if missing is not None and not json:
+        sys.stdout.write(f"the compiled CPU kernels are missing, portable takes their place: {missing}\n")
     return 0
 
 
@@ -193,36 +197,16 @@ def report(run: Path, *, output: Path | None = None) -> int:
     return 0
 
 
-def bench(*, batch_size: int = 4, seconds: float = 10.0, threads: int | None = None, output: Path | None = None) -> int:
-    """Time the layers of ResNet-50 with the operator, its unfold formulation and a 3x3 convolution, on the CPU.
-
-    Args:
-        batch_size: Images a call.
-        seconds: Time to spend on each comparison; there are two for each of four layers.
-        threads: Threads of PyTorch (default: PyTorch's own choice).
-        output: A JSON file for the results.
-    """
-    import torch
-
-    from acmix import bench, display
-
-    for name, value in (("batch-size", batch_size), ("seconds", seconds), ("threads", threads)):
-        if value is not None and value <= 0:
-            raise InputError(f"--{name} must be positive, got {value}")
-    if output is not None and not output.parent.is_dir():
-        raise InputError(f"--output {output} cannot be written: {output.parent} is not a folder")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    comparisons = []
-    for channels, size in bench.RESNET50_LAYERS:
-        comparisons.append(bench.compare_layer(channels, size, batch=batch_size, seconds=seconds))
-        display.show_comparison(comparisons[-1])
-    if output is not None:
-        bench.save(comparisons, output)
-    return 0
-
-
-_COMMANDS: tuple[Callable[..., int], ...] = (info, train, validate, predict, report, bench)
+# Commands, and groups of commands.
+_COMMANDS: dict[str, Any] = {
+    "info": info,
+    "train": train,
+    "validate": validate,
+    "predict": predict,
+    "report": report,
+    "bench": {"layer": cli_bench.layer, "model": cli_bench.model, "scaling": cli_bench.scaling},
+}
+_GROUPS = {"bench": "Measure the operator and networks on this machine, beside what they replace."}
 
 
 def build_parser() -> ArgumentParser:
@@ -234,16 +218,24 @@ def build_parser() -> ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"acmix {acmix.__version__}")
-    subcommands = parser.add_subcommands(
-        dest="command", metavar="COMMAND", description="Each has its own help: acmix COMMAND --help"
-    )
-    for function in _COMMANDS:
-        summary = (inspect.getdoc(function) or "").splitlines()[0]
-        command = ArgumentParser(description=summary, exit_on_error=False, allow_abbrev=False)
-        _add_parameters(command, function)
-        subcommands.add_subcommand(function.__name__, command, help=summary)
-        command.prog = f"acmix {function.__name__}"
+    _add_commands(parser, "acmix", _COMMANDS)
     return parser
+
+
+def _add_commands(parser: ArgumentParser, program: str, commands: dict[str, Any]) -> None:
+    subcommands = parser.add_subcommands(
+        dest="command", metavar="COMMAND", description=f"Each has its own help: {program} COMMAND --help"
+    )
+    for name, content in commands.items():
+        group = isinstance(content, dict)
+        summary = _GROUPS[name] if group else (inspect.getdoc(content) or "").splitlines()[0]
+        command = ArgumentParser(description=summary, exit_on_error=False, allow_abbrev=False)
+        if group:
+            _add_commands(command, f"{program} {name}", content)
+        else:
+            _add_parameters(command, content)
+        subcommands.add_subcommand(name, command, help=summary)
+        command.prog = f"{program} {name}"
 
 
 def _add_parameters(parser: ArgumentParser, function: Callable[..., int]) -> None:
@@ -273,13 +265,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 done in part, 2 bad usage or input, 130 stopped with Ctrl-C.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {function.__name__: function for function in _COMMANDS}
-    named = next((argument for argument in arguments if argument in commands), None)
-    program = f"acmix {named}" if named else "acmix"
+    named = _named(arguments)
+    program = " ".join(("acmix", *named))
     try:
-        values = build_parser().parse_args(arguments)
-        chosen = values.command
-        return commands[chosen](**vars(values[chosen]))
+        values, chosen = build_parser().parse_args(arguments), _COMMANDS
+        while isinstance(chosen, dict):
+            chosen, values = chosen[values.command], values[values.command]
+        return chosen(**vars(values))
     except argparse.ArgumentError as error:
         return _fail(program, f"{_readable(str(error), named)}; see {program} --help")
     except InputError as error:
@@ -297,13 +289,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _readable(message: str, command: str | None) -> str:
+def _named(arguments: Sequence[str]) -> list[str]:
+    """The command that the arguments name, group first."""
+    names: list[str] = []
+    commands: Any = _COMMANDS
+    for argument in arguments:
+        if isinstance(commands, dict) and argument in commands:
+            names.append(argument)
+            commands = commands[argument]
+    return names
+
+
+def _readable(message: str, commands: Sequence[str]) -> str:
     """jsonargparse's message in the words of the command line: no key paths, no Python types."""
     message = re.sub(
         r'^Parser key "([\w.]+)": ', lambda found: f"--{found[1].replace('_', '-')}: ", " ".join(message.split())
     )
     message = re.sub(r"<class '(\w+)'>", r"\1", message).removesuffix(".")
-    return message.replace(f"{command}.", "") if command else message
+    return message.replace(f"{'.'.join(commands)}.", "") if commands else message
 
 
 def _fail(program: str, message: str) -> int:

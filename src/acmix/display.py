@@ -10,7 +10,7 @@ from rich import box, get_console
 from rich.table import Table
 
 from acmix.accounting import Account, Cost, NetworkCost
-from acmix.bench import LayerComparison
+from acmix.bench import Comparison, Scaling
 from acmix.tasks.inference import Evaluation, Prediction
 
 # A wider confusion matrix is not read on a terminal; --json has it.
@@ -115,27 +115,53 @@ def show_predictions(predictions: Sequence[Prediction], *, as_json: bool) -> Non
         sys.stdout.write(f"{prediction.path}: {scores}\n")
 
 
-def show_comparison(comparison: LayerComparison) -> None:
-    """Show one layer of `acmix bench`: medians with quartiles, ratios, memory."""
-    table = _table(f"{comparison.channels} channels, {comparison.size} x {comparison.size}, batch {comparison.batch}")
-    for heading in (
-        "candidate",
-        "forward, ms",
-        "x convolution",
-        "forward + backward, ms",
-        "x convolution",
-        "memory, x qkv",
-    ):
-        table.add_column(heading, justify="left" if heading == "candidate" else "right")
-    convolution = comparison.candidates["convolution"]
+def show_machine(machine: dict[str, object]) -> None:
+    """Show what a benchmark runs on."""
+    get_console().print(
+        f"{machine['processor']} ({machine['instructions']}), {machine['threads']} threads, torch {machine['torch']}; "
+        f"the machine withholds {machine['withheld_share']:.0%} of a thread's time",
+        highlight=False,
+    )
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """Show one case of `acmix bench`: fastest run and median, ratios of the fastest to the baseline, memory."""
+    table = _table(comparison.title)
+    table.add_column("candidate")
+    for heading in ("forward, ms", "ratio", "forward + backward, ms", "ratio", "memory, MB", "ratio"):
+        table.add_column(heading, justify="right")
+    base = comparison.candidates[comparison.baseline]
     for name, measured in comparison.candidates.items():
         cells = []
-        pairs = ((measured.forward, convolution.forward), (measured.training, convolution.training))
-        for timing, base in pairs:
-            cells.append(f"{1e3 * timing.median:.2f} ({1e3 * timing.lower:.2f} to {1e3 * timing.upper:.2f})")
-            cells.append(f"{timing.median / base.median:.2f}")
-        memory = (measured.forward_memory / comparison.qkv_bytes, measured.training_memory / comparison.qkv_bytes)
-        table.add_row(name, *cells, f"{memory[0]:.1f} / {memory[1]:.1f}")
+        for timing, other in ((measured.forward, base.forward), (measured.training, base.training)):
+            cells += [
+                f"{1e3 * timing.fastest:.1f} ({1e3 * timing.median:.1f})",
+                f"{timing.fastest / other.fastest:.2f}",
+            ]
+        memory = f"{measured.forward_memory / 1e6:,.0f} / {measured.training_memory / 1e6:,.0f}"
+        table.add_row(name, *cells, memory, f"{measured.training_memory / base.training_memory:.2f}")
+    table.caption = (
+        "times: fastest of interleaved runs (median); memory: peak of the allocator, forward / forward + backward;\n"
+        f"ratios to {comparison.baseline}, of the fastest runs and of the memory of forward + backward"
+    )
+    get_console().print(table)
+
+
+def show_scaling(scaling: Scaling) -> None:
+    """Show growth and the fitted exponents."""
+    table = _table(f"one layer over {scaling.axis}")
+    for heading in (scaling.axis, "forward, ms", "forward + backward, ms", "memory, MB"):
+        table.add_column(heading, justify="right")
+    for point in scaling.points:
+        memory = f"{point.forward_memory / 1e6:,.0f} / {point.training_memory / 1e6:,.0f}"
+        table.add_row(f"{point.count:,}", f"{1e3 * point.forward:.1f}", f"{1e3 * point.training:.1f}", memory)
+    fitted = scaling.exponents
+    table.add_row(
+        "exponent",
+        f"{fitted['forward']:.2f}",
+        f"{fitted['training']:.2f}",
+        f"{fitted['forward_memory']:.2f} / {fitted['training_memory']:.2f}",
+    )
     get_console().print(table)
 
 

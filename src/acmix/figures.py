@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from acmix.bench import Comparison, Scaling
 from acmix.explain import Rates
 
 _ATTENTION, _CONVOLUTION = "#c2410c", "#1d4ed8"
@@ -97,3 +98,42 @@ def attention(image: Image.Image, maps: Tensor, cell: tuple[int, int]) -> str:
         part.plot(cell[1], cell[0], marker="s", color="none", markeredgecolor="#22d3ee", markersize=7, linewidth=1)
         part.set_axis_off()
     return _svg(figure)
+
+
+def benchmark(kind: str, *, comparisons: Sequence[Comparison] = (), scalings: Sequence[Scaling] = ()) -> bytes:
+    """Plot of a benchmark: ratios to the baseline of every candidate, or growth with the fitted exponents.
+
+    Args:
+        kind: "png" or "svg".
+        comparisons: Cases of one benchmark.
+        scalings: Growth over one axis each.
+    """
+    rows = len(comparisons) + len(scalings)
+    figure = Figure(figsize=(9, 2.4 * rows), layout="constrained")
+    for axes, comparison in zip(figure.subplots(rows, squeeze=False)[:, 0], comparisons, strict=False):
+        base = comparison.candidates[comparison.baseline]
+        for offset, part, color in ((-0.2, "forward", _CONVOLUTION), (0.2, "training", _ATTENTION)):
+            ratios = [
+                getattr(item, part).fastest / getattr(base, part).fastest for item in comparison.candidates.values()
+            ]
+            label = "forward" if part == "forward" else "forward + backward"
+            bars = axes.barh([place + offset for place in range(len(ratios))], ratios, 0.38, color=color, label=label)
+            axes.bar_label(bars, [f"{ratio:.2f}" for ratio in ratios], padding=3, fontsize=8)
+        axes.axvline(1, color="#a8a29e", linestyle=":", linewidth=1)
+        axes.set_xscale("log")
+        axes.set_yticks(range(len(comparison.candidates)), list(comparison.candidates))
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.set_title(f"{comparison.title}: time / time of {comparison.baseline}", fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+    for axes, scaling in zip(figure.axes[len(comparisons) :], scalings, strict=True):
+        counts = [point.count for point in scaling.points]
+        for part, color in (("forward", _CONVOLUTION), ("training", _ATTENTION)):
+            label = f"{'forward' if part == 'forward' else 'forward + backward'}, ~n^{scaling.exponents[part]:.2f}"
+            axes.loglog(counts, [getattr(point, part) for point in scaling.points], "o-", color=color, label=label)
+        axes.set(xlabel=scaling.axis, ylabel="seconds")
+        axes.legend(frameon=False, fontsize=8)
+    data = io.BytesIO()
+    figure.savefig(data, format=kind, dpi=150)
+    return data.getvalue()

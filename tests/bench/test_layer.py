@@ -1,6 +1,7 @@
 """The benchmark measures what it says, and only what is right."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -18,31 +19,43 @@ def test_unfold_formulation_is_the_definition(stride, size):
     torch.testing.assert_close(unfold.mix(query, key, value, *weights, stride=stride), expected)
 
 
-def test_comparison_names_every_candidate_and_becomes_json(tmp_path):
-    comparison = bench.compare_layer(8, 9, batch=2, seconds=0.0)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_comparison_names_every_candidate_and_becomes_json(tmp_path, stride):
+    comparison = bench.compare_layer(8, 9, stride, batch=2, seconds=0.0)
     assert list(comparison.candidates) == [*(n for n in ops.backends() if n != "reference"), "unfold", "convolution"]
-    for measured in comparison.candidates.values():
-        assert 0 < measured.forward.lower <= measured.forward.median <= measured.forward.upper
-        assert measured.forward.runs >= 7
+    assert comparison.baseline == "convolution"
+    for name, measured in comparison.candidates.items():
+        assert 0 < measured.forward.fastest <= measured.forward.lower <= measured.forward.median
+        assert measured.forward.median <= measured.forward.upper
+        assert measured.forward.runs >= 3
         assert 0 < measured.forward_memory <= measured.training_memory
+        assert 0 < measured.error < 1e-6, name
     assert comparison.candidates["unfold"].forward_memory > comparison.candidates["portable"].forward_memory
-    bench.save([comparison], tmp_path / "results.json")
+    bench.save({"threads": 2}, tmp_path / "results.json", comparisons=[comparison])
     saved = json.loads((tmp_path / "results.json").read_text())
-    assert saved["machine"]["threads"] == torch.get_num_threads()
-    assert saved["layers"][0]["candidates"]["portable"]["forward"]["runs"] >= 7
+    assert saved["machine"] == {"threads": 2}
+    assert saved["comparisons"][0]["candidates"]["portable"]["forward"]["runs"] >= 15
 
 
-def test_a_wrong_candidate_is_not_measured(monkeypatch):
-    monkeypatch.setattr(layer.unfold, "mix", lambda *arguments, **_: ops.mix(*arguments) * 1.001)
-    with pytest.raises(RuntimeError, match=r"unfold is wrong on \(2, 8, 9, 9\): relative error"):
-        bench.compare_layer(8, 9, batch=2, seconds=0.0)
+def test_machine_is_on_record():
+    machine = bench.machine()
+    assert machine["threads"] == torch.get_num_threads()
+    assert 0 <= machine["withheld_share"] < 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_wrong_candidate_is_not_measured(monkeypatch, dtype):
+    monkeypatch.setattr(layer.unfold, "mix", lambda *arguments, **_: ops.mix(*arguments) * 1.2)
+    with pytest.raises(RuntimeError, match=r"unfold is wrong on 8 channels, 9 x 9, stride 1, batch 2: relative error"):
+        bench.compare_layer(8, 9, batch=2, dtype=dtype, channels_last=True, seconds=0.0)
 
 
 def test_calls_take_turns():
     order = []
-    timings = time_interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 0.0, rounds=3)
-    assert order == ["a", "b"] * 4
-    assert timings["a"].runs == 3
+    calls = {name: lambda name=name: (time.sleep(1e-3), order.append(name)) for name in ("a", "b")}
+    timings = time_interleaved(calls, 0.0, rounds=6)
+    assert order == ["a", "a", "b", "b", *["a", "b"] * 6]
+    assert timings["a"].runs == 6
 
 
 def test_peak_memory_counts_what_is_held_at_once():

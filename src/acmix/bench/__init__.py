@@ -1,6 +1,23 @@
 """Benchmarks: functions that return data, a gate before every time, ratios measured side by side."""
 
-from acmix.bench.layer import RESNET50_LAYERS, LayerComparison, Measurement, compare_layer
+from acmix.bench.comparison import Candidate, Comparison, Measurement, compare
+from acmix.bench.layer import RESNET50_LAYERS, compare_layer
+from acmix.bench.measure import Timing
+from acmix.bench.model import compare_networks
 from acmix.bench.results import machine, save
+from acmix.bench.scaling import Scaling, scale
 
-__all__ = ["RESNET50_LAYERS", "LayerComparison", "Measurement", "compare_layer", "machine", "save"]
+__all__ = [
+    "RESNET50_LAYERS",
+    "Candidate",
+    "Comparison",
+    "Measurement",
+    "Scaling",
+    "Timing",
+    "compare",
+    "compare_layer",
+    "compare_networks",
+    "machine",
+    "save",
+    "scale",
+]

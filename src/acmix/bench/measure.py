@@ -10,43 +10,72 @@ from dataclasses import dataclass
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+# A candidate this many times slower than the fastest takes part in one round of so many.
+_SLOW, _EVERY = 10.0, 5
+
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call: median and quartiles of `runs` interleaved calls."""
+    """Seconds a call over `runs` interleaved calls: the fastest, the quartiles and the median."""
 
-    median: float
+    fastest: float
     lower: float
+    median: float
     upper: float
     runs: int
 
 
-def time_interleaved(calls: Mapping[str, Callable[[], object]], seconds: float, rounds: int = 7) -> dict[str, Timing]:
+def time_interleaved(calls: Mapping[str, Callable[[], object]], seconds: float, rounds: int = 15) -> dict[str, Timing]:
     """Time callables in turn, A B C A B C ..., after one warm-up round.
+
+    Callables more than ten times slower than the fastest take part in every fifth round only.
 
     Args:
         calls: Name to callable.
         seconds: Time to spend on the whole comparison; at least `rounds` rounds are run whatever they take.
-        rounds: Fewest rounds.
+        rounds: Fewest rounds, at least 6 (two runs of a slow callable).
 
     Returns:
         Name to timing, in the order given.
     """
+    warm_up = {name: min(_seconds(call), _seconds(call)) for name, call in calls.items()}
+    slow = {name for name, value in warm_up.items() if value > _SLOW * min(warm_up.values())}
     samples: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
     gc.collect()
     deadline = time.perf_counter() + seconds
-    while time.perf_counter() < deadline or len(next(iter(samples.values()))) < rounds:
+    finished = 0
+    while time.perf_counter() < deadline or finished < rounds:
         for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            samples[name].append(time.perf_counter() - start)
+            if name not in slow or finished % _EVERY == 0:
+                samples[name].append(_seconds(call))
+        finished += 1
     timings = {}
     for name, values in samples.items():
-        lower, median, upper = statistics.quantiles(values, n=4)
-        timings[name] = Timing(median, lower, upper, len(values))
+        lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
+        timings[name] = Timing(min(values), lower, median, upper, len(values))
     return timings
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def withheld_share(seconds: float = 1.0) -> float:
+    """Share of time in which the machine does not let one busy thread run; above a few hundredths, trust no median.
+
+    A virtual machine may lend less of a processor than it shows. A thread that reads the clock without pause sees
+    each interruption as a gap; gaps above a millisecond are summed.
+    """
+    start = last = time.perf_counter()
+    lost = 0.0
+    while last - start < seconds:
+        now = time.perf_counter()
+        if now - last > 1e-3:
+            lost += now - last
+        last = now
+    return lost / (last - start)
 
 
 def peak_memory(call: Callable[[], object]) -> int:

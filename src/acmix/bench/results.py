@@ -2,18 +2,22 @@
 
 import json
 import os
+import importlib.metadata
 import platform
+import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from acmix.bench.layer import LayerComparison
+from acmix.bench.comparison import Comparison
+from acmix.bench.measure import withheld_share
+from acmix.bench.scaling import Scaling
 
 
 def machine() -> dict[str, object]:
-    """Processor, threads and versions, for the record beside every number."""
+    """Processor, threads and versions, for the record beside every number; takes a second."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -24,14 +28,31 @@ def machine() -> dict[str, object]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "withheld_share": round(withheld_share(), 3),
         "system": platform.system(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "timm": importlib.metadata.version("timm"),
+        "revision": _revision(),
     }
 
 
-def save(comparisons: Sequence[LayerComparison], path: Path) -> None:
-    """Write comparisons and the machine as JSON."""
-    content = {"machine": machine(), "dtype": "float32", "layers": [asdict(item) for item in comparisons]}
+def _revision() -> str | None:
+    """The commit of the checkout that runs, with a mark if it has changes; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def save(
+    machine: dict[str, object], path: Path, *, comparisons: Sequence[Comparison] = (), scalings: Sequence[Scaling] = ()
+) -> None:
+    """Write comparisons or scalings and the machine as JSON."""
+    content = {
+        "machine": machine,
+        "comparisons": [asdict(item) for item in comparisons],
+        "scalings": [asdict(item) for item in scalings],
+    }
     path.write_text(json.dumps(content, indent=2) + "\n")

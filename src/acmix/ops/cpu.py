@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from acmix.ops.geometry import output_size
+from acmix.ops.geometry import composes_kernels, output_size
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _LARGEST_WINDOW = 31
@@ -31,7 +31,7 @@ def _load() -> str | None:
     return None
 
 
-def why_not(query: Tensor | None, window: int, stride: int, dilation: int) -> str | None:
+def why_not(query: Tensor | None, window: int, stride: int, dilation: int) -> str | None:  # noqa: ARG001
     """Why the compiled kernels cannot compute, or None."""
     if _MISSING is not None or query is None:
         return _MISSING
@@ -186,7 +186,7 @@ def _kernel(query: Tensor, fc_weight: Tensor, dep_weight: Tensor, rate: Tensor |
     fc, dep = _wide(query, fc_weight), _wide(query, dep_weight)
     if rate is not None:
         dep = dep * _wide(query, rate)
-    if 3 * heads * size**2 > positions * (3 + size**2):
+    if not composes_kernels(heads, positions, size):
         return dep.reshape(head_size, heads, positions, size, size).contiguous(), fc.contiguous()
     # (3 N, P) @ (C, P, k k): the kernel of every output channel composed (DESIGN.md, identity E3).
     composed = fc.t() @ dep.flatten(2)

@@ -1,0 +1,121 @@
+"""Candidates side by side in one run: a gate for correctness, then time and memory."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from acmix.bench.measure import Timing, peak_memory, time_interleaved
+
+# A wrong candidate is no competitor: largest relative error of an output against float64.
+LARGEST_ERROR = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is measured: a module, its input, and the same function in float64 from an independent implementation."""
+
+    module: nn.Module
+    image: Tensor
+    exact: nn.Module
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One candidate.
+
+    Attributes:
+        forward: Seconds of a forward pass in evaluation mode without gradients.
+        training: Seconds of a forward and backward pass in training mode.
+        forward_memory: Peak bytes that PyTorch's allocator held beyond input and weights in the forward pass.
+        training_memory: The same in the forward and backward pass, gradients of weights included.
+        error: Relative error of the output against float64.
+    """
+
+    forward: Timing
+    training: Timing
+    forward_memory: int
+    training_memory: int
+    error: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All candidates on one case; `settings` say which, ratios are to `baseline`."""
+
+    title: str
+    settings: dict[str, object]
+    baseline: str
+    candidates: dict[str, Measurement]
+
+
+def compare(
+    title: str,
+    settings: dict[str, object],
+    candidates: Mapping[str, Candidate],
+    baselines: Sequence[str],
+    *,
+    seconds: float,
+    input_gradient: bool,
+) -> Comparison:
+    """Measure candidates in turn.
+
+    Args:
+        title: The case in words.
+        settings: The case for the record.
+        candidates: Name to candidate.
+        baselines: Names of candidates; the one with the fastest forward pass becomes the baseline.
+        seconds: Time to spend on each of the two comparisons, forward and training.
+        input_gradient: Whether the backward pass goes down to the input, as inside a network.
+
+    Raises:
+        RuntimeError: If a candidate's output is wrong; then nothing is measured.
+    """
+    errors = {name: _gate(title, name, candidate) for name, candidate in candidates.items()}
+    forward = {name: _forward(candidate) for name, candidate in candidates.items()}
+    training = {name: _training(candidate, input_gradient) for name, candidate in candidates.items()}
+    forward_times = time_interleaved(forward, seconds)
+    forward_memory = {name: peak_memory(call) for name, call in forward.items()}
+    training_times = time_interleaved(training, seconds)
+    measured = {
+        name: Measurement(
+            forward_times[name], training_times[name], forward_memory[name], peak_memory(training[name]), errors[name]
+        )
+        for name in candidates
+    }
+    baseline = min(baselines, key=lambda name: forward_times[name].fastest)
+    return Comparison(title, settings, baseline, measured)
+
+
+def _gate(title: str, name: str, candidate: Candidate) -> float:
+    """Relative error on the first image; too large a one ends the benchmark."""
+    image = candidate.image[:1]
+    with torch.no_grad():
+        exact = candidate.exact.eval()(image.double())
+        error = ((candidate.module.eval()(image).double() - exact).norm() / exact.norm()).item()
+    if not error <= LARGEST_ERROR[image.dtype]:
+        raise RuntimeError(f"{name} is wrong on {title}: relative error {error:.1e} against float64")
+    return error
+
+
+def _forward(candidate: Candidate) -> Callable[[], object]:
+    def call() -> object:
+        candidate.module.eval()
+        with torch.no_grad():
+            return candidate.module(candidate.image)
+
+    return call
+
+
+def _training(candidate: Candidate, input_gradient: bool) -> Callable[[], object]:
+    image = candidate.image.detach().requires_grad_(input_gradient)
+
+    def call() -> object:
+        candidate.module.train().zero_grad(set_to_none=True)
+        image.grad = None
+        output = candidate.module(image)
+        output.backward(torch.ones_like(output))
+        return output
+
+    return call

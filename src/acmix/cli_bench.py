@@ -1,0 +1,202 @@
+"""The subcommands of `acmix bench`; `acmix.cli` turns them into commands."""
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from acmix.errors import InputError
+
+Dtype = Literal["float32", "float64", "float16", "bfloat16"]
+
+
+def layer(
+    *,
+    shapes: str | None = None,
+    batch_size: int = 4,
+    dtype: Dtype = "float32",
+    channels_last: bool = False,
+    compile: bool = False,  # noqa: A002  the option's name
+    threads: int | None = None,
+    seconds: float = 10.0,
+    output: Path | None = None,
+    plot: Path | None = None,
+) -> int:
+    """Time the operator's backends, its unfold formulation and a 3x3 convolution of the same width, on the CPU.
+
+    Args:
+        shapes: Layers as CHANNELSxSIZE or CHANNELSxSIZE/STRIDE, comma-separated (default: those of ResNet-50 at 224).
+        batch_size: Images a call.
+        dtype: Of input and weights.
+        channels_last: Memory format of input and weights.
+        compile: Measure torch.compile of every candidate.
+        threads: Threads of PyTorch (default: PyTorch's own choice).
+        seconds: Time to spend on each comparison; there are two for each layer.
+        output: A JSON file for the results.
+        plot: A PNG or SVG file for a plot of the results.
+    """
+    chosen = _shapes(shapes) if shapes else None
+    _check(batch_size=batch_size, seconds=seconds, threads=threads, output=output, plot=plot)
+    import torch
+
+    from acmix import bench, display
+
+    _set_threads(threads)
+    machine, comparisons = bench.machine(), []
+    display.show_machine(machine)
+    for channels, size, stride in chosen or bench.RESNET50_LAYERS:
+        comparisons.append(
+            bench.compare_layer(
+                channels,
+                size,
+                stride,
+                batch=batch_size,
+                dtype=getattr(torch, dtype),
+                channels_last=channels_last,
+                compiled=compile,
+                seconds=seconds,
+            )
+        )
+        display.show_comparison(comparisons[-1])
+        _save(machine, output, plot, comparisons=comparisons)
+    return 0
+
+
+def model(
+    *,
+    models: str = "acmix_resnet50,resnet50",
+    baseline: str | None = None,
+    input_size: int = 224,
+    batch_size: int = 4,
+    dtype: Dtype = "float32",
+    compile: bool = False,  # noqa: A002  the option's name
+    threads: int | None = None,
+    seconds: float = 60.0,
+    output: Path | None = None,
+    plot: Path | None = None,
+) -> int:
+    """Time whole networks side by side, forward and forward + backward, in both memory formats, on the CPU.
+
+    Args:
+        models: timm's names of the networks, comma-separated.
+        baseline: The network that ratios are to (default: the last of the models).
+        input_size: Side of the square images in pixels.
+        batch_size: Images a call.
+        dtype: Of images and weights.
+        compile: Measure torch.compile of every network.
+        threads: Threads of PyTorch (default: PyTorch's own choice).
+        seconds: Time to spend on each of the two comparisons.
+        output: A JSON file for the results.
+        plot: A PNG or SVG file for a plot of the results.
+    """
+    names = [name.strip() for name in models.split(",")]
+    baseline = baseline or names[-1]
+    if baseline not in names:
+        raise InputError(f"--baseline must be one of --models, {models}, got {baseline!r}")
+    _check(batch_size=batch_size, seconds=seconds, threads=threads, input_size=input_size, output=output, plot=plot)
+    import torch
+
+    from acmix import bench, display
+    from acmix.tasks.networks import check_input_size, create_network
+
+    _set_threads(threads)
+    torch.manual_seed(0)
+    networks = {name: create_network(name) for name in names}
+    size = (3, input_size, input_size)
+    for name, network in networks.items():
+        check_input_size(network, name, size)
+    machine = bench.machine()
+    display.show_machine(machine)
+    comparison = bench.compare_networks(
+        networks,
+        baseline,
+        input_size=size,
+        batch=batch_size,
+        dtype=getattr(torch, dtype),
+        compiled=compile,
+        seconds=seconds,
+    )
+    display.show_comparison(comparison)
+    _save(machine, output, plot, comparisons=[comparison])
+    return 0
+
+
+def scaling(
+    axis: Literal["pixels", "images"],
+    *,
+    channels: int = 16,
+    largest: int | None = None,
+    threads: int | None = None,
+    seconds: float = 3.0,
+    output: Path | None = None,
+    plot: Path | None = None,
+) -> int:
+    """Time one layer at growing sizes and fit the exponents of time and memory, on the CPU.
+
+    Args:
+        axis: pixels (one square map, 128 to 2048 wide) or images (1 to 32 maps of 56 x 56).
+        channels: Channels of the layer, in and out.
+        largest: Leave out wider maps or larger batches.
+        threads: Threads of PyTorch (default: PyTorch's own choice).
+        seconds: Time to spend on each size and direction.
+        output: A JSON file for the results.
+        plot: A PNG or SVG file for a plot of the results.
+    """
+    _check(channels=channels, seconds=seconds, threads=threads, output=output, plot=plot)
+    smallest = 256 if axis == "pixels" else 2
+    if largest is not None and largest < smallest:
+        raise InputError(f"--largest must be at least {smallest} for {axis}, so that two sizes are left, got {largest}")
+    if channels % 4:
+        raise InputError(f"--channels must be divisible by the 4 heads, got {channels}")
+    from acmix import bench, display
+
+    _set_threads(threads)
+    machine = bench.machine()
+    display.show_machine(machine)
+    result = bench.scale(axis, channels=channels, seconds=seconds, largest=largest)
+    display.show_scaling(result)
+    _save(machine, output, plot, scalings=[result])
+    return 0
+
+
+def _shapes(text: str) -> list[tuple[int, int, int]]:
+    shapes = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([1-9]\d*)x([1-9]\d*)(?:/([1-9]\d*))?\s*", part)
+        if match is None:
+            raise InputError(f"--shapes must be like 64x56,128x56/2 (channels x size / stride), got {part!r}")
+        channels, size, stride = int(match[1]), int(match[2]), int(match[3] or 1)
+        if channels % 4 or size < 4:
+            raise InputError(
+                f"--shapes needs channels divisible by the 4 heads, and maps of at least 4 cells, got {part!r}"
+            )
+        shapes.append((channels, size, stride))
+    return shapes
+
+
+def _check(*, output: Path | None, plot: Path | None, **numbers: float | None) -> None:
+    for name, value in numbers.items():
+        if value is not None and value <= 0:
+            raise InputError(f"--{name.replace('_', '-')} must be positive, got {value}")
+    for name, path in (("output", output), ("plot", plot)):
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"--{name} {path} cannot be written: {path.parent} is not a folder")
+    if plot is not None and plot.suffix not in (".png", ".svg"):
+        raise InputError(f"--plot must end in .png or .svg, got {plot}")
+
+
+def _set_threads(threads: int | None) -> None:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def _save(machine: dict[str, object], output: Path | None, plot: Path | None, **results: Any) -> None:
+    if output is not None:
+        from acmix import bench
+
+        bench.save(machine, output, **results)
+    if plot is not None:
+        from acmix import figures
+
+        plot.write_bytes(figures.benchmark(plot.suffix[1:], **results))
