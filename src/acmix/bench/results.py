@@ -1,8 +1,8 @@
 """What a benchmark leaves: JSON with the machine it ran on."""
 
+import importlib.metadata
 import json
 import os
-import importlib.metadata
 import platform
 import subprocess
 from collections.abc import Sequence
