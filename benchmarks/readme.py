@@ -35,8 +35,8 @@ def table(results: dict) -> list[str]:
 def exponents(results: dict) -> list[str]:
     """A sentence for every axis."""
     return [
-        "Over {axis}, {first:,} to {last:,}: time grows with exponent {forward:.2f} forward and {training:.2f} forward + "
-        "backward, memory with {forward_memory:.2f} and {training_memory:.2f}.".format(
+        "Over {axis}, {first:,} to {last:,}: time grows with exponent {forward:.2f} forward and {training:.2f} forward "
+        "+ backward, memory with {forward_memory:.2f} and {training_memory:.2f}.".format(
             axis=item["axis"], first=item["points"][0]["count"], last=item["points"][-1]["count"], **item["exponents"]
         )
         for item in results["scalings"]

@@ -230,12 +230,13 @@ def _add_commands(parser: ArgumentParser, program: str, commands: dict[str, Any]
         group = isinstance(content, dict)
         summary = _GROUPS[name] if group else (inspect.getdoc(content) or "").splitlines()[0]
         command = ArgumentParser(description=summary, exit_on_error=False, allow_abbrev=False)
-        if group:
-            _add_commands(command, f"{program} {name}", content)
-        else:
+        if not group:
             _add_parameters(command, content)
+        # jsonargparse wants a group in its place before it gets its commands.
         subcommands.add_subcommand(name, command, help=summary)
         command.prog = f"{program} {name}"
+        if group:
+            _add_commands(command, command.prog, content)
 
 
 def _add_parameters(parser: ArgumentParser, function: Callable[..., int]) -> None:
