@@ -34,7 +34,7 @@ def test_comparison_names_every_candidate_and_becomes_json(tmp_path, stride):
     bench.save({"threads": 2}, tmp_path / "results.json", comparisons=[comparison])
     saved = json.loads((tmp_path / "results.json").read_text())
     assert saved["machine"] == {"threads": 2}
-    assert saved["comparisons"][0]["candidates"]["portable"]["forward"]["runs"] >= 15
+    assert saved["comparisons"][0]["candidates"]["portable"]["forward"]["runs"] >= 3
 
 
 def test_machine_is_on_record():

@@ -1,5 +1,6 @@
 """What is special to the compiled kernels; tests/ops/test_backends.py holds them against the definition."""
 
+import importlib
 import os
 import shutil
 
@@ -90,6 +91,7 @@ def test_compiles_to_one_graph_with_gradients(stride):
 
 
 def test_counts_operations():
+    importlib.import_module("acmix.ops.flops")
     with FlopCounterMode(display=False) as counter:
         ops.mix(*problem(4, 16, 14, 14).tensors(), backend="cpu")
     counts = counter.get_flop_counts()["Global"]

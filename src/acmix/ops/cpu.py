@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from acmix.ops.geometry import composes_kernels, output_size
 
@@ -120,58 +119,10 @@ def _backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor | None, ...]:
     )
 
 
-def _multiply_adds(query: Any, kernel: Any, mixing: Any, window: int, stride: int) -> int:
-    """Multiply-adds of the forward pass; shapes instead of tensors."""
-    batch, heads, head_size, height, width = query
-    cells = batch * output_size(height, stride) * output_size(width, stride)
-    total = 2 * cells * heads * head_size * window**2
-    if kernel is not None:
-        total += cells * heads * head_size * kernel[2] * kernel[3] * kernel[4]
-    if mixing is not None:
-        total += batch * height * width * head_size * mixing[0] * mixing[1]
-    return total
-
-
-def _forward_flops(
-    query: Any,
-    key: Any,  # noqa: ARG001
-    value: Any,  # noqa: ARG001
-    position: Any,  # noqa: ARG001
-    rate: Any,  # noqa: ARG001
-    kernel: Any,
-    mixing: Any,
-    window: int,
-    stride: int,
-    **_: Any,
-) -> int:
-    return 2 * _multiply_adds(query, kernel, mixing, window, stride)
-
-
-def _backward_flops(
-    output_gradient: Any,  # noqa: ARG001
-    query: Any,
-    key: Any,  # noqa: ARG001
-    value: Any,  # noqa: ARG001
-    position: Any,  # noqa: ARG001
-    rate: Any,  # noqa: ARG001
-    kernel: Any,
-    mixing: Any,
-    window: int,
-    stride: int,
-    **_: Any,
-) -> int:
-    # Attention multiplies five times instead of twice, each convolution twice instead of once.
-    attention = _multiply_adds(query, None, None, window, stride)
-    convolution = _multiply_adds(query, kernel, mixing, 0, stride)
-    return 5 * attention + 4 * convolution
-
-
 def _register() -> None:
     torch.library.register_fake("acmix::stage2", _fake_forward)
     torch.library.register_fake("acmix::stage2_backward", _fake_backward)
     torch.library.register_autograd("acmix::stage2", _backward, setup_context=_setup_context)
-    register_flop_formula(torch.ops.acmix.stage2)(_forward_flops)
-    register_flop_formula(torch.ops.acmix.stage2_backward)(_backward_flops)
 
 
 def _wide(query: Tensor, parameter: Tensor) -> Tensor:
