@@ -1,4 +1,4 @@
-"""Formulas of the compiled kernels for `torch.utils.flop_counter.FlopCounterMode`; importing this module registers them.
+"""Formulas of the compiled kernels for PyTorch's `FlopCounterMode`; importing this module registers them.
 
 A module of its own because PyTorch's counter imports triton, which takes seconds.
 """
