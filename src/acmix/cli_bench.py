@@ -41,7 +41,8 @@ def layer(
     from acmix import bench, display
 
     _set_threads(threads)
-    machine, comparisons = bench.machine(), []
+    machine = bench.machine()
+    comparisons: list[bench.Comparison] = []
     display.show_machine(machine)
     for channels, size, stride in chosen or bench.RESNET50_LAYERS:
         comparisons.append(

@@ -132,7 +132,7 @@ def show_comparison(comparison: Comparison) -> None:
         table.add_column(heading, justify="right")
     base = comparison.candidates[comparison.baseline]
     for name, measured in comparison.candidates.items():
-        cells = []
+        cells: list[str] = []
         for timing, other in ((measured.forward, base.forward), (measured.training, base.training)):
             cells += [
                 f"{1e3 * timing.fastest:.1f} ({1e3 * timing.median:.1f})",

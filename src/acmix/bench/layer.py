@@ -73,7 +73,9 @@ def compare_layer(
     convolution.to(memory_format=memory_format)
 
     def candidate(module: nn.Module, exact: nn.Module) -> Candidate:
-        return Candidate(torch.compile(module) if compiled else module, image, exact)
+        if compiled:
+            module.compile()
+        return Candidate(module, image, exact)
 
     backends = [name for name in ops.backends() if name != "reference"]
     candidates = {name: candidate(_with_backend(layer, name), reference) for name in backends}

@@ -43,9 +43,9 @@ def compare_networks(
         for label, memory_format in FORMATS.items():
             module = copy.deepcopy(network).to(dtype=dtype)
             module.to(memory_format=memory_format)
-            candidates[f"{name}, {label}"] = Candidate(
-                torch.compile(module) if compiled else module, image.contiguous(memory_format=memory_format), exact
-            )
+            if compiled:
+                module.compile()
+            candidates[f"{name}, {label}"] = Candidate(module, image.contiguous(memory_format=memory_format), exact)
     settings: dict[str, object] = {
         "networks": list(networks),
         "input_size": list(input_size),
