@@ -102,9 +102,11 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  
 
 
 def _backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor | None, ...]:
-    query, _, _, position, rate, kernel, mixing = ctx.saved_tensors
+    # Read once: activation checkpointing hands saved tensors out a single time.
+    saved = ctx.saved_tensors
+    query, _, _, position, rate, kernel, mixing = saved
     gradient, small, kernel_gradient, mixing_gradient = torch.ops.acmix.stage2_backward(
-        output_gradient, *ctx.saved_tensors, ctx.window, ctx.stride
+        output_gradient, *saved, ctx.window, ctx.stride
     )
     heads, head_size = query.shape[1:3]
     gradients = gradient.unflatten(1, (3, heads, head_size)).unbind(1)
