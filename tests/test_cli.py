@@ -78,6 +78,7 @@ def test_version_and_light_start():
         (["bench", "layer", "--dtype", "int8"], "acmix bench layer: error: .*--dtype.*int8"),
         (["bench", "layer", "--threads", "0"], "acmix bench layer: error: --threads must be positive, got 0"),
         (["bench", "layer", "--plot", "a.txt"], "acmix bench layer: error: --plot must end in .png or .svg"),
+        (["bench", "layer", "--output", "."], "acmix bench layer: error: --output must be a file, got the folder"),
         (["bench", "model", "--output", "/nowhere/a"], "acmix bench model: error: --output .*not a folder"),
         (["bench", "model", "--models", "resnet51"], "acmix bench model: error: unknown model 'resnet51'"),
         (["bench", "model", "--baseline", "resnet18"], "acmix bench model: error: --baseline must be one of"),

@@ -1,5 +1,6 @@
 """The subcommands of `acmix bench`; `acmix.cli` turns them into commands."""
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -181,8 +182,13 @@ def _check(*, output: Path | None, plot: Path | None, **numbers: float | None) -
     for name, path in (("output", output), ("plot", plot)):
         if path is not None and not path.parent.is_dir():
             raise InputError(f"--{name} {path} cannot be written: {path.parent} is not a folder")
-    if plot is not None and plot.suffix not in (".png", ".svg"):
-        raise InputError(f"--plot must end in .png or .svg, got {plot}")
+        if path is not None and path.is_dir():
+            raise InputError(f"--{name} must be a file, got the folder {path}")
+    if plot is not None:
+        if plot.suffix not in (".png", ".svg"):
+            raise InputError(f"--plot must end in .png or .svg, got {plot}")
+        # A missing matplotlib is said before anything is measured.
+        importlib.import_module("matplotlib")
 
 
 def _set_threads(threads: int | None) -> None:

@@ -32,7 +32,7 @@ def curves(rows: Sequence[dict[str, float]]) -> str:
         loss.plot(epochs, [row[name] for row in rows], label=label, marker=marker, markersize=3)
     accuracy.plot(epochs, [100 * row["val_top1"] for row in rows], color="#15803d", marker=marker, markersize=3)
     rate.plot(epochs, [row["learning_rate"] for row in rows], color="#57534e", marker=marker, markersize=3)
-    loss.legend(frameon=False)
+    loss.legend(frameon=False, loc="upper right")
     for axes, title in ((loss, "loss"), (accuracy, "validation top-1, %"), (rate, "learning rate")):
         axes.set(title=title, xlabel="epoch")
         axes.spines[["top", "right"]].set_visible(False)
@@ -126,14 +126,14 @@ def benchmark(kind: str, *, comparisons: Sequence[Comparison] = (), scalings: Se
         axes.margins(x=0.12)
         axes.set_title(f"{comparison.title}: time / time of {comparison.baseline}", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     for axes, scaling in zip(figure.axes[len(comparisons) :], scalings, strict=True):
         counts = [point.count for point in scaling.points]
         for part, color in (("forward", _CONVOLUTION), ("training", _ATTENTION)):
             label = f"{'forward' if part == 'forward' else 'forward + backward'}, ~n^{scaling.exponents[part]:.2f}"
             axes.loglog(counts, [getattr(point, part) for point in scaling.points], "o-", color=color, label=label)
         axes.set(xlabel=scaling.axis, ylabel="seconds")
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="upper left")
     data = io.BytesIO()
     figure.savefig(data, format=kind, dpi=150)
     return data.getvalue()

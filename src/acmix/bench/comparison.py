@@ -72,11 +72,11 @@ def compare(
     Raises:
         RuntimeError: If a candidate's output is wrong; then nothing is measured.
     """
-    errors = {name: _gate(title, name, candidate) for name, candidate in candidates.items()}
-    forward = {name: _forward(candidate) for name, candidate in candidates.items()}
-    training = {name: _training(candidate, input_gradient) for name, candidate in candidates.items()}
+    errors = {name: gate(title, name, candidate) for name, candidate in candidates.items()}
+    forward = {name: forward_call(candidate) for name, candidate in candidates.items()}
     forward_times = time_interleaved(forward, seconds)
     forward_memory = {name: peak_memory(call) for name, call in forward.items()}
+    training = {name: training_call(candidate, input_gradient=input_gradient) for name, candidate in candidates.items()}
     training_times = time_interleaved(training, seconds)
     measured = {
         name: Measurement(
@@ -88,8 +88,12 @@ def compare(
     return Comparison(title, settings, baseline, measured)
 
 
-def _gate(title: str, name: str, candidate: Candidate) -> float:
-    """Relative error on the first image; too large a one ends the benchmark."""
+def gate(title: str, name: str, candidate: Candidate) -> float:
+    """Relative error on the first image.
+
+    Raises:
+        RuntimeError: If it is too large to time the candidate.
+    """
     image = candidate.image[:1]
     with torch.no_grad():
         exact = candidate.exact.eval()(image.double())
@@ -99,20 +103,24 @@ def _gate(title: str, name: str, candidate: Candidate) -> float:
     return error
 
 
-def _forward(candidate: Candidate) -> Callable[[], object]:
+def forward_call(candidate: Candidate) -> Callable[[], object]:
+    """A forward pass without gradients, the module set to evaluation mode now."""
+    candidate.module.eval()
+
     def call() -> object:
-        candidate.module.eval()
         with torch.no_grad():
             return candidate.module(candidate.image)
 
     return call
 
 
-def _training(candidate: Candidate, input_gradient: bool) -> Callable[[], object]:
+def training_call(candidate: Candidate, *, input_gradient: bool) -> Callable[[], object]:
+    """A forward and backward pass, the module set to training mode now."""
+    candidate.module.train()
     image = candidate.image.detach().requires_grad_(input_gradient)
 
     def call() -> object:
-        candidate.module.train().zero_grad(set_to_none=True)
+        candidate.module.zero_grad(set_to_none=True)
         image.grad = None
         output = candidate.module(image)
         output.backward(torch.ones_like(output))

@@ -1,5 +1,6 @@
 """How time and memory of the operator grow with pixels and with images, and the exponent that fits."""
 
+import copy
 import math
 import statistics
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from acmix.bench.comparison import Candidate, forward_call, gate, training_call
 from acmix.bench.measure import peak_memory, time_interleaved
 from acmix.nn import ACmix
 
@@ -35,52 +37,42 @@ class Scaling:
     exponents: dict[str, float]
 
 
-def scale(
-    axis: str, *, channels: int = 16, batch: int = 1, seconds: float = 3.0, largest: int | None = None
-) -> Scaling:
+def scale(axis: str, *, channels: int = 16, seconds: float = 3.0, largest: int | None = None) -> Scaling:
     """Measure one stride-1 layer, float32, channels_last, at growing sizes.
 
     Args:
         axis: "pixels", one square map with sides `SIDES`, or "images", maps of 56 x 56 in batches `BATCHES`.
         channels: Channels in and out.
-        batch: Images where the axis is pixels.
         seconds: Time to spend on each size and direction; at least six runs.
         largest: Leave out greater sides or batches.
+
+    Raises:
+        RuntimeError: If the layer's output is wrong; then nothing is measured.
     """
     sizes = [size for size in (SIDES if axis == "pixels" else BATCHES) if largest is None or size <= largest]
     layer = ACmix(channels, channels)
-    points = []
+    exact = copy.deepcopy(layer).double()
+    exact.backend = "reference"
+    points: list[Point] = []
     for size in sizes:
-        shape = (batch, channels, size, size) if axis == "pixels" else (size, channels, 56, 56)
-        forward, training = _calls(layer, torch.randn(shape).contiguous(memory_format=torch.channels_last))
-        count = shape[0] * shape[2] * shape[3] if axis == "pixels" else size
-        times = {
-            name: time_interleaved({name: call}, seconds, rounds=6)[name].fastest
-            for name, call in (("forward", forward), ("training", training))
-        }
-        points.append(Point(count, times["forward"], times["training"], peak_memory(forward), peak_memory(training)))
+        shape = (1, channels, size, size) if axis == "pixels" else (size, channels, 56, 56)
+        candidate = Candidate(layer, torch.randn(shape).contiguous(memory_format=torch.channels_last), exact)
+        if not points:
+            # At the smallest size alone: the definition makes every window cell in memory.
+            gate(f"{axis}, {size}", "the layer", candidate)
+        forward, forward_memory = _measure(forward_call(candidate), seconds)
+        training, training_memory = _measure(training_call(candidate, input_gradient=True), seconds)
+        count = size**2 if axis == "pixels" else size
+        points.append(Point(count, forward, training, forward_memory, training_memory))
     quantities = ("forward", "training", "forward_memory", "training_memory")
     counts = [math.log(point.count) for point in points]
     exponents = {
         name: statistics.linear_regression(counts, [math.log(getattr(point, name)) for point in points]).slope
         for name in quantities
     }
-    settings: dict[str, object] = {"channels": channels, "batch": batch, "dtype": "float32", "channels_last": True}
+    settings: dict[str, object] = {"channels": channels, "dtype": "float32", "channels_last": True}
     return Scaling(axis, settings, points, exponents)
 
 
-def _calls(layer: ACmix, image: torch.Tensor) -> tuple[Callable[[], object], Callable[[], object]]:
-    leaf = image.detach().requires_grad_()
-
-    def forward() -> object:
-        with torch.no_grad():
-            return layer(image)
-
-    def training() -> object:
-        layer.zero_grad(set_to_none=True)
-        leaf.grad = None
-        output = layer(leaf)
-        output.backward(torch.ones_like(output))
-        return output
-
-    return forward, training
+def _measure(call: Callable[[], object], seconds: float) -> tuple[float, int]:
+    return time_interleaved({"": call}, seconds, rounds=6)[""].fastest, peak_memory(call)
