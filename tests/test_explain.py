@@ -13,7 +13,7 @@ from acmix.ops.geometry import position_map
 def test_map_is_the_folded_reference(size, stride, dilation):
     layer = ACmix(4, 8, heads=2, kernel_att=5, stride=stride, dilation=dilation).double()
     features = torch.randn(2, 4, *size, dtype=torch.float64)
-    query, key, _ = layer.qkv(features).unflatten(1, (3, 2, 4)).unbind(1)
+    query, key, _ = layer.qkv(features).unflatten(1, (6, 4)).chunk(3, 1)
     position = position_map(layer.position_weight, *size)
     weights = reference.attention_weights(query, key, position, 5, stride, dilation)
     for row, column in [(0, 0), (size[0] - 2, 4)]:

@@ -76,7 +76,7 @@ def attention_map(layer: ACmix, features: Tensor, cell: tuple[int, int]) -> Tens
                 f"cell's {name} must be a multiple of the stride {layer.stride} in [0, {size}), got {index}"
             )
     with torch.no_grad():
-        query, key, _ = layer.qkv(features).unflatten(1, (3, layer.heads, -1)).unbind(1)
+        query, key, _ = layer.qkv(features).unflatten(1, (3 * layer.heads, -1)).chunk(3, 1)
         key = key - position_map(layer.position_weight, height, width).to(key.dtype)
         offsets = window_offsets(layer.kernel_att, layer.dilation, features.device)
         rows, columns = reflect(cell[0] + offsets, height), reflect(cell[1] + offsets, width)

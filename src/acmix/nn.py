@@ -114,11 +114,8 @@ class ACmix(nn.Module):
         """
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"x must have the shape (B, C_in = {self.in_channels}, H, W), got {tuple(x.shape)}")
-        query, key, value = self.qkv(x).unflatten(1, (3, self.heads, -1)).unbind(1)
         return ops.mix(
-            query,
-            key,
-            value,
+            self.qkv(x).unflatten(1, (3 * self.heads, -1)),
             self.position_weight,
             self.fc_weight,
             self.dep_weight,

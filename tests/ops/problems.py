@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from acmix import ops
 from acmix.ops import reference
-from tests.numerics import DTYPES
+from tests.numerics import DTYPES, assert_as_exact_as_eager
 
-NAMES = ("query", "key", "value", "position", "fc", "dep", "rate_attention", "rate_convolution")
+NAMES = ("projections", "position", "fc", "dep", "rate_attention", "rate_convolution")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Problem:
     seed: int
 
     def tensors(self) -> list[torch.Tensor]:
-        """Arguments of `mix` in `NAMES` order; q, k, v are views of one projection output, as in the layer."""
+        """Arguments of `mix` in `NAMES` order."""
         generator = torch.Generator().manual_seed(self.seed)
 
         def normal(*shape):
@@ -40,11 +40,11 @@ class Problem:
             qkv = qkv.to(memory_format=torch.channels_last)
         elif self.layout == "sliced":
             qkv = normal(self.batch, 3 * channels, self.height + 1, 2 * self.width + 1)[..., 1:, 1::2]
-        query, key, value = qkv.unflatten(1, (3, self.heads, self.head_size)).unbind(1)
+        projections = qkv.unflatten(1, (3 * self.heads, self.head_size))
         positions = self.kernel**2
         dep = normal(channels, positions, self.kernel, self.kernel) / positions
         fc = normal(positions, 3 * self.heads) / self.heads**0.5
-        return [query, key, value, normal(self.head_size, 2), fc, dep, normal(1), normal(1)]
+        return [projections, normal(self.head_size, 2), fc, dep, normal(1), normal(1)]
 
     def keywords(self) -> dict[str, int]:
         return {"window": self.window, "stride": self.stride, "dilation": self.dilation}
@@ -67,11 +67,11 @@ problems = st.builds(
 )
 
 
-def eager_mix(query, key, value, position_weight, fc, dep, alpha, beta, *, window, stride, dilation):
+def eager_mix(projections, position_weight, fc, dep, alpha, beta, *, window, stride, dilation):
     """The definition computed in the dtype of its inputs: how exact plain PyTorch is."""
-    position = ops.geometry.position_map(position_weight, *key.shape[-2:]).to(key.dtype)
-    attention = reference.attend(query, key, value, position, window, stride, dilation).flatten(1, 2)
-    convolution = reference.convolve(torch.cat((query, key, value), 1), fc, dep, stride, dilation)
+    position = ops.geometry.position_map(position_weight, *projections.shape[-2:]).to(projections.dtype)
+    attention = reference.attend(*projections.chunk(3, 1), position, window, stride, dilation).flatten(1, 2)
+    convolution = reference.convolve(projections, fc, dep, stride, dilation)
     return alpha * attention + beta * convolution
 
 
@@ -82,14 +82,30 @@ def run(function, tensors, keywords, gradient):
     return output.detach(), torch.autograd.grad(output, leaves, gradient.to(output.dtype).expand_as(output))
 
 
-def cancelling_scales(tensors, gradient):
-    """Size of the terms of those gradients in which they cancel: the softmax's and the rates'."""
-    query, key, value = (tensor.abs().max().item() for tensor in tensors[:3])
-    through_softmax = gradient.norm().item() * value * tensors[0].shape[2] ** 0.5
-    return {
+def assert_mix_as_exact_as_eager(problem, backend):
+    """Output and every gradient of `mix`, that of the projections as its three parts."""
+    tensors, keywords = problem.tensors(), problem.keywords()
+    wide = [tensor.double() for tensor in tensors]
+    # A gradient that resembles the output keeps the gradients of the rates from cancelling; its size keeps them
+    # within the range of float16.
+    gradient = ops.mix(*wide, **keywords, backend="reference")
+    gradient = (gradient / gradient.numel() ** 0.5).to(problem.dtype).double()
+    exact, exact_gradients = run(ops.mix, wide, {**keywords, "backend": "reference"}, gradient)
+    eager, eager_gradients = run(eager_mix, tensors, keywords, gradient)
+    actual, gradients = run(ops.mix, tensors, {**keywords, "backend": backend}, gradient)
+    assert_as_exact_as_eager("output", actual, eager, exact)
+    query, key, value = (part.abs().max().item() for part in wide[0].chunk(3, 1))
+    # The size of the terms of those gradients in which they cancel: the softmax's and the rates'.
+    through_softmax = gradient.norm().item() * value * problem.head_size**0.5
+    of_a_rate = gradient.norm().item() * exact.norm().item()
+    scales = {
         "query": through_softmax * key,
         "key": through_softmax * query,
         "position": through_softmax * query,
-        "rate_attention": gradient.norm().item() ** 2,
-        "rate_convolution": gradient.norm().item() ** 2,
+        "rate_attention": of_a_rate,
+        "rate_convolution": of_a_rate,
     }
+    names = ("query", "key", "value", *NAMES[1:])
+    parts = ((*part[0].chunk(3, 1), *part[1:]) for part in (gradients, eager_gradients, exact_gradients))
+    for name, ours, theirs, truth in zip(names, *parts, strict=True):
+        assert_as_exact_as_eager(name, ours, theirs, truth, scales.get(name, 0.0))

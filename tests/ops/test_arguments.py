@@ -5,7 +5,8 @@ import torch
 
 from acmix import ops
 
-QKV = torch.randn(3, 1, 2, 3, 4, 5).unbind()
+PROJECTIONS = torch.randn(1, 6, 3, 4, 5)
+QKV = PROJECTIONS.chunk(3, 1)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_attention_options(change, error, words):
         (1, torch.randn(1, 2, 3, 4, 6), ValueError, r"key must have query's shape .*got \(1, 2, 3, 4, 6\)"),
         (2, torch.randn(1, 2, 3, 4, 5).double(), TypeError, "value must have query's dtype"),
         (2, None, TypeError, "value must be a torch.Tensor, got NoneType"),
-        (1, torch.randn(1, 2, 3, 4, 5, device="meta"), ValueError, "key must be on query's device cpu, got meta"),
+        (1, torch.randn(1, 2, 3, 4, 5, device="meta"), ValueError, "key must be on the device of query, cpu; got meta"),
     ],
 )
 def test_attention_tensors(index, replacement, error, words):
@@ -50,6 +51,19 @@ def test_map_without_cells():
 
 
 @pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((1, 5, 3, 4, 5), r"projections must have the shape \(B, 3 N, D, H, W\), .*got 5 maps"),
+        ((1, 18, 4, 5), r"projections must have the shape \(B, 3 N, D, H, W\), got \(1, 18, 4, 5\)"),
+        ((1, 0, 3, 4, 5), "needs 3 N >= 1"),
+    ],
+)
+def test_projections(shape, words):
+    with pytest.raises(ValueError, match=words):
+        ops.shift_conv(torch.zeros(shape), torch.randn(9, 6), torch.randn(6, 9, 3, 3))
+
+
+@pytest.mark.parametrize(
     ("fc", "dep", "words"),
     [
         ((9, 5), (6, 9, 3, 3), r"fc_weight must have the shape \(P, 3 N = 6\), got \(9, 5\)"),
@@ -60,7 +74,7 @@ def test_map_without_cells():
 )
 def test_convolution_weights(fc, dep, words):
     with pytest.raises(ValueError, match=words):
-        ops.shift_conv(*QKV, torch.randn(fc), torch.randn(dep))
+        ops.shift_conv(PROJECTIONS, torch.randn(fc), torch.randn(dep))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +84,7 @@ def test_convolution_weights(fc, dep, words):
 def test_mix_weights(position, rate, words):
     weights = torch.randn(9, 6), torch.randn(6, 9, 3, 3)
     with pytest.raises(ValueError, match=words):
-        ops.mix(*QKV, torch.randn(position), *weights, torch.randn(rate), torch.randn(1))
+        ops.mix(PROJECTIONS, torch.randn(position), *weights, torch.randn(rate), torch.randn(1))
 
 
 def test_why_not_answers_for_every_backend():

@@ -9,8 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from acmix import ops
-from tests.numerics import assert_as_exact_as_eager
-from tests.ops.problems import NAMES, Problem, cancelling_scales, eager_mix, run
+from tests.ops.problems import Problem, assert_mix_as_exact_as_eager, run
 
 pytestmark = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="no C++ compiler to build with")
 
@@ -44,16 +43,7 @@ def problem(heads=2, head_size=4, height=12, width=9, *, batch=2, stride=1, dtyp
 @pytest.mark.parametrize(("height", "width"), [(150, 9), (5, 131), (1, 1), (33, 33)])
 def test_bands_and_tails_leave_nothing_unwritten(layout, stride, height, width):
     case = problem(2, 19, height, width, batch=1, stride=stride, layout=layout)
-    tensors, keywords = case.tensors(), case.keywords()
-    wide = [tensor.double() for tensor in tensors]
-    gradient = ops.mix(*wide, **keywords, backend="reference")
-    exact, exact_gradients = run(ops.mix, wide, {**keywords, "backend": "reference"}, gradient)
-    eager, eager_gradients = run(eager_mix, tensors, keywords, gradient)
-    actual, gradients = run(ops.mix, tensors, {**keywords, "backend": "cpu"}, gradient)
-    assert_as_exact_as_eager("output", actual, eager, exact)
-    scales = cancelling_scales(wide, gradient)
-    for name, ours, theirs, truth in zip(NAMES, gradients, eager_gradients, exact_gradients, strict=True):
-        assert_as_exact_as_eager(name, ours, theirs, truth, scales.get(name, 0.0))
+    assert_mix_as_exact_as_eager(case, "cpu")
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -74,11 +64,12 @@ def test_bitwise_the_same_for_any_number_of_threads(threads, stride, layout, bat
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_opcheck(layout):
-    query, key, value, position, *_ = problem(2, 4, 5, 6, layout=layout).tensors()
-    maps = [tensor.detach().requires_grad_() for tensor in (query, key, value)]
-    kernel = torch.randn(4, 2, 6, 3, 3, requires_grad=True)
-    arguments = (*maps, position.requires_grad_(), torch.ones(1, requires_grad=True), kernel, None, 5, 2)
-    torch.library.opcheck(torch.ops.acmix.stage2.default, arguments)
+    projections, position, *_ = problem(2, 4, 5, 6, layout=layout).tensors()
+    kernel, rate = torch.randn(4, 2, 6, 3, 3, requires_grad=True), torch.ones(1, requires_grad=True)
+    arguments = (projections.detach().requires_grad_(), position.requires_grad_(), rate, kernel, None, 5, 2)
+    torch.library.opcheck(torch.ops.acmix.mix.default, arguments)
+    maps = [tensor.detach().requires_grad_() for tensor in projections.chunk(3, 1)]
+    torch.library.opcheck(torch.ops.acmix.local_attention.default, (*maps, 5, 2))
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -93,9 +84,16 @@ def test_compiles_to_one_graph_with_gradients(stride):
 def test_counts_operations():
     importlib.import_module("acmix.ops.flops")
     with FlopCounterMode(display=False) as counter:
-        ops.mix(*problem(4, 16, 14, 14).tensors(), backend="cpu")
+        projections, *weights = problem(4, 16, 14, 14).tensors()
+        projections.requires_grad_()
+        ops.mix(projections, *weights, backend="cpu").sum().backward()
+        ops.local_attention(*projections.chunk(3, 1), backend="cpu").sum().backward()
     counts = counter.get_flop_counts()["Global"]
-    assert counts[torch.ops.acmix.stage2] == 2 * 2 * 14 * 14 * (98 * 64 + 27 * 4 * 64)
+    attention, convolution = 2 * 2 * 14 * 14 * 98 * 64, 2 * 2 * 14 * 14 * 27 * 4 * 64
+    assert counts[torch.ops.acmix.mix] == attention + convolution
+    assert counts[torch.ops.acmix.mix_backward] == 2.5 * attention + 2 * convolution
+    assert counts[torch.ops.acmix.local_attention] == attention
+    assert counts[torch.ops.acmix.local_attention_backward] == 2.5 * attention
 
 
 @pytest.mark.parametrize(
@@ -103,11 +101,11 @@ def test_counts_operations():
     [
         ({"dilation": 2}, "no dilation, got dilation=2"),
         ({"window": 33}, "window of at most 31, got 33"),
-        ({"query": torch.zeros(1, 1, 1, 2, 2, device="meta")}, "on the CPU, got meta"),
+        ({"features": torch.zeros(1, 1, 1, 2, 2, device="meta")}, "on the CPU, got meta"),
     ],
 )
 def test_says_why_not(changed, reason):
-    asked = {"query": torch.zeros(1, 1, 1, 2, 2), "window": 7, "dilation": 1, **changed}
+    asked = {"features": torch.zeros(1, 1, 1, 2, 2), "window": 7, "dilation": 1, **changed}
     assert reason in ops.why_not("cpu", **asked)
 
 
@@ -120,7 +118,7 @@ def test_automatic_choice_takes_portable_for_what_the_kernels_do_not():
 def test_an_exported_graph_holds_standard_operators_only():
     class Layer(torch.nn.Module):
         def forward(self, projections):
-            query, key, value = projections.unflatten(1, (3, 2, 2)).unbind(1)
+            query, key, value = projections.unflatten(1, (6, 2)).chunk(3, 1)
             return ops.local_attention(query, key, value, window=3)
 
     exported = torch.export.export(Layer(), (torch.randn(1, 12, 16, 16),))

@@ -42,13 +42,13 @@ def test_position_map_is_linear_in_x_then_y():
 @pytest.mark.parametrize(("height", "width", "stride", "dilation"), [(3, 5, 1, 1), (4, 3, 2, 1), (2, 6, 1, 2)])
 def test_mix_is_the_definition(height, width, stride, dilation):
     heads, head_size, window, kernel = 2, 2, 5, 3
-    query, key, value = torch.randn(3, 1, heads, head_size, height, width, dtype=torch.float64)
+    projections = torch.randn(1, 3 * heads, head_size, height, width, dtype=torch.float64)
+    query, key, value = projections.chunk(3, 1)
     weight = torch.randn(head_size, 2, dtype=torch.float64)
     fc = torch.randn(kernel**2, 3 * heads, dtype=torch.float64)
     dep = torch.randn(head_size * heads, kernel**2, kernel, kernel, dtype=torch.float64)
     alpha, beta = torch.tensor([0.7, -0.3], dtype=torch.float64)
     position = position_map(weight, height, width)
-    z = torch.cat((query, key, value), 1)[0]
     output = torch.zeros(1, heads * head_size, output_size(height, stride), output_size(width, stride)).double()
     for n, d, y, x in itertools.product(range(heads), range(head_size), range(output.shape[2]), range(output.shape[3])):
         i, j = stride * y, stride * x
@@ -70,41 +70,29 @@ def test_mix_is_the_definition(height, width, stride, dilation):
         for u, v in itertools.product(range(3), repeat=2):
             a, b = i + dilation * (u - 1), j + dilation * (v - 1)
             if 0 <= a < height and 0 <= b < width:
-                output[0, d * heads + n, y, x] += beta * dep[d * heads + n, :, u, v] @ fc @ z[:, d, a, b]
-    actual = ops.mix(
-        query,
-        key,
-        value,
-        weight,
-        fc,
-        dep,
-        alpha,
-        beta,
-        window=window,
-        stride=stride,
-        dilation=dilation,
-        backend="reference",
-    )
+                output[0, d * heads + n, y, x] += beta * dep[d * heads + n, :, u, v] @ fc @ projections[0, :, d, a, b]
+    steps = {"window": window, "stride": stride, "dilation": dilation}
+    actual = ops.mix(projections, weight, fc, dep, alpha, beta, **steps, backend="reference")
     torch.testing.assert_close(actual, output, rtol=1e-12, atol=1e-12)
 
 
 def test_composed_and_two_step_convolutions_agree_at_both_sides_of_the_rule():
     for heads in (4, 5):
-        query, key, value = torch.randn(3, 2, heads, 3, 6, 7, dtype=torch.float64)
+        projections = torch.randn(2, 3 * heads, 3, 6, 7, dtype=torch.float64)
         fc = torch.randn(9, 3 * heads, dtype=torch.float64)
         dep = torch.randn(3 * heads, 9, 3, 3, dtype=torch.float64)
-        expected = ops.shift_conv(query, key, value, fc, dep, backend="reference")
-        torch.testing.assert_close(ops.shift_conv(query, key, value, fc, dep, backend="portable"), expected)
+        expected = ops.shift_conv(projections, fc, dep, backend="reference")
+        torch.testing.assert_close(ops.shift_conv(projections, fc, dep, backend="portable"), expected)
 
 
 def test_shift_kernels_shift():
     value = torch.randn(1, 1, 1, 4, 5)
-    zero = torch.zeros_like(value)
+    projections = torch.cat((torch.zeros(1, 2, 1, 4, 5), value), 1)
     shifts = torch.eye(9).view(1, 9, 3, 3)
     for position in range(9):
         fc = torch.zeros(9, 3)
         fc[position, 2] = 1
-        output = ops.shift_conv(zero, zero, value, fc, shifts)[0, 0]
+        output = ops.shift_conv(projections, fc, shifts)[0, 0]
         padded = torch.nn.functional.pad(value[0, 0, 0], (1, 1, 1, 1))
         y, x = divmod(position, 3)
         torch.testing.assert_close(output, padded[y : y + 4, x : x + 5])

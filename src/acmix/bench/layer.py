@@ -32,10 +32,10 @@ class Unfold(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply it, `(B, C_in, H, W)` to `(B, C, H', W')`."""
         layer = self.layer
-        query, key, value = layer.qkv(x).unflatten(1, (3, layer.heads, -1)).unbind(1)
+        projections = layer.qkv(x).unflatten(1, (3 * layer.heads, -1))
         weights = (layer.position_weight, layer.fc_weight, layer.dep_weight)
         rates = (layer.rate_attention, layer.rate_convolution)
-        return unfold.mix(query, key, value, *weights, *rates, window=layer.kernel_att, stride=layer.stride)
+        return unfold.mix(projections, *weights, *rates, window=layer.kernel_att, stride=layer.stride)
 
 
 def compare_layer(

@@ -21,9 +21,7 @@ def _windows(feature: Tensor, window: int, stride: int) -> Tensor:
 
 
 def mix(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    projections: Tensor,
     position_weight: Tensor,
     fc_weight: Tensor,
     dep_weight: Tensor,
@@ -34,6 +32,7 @@ def mix(
     stride: int = 1,
 ) -> Tensor:
     """Stages II and III as `acmix.ops.mix` computes them, dilation 1, maps larger than the window's radius."""
+    query, key, value = projections.chunk(3, 1)
     batch, heads, head_size, height, width = query.shape
 
     def images(feature: Tensor) -> Tensor:
@@ -48,7 +47,6 @@ def mix(
     attention = (weights * _windows(images(value), window, stride)).sum(2)
     attention = attention.reshape(batch, heads * head_size, *attention.shape[-2:])
 
-    z = torch.cat((query, key, value), 1)
-    mixed = torch.einsum("pc,bcdyx->bdpyx", fc_weight, z).flatten(1, 2)
+    mixed = torch.einsum("pc,bcdyx->bdpyx", fc_weight, projections).flatten(1, 2)
     convolution = F.conv2d(mixed, dep_weight, stride=stride, padding=dep_weight.shape[-1] // 2, groups=head_size)
     return rate_attention * attention + rate_convolution * convolution

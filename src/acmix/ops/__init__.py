@@ -52,9 +52,7 @@ def local_attention(
 
 
 def shift_conv(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    projections: Tensor,
     fc_weight: Tensor,
     dep_weight: Tensor,
     *,
@@ -62,16 +60,14 @@ def shift_conv(
     dilation: int = 1,
     backend: str = "auto",
 ) -> Tensor:
-    """The convolution path: a linear map of the 3N projections, then a grouped convolution (arXiv 2111.14556, eq. 8).
+    """The convolution path: a linear map of the 3 N projections, then a grouped convolution (arXiv 2111.14556, eq. 8).
 
-    f[b, d, p] = sum_c fc_weight[p, c] z[b, c, d] with z the 3N maps (q heads, k heads, v heads); then D groups of
-    P -> N channels, zero padding e (k // 2). With P = k^2 and kernel p equal to 1 at position p and 0 elsewhere it
-    shifts and sums. Both steps run as one composed convolution where that is cheaper (3 N k^2 <= P (3 + k^2)).
+    f[b, d, p] = sum_c fc_weight[p, c] z[b, c, d] with z the 3 N projected maps; then D groups of P -> N channels, zero
+    padding e (k // 2). With P = k^2 and kernel p equal to 1 at position p and 0 elsewhere it shifts and sums. Both
+    steps run as one composed convolution where that is cheaper (3 N k^2 <= P (3 + k^2)).
 
     Args:
-        query: Shape `(B, N, D, H, W)`.
-        key: Like query.
-        value: Like query.
+        projections: q, k and v, shape `(B, 3 N, D, H, W)`: N queries, N keys, N values.
         fc_weight: Shape `(P, 3 N)`.
         dep_weight: Shape `(D * N, P, k, k)`, k odd; output channel d * N + m.
         stride: Stride s.
@@ -79,24 +75,22 @@ def shift_conv(
         backend: "auto" or a name from `backends`; a backend asked for by name never falls back.
 
     Returns:
-        Shape `(B, D * N, H', W')`, channel d * N + m, in query's dtype.
+        Shape `(B, D * N, H', W')`, channel d * N + m, in the dtype of the projections.
 
     Raises:
         ValueError: If a shape, device, stride, dilation or backend breaks its rule.
         TypeError: If an argument is not of the kind above.
     """
-    validation.check_qkv(query, key, value)
-    validation.check_convolution_weights(query, fc_weight, dep_weight)
+    validation.check_projections(projections)
+    validation.check_convolution_weights(projections, fc_weight, dep_weight)
     validation.check_steps(stride, dilation)
-    module = select(backend, query, dep_weight.shape[-1], stride, dilation)
-    output: Tensor = module.shift_conv(query, key, value, fc_weight, dep_weight, stride, dilation)
+    module = select(backend, projections, dep_weight.shape[-1], stride, dilation)
+    output: Tensor = module.shift_conv(projections, fc_weight, dep_weight, stride, dilation)
     return output
 
 
 def mix(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    projections: Tensor,
     position_weight: Tensor,
     fc_weight: Tensor,
     dep_weight: Tensor,
@@ -115,9 +109,7 @@ def mix(
     `shift_conv`, channel d * N + m.
 
     Args:
-        query: Shape `(B, N, D, H, W)`.
-        key: Like query.
-        value: Like query.
+        projections: q, k and v, shape `(B, 3 N, D, H, W)`: N queries, N keys, N values.
         position_weight: W_p, shape `(D, 2)`.
         fc_weight: Shape `(P, 3 N)`.
         dep_weight: Shape `(D * N, P, k, k)`, k odd.
@@ -129,21 +121,19 @@ def mix(
         backend: "auto" or a name from `backends`; a backend asked for by name never falls back.
 
     Returns:
-        Shape `(B, N * D, H', W')` in query's dtype.
+        Shape `(B, N * D, H', W')` in the dtype of the projections.
 
     Raises:
         ValueError: If a shape, device, window, stride, dilation or backend breaks its rule.
         TypeError: If an argument is not of the kind above.
     """
-    validation.check_qkv(query, key, value)
-    validation.check_convolution_weights(query, fc_weight, dep_weight)
-    validation.check_mix_weights(query, position_weight, rate_attention, rate_convolution)
+    validation.check_projections(projections)
+    validation.check_convolution_weights(projections, fc_weight, dep_weight)
+    validation.check_mix_weights(projections, position_weight, rate_attention, rate_convolution)
     validation.check_window(window, stride, dilation)
-    module = select(backend, query, window, stride, dilation)
+    module = select(backend, projections, window, stride, dilation)
     output: Tensor = module.mix(
-        query,
-        key,
-        value,
+        projections,
         position_weight,
         fc_weight,
         dep_weight,

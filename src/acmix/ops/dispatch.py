@@ -23,13 +23,13 @@ def backends() -> tuple[str, ...]:
 
 
 def why_not(
-    backend: str, query: Tensor | None = None, *, window: int = 7, stride: int = 1, dilation: int = 1
+    backend: str, features: Tensor | None = None, *, window: int = 7, stride: int = 1, dilation: int = 1
 ) -> str | None:
     """Why a backend cannot compute, or None if it can.
 
     Args:
         backend: A registered name, see `backends`.
-        query: The query of shape `(B, N, D, H, W)` to ask about; None asks about the machine alone.
+        features: Maps of shape `(B, ., D, H, W)` to ask about; None asks about the machine alone.
         window: Window size k_a.
         stride: Stride of the queries.
         dilation: Distance between window cells.
@@ -42,12 +42,12 @@ def why_not(
     """
     if backend not in _REGISTERED:
         raise ValueError(f"backend must be one of {', '.join(_REGISTERED)}; got {backend!r}")
-    reason: str | None = _REGISTERED[backend].why_not(query, window, stride, dilation)
+    reason: str | None = _REGISTERED[backend].why_not(features, window, stride, dilation)
     return reason
 
 
-def select(backend: str, query: Tensor, window: int, stride: int, dilation: int) -> ModuleType:
-    """The module that computes for `query`: the one asked for, or the first of "auto" that can.
+def select(backend: str, features: Tensor, window: int, stride: int, dilation: int) -> ModuleType:
+    """The module that computes for `features`: the one asked for, or the first of "auto" that can.
 
     Raises:
         ValueError: If the name is unknown or the backend asked for cannot; it is never replaced by another.
@@ -55,10 +55,10 @@ def select(backend: str, query: Tensor, window: int, stride: int, dilation: int)
     check_backend(backend)
     if backend == "auto":
         for module in _AUTOMATIC.values():
-            if module.why_not(query, window, stride, dilation) is None:
+            if module.why_not(features, window, stride, dilation) is None:
                 return module
         raise AssertionError("portable takes everything")
-    reason = _REGISTERED[backend].why_not(query, window, stride, dilation)
+    reason = _REGISTERED[backend].why_not(features, window, stride, dilation)
     if reason is not None:
         raise ValueError(f"backend {backend!r} cannot run this: {reason}; use backend='auto' to take one that can")
     return _REGISTERED[backend]

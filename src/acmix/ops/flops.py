@@ -3,6 +3,7 @@
 A module of its own because PyTorch's counter imports triton, which takes seconds.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -12,38 +13,45 @@ from acmix.ops import cpu
 from acmix.ops.geometry import output_size
 
 
-def _multiply_adds(query: Any, kernel: Any, mixing: Any, window: int, stride: int) -> int:
-    """Multiply-adds of the forward pass; shapes instead of tensors."""
+def _attention(query: Any, window: int, stride: int) -> int:
+    """Multiply-adds of the attention path; shapes instead of tensors."""
     batch, heads, head_size, height, width = query
-    cells = batch * output_size(height, stride) * output_size(width, stride)
-    total = 2 * cells * heads * head_size * window**2
-    if kernel is not None:
-        total += cells * heads * head_size * kernel[2] * kernel[3] * kernel[4]
+    return 2 * batch * output_size(height, stride) * output_size(width, stride) * heads * head_size * window**2
+
+
+def _convolution(projections: Any, kernel: Any, mixing: Any, stride: int) -> int:
+    """Multiply-adds of the convolution path."""
+    batch, _, head_size, height, width = projections
+    total = batch * output_size(height, stride) * output_size(width, stride) * math.prod(kernel)
     if mixing is not None:
-        total += batch * height * width * head_size * mixing[0] * mixing[1]
+        total += batch * height * width * head_size * math.prod(mixing)
     return total
 
 
-def _forward_flops(
-    query: Any,
-    key: Any,  # noqa: ARG001
-    value: Any,  # noqa: ARG001
-    position: Any,  # noqa: ARG001
-    rate: Any,  # noqa: ARG001
-    kernel: Any,
-    mixing: Any,
-    window: int,
-    stride: int,
-    **_: Any,
-) -> int:
-    return 2 * _multiply_adds(query, kernel, mixing, window, stride)
+def _query(projections: Any) -> Any:
+    batch, maps, *sizes = projections
+    return batch, maps // 3, *sizes
 
 
-def _backward_flops(
+def _attention_flops(query: Any, key: Any, value: Any, window: int, stride: int, **_: Any) -> int:  # noqa: ARG001
+    return 2 * _attention(query, window, stride)
+
+
+def _attention_backward_flops(
     output_gradient: Any,  # noqa: ARG001
     query: Any,
     key: Any,  # noqa: ARG001
     value: Any,  # noqa: ARG001
+    window: int,
+    stride: int,
+    **_: Any,
+) -> int:
+    # Five products instead of two.
+    return 5 * _attention(query, window, stride)
+
+
+def _mix_flops(
+    projections: Any,
     position: Any,  # noqa: ARG001
     rate: Any,  # noqa: ARG001
     kernel: Any,
@@ -52,12 +60,28 @@ def _backward_flops(
     stride: int,
     **_: Any,
 ) -> int:
-    # Attention multiplies five times instead of twice, each convolution twice instead of once.
-    attention = _multiply_adds(query, None, None, window, stride)
-    convolution = _multiply_adds(query, kernel, mixing, 0, stride)
-    return 5 * attention + 4 * convolution
+    attention = _attention(_query(projections), window, stride)
+    return 2 * (attention + _convolution(projections, kernel, mixing, stride))
+
+
+def _mix_backward_flops(
+    output_gradient: Any,  # noqa: ARG001
+    projections: Any,
+    position: Any,  # noqa: ARG001
+    rate: Any,  # noqa: ARG001
+    kernel: Any,
+    mixing: Any,
+    window: int,
+    stride: int,
+    **_: Any,
+) -> int:
+    # Five products instead of two for attention, two instead of one for each convolution.
+    attention = _attention(_query(projections), window, stride)
+    return 5 * attention + 4 * _convolution(projections, kernel, mixing, stride)
 
 
 if cpu.why_not(None, 7, 1, 1) is None:
-    register_flop_formula(torch.ops.acmix.stage2)(_forward_flops)
-    register_flop_formula(torch.ops.acmix.stage2_backward)(_backward_flops)
+    register_flop_formula(torch.ops.acmix.local_attention)(_attention_flops)
+    register_flop_formula(torch.ops.acmix.local_attention_backward)(_attention_backward_flops)
+    register_flop_formula(torch.ops.acmix.mix)(_mix_flops)
+    register_flop_formula(torch.ops.acmix.mix_backward)(_mix_backward_flops)

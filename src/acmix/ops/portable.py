@@ -20,7 +20,7 @@ from acmix.ops.precision import widen, without_autocast
 TILE = 7
 
 
-def why_not(query: Tensor | None, window: int, stride: int, dilation: int) -> str | None:  # noqa: ARG001
+def why_not(features: Tensor | None, window: int, stride: int, dilation: int) -> str | None:  # noqa: ARG001
     """Plain PyTorch takes everything."""
     return None
 
@@ -182,47 +182,35 @@ def _compose(fc_weight: Tensor, dep_weight: Tensor, head_size: int) -> Tensor:
 
 
 def _convolve(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    fc_weight: Tensor,
-    dep_weight: Tensor,
-    rate: Tensor | None,
-    stride: int,
-    dilation: int,
+    projections: Tensor, fc_weight: Tensor, dep_weight: Tensor, rate: Tensor | None, stride: int, dilation: int
 ) -> Tensor:
     """The convolution path times its rate, which costs nothing on the weights."""
-    heads, head_size = query.shape[1:3]
+    heads, head_size = projections.shape[1] // 3, projections.shape[2]
     positions, size = dep_weight.shape[1], dep_weight.shape[-1]
-    with without_autocast(query.device):
+    with without_autocast(projections.device):
         fc, dep = widen(fc_weight, dep_weight)
         if rate is not None:
             dep = rate.to(dep.dtype) * dep
         compose = composes_kernels(heads, positions, size)
-        weight = (_compose(fc, dep, head_size) if compose else dep).to(query.dtype)
-        fc = fc.to(query.dtype)
-    z = torch.cat((query, key, value), 1)
-    if not compose:
-        z = torch.einsum("pc,bcdyx->bpdyx", fc, z)
-    if _is_channels_last(query):
-        z = z.permute(0, 3, 4, 2, 1).flatten(3).permute(0, 3, 1, 2)
+        weight = (_compose(fc, dep, head_size) if compose else dep).to(projections.dtype)
+        fc = fc.to(projections.dtype)
+    maps = projections if compose else torch.einsum("pc,bcdyx->bpdyx", fc, projections)
+    # To groups of one channel of every map; the memory order stays.
+    if _is_channels_last(projections):
+        maps = maps.permute(0, 3, 4, 2, 1).flatten(3).permute(0, 3, 1, 2)
     else:
-        z = z.transpose(1, 2).flatten(1, 2)
+        maps = maps.transpose(1, 2).flatten(1, 2)
     padding = dilation * (size // 2)
-    return F.conv2d(z, weight, stride=stride, padding=padding, dilation=dilation, groups=head_size)
+    return F.conv2d(maps, weight, stride=stride, padding=padding, dilation=dilation, groups=head_size)
 
 
-def shift_conv(
-    query: Tensor, key: Tensor, value: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dilation: int
-) -> Tensor:
+def shift_conv(projections: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:
     """The convolution path; see `acmix.ops.shift_conv`."""
-    return _convolve(query, key, value, fc_weight, dep_weight, None, stride, dilation)
+    return _convolve(projections, fc_weight, dep_weight, None, stride, dilation)
 
 
 def mix(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    projections: Tensor,
     position_weight: Tensor,
     fc_weight: Tensor,
     dep_weight: Tensor,
@@ -233,7 +221,8 @@ def mix(
     dilation: int,
 ) -> Tensor:
     """Both paths and their sum; see `acmix.ops.mix`."""
+    query, key, value = projections.chunk(3, 1)
     position = position_map(position_weight, *key.shape[-2:]).to(key.dtype)
     attention = _attend(query, key - position, value, window, stride, dilation)
-    convolution = _convolve(query, key, value, fc_weight, dep_weight, rate_convolution, stride, dilation)
+    convolution = _convolve(projections, fc_weight, dep_weight, rate_convolution, stride, dilation)
     return torch.addcmul(convolution, attention, rate_attention.to(attention.dtype))

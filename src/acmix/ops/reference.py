@@ -12,7 +12,7 @@ from acmix.ops.geometry import output_size, position_map, reflect, window_offset
 from acmix.ops.precision import widen, without_autocast
 
 
-def why_not(query: Tensor | None, window: int, stride: int, dilation: int) -> str | None:  # noqa: ARG001
+def why_not(features: Tensor | None, window: int, stride: int, dilation: int) -> str | None:  # noqa: ARG001
     """The definition takes everything."""
     return None
 
@@ -55,11 +55,11 @@ def attend(
     return torch.einsum("bnyxuv,bndyxuv->bndyx", weights, unfold_window(value, window, stride, dilation))
 
 
-def convolve(z: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:
-    """The convolution path in the dtype of its inputs, `(B, D * N, H', W')`; z is `(B, 3 N, D, H, W)`."""
-    mixed = torch.einsum("pc,bcdyx->bdpyx", fc_weight, z).flatten(1, 2)
+def convolve(projections: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:
+    """The convolution path in the dtype of its inputs, `(B, D * N, H', W')`; projections are `(B, 3 N, D, H, W)`."""
+    mixed = torch.einsum("pc,bcdyx->bdpyx", fc_weight, projections).flatten(1, 2)
     padding = dilation * (dep_weight.shape[-1] // 2)
-    return F.conv2d(mixed, dep_weight, stride=stride, padding=padding, dilation=dilation, groups=z.shape[2])
+    return F.conv2d(mixed, dep_weight, stride=stride, padding=padding, dilation=dilation, groups=projections.shape[2])
 
 
 def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int, dilation: int) -> Tensor:
@@ -69,20 +69,14 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stri
         return attend(q, k, v, None, window, stride, dilation).to(query.dtype)
 
 
-def shift_conv(
-    query: Tensor, key: Tensor, value: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dilation: int
-) -> Tensor:
+def shift_conv(projections: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:
     """The convolution path in two steps, fc then grouped convolution; see `acmix.ops.shift_conv`."""
-    with without_autocast(query.device):
-        z = torch.cat(widen(query, key, value), 1)
-        fc, dep = widen(fc_weight, dep_weight)
-        return convolve(z, fc, dep, stride, dilation).to(query.dtype)
+    with without_autocast(projections.device):
+        return convolve(*widen(projections, fc_weight, dep_weight), stride, dilation).to(projections.dtype)
 
 
 def mix(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    projections: Tensor,
     position_weight: Tensor,
     fc_weight: Tensor,
     dep_weight: Tensor,
@@ -93,11 +87,9 @@ def mix(
     dilation: int,
 ) -> Tensor:
     """Both paths and their sum; see `acmix.ops.mix`."""
-    with without_autocast(query.device):
-        q, k, v, fc, dep, alpha, beta = widen(
-            query, key, value, fc_weight, dep_weight, rate_attention, rate_convolution
-        )
-        position = position_map(position_weight, *key.shape[-2:]).to(k.dtype)
-        attention = attend(q, k, v, position, window, stride, dilation).flatten(1, 2)
-        convolution = convolve(torch.cat((q, k, v), 1), fc, dep, stride, dilation)
-        return (alpha * attention + beta * convolution).to(query.dtype)
+    with without_autocast(projections.device):
+        wide, fc, dep, alpha, beta = widen(projections, fc_weight, dep_weight, rate_attention, rate_convolution)
+        position = position_map(position_weight, *wide.shape[-2:]).to(wide.dtype)
+        attention = attend(*wide.chunk(3, 1), position, window, stride, dilation).flatten(1, 2)
+        convolution = convolve(wide, fc, dep, stride, dilation)
+        return (alpha * attention + beta * convolution).to(projections.dtype)

@@ -21,22 +21,24 @@ def check_odd(name: str, value: object) -> None:
 
 def check_qkv(query: Tensor, key: Tensor, value: Tensor) -> None:
     """Raise unless query, key and value are `(B, N, D, H, W)` maps of one shape, dtype and device."""
-    named = {"query": query, "key": key, "value": value}
-    for name, tensor in named.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
-    if query.ndim != 5:
-        raise ValueError(f"query must have the shape (B, N, D, H, W), got {tuple(query.shape)}")
-    if not query.is_floating_point():
-        raise TypeError(f"query must have a floating-point dtype, got {query.dtype}")
-    for name, axis in (("N", 1), ("D", 2), ("H", 3), ("W", 4)):
-        if query.shape[axis] == 0:
-            raise ValueError(f"query (B, N, D, H, W) needs {name} >= 1, got {tuple(query.shape)}")
-    for name in ("key", "value"):
-        tensor = named[name]
+    _check_maps("query", query, "N")
+    for name, tensor in (("key", key), ("value", value)):
+        _check_tensor(name, tensor)
         if tensor.shape != query.shape:
             raise ValueError(f"{name} must have query's shape {tuple(query.shape)}, got {tuple(tensor.shape)}")
-        _check_same_kind(name, tensor, query)
+        if tensor.dtype != query.dtype:
+            raise TypeError(f"{name} must have query's dtype {query.dtype}, got {tensor.dtype}")
+        _check_device(name, tensor, "query", query)
+
+
+def check_projections(projections: Tensor) -> None:
+    """Raise unless `projections` are `(B, 3 N, D, H, W)` maps."""
+    _check_maps("projections", projections, "3 N")
+    if projections.shape[1] % 3:
+        raise ValueError(
+            "projections must have the shape (B, 3 N, D, H, W), N queries, N keys and N values; "
+            f"got {projections.shape[1]} maps in {tuple(projections.shape)}"
+        )
 
 
 def check_window(window: int, stride: int, dilation: int) -> None:
@@ -51,12 +53,12 @@ def check_steps(stride: int, dilation: int) -> None:
     check_positive_integer("dilation", dilation)
 
 
-def check_convolution_weights(query: Tensor, fc_weight: Tensor, dep_weight: Tensor) -> None:
-    """Raise unless fc_weight is `(P, 3N)` and dep_weight `(D * N, P, k, k)` with k odd."""
-    heads, head_size = query.shape[1:3]
-    if fc_weight.ndim != 2 or fc_weight.shape[1] != 3 * heads:
-        raise ValueError(f"fc_weight must have the shape (P, 3 N = {3 * heads}), got {tuple(fc_weight.shape)}")
-    channels, positions = head_size * heads, fc_weight.shape[0]
+def check_convolution_weights(projections: Tensor, fc_weight: Tensor, dep_weight: Tensor) -> None:
+    """Raise unless fc_weight is `(P, 3 N)` and dep_weight `(D * N, P, k, k)` with k odd."""
+    maps, head_size = projections.shape[1:3]
+    if fc_weight.ndim != 2 or fc_weight.shape[1] != maps:
+        raise ValueError(f"fc_weight must have the shape (P, 3 N = {maps}), got {tuple(fc_weight.shape)}")
+    channels, positions = head_size * (maps // 3), fc_weight.shape[0]
     if dep_weight.ndim != 4 or tuple(dep_weight.shape[:2]) != (channels, positions):
         raise ValueError(
             f"dep_weight must have the shape (D * N = {channels}, P = {positions}, k, k), got {tuple(dep_weight.shape)}"
@@ -64,29 +66,41 @@ def check_convolution_weights(query: Tensor, fc_weight: Tensor, dep_weight: Tens
     if dep_weight.shape[2] != dep_weight.shape[3] or dep_weight.shape[2] % 2 == 0:
         raise ValueError(f"dep_weight must have a square kernel of odd size, got {tuple(dep_weight.shape[2:])}")
     for name, weight in (("fc_weight", fc_weight), ("dep_weight", dep_weight)):
-        _check_device(name, weight, query)
+        _check_device(name, weight, "projections", projections)
 
 
-def check_mix_weights(query: Tensor, position_weight: Tensor, rate_attention: Tensor, rate_convolution: Tensor) -> None:
+def check_mix_weights(
+    projections: Tensor, position_weight: Tensor, rate_attention: Tensor, rate_convolution: Tensor
+) -> None:
     """Raise unless position_weight is `(D, 2)` and both rates have one element."""
-    head_size = query.shape[2]
+    head_size = projections.shape[2]
     if tuple(position_weight.shape) != (head_size, 2):
         raise ValueError(
             f"position_weight must have the shape (D = {head_size}, 2), got {tuple(position_weight.shape)}"
         )
-    _check_device("position_weight", position_weight, query)
+    _check_device("position_weight", position_weight, "projections", projections)
     for name, rate in (("rate_attention", rate_attention), ("rate_convolution", rate_convolution)):
         if tuple(rate.shape) not in ((), (1,)):
             raise ValueError(f"{name} must have one element, shape (1,) or (), got {tuple(rate.shape)}")
-        _check_device(name, rate, query)
+        _check_device(name, rate, "projections", projections)
 
 
-def _check_device(name: str, tensor: Tensor, query: Tensor) -> None:
-    if tensor.device != query.device:
-        raise ValueError(f"{name} must be on query's device {query.device}, got {tensor.device}")
+def _check_tensor(name: str, tensor: object) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
 
 
-def _check_same_kind(name: str, tensor: Tensor, query: Tensor) -> None:
-    if tensor.dtype != query.dtype:
-        raise TypeError(f"{name} must have query's dtype {query.dtype}, got {tensor.dtype}")
-    _check_device(name, tensor, query)
+def _check_maps(name: str, maps: Tensor, heads: str) -> None:
+    _check_tensor(name, maps)
+    if maps.ndim != 5:
+        raise ValueError(f"{name} must have the shape (B, {heads}, D, H, W), got {tuple(maps.shape)}")
+    if not maps.is_floating_point():
+        raise TypeError(f"{name} must have a floating-point dtype, got {maps.dtype}")
+    for axis, size in zip((heads, "D", "H", "W"), maps.shape[1:], strict=True):
+        if size == 0:
+            raise ValueError(f"{name} (B, {heads}, D, H, W) needs {axis} >= 1, got {tuple(maps.shape)}")
+
+
+def _check_device(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    if tensor.device != other.device:
+        raise ValueError(f"{name} must be on the device of {other_name}, {other.device}; got {tensor.device}")

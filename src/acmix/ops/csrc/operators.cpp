@@ -42,40 +42,51 @@ Element element_of(const Tensor& tensor) {
   }
 }
 
-ScalarType compute_type(const Tensor& query) {
-  return query.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+ScalarType compute_type(const Tensor& tensor) {
+  return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
-// The tensors and numbers of one call, as the operators take them; window 0 means no attention.
+// Heads [first, first + N) of a tensor of shape (B, heads, D, H, W).
+Field heads_of(const Tensor& tensor, int64_t first) {
+  STD_TORCH_CHECK(tensor.dim() == 5, "maps must have the shape (B, heads, D, H, W)");
+  const size_t offset = static_cast<size_t>(first * tensor.stride(1)) * tensor.element_size();
+  return {static_cast<char*>(tensor.mutable_data_ptr()) + offset,
+          element_of(tensor),
+          tensor.stride(0),
+          tensor.stride(1),
+          tensor.stride(2),
+          tensor.stride(3),
+          tensor.stride(4)};
+}
+
+// The tensors and numbers of one call, as an operator takes them; window 0 means no attention, no kernel no convolution.
 struct Call {
-  Tensor query, key, value;
+  Tensor like;
+  Field query, key, value;
   MaybeTensor position, rate, kernel, mixing;
-  int64_t window, kernel_size;
+  int64_t window, kernel_size = 0;
   Shape shape;
   bool is_double, channels_last;
 
-  Call(const Tensor& q, const Tensor& k, const Tensor& v, const MaybeTensor& position_weight,
-       const MaybeTensor& rate_attention, const MaybeTensor& convolution_kernel, const MaybeTensor& fc, int64_t size,
-       int64_t stride)
-      : query(q), key(k), value(v), position(position_weight), rate(rate_attention), kernel(convolution_kernel),
-        mixing(fc), window(size) {
-    STD_TORCH_CHECK(query.dim() == 5, "query must have the shape (B, N, D, H, W)");
-    STD_TORCH_CHECK(stride >= 1 && window >= 0 && (window == 0 || window % 2 == 1), "window must be odd, stride >= 1");
-    shape = {query.size(0), query.size(1), query.size(2), query.size(3), query.size(4), stride, 0, 0};
-    shape.height_out = (shape.height + stride - 1) / stride;
-    shape.width_out = (shape.width + stride - 1) / stride;
-    is_double = query.scalar_type() == ScalarType::Double;
-    channels_last = query.stride(2) == 1 && shape.head_size > 1 && shape.height * shape.width > 1;
-    for (const Tensor* other : {&key, &value}) {
-      STD_TORCH_CHECK(other->scalar_type() == query.scalar_type(), "key and value must have query's dtype");
+  Call(const Tensor& q, const Tensor& k, const Tensor& v, int64_t size, int64_t stride)
+      : like(q), query(heads_of(q, 0)), key(heads_of(k, 0)), value(heads_of(v, 0)), window(size) {
+    for (const Tensor* other : {&k, &v}) {
+      STD_TORCH_CHECK(other->scalar_type() == like.scalar_type(), "key and value must have query's dtype");
       for (int64_t axis = 0; axis < 5; ++axis)
-        STD_TORCH_CHECK(other->dim() == 5 && other->size(axis) == query.size(axis),
-                        "key and value must have query's shape");
+        STD_TORCH_CHECK(other->size(axis) == like.size(axis), "key and value must have query's shape");
     }
+    set_shape(like.size(1), stride);
+  }
+
+  Call(const Tensor& projections, const MaybeTensor& position_weight, const MaybeTensor& rate_attention,
+       const Tensor& convolution_kernel, const MaybeTensor& fc, int64_t size, int64_t stride)
+      : like(projections), query(heads_of(projections, 0)), key(heads_of(projections, projections.size(1) / 3)),
+        value(heads_of(projections, projections.size(1) / 3 * 2)), position(position_weight), rate(rate_attention),
+        kernel(convolution_kernel), mixing(fc), window(size) {
+    STD_TORCH_CHECK(like.size(1) % 3 == 0, "projections must have the shape (B, 3 N, D, H, W)");
+    set_shape(like.size(1) / 3, stride);
     check_parameter(position, {shape.head_size, 2}, "position must be (D, 2)");
-    if (rate) STD_TORCH_CHECK(rate->numel() == 1 && rate->scalar_type() == compute_type(query), "rate is one element");
-    kernel_size = 0;
-    if (!kernel) return;
+    if (rate) STD_TORCH_CHECK(rate->numel() == 1 && rate->scalar_type() == compute_type(like), "rate is one element");
     const int64_t inputs = mixing ? mixing->size(0) : 3 * shape.heads;
     STD_TORCH_CHECK(kernel->dim() == 5, "kernel must be (D, N, P, k, k)");
     kernel_size = kernel->size(3);
@@ -84,33 +95,37 @@ struct Call {
     check_parameter(mixing, {inputs, 3 * shape.heads}, "mixing must be (P, 3 N)");
   }
 
+  void set_shape(int64_t heads, int64_t stride) {
+    STD_TORCH_CHECK(stride >= 1 && window >= 0 && (window == 0 || window % 2 == 1), "window must be odd, stride >= 1");
+    shape = {like.size(0), heads, like.size(2), like.size(3), like.size(4), stride, 0, 0};
+    shape.height_out = (shape.height + stride - 1) / stride;
+    shape.width_out = (shape.width + stride - 1) / stride;
+    is_double = like.scalar_type() == ScalarType::Double;
+    channels_last = like.stride(2) == 1 && shape.head_size > 1 && shape.height * shape.width > 1;
+  }
+
   void check_parameter(const MaybeTensor& tensor, const std::vector<int64_t>& sizes, const char* rule) const {
     if (!tensor) return;
     bool right = tensor->dim() == static_cast<int64_t>(sizes.size()) && tensor->is_contiguous() &&
-                 tensor->scalar_type() == compute_type(query);
+                 tensor->scalar_type() == compute_type(like);
     for (size_t axis = 0; right && axis < sizes.size(); ++axis)
       right = tensor->size(static_cast<int64_t>(axis)) == sizes[axis];
     STD_TORCH_CHECK(right, rule, ", contiguous, in the compute dtype");
   }
 
-  // A map of 4 axes in the memory order of the query.
+  // A map of 4 axes in the memory order of the input.
   Tensor empty_map(int64_t channels, int64_t height, int64_t width) const {
-    return torch::stable::empty({shape.batch, channels, height, width}, query.scalar_type(), std::nullopt,
-                                query.device(), std::nullopt,
+    return torch::stable::empty({shape.batch, channels, height, width}, like.scalar_type(), std::nullopt,
+                                like.device(), std::nullopt,
                                 channels_last ? torch::headeronly::MemoryFormat::ChannelsLast
                                               : torch::headeronly::MemoryFormat::Contiguous);
   }
 
   Tensor empty_parameter(const std::vector<int64_t>& sizes) const {
-    Tensor tensor = torch::stable::empty(sizes, compute_type(query), std::nullopt, query.device());
+    Tensor tensor = torch::stable::empty(sizes, compute_type(like), std::nullopt, like.device());
     return torch::stable::zero_(tensor);
   }
 };
-
-Field field_of(const Tensor& tensor) {
-  return {tensor.mutable_data_ptr(), element_of(tensor), tensor.stride(0), tensor.stride(1),
-          tensor.stride(2),          tensor.stride(3),   tensor.stride(4)};
-}
 
 // Channels [first, first + outer * inner) of a map of 4 axes, channel = outer index * inner + inner index.
 Field channels_of(const Tensor& map, int64_t first, int64_t inner) {
@@ -152,9 +167,9 @@ double rate_of(const Call& call) {
 Attention attention_of(const Call& call, const Tensor& output, const Locations& columns, const Locations& rows) {
   return {call.shape,
           call.window,
-          field_of(call.query),
-          field_of(call.key),
-          field_of(call.value),
+          call.query,
+          call.key,
+          call.value,
           channels_of(output, 0, call.shape.head_size),
           call.position ? call.position->const_data_ptr() : nullptr,
           columns.data(call.is_double),
@@ -166,9 +181,9 @@ Convolution convolution_of(const Call& call, const Tensor& output) {
   return {call.shape,
           call.kernel_size,
           call.mixing ? call.mixing->size(0) : 0,
-          field_of(call.query),
-          field_of(call.key),
-          field_of(call.value),
+          call.query,
+          call.key,
+          call.value,
           channels_of(output, 0, call.shape.heads),
           call.kernel->const_data_ptr(),
           call.mixing ? call.mixing->const_data_ptr() : nullptr};
@@ -195,10 +210,13 @@ Tensor run_forward(const Call& call) {
   return output;
 }
 
-Tensor stage2(const Tensor& query, const Tensor& key, const Tensor& value, const MaybeTensor& position,
-              const MaybeTensor& rate, const MaybeTensor& kernel, const MaybeTensor& mixing, int64_t window,
-              int64_t stride) {
-  return run_forward(Call(query, key, value, position, rate, kernel, mixing, window, stride));
+Tensor local_attention(const Tensor& query, const Tensor& key, const Tensor& value, int64_t window, int64_t stride) {
+  return run_forward(Call(query, key, value, window, stride));
+}
+
+Tensor mix(const Tensor& projections, const MaybeTensor& position, const MaybeTensor& rate, const Tensor& kernel,
+           const MaybeTensor& mixing, int64_t window, int64_t stride) {
+  return run_forward(Call(projections, position, rate, kernel, mixing, window, stride));
 }
 
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
@@ -262,20 +280,17 @@ Tensor sum_first(const Tensor& tensor, const std::vector<int64_t>& sizes, const 
   return total;
 }
 
-// Gradients of (query, key, value) as one (B, 3 C, H, W) map, of position and rate as (2 D + 1), of kernel and mixing.
-Gradients stage2_backward(const Tensor& output_gradient, const Tensor& query, const Tensor& key, const Tensor& value,
-                          const MaybeTensor& position, const MaybeTensor& rate, const MaybeTensor& kernel,
-                          const MaybeTensor& mixing, int64_t window, int64_t stride) {
-  const Call call(query, key, value, position, rate, kernel, mixing, window, stride);
+// Gradients of the projections as one (B, 3 C, H, W) map, of position and rate as (2 D + 1), of kernel and mixing.
+Gradients run_backward(const Call& call, const Tensor& output_gradient) {
   const Shape& shape = call.shape;
-  STD_TORCH_CHECK(output_gradient.dim() == 4 && output_gradient.scalar_type() == query.scalar_type() &&
+  STD_TORCH_CHECK(output_gradient.dim() == 4 && output_gradient.scalar_type() == call.like.scalar_type() &&
                       output_gradient.size(0) == shape.batch &&
                       output_gradient.size(1) == shape.heads * shape.head_size &&
                       output_gradient.size(2) == shape.height_out && output_gradient.size(3) == shape.width_out,
-                  "the output's gradient must be (B, C, H', W') in query's dtype");
+                  "the output's gradient must be (B, C, H', W') in the dtype of the output");
   Tensor gradient = call.empty_map(3 * shape.heads * shape.head_size, shape.height, shape.width);
   // Attention alone leaves queries that the stride skips without a gradient.
-  if (stride > 1 && !call.kernel) torch::stable::zero_(gradient);
+  if (shape.stride > 1 && !call.kernel) torch::stable::zero_(gradient);
   const std::vector<int64_t> none = {0};
   Tensor small = call.empty_parameter({2 * shape.head_size + 1});
   Tensor kernel_gradient = call.empty_parameter(call.kernel ? sizes_of(*call.kernel) : none);
@@ -292,19 +307,36 @@ Gradients stage2_backward(const Tensor& output_gradient, const Tensor& query, co
   return {gradient, small, kernel_gradient, mixing_gradient};
 }
 
+Tensor local_attention_backward(const Tensor& output_gradient, const Tensor& query, const Tensor& key,
+                                const Tensor& value, int64_t window, int64_t stride) {
+  return std::get<0>(run_backward(Call(query, key, value, window, stride), output_gradient));
+}
+
+Gradients mix_backward(const Tensor& output_gradient, const Tensor& projections, const MaybeTensor& position,
+                       const MaybeTensor& rate, const Tensor& kernel, const MaybeTensor& mixing, int64_t window,
+                       int64_t stride) {
+  return run_backward(Call(projections, position, rate, kernel, mixing, window, stride), output_gradient);
+}
+
 }  // namespace
 }  // namespace acmix
 
 STABLE_TORCH_LIBRARY(acmix, library) {
+  library.def("local_attention(Tensor query, Tensor key, Tensor value, int window, int stride) -> Tensor");
   library.def(
-      "stage2(Tensor query, Tensor key, Tensor value, Tensor? position, Tensor? rate, Tensor? kernel, Tensor? mixing, "
-      "int window, int stride) -> Tensor");
+      "local_attention_backward(Tensor output_gradient, Tensor query, Tensor key, Tensor value, int window, int stride) "
+      "-> Tensor");
   library.def(
-      "stage2_backward(Tensor output_gradient, Tensor query, Tensor key, Tensor value, Tensor? position, Tensor? rate, "
-      "Tensor? kernel, Tensor? mixing, int window, int stride) -> (Tensor, Tensor, Tensor, Tensor)");
+      "mix(Tensor projections, Tensor? position, Tensor? rate, Tensor kernel, Tensor? mixing, int window, int stride) "
+      "-> Tensor");
+  library.def(
+      "mix_backward(Tensor output_gradient, Tensor projections, Tensor? position, Tensor? rate, Tensor kernel, "
+      "Tensor? mixing, int window, int stride) -> (Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(acmix, CPU, library) {
-  library.impl("stage2", TORCH_BOX(&acmix::stage2));
-  library.impl("stage2_backward", TORCH_BOX(&acmix::stage2_backward));
+  library.impl("local_attention", TORCH_BOX(&acmix::local_attention));
+  library.impl("local_attention_backward", TORCH_BOX(&acmix::local_attention_backward));
+  library.impl("mix", TORCH_BOX(&acmix::mix));
+  library.impl("mix_backward", TORCH_BOX(&acmix::mix_backward));
 }
