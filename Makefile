@@ -31,11 +31,7 @@ check: venv
 # Train the small network on handwritten digits, validate it, predict held-out digits, write a report: demo/run/report.html
 demo: venv
 	rm -rf demo
-	$(BIN)/acmix train digits --image-size 16 --batch-size 32 --epochs 6 --lr 0.003 --output demo/run
-	$(BIN)/acmix validate demo/run/best.safetensors digits
-	$(BIN)/python -c "from acmix.data import export_digits; export_digits('demo/digits', count=8)"
-	$(BIN)/acmix predict demo/run/best.safetensors demo/digits --top 2
-	$(BIN)/acmix report demo/run
+	$(BIN)/python examples/digits.py
 
 # The operator and a network beside what they replace, and growth with pixels; fills the README's tables
 bench: venv
