@@ -74,6 +74,8 @@ static inline Vector<T> load_wide(const E* from) {
   }
 }
 
+constexpr int64_t prefetched = 32;
+
 // Channels adjacent in memory: lines are written a register block at a time, zeros up to the next full register.
 template <class T, class E>
 __attribute__((noinline)) static void load_transposed(const E* from, int64_t column, int64_t channels, int64_t width, T* to, int64_t pitch) {
@@ -83,6 +85,9 @@ __attribute__((noinline)) static void load_transposed(const E* from, int64_t col
     const int64_t pixels = least(count, width - x);
     for (int64_t j = 0; j < whole; j += count) {
       Vector<T> block[count];
+      // A pixel's line lies alone in memory; hardware does not foresee the next ones.
+#pragma GCC unroll 16
+      for (int i = 0; i < count; ++i) __builtin_prefetch(from + (x + i + prefetched) * column + j);
       if (pixels == count) {
 #pragma GCC unroll 16
         for (int i = 0; i < count; ++i) block[i] = load_wide<T>(from + (x + i) * column + j);
