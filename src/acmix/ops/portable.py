@@ -127,13 +127,15 @@ def _is_channels_last(feature: Tensor) -> bool:
 def _untile(tiles: Tensor, query: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
     """`(ty * tx, B * N, queries, D)` to `(B, N * D, H', W')`, in the memory order of `query`."""
     batch, heads, head_size, height, width = query.shape
-    tiles = tiles.reshape(rows.tiles, columns.tiles, batch, heads, rows.queries, columns.queries, head_size)
+    # The CPU's fused kernel writes, and wants its gradient, with the heads inside the queries; else it copies.
+    tiles = tiles.transpose(1, 2)
+    tiles = tiles.reshape(rows.tiles, columns.tiles, rows.queries, columns.queries, batch, heads, head_size)
     height, width = output_size(height, rows.stride), output_size(width, columns.stride)
     covered = rows.tiles * rows.queries, columns.tiles * columns.queries
     if _is_channels_last(query):
-        output = tiles.permute(2, 0, 4, 1, 5, 3, 6).reshape(batch, *covered, heads * head_size)
+        output = tiles.permute(4, 0, 2, 1, 3, 5, 6).reshape(batch, *covered, heads * head_size)
         return output[:, :height, :width].permute(0, 3, 1, 2)
-    output = tiles.permute(2, 3, 6, 0, 4, 1, 5).reshape(batch, heads * head_size, *covered)
+    output = tiles.permute(4, 5, 6, 0, 2, 1, 3).reshape(batch, heads * head_size, *covered)
     return output[..., :height, :width]
 
 
