@@ -56,7 +56,7 @@ def check_input_size(model: nn.Module, name: str, input_size: tuple[int, int, in
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"model {name!r} does not accept images of {input_size}: {reason}; choose another --image-size"
+            f"model {name!r} does not accept images of {input_size}: {reason}; choose another size"
         ) from error
     finally:
         model.train(training)
