@@ -72,7 +72,8 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stri
 def shift_conv(projections: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:
     """The convolution path in two steps, fc then grouped convolution; see `acmix.ops.shift_conv`."""
     with without_autocast(projections.device):
-        return convolve(*widen(projections, fc_weight, dep_weight), stride, dilation).to(projections.dtype)
+        wide, fc, dep = widen(projections, fc_weight, dep_weight)
+        return convolve(wide, fc, dep, stride, dilation).to(projections.dtype)
 
 
 def mix(
@@ -90,6 +91,7 @@ def mix(
     with without_autocast(projections.device):
         wide, fc, dep, alpha, beta = widen(projections, fc_weight, dep_weight, rate_attention, rate_convolution)
         position = position_map(position_weight, *wide.shape[-2:]).to(wide.dtype)
-        attention = attend(*wide.chunk(3, 1), position, window, stride, dilation).flatten(1, 2)
+        query, key, value = wide.chunk(3, 1)
+        attention = attend(query, key, value, position, window, stride, dilation).flatten(1, 2)
         convolution = convolve(wide, fc, dep, stride, dilation)
         return (alpha * attention + beta * convolution).to(projections.dtype)
