@@ -4,8 +4,8 @@ BIN := .venv/bin
 RESULTS := benchmarks/results
 INSTALLED := .venv/.installed
 KERNELS := setup.py $(wildcard src/acmix/ops/csrc/*)
-INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
-# Without compiled modules on disk every start of Python would compile torch's again.
+INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
+# Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: venv test check format sanitize demo bench clean

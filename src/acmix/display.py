@@ -127,7 +127,7 @@ def show_machine(machine: dict[str, object]) -> None:
 def show_comparison(comparison: Comparison) -> None:
     """Show one case of `acmix bench`: fastest run and median, ratios of the fastest to the baseline, memory."""
     table = _table(comparison.title)
-    table.add_column("candidate")
+    table.add_column("candidate", no_wrap=True)
     for heading in ("forward, ms", "ratio", "forward + backward, ms", "ratio", "memory, MB", "ratio"):
         table.add_column(heading, justify="right")
     base = comparison.candidates[comparison.baseline]

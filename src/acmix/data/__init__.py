@@ -3,6 +3,7 @@
 from acmix.data.datasets import Digits, ImageData, LabelledImages, export_digits, open_dataset
 from acmix.data.evaluation import DataRecord, data_record, open_evaluation
 from acmix.data.images import read_image
+from acmix.data.loading import image_loader
 from acmix.data.transforms import preprocessing_for, training_transform
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "LabelledImages",
     "data_record",
     "export_digits",
+    "image_loader",
     "open_dataset",
     "open_evaluation",
     "preprocessing_for",

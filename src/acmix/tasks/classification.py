@@ -25,7 +25,15 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from acmix.checkpoints import load_state_dict
 from acmix.checkpoints.classifier import Classifier, load_classifier, running_versions, save_classifier
-from acmix.data import DataRecord, ImageData, LabelledImages, open_dataset, preprocessing_for, training_transform
+from acmix.data import (
+    DataRecord,
+    ImageData,
+    LabelledImages,
+    image_loader,
+    open_dataset,
+    preprocessing_for,
+    training_transform,
+)
 from acmix.data.datasets import DIGITS
 from acmix.errors import InputError
 from acmix.tasks import run
@@ -239,12 +247,7 @@ def _loaders(
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
     batch_size = min(settings.batch_size, len(images.train))
     digits = images.location == DIGITS
-    loader = partial(
-        DataLoader,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-    )
+    loader = partial(image_loader, workers=workers, persistent_workers=workers > 0)
     train = loader(
         images.train.with_transform(training_transform(classifier.preprocessing, digits=digits)),
         batch_size=batch_size,

@@ -6,11 +6,10 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 from torchvision.datasets.folder import is_image_file
 
 from acmix.checkpoints.classifier import Classifier
-from acmix.data import LabelledImages, read_image
+from acmix.data import LabelledImages, image_loader, read_image
 from acmix.errors import InputError
 
 
@@ -78,7 +77,7 @@ def evaluate(classifier: Classifier, images: LabelledImages, *, batch_size: int 
         raise InputError(f"batch_size must be at least 1 and workers at least 0, got {batch_size} and {workers}")
     device = best_device()
     model, count = classifier.model.eval().to(device), len(classifier.classes)
-    loader = DataLoader(images.with_transform(classifier.transform), batch_size=batch_size, num_workers=workers)
+    loader = image_loader(images.with_transform(classifier.transform), batch_size=batch_size, workers=workers)
     matrix = torch.zeros(count, count, dtype=torch.int64)
     among_five = 0
     with torch.inference_mode():
