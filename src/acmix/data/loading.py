@@ -13,12 +13,13 @@ from acmix.data.datasets import LabelledImages
 def image_loader(
     images: LabelledImages, *, batch_size: int, workers: int = 0, **options: Any
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """A `DataLoader` of images in batches; `options` are its own.
+    """A `DataLoader` of images in batches.
 
     Args:
         images: Images whose transform gives tensors.
         batch_size: Images a batch.
         workers: Processes that read images; 0 reads in this one.
+        **options: Options of `DataLoader`.
     """
     return DataLoader(
         images,
