@@ -9,7 +9,7 @@ import sys
 from acmix.cli import main
 from acmix.data import export_digits
 
-TRAIN = "train digits --image-size 16 --batch-size 32 --epochs 6 --lr 0.003 --output demo/run"
+TRAIN = "train digits --image-size 16 --batch-size 32 --epochs 7 --lr 0.003 --output demo/run"
 USE = (
     "validate demo/run/best.safetensors digits",
     "predict demo/run/best.safetensors demo/digits --top 2",

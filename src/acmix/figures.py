@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -18,7 +19,7 @@ def _save(figure: Figure, kind: str) -> bytes:
     data = io.BytesIO()
     # Text as text keeps the page small and searchable; a fixed salt keeps it the same from run to run.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "acmix"}):
-        metadata = {"Date": None} if kind == "svg" else None
+        metadata: dict[str, Any] | None = {"Date": None} if kind == "svg" else None
         figure.savefig(data, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
     return data.getvalue()
 

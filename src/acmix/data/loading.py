@@ -4,15 +4,12 @@ import signal
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from acmix.data.datasets import LabelledImages
 
 
-def image_loader(
-    images: LabelledImages, *, batch_size: int, workers: int = 0, **options: Any
-) -> DataLoader[tuple[Tensor, Tensor]]:
+def image_loader(images: LabelledImages, *, batch_size: int, workers: int = 0, **options: Any) -> DataLoader[Any]:
     """A `DataLoader` of images in batches.
 
     Args:

@@ -8,7 +8,7 @@ from torch import nn
 from acmix.errors import InputError
 
 # 8x8 digits fill their image and have a handedness: no flip, no colour, small shifts and stretches.
-_DIGITS_AUGMENTATION: dict[str, Any] = {"scale": (0.7, 1.0), "ratio": (0.85, 1.18), "hflip": 0.0, "color_jitter": 0.0}
+_DIGITS_AUGMENTATION: dict[str, Any] = {"scale": (0.7, 1.0), "ratio": (0.85, 1.18), "hflip": 0.0, "color_jitter": None}
 
 
 def preprocessing_for(model: nn.Module, *, image_size: int | None = None, digits: bool = False) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, get_optimizer_class
 from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -117,8 +118,15 @@ class ClassificationModule(LightningModule):
         """timm's optimiser without decay on one-axis parameters, and a cosine stepped every update."""
         settings = self.settings
         warmup = settings.epochs // 10 if settings.warmup_epochs is None else settings.warmup_epochs
+        accepted = signature(get_optimizer_class(settings.optimizer, bind_defaults=False)).parameters
+        # One kernel for all parameters, where the optimiser has one.
+        options: dict[str, Any] = {"fused": True} if "fused" in accepted else {}
         optimizer = create_optimizer_v2(
-            self.model, opt=settings.optimizer, lr=settings.learning_rate, weight_decay=settings.weight_decay
+            self.model,
+            opt=settings.optimizer,
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            **options,
         )
         scheduler, _ = create_scheduler_v2(
             optimizer,
