@@ -2,7 +2,7 @@
 // ring of rows, and gathered by tiles of keys (no atomics: bitwise the same for any number of threads).
 #pragma once
 
-#include "attention.h"
+#include "window.h"
 
 namespace acmix::ACMIX_ISA {
 
@@ -38,6 +38,23 @@ struct BackwardScratch {
   }
 };
 
+// Key rows that the windows of query rows [first, last) touch.
+struct RowRange {
+  int64_t first, last;
+
+  template <class T>
+  RowRange(const Layout<T>& layout, const Shape& shape, int64_t query_first, int64_t query_last) {
+    first = shape.height;
+    last = 0;
+    const int64_t end = layout.stride * (query_last - 1) + layout.window - layout.radius;
+    for (int64_t y = layout.stride * query_first - layout.radius; y < end; ++y) {
+      const int64_t row = reflect(y, shape.height);
+      first = least(first, row);
+      last = most(last, row + 1);
+    }
+  }
+};
+
 // What one band of key rows [first, last) of a group needs: padded key rows, query rows and the keys of those queries.
 struct BandRows {
   int64_t first, last, padded_first, padded_last, query_first, query_last, own_first, own_last;
@@ -67,7 +84,7 @@ static Vector<T> differentiate(const Layout<T>& layout, const BackwardScratch<T>
   for (int64_t a = 0; a < rows; ++a) {
     T *weights = scratch.weights + a * cells * count, *slopes = scratch.slopes + a * cells * count;
     const int64_t ring = (y + a) % scratch.ring_rows * scratch.ring_row + column;
-    const Vector<T> inverse = exponentiate(weights, cells);
+    const Vector<T> inverse = exponentiate(weights, cells, T(1));
     Vector<T> delta = {};
     for (int64_t j = 0; j < cells; ++j) delta += load(weights + j * count) * load(slopes + j * count);
     delta *= inverse;
@@ -97,7 +114,7 @@ static int64_t gather_steps(const Layout<T>& layout, const BackwardScratch<T>& s
     const int64_t offset = padded_row - stride * y;
     steps[used++] = {offset < 0 ? ceil_divide(-offset, stride) : 0, least(rows - 1, (window - 1 - offset) / stride),
                      y % scratch.ring_rows * scratch.ring_row + offset * window * layout.query_pitch,
-                     (y - band.query_first) * head_size * layout.query_pitch};
+                     (y - band.query_first) * head_size * layout.query_pitch, y};
   }
   return used;
 }
@@ -149,12 +166,12 @@ static Vector<T> backward_queries(const Attention& problem, const AttentionGradi
   for (auto& value : scale) value = splat(static_cast<T>(1 / __builtin_sqrt(static_cast<double>(head_size))));
   window_steps(layout, shape, y, rows, keys.first, scratch.steps);
   for (int64_t x = 0; x < shape.width_out * layout.interleave; x += lanes<T>) {
-    dot_window(layout, head_size, scratch.steps, rows, query + x, scratch.key + x, scratch.weights);
-    dot_window(layout, head_size, scratch.steps, rows, gradient + x, scratch.value + x, scratch.slopes);
+    dot_window(layout, head_size, scratch.steps, rows, query + x, scratch.key + x, Location<T>{}, scratch.weights);
+    dot_window(layout, head_size, scratch.steps, rows, gradient + x, scratch.value + x, Location<T>{}, scratch.slopes);
     rate_gradient += differentiate(layout, scratch, static_cast<T>(problem.rate), rows, y, layout.margin + x, own);
     if (own)
       attend_tile(layout, head_size, scratch.steps, rows, scratch.slopes, scale, scratch.key + x,
-                  scratch.query_gradient + x);
+                  Tile<T>{scratch.query_gradient + x, row, layout.query_pitch, false});
   }
   for (int64_t a = 0; own && a < rows; ++a)
     unpack_queries(problem, layout, scratch.columns, scratch.query_gradient + a * row, to.query, layout.stride, group,
@@ -274,15 +291,30 @@ static void backward_band(const Attention& problem, const AttentionGradient& to,
   partial[2 * head_size] += sum_lanes(parts);
 }
 
+// The scratch of one thread, zeroed: margins stay zero, and what registers read past a line is finite.
+template <class T>
+static BackwardScratch<T> make_scratch(const Layout<T>& layout, const Shape& shape) {
+  Arena<T> arena;
+  BackwardScratch<T>(layout, shape, arena);
+  const size_t bytes = static_cast<size_t>(arena.used) * sizeof(T);
+  arena = {static_cast<T*>(workspace(bytes)), 0};
+  std::memset(arena.memory, 0, bytes);
+  return BackwardScratch<T>(layout, shape, arena);
+}
+
+template <class T>
+static int64_t attention_tasks(const Attention& problem) {
+  return Layout<T>(problem).tasks();
+}
+
 template <class T>
 static void attention_backward(const Attention& problem, const AttentionGradient& to, int64_t first, int64_t last) {
-  const Layout<T> layout(problem, true);
-  // Zeroed: margins stay zero, and what registers read past a line is finite.
-  const auto scratch = make_scratch<T, BackwardScratch<T>>(layout, problem.shape, true);
+  const Layout<T> layout(problem);
+  const auto scratch = make_scratch(layout, problem.shape);
   for (int64_t task = first; task < last; ++task) {
     const int64_t group = task / layout.bands;
     // Lanes of maps that the last group lacks would keep the maps of the group before.
-    if (layout.members(group) < layout.interleave) make_scratch<T, BackwardScratch<T>>(layout, problem.shape, true);
+    if (layout.members(group) < layout.interleave) make_scratch(layout, problem.shape);
     backward_band(problem, to, layout, scratch, group, task % layout.bands,
                   static_cast<T*>(to.partial) + task * (2 * problem.shape.head_size + 1));
   }

@@ -1,4 +1,4 @@
-// The convolution path: per channel d, 3 N padded maps through k x k taps to N maps, in one step or through P maps.
+// Scratch layout of the convolution path's backward pass: per channel d, 3 N padded maps through k x k taps to N maps.
 //
 // A map is split into stride^2 phase images, so that every tap of every output is a constant offset, and flattened:
 // positions run over rows of `pitch` cells, the padding between rows is computed and dropped.
@@ -49,11 +49,10 @@ struct PlaneLayout {
 template <class T>
 struct PlaneScratch {
   int64_t *offsets, *taps, *phase_taps;
-  T *line, *input, *mixed, *output, *input_gradient, *mixed_gradient, *weight, *mixing, *transposed;
+  T *line, *input, *mixed, *output, *input_gradient, *mixed_gradient, *transposed;
   int64_t line_pitch, weight_size;
-  mutable int64_t packed = -1;
 
-  PlaneScratch(const PlaneLayout<T>& layout, const Shape& shape, bool backward, Arena<T>& arena) {
+  PlaneScratch(const PlaneLayout<T>& layout, const Shape& shape, Arena<T>& arena) {
     constexpr int64_t words = 8 / static_cast<int64_t>(sizeof(T));
     const int64_t slack = tile_vectors * lanes<T>, mixed_size = layout.composed ? 0 : layout.positions * layout.plane;
     offsets = reinterpret_cast<int64_t*>(arena.take(most(layout.positions, layout.inputs) * layout.taps * words));
@@ -62,14 +61,12 @@ struct PlaneScratch {
     line_pitch = round_up(shape.width, lanes<T>);
     line = arena.take(layout.block * line_pitch);
     weight_size = layout.positions * layout.outputs * layout.taps;
-    weight = arena.take(layout.block * weight_size);
     transposed = arena.take(most(weight_size, layout.positions * layout.inputs));
-    mixing = arena.take(layout.composed ? 0 : layout.positions * layout.inputs);
     input = arena.take(layout.block * layout.inputs * layout.plane + slack);
     mixed = arena.take(mixed_size + slack);
     output = arena.take(layout.block * layout.outputs * layout.out_plane + slack);
-    input_gradient = arena.take(backward ? layout.block * layout.inputs * layout.plane + slack : 0);
-    mixed_gradient = arena.take(backward ? mixed_size + slack : 0);
+    input_gradient = arena.take(layout.block * layout.inputs * layout.plane + slack);
+    mixed_gradient = arena.take(mixed_size + slack);
     if (!arena.memory) return;
     for (int64_t t = 0; t < layout.taps; ++t) {
       const int64_t u = t / layout.kernel, v = t % layout.kernel;
@@ -80,13 +77,13 @@ struct PlaneScratch {
 };
 
 template <class T>
-static PlaneScratch<T> make_plane_scratch(const PlaneLayout<T>& layout, const Shape& shape, bool backward) {
+static PlaneScratch<T> make_plane_scratch(const PlaneLayout<T>& layout, const Shape& shape) {
   Arena<T> arena;
-  PlaneScratch<T>(layout, shape, backward, arena);
+  PlaneScratch<T>(layout, shape, arena);
   const size_t bytes = static_cast<size_t>(arena.used) * sizeof(T);
   arena = {static_cast<T*>(workspace(bytes)), 0};
   std::memset(arena.memory, 0, bytes);
-  return PlaneScratch<T>(layout, shape, backward, arena);
+  return PlaneScratch<T>(layout, shape, arena);
 }
 
 // Rows that the outputs [first, last) read, of all 3 N maps of the channels of one block; zeros outside the map.
@@ -143,45 +140,16 @@ static void unpack_planes(const Convolution& problem, const ConvolutionGradient&
   }
 }
 
-// `(outputs, inputs, taps)` to [output tile][input][tap][output], the layout of `convolve`; transposed swaps the roles
-// of inputs and outputs. Only the taps listed are taken.
-template <class T>
-static void tile_weight(const T* weight, int64_t outputs, int64_t inputs, int64_t taps, const int64_t* chosen,
-                        int64_t chosen_count, bool transposed, T* to) {
-  const int64_t rows = transposed ? inputs : outputs, columns = transposed ? outputs : inputs;
-  const int64_t row_step = transposed ? taps : inputs * taps, column_step = transposed ? inputs * taps : taps;
-  for (int64_t first = 0; first < rows; first += tile_outputs) {
-    const int64_t width = least(tile_outputs, rows - first);
-    for (int64_t c = 0; c < columns; ++c)
-      for (int64_t t = 0; t < chosen_count; ++t)
-        for (int64_t m = 0; m < width; ++m)
-          *to++ = weight[(first + m) * row_step + c * column_step + (chosen ? chosen[t] : t)];
-  }
-}
-
-template <class T>
-static void pack_weights(const Convolution& problem, const PlaneLayout<T>& layout, const PlaneScratch<T>& scratch,
-                         int64_t block) {
-  if (scratch.packed == block) return;
-  scratch.packed = block;
-  const T* kernel = static_cast<const T*>(problem.kernel);
-  for (int64_t d = 0; d < layout.channels(problem.shape, block); ++d)
-    tile_weight(kernel + (block * layout.block + d) * scratch.weight_size, layout.outputs, layout.positions,
-                layout.taps, static_cast<const int64_t*>(nullptr), layout.taps, false,
-                scratch.weight + d * scratch.weight_size);
-  if (!layout.composed)
-    tile_weight(static_cast<const T*>(problem.mixing), layout.positions, layout.inputs, 1,
-                static_cast<const int64_t*>(nullptr), 1, false, scratch.mixing);
-}
-
 // The maps that the taps read for channel d of the block: the inputs, or their P mixtures.
 template <class T>
-static const T* tapped_planes(const PlaneLayout<T>& layout, const PlaneScratch<T>& scratch, int64_t d) {
+static const T* tapped_planes(const Convolution& problem, const PlaneLayout<T>& layout, const PlaneScratch<T>& scratch,
+                              int64_t d) {
   const T* input = scratch.input + d * layout.inputs * layout.plane;
   if (layout.composed) return input;
   const int64_t here = 0;
-  convolve(input, layout.plane, layout.inputs, &here, 1, scratch.mixing, scratch.mixed, layout.plane, layout.positions,
-           layout.plane);
+  convolve({input, layout.plane, layout.inputs}, &here, 1,
+           Weights<T>{static_cast<const T*>(problem.mixing), layout.inputs, layout.inputs},
+           Planes<T>{scratch.mixed, layout.plane, layout.positions}, layout.plane / lanes<T>);
   return scratch.mixed;
 }
 
@@ -191,33 +159,8 @@ static int64_t convolution_slices(const Convolution& problem) {
 }
 
 template <class T>
-static int64_t convolution_tasks(const Convolution& problem, bool backward) {
-  const PlaneLayout<T> layout(problem);
-  return layout.blocks * (backward ? convolution_slices<T>(problem) : problem.shape.batch * layout.bands);
-}
-
-// Tasks are ordered (block, image, band), so that a thread packs the weights of a block once.
-template <class T>
-static void convolution_forward(const Convolution& problem, bool accumulate, int64_t first_task, int64_t last_task) {
-  const Shape& shape = problem.shape;
-  const PlaneLayout<T> layout(problem);
-  const PlaneScratch<T> scratch = make_plane_scratch(layout, shape, false);
-  for (int64_t task = first_task; task < last_task; ++task) {
-    const int64_t band = task % layout.bands, image = task / layout.bands % shape.batch;
-    const int64_t block = task / layout.bands / shape.batch, channels = layout.channels(shape, block);
-    const int64_t first = band * layout.band_rows, last = least(first + layout.band_rows, shape.height_out);
-    pack_weights(problem, layout, scratch, block);
-    pack_planes(problem, layout, scratch, image, block, first, last);
-    for (int64_t d = 0; d < channels; ++d)
-      convolve(tapped_planes(layout, scratch, d), layout.plane, layout.positions, scratch.taps, layout.taps,
-               scratch.weight + d * scratch.weight_size, scratch.output + d * layout.outputs * layout.out_plane,
-               layout.out_plane, layout.outputs, (last - first - 1) * layout.pitch + shape.width_out);
-    const Field& field = problem.output;
-    for (int64_t row = first; row < last; ++row)
-      store_lines(scratch.output + (row - first) * layout.pitch, layout.out_plane, field,
-                  image * field.batch + block * layout.block * field.outer + row * field.row, field.inner,
-                  field.column, channels * layout.outputs, shape.width_out, accumulate);
-  }
+static int64_t convolution_tasks(const Convolution& problem) {
+  return PlaneLayout<T>(problem).blocks * convolution_slices<T>(problem);
 }
 
 }  // namespace acmix::ACMIX_ISA

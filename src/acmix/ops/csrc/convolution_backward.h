@@ -38,6 +38,15 @@ struct PhaseRows {
   }
 };
 
+// The chosen taps of weights `(outputs, inputs, taps)` as `(inputs, outputs, chosen)`.
+template <class T>
+static void transpose_weight(const T* weight, int64_t outputs, int64_t inputs, int64_t taps, const int64_t* chosen,
+                             int64_t count, T* to) {
+  for (int64_t c = 0; c < inputs; ++c)
+    for (int64_t m = 0; m < outputs; ++m)
+      for (int64_t t = 0; t < count; ++t) *to++ = weight[(m * inputs + c) * taps + chosen[t]];
+}
+
 // Gradients of the tapped planes of channel d on the band's own rows of the map.
 template <class T>
 static void transpose_taps(const Convolution& problem, const PlaneLayout<T>& layout, const PlaneScratch<T>& scratch,
@@ -54,9 +63,11 @@ static void transpose_taps(const Convolution& problem, const PlaneLayout<T>& lay
       scratch.offsets[count++] = t;
     }
     const PhaseRows range(layout, phase / stride, rows);
-    tile_weight(kernel, layout.outputs, layout.positions, layout.taps, scratch.offsets, count, true, weight);
-    convolve(gradient + range.start, layout.out_plane, layout.outputs, scratch.phase_taps, count, weight,
-             to + phase * layout.phase_size + range.start, layout.plane, layout.positions, range.positions);
+    transpose_weight(kernel, layout.outputs, layout.positions, layout.taps, scratch.offsets, count, weight);
+    convolve({gradient + range.start, layout.out_plane, layout.outputs}, scratch.phase_taps, count,
+             Weights<T>{weight, layout.outputs * count, layout.outputs},
+             Planes<T>{to + phase * layout.phase_size + range.start, layout.plane, layout.positions},
+             ceil_divide(range.positions, lanes<T>));
   }
 }
 
@@ -74,13 +85,15 @@ template <class T>
 static void unmix(const Convolution& problem, const PlaneLayout<T>& layout, const PlaneScratch<T>& scratch, int64_t d,
                   int64_t rows, T* weight, T* to) {
   const int64_t here = 0;
-  tile_weight(static_cast<const T*>(problem.mixing), layout.positions, layout.inputs, 1, &here, 1, true, weight);
+  transpose_weight(static_cast<const T*>(problem.mixing), layout.positions, layout.inputs, 1, &here, 1, weight);
   for (int64_t c = 0; c < layout.inputs; ++c) scratch.offsets[c] = c * layout.plane;
   for (int64_t phase = 0; phase < layout.stride * layout.stride; ++phase) {
     const PhaseRows range(layout, phase / layout.stride, rows);
     const int64_t start = phase * layout.phase_size + range.start, base = d * layout.inputs * layout.plane + start;
-    convolve(scratch.mixed_gradient + start, layout.plane, layout.positions, &here, 1, weight,
-             scratch.input_gradient + base, layout.plane, layout.inputs, range.positions);
+    convolve({scratch.mixed_gradient + start, layout.plane, layout.positions}, &here, 1,
+             Weights<T>{weight, layout.positions, layout.positions},
+             Planes<T>{scratch.input_gradient + base, layout.plane, layout.inputs},
+             ceil_divide(range.positions, lanes<T>));
     correlate(scratch.mixed_gradient + start, layout.plane, layout.positions, scratch.input + base, scratch.offsets,
               layout.inputs, range.positions, to);
   }
@@ -94,13 +107,12 @@ static void convolution_backward_band(const Convolution& problem, const Convolut
   const int64_t first = band * layout.band_rows, last = least(first + layout.band_rows, shape.height_out);
   const int64_t row = layout.stride * first, row_last = least(layout.stride * last, shape.height);
   const int64_t positions = (last - first - 1) * layout.pitch + shape.width_out;
-  pack_weights(problem, layout, scratch, block);
   pack_planes(problem, layout, scratch, image, block, first, last);
   pack_gradient(problem, layout, scratch, image, block, first, last);
   for (int64_t d = 0; d < layout.channels(shape, block); ++d) {
     const int64_t channel = slice * shape.head_size + block * layout.block + d;
     T* kernel = static_cast<T*>(to.kernel) + channel * scratch.weight_size;
-    correlate_kernel(layout, scratch, tapped_planes(layout, scratch, d), d, positions, kernel);
+    correlate_kernel(layout, scratch, tapped_planes(problem, layout, scratch, d), d, positions, kernel);
     T* weight = scratch.transposed;
     if (layout.composed) {
       transpose_taps(problem, layout, scratch, block, d, row_last - row, weight,
@@ -120,7 +132,7 @@ static void convolution_backward(const Convolution& problem, const ConvolutionGr
                                  int64_t last_task) {
   const Shape& shape = problem.shape;
   const PlaneLayout<T> layout(problem);
-  const PlaneScratch<T> scratch = make_plane_scratch(layout, shape, true);
+  const PlaneScratch<T> scratch = make_plane_scratch(layout, shape);
   const int64_t slices = convolution_slices<T>(problem);
   for (int64_t task = first_task; task < last_task; ++task) {
     const int64_t slice = task % slices, block = task / slices;

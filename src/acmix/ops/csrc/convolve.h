@@ -1,4 +1,4 @@
-// Register tiles of the convolution path: positions of a flattened padded map fill the lanes.
+// Register tiles of the convolution path: neighbouring positions of padded maps fill the lanes.
 #pragma once
 
 #include <utility>
@@ -7,21 +7,46 @@
 
 namespace acmix::ACMIX_ISA {
 
-// out[m][i] = sum over inputs c and taps t of weight[c][t][m] in[c][i + taps[t]], for `vectors` registers of positions.
+// `count` maps `plane` apart; places are where the registers of each lie, null if one after the other. Outputs are added
+// to what is there if `add`.
+template <class T>
+struct Planes {
+  T* data;
+  int64_t plane, count;
+  const int64_t* places = nullptr;
+  bool add = false;
+};
+
+// Weights `(output, input, tap)`, outputs `output` apart; after every `part` inputs, `skip` inputs are left out.
+template <class T>
+struct Weights {
+  const T* data;
+  int64_t output, part, skip = 0;
+};
+
+// out[m][i] = sum over inputs c and taps t of weight[m][c][t] in[c][i + taps[t]], for `vectors` registers of positions.
 template <class T, int outputs, int vectors>
-static void convolve_tile(const T* in, int64_t plane, int64_t inputs, const int64_t* taps, int64_t tap_count,
-                          const T* weight, T* out, int64_t out_plane) {
-  constexpr int count = lanes<T>;
+static void convolve_tile(const Planes<const T>& in, const int64_t* taps, int64_t tap_count, const Weights<T>& weights,
+                          const Planes<T>& out) {
+  const T* weight = weights.data;
+  int64_t place[vectors];
+#pragma GCC unroll 8
+  for (int i = 0; i < vectors; ++i) place[i] = in.places[i];
   Vector<T> sum[outputs][vectors] = {};
-  for (int64_t c = 0; c < inputs; ++c)
-    for (int64_t t = 0; t < tap_count; ++t, weight += outputs) {
-      const T* from = in + c * plane + taps[t];
+  if (out.add)
+#pragma GCC unroll 4
+    for (int m = 0; m < outputs; ++m)
+#pragma GCC unroll 8
+      for (int i = 0; i < vectors; ++i) sum[m][i] = load(out.data + m * out.plane + out.places[i]);
+  for (int64_t c = 0; c < in.count; ++c, weight += c % weights.part ? 0 : weights.skip * tap_count)
+    for (int64_t t = 0; t < tap_count; ++t, ++weight) {
+      const T* from = in.data + c * in.plane + taps[t];
       Vector<T> z[vectors];
 #pragma GCC unroll 8
-      for (int i = 0; i < vectors; ++i) z[i] = load(from + i * count);
+      for (int i = 0; i < vectors; ++i) z[i] = load(from + place[i]);
 #pragma GCC unroll 4
       for (int m = 0; m < outputs; ++m) {
-        const Vector<T> w = splat(weight[m]);
+        const Vector<T> w = splat(weight[m * weights.output]);
 #pragma GCC unroll 8
         for (int i = 0; i < vectors; ++i) sum[m][i] += w * z[i];
       }
@@ -29,11 +54,11 @@ static void convolve_tile(const T* in, int64_t plane, int64_t inputs, const int6
 #pragma GCC unroll 4
   for (int m = 0; m < outputs; ++m)
 #pragma GCC unroll 8
-    for (int i = 0; i < vectors; ++i) store(out + m * out_plane + i * count, sum[m][i]);
+    for (int i = 0; i < vectors; ++i) store(out.data + m * out.plane + out.places[i], sum[m][i]);
 }
 
 template <class T>
-using ConvolveTile = void (*)(const T*, int64_t, int64_t, const int64_t*, int64_t, const T*, T*, int64_t);
+using ConvolveTile = void (*)(const Planes<const T>&, const int64_t*, int64_t, const Weights<T>&, const Planes<T>&);
 
 template <class T, int outputs, int... vectors>
 static inline ConvolveTile<T> choose_vectors(int64_t count, std::integer_sequence<int, vectors...>) {
@@ -56,18 +81,21 @@ static inline ConvolveTile<T> choose_convolve_tile(int64_t outputs, int64_t vect
   }
 }
 
-// Every output at `positions` positions (rounded up to registers); weight is [output tile][input][tap][output].
+// Every output at `registers` registers of positions.
 template <class T>
-static void convolve(const T* in, int64_t plane, int64_t inputs, const int64_t* taps, int64_t tap_count,
-                     const T* weight, T* out, int64_t out_plane, int64_t outputs, int64_t positions) {
-  const int64_t vectors = ceil_divide(positions, lanes<T>), tiles = ceil_divide(vectors, tile_vectors);
+static void convolve(const Planes<const T>& in, const int64_t* taps, int64_t tap_count, const Weights<T>& weights,
+                     const Planes<T>& out, int64_t registers) {
+  const int64_t tiles = ceil_divide(registers, tile_vectors);
+  int64_t next[tile_vectors];
   for (int64_t tile = 0, from = 0; tile < tiles; ++tile) {
-    const int64_t size = ceil_divide(vectors - from, tiles - tile), start = from * lanes<T>;
-    for (int64_t m = 0; m < outputs; m += tile_outputs) {
-      const int64_t width = least(tile_outputs, outputs - m);
-      choose_convolve_tile<T>(width, size)(in + start, plane, inputs, taps, tap_count, weight + m * inputs * tap_count,
-                                           out + m * out_plane + start, out_plane);
-    }
+    const int64_t size = ceil_divide(registers - from, tiles - tile);
+    for (int64_t i = 0; i < size; ++i) next[i] = (from + i) * lanes<T>;
+    const Planes<const T> here = {in.data, in.plane, in.count, in.places ? in.places + from : next};
+    const int64_t* places = out.places ? out.places + from : next;
+    for (int64_t m = 0; m < out.count; m += tile_outputs)
+      choose_convolve_tile<T>(least(tile_outputs, out.count - m), size)(
+          here, taps, tap_count, {weights.data + m * weights.output, weights.output, weights.part, weights.skip},
+          {out.data + m * out.plane, out.plane, out.count, places, out.add});
     from += size;
   }
 }

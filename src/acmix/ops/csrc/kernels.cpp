@@ -2,13 +2,13 @@
 #include "attention_backward.h"
 #include "convolution_backward.h"
 #include "kernels.h"
+#include "mix.h"
 
 namespace acmix::ACMIX_ISA {
 
 template <class T>
-static constexpr Kernels table = {attention_tasks<T>,    attention_forward<T>,   attention_backward<T>,
-                                  convolution_tasks<T>,  convolution_slices<T>,  convolution_forward<T>,
-                                  convolution_backward<T>};
+static constexpr Kernels table = {mix_tasks<T>,          mix_forward<T>,        attention_tasks<T>, attention_backward<T>,
+                                  convolution_tasks<T>,  convolution_slices<T>, convolution_backward<T>};
 
 const Kernels& kernels(bool is_double) { return is_double ? table<double> : table<float>; }
 

@@ -194,19 +194,11 @@ Tensor run_forward(const Call& call) {
   Tensor output = call.empty_map(shape.heads * shape.head_size, shape.height_out, shape.width_out);
   if (output.numel() == 0) return output;
   const Kernels& kernels = best_kernels(call.is_double);
-  if (call.window) {
-    const Locations columns(shape.width), rows(shape.height);
-    const Attention problem = attention_of(call, output, columns, rows);
-    torch::stable::parallel_for(0, kernels.attention_tasks(problem, false), 1, [&](int64_t first, int64_t last) {
-      kernels.attention_forward(problem, first, last);
-    });
-  }
-  if (call.kernel) {
-    const Convolution problem = convolution_of(call, output);
-    torch::stable::parallel_for(0, kernels.convolution_tasks(problem, false), 1, [&](int64_t first, int64_t last) {
-      kernels.convolution_forward(problem, call.window > 0, first, last);
-    });
-  }
+  const Locations columns(shape.width), rows(shape.height);
+  const Mix problem = {attention_of(call, output, columns, rows), call.kernel ? convolution_of(call, output) : Convolution{},
+                       channels_of(output, 0, 1), torch::stable::get_num_threads()};
+  torch::stable::parallel_for(0, kernels.mix_tasks(problem), 1,
+                              [&](int64_t first, int64_t last) { kernels.mix_forward(problem, first, last); });
   return output;
 }
 
@@ -226,7 +218,7 @@ Tensor attention_gradient(const Call& call, const Kernels& kernels, const Tensor
   const int64_t channels = shape.heads * shape.head_size;
   const Locations columns(shape.width), rows(shape.height);
   const Attention problem = attention_of(call, output, columns, rows);
-  const int64_t tasks = kernels.attention_tasks(problem, true);
+  const int64_t tasks = kernels.attention_tasks(problem);
   Tensor partial = call.empty_parameter({tasks, 2 * shape.head_size + 1});
   const AttentionGradient to = {channels_of(gradient, 0, shape.head_size),
                                 channels_of(gradient, channels, shape.head_size),
@@ -253,7 +245,7 @@ std::tuple<Tensor, Tensor> convolution_gradient(const Call& call, const Kernels&
                                   channels_of(gradient, 2 * channels, shape.head_size),
                                   kernel.mutable_data_ptr(),
                                   mixing.mutable_data_ptr()};
-  torch::stable::parallel_for(0, kernels.convolution_tasks(problem, true), 1, [&](int64_t first, int64_t last) {
+  torch::stable::parallel_for(0, kernels.convolution_tasks(problem), 1, [&](int64_t first, int64_t last) {
     kernels.convolution_backward(problem, to, first, last);
   });
   return {kernel, mixing};

@@ -49,20 +49,29 @@ struct Convolution {
   const void *kernel, *mixing;
 };
 
+// Both paths of one call, of the same maps and shape; attention's window is 0, or the convolution's kernel null, where
+// there is none. `output` has one axis of channels, `inner`; threads says how many tasks keep every thread at work.
+struct Mix {
+  Attention attention;
+  Convolution convolution;
+  Field output;
+  int64_t threads;
+};
+
 // A task adds its share of the gradients of kernel and mixing to its own slice.
 struct ConvolutionGradient {
   Field query, key, value;
   void *kernel, *mixing;
 };
 
-// Tasks are independent and fixed by the shape, never by the number of threads.
+// Tasks are independent; those of the backward pass, which sum, are fixed by the shape, never by the threads.
 struct Kernels {
-  int64_t (*attention_tasks)(const Attention&, bool backward);
-  void (*attention_forward)(const Attention&, int64_t first, int64_t last);
+  int64_t (*mix_tasks)(const Mix&);
+  void (*mix_forward)(const Mix&, int64_t first, int64_t last);
+  int64_t (*attention_tasks)(const Attention&);
   void (*attention_backward)(const Attention&, const AttentionGradient&, int64_t first, int64_t last);
-  int64_t (*convolution_tasks)(const Convolution&, bool backward);
+  int64_t (*convolution_tasks)(const Convolution&);
   int64_t (*convolution_slices)(const Convolution&);
-  void (*convolution_forward)(const Convolution&, bool accumulate, int64_t first, int64_t last);
   void (*convolution_backward)(const Convolution&, const ConvolutionGradient&, int64_t first, int64_t last);
 };
 

@@ -1,30 +1,23 @@
-// Scratch layout of attention: maps padded by reflection so that every window cell is a constant offset.
+// Scratch layout of attention's backward pass: maps padded by reflection, every window cell a constant offset.
 //
 // Several narrow maps are interleaved (column x of map g at x * interleave + g), so that neighbouring lanes are full
 // at every width. Columns are split by their remainder modulo the stride ("phases"): window cell x of query X is at
 // X + x / stride in phase x % stride. Rows are not padded but looked up, (row, channel, column) in memory.
 #pragma once
 
-#include "lines.h"
+#include "attention.h"
 
 namespace acmix::ACMIX_ISA {
 
 constexpr int64_t cache_bytes = 1 << 20, wanted_tasks = 8;
 
-static inline int64_t reflect(int64_t position, int64_t size) {
-  if (size == 1) return 0;
-  const int64_t period = 2 * (size - 1);
-  const int64_t wrapped = ((position % period) + period) % period;
-  return wrapped < size ? wrapped : period - wrapped;
-}
-
 template <class T>
 struct Layout {
   int64_t window, radius, stride, maps, interleave, groups;
-  int64_t phase_pitch, key_pitch, margin, query_pitch, padded_width;
+  int64_t phase_pitch, key_pitch, key_row, margin, query_pitch, query_row, padded_width;
   int64_t bands, band_rows;
 
-  Layout(const Attention& problem, bool backward) {
+  explicit Layout(const Attention& problem) {
     const Shape& shape = problem.shape;
     constexpr int64_t count = lanes<T>;
     window = problem.window;
@@ -40,9 +33,11 @@ struct Layout {
     phase_pitch = round_up(most(computed, stored), count);
     key_pitch = stride * phase_pitch;
     // The gather of the backward pass reads queries up to `reach` before and behind the map.
-    margin = backward ? round_up(reach, count) : 0;
-    query_pitch = margin + (backward ? phase_pitch : round_up(shape.width_out * interleave, count));
-    cut(shape, backward);
+    margin = round_up(reach, count);
+    query_pitch = margin + phase_pitch;
+    key_row = shape.head_size * key_pitch;
+    query_row = shape.head_size * query_pitch;
+    cut(shape);
   }
 
   // Few enough maps at once to leave work for four threads.
@@ -54,8 +49,8 @@ struct Layout {
   }
 
   // Bands of rows: small enough for the cache, many enough for the threads; never fewer rows than a reflection needs.
-  void cut(const Shape& shape, bool backward) {
-    const int64_t row_bytes = (backward ? 4 : 2) * shape.head_size * key_pitch * static_cast<int64_t>(sizeof(T));
+  void cut(const Shape& shape) {
+    const int64_t row_bytes = 4 * key_row * static_cast<int64_t>(sizeof(T));
     const int64_t shortest = round_up(3 * window, stride);
     const int64_t cached = most(cache_bytes / row_bytes - window, shortest);
     const int64_t shared = most(ceil_divide(shape.height, ceil_divide(wanted_tasks, groups)), shortest);
@@ -71,6 +66,7 @@ struct Layout {
   }
   int64_t members(int64_t group) const { return least(interleave, maps - group * interleave); }
   bool direct() const { return stride == 1 && interleave == 1; }
+  int64_t cell_offset(int64_t cell) const { return cell % stride * phase_pitch + cell / stride * interleave; }
 };
 
 // Column tables and one unpadded row, shared by packing and unpacking.
