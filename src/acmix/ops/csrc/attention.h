@@ -38,10 +38,10 @@ static void dot_tile(const T* query, int64_t query_row, int64_t query_pitch, con
   for (int64_t d = 0; d < channels; ++d) {
     Vector<T> q[rows];
 #pragma GCC unroll 8
-    for (int a = 0; a < rows; ++a) q[a] = load(query + a * query_row + d * query_pitch);
+    for (int a = 0; a < rows; ++a) q[a] = load_once(query + a * query_row + d * query_pitch);
 #pragma GCC unroll 8
     for (int x = 0; x < cells; ++x) {
-      const Vector<T> k = load(key + d * key_pitch + x * key_step);
+      const Vector<T> k = load_once(key + d * key_pitch + x * key_step);
 #pragma GCC unroll 8
       for (int a = 0; a < rows; ++a) sum[a][x] += q[a] * k;
     }
@@ -109,10 +109,10 @@ __attribute__((always_inline)) static inline void add_cells(Vector<T> (&sum)[til
   for (int64_t x = 0; x < count; ++x, weight += weight_cell, value += value_cell) {
     Vector<T> w[tile_rows];
 #pragma GCC unroll 4
-    for (int a = first; a <= last; ++a) w[a] = load(weight + a * weight_row);
+    for (int a = first; a <= last; ++a) w[a] = load_once(weight + a * weight_row);
 #pragma GCC unroll 8
     for (int j = 0; j < channels; ++j) {
-      const Vector<T> v = load(value + j * pitch);
+      const Vector<T> v = load_once(value + j * pitch);
 #pragma GCC unroll 4
       for (int a = first; a <= last; ++a) sum[a][j] += w[a] * v;
     }

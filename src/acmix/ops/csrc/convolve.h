@@ -43,7 +43,7 @@ static void convolve_tile(const Planes<const T>& in, const int64_t* taps, int64_
       const T* from = in.data + c * in.plane + taps[t];
       Vector<T> z[vectors];
 #pragma GCC unroll 8
-      for (int i = 0; i < vectors; ++i) z[i] = load(from + place[i]);
+      for (int i = 0; i < vectors; ++i) z[i] = load_once(from + place[i]);
 #pragma GCC unroll 4
       for (int m = 0; m < outputs; ++m) {
         const Vector<T> w = splat(weight[m * weights.output]);
@@ -109,10 +109,10 @@ static void correlate_tile(const T* left, int64_t left_plane, const T* right, co
   auto add = [&](int64_t i, auto&& mask) __attribute__((always_inline)) {
     Vector<T> a[outputs];
 #pragma GCC unroll 4
-    for (int m = 0; m < outputs; ++m) a[m] = mask(load(left + m * left_plane + i));
+    for (int m = 0; m < outputs; ++m) a[m] = mask(load_once(left + m * left_plane + i));
 #pragma GCC unroll 8
     for (int p = 0; p < pairs; ++p) {
-      const Vector<T> b = load(right + offsets[p] + i);
+      const Vector<T> b = load_once(right + offsets[p] + i);
 #pragma GCC unroll 4
       for (int m = 0; m < outputs; ++m) sum[m][p] += a[m] * b;
     }

@@ -47,6 +47,18 @@ static inline Vector<T> load(const T* from) {
   return *reinterpret_cast<const typename VectorOf<T>::unaligned*>(from);
 }
 
+// A load that stays in a register: the compiler would rather load a value again for each of its uses.
+template <class T>
+static inline Vector<T> load_once(const T* from) {
+  Vector<T> value = load(from);
+#if defined(__x86_64__)
+  asm("" : "+v"(value));
+#elif defined(__aarch64__)
+  asm("" : "+w"(value));
+#endif
+  return value;
+}
+
 template <class T>
 static inline void store(T* to, Vector<T> value) {
   *reinterpret_cast<typename VectorOf<T>::unaligned*>(to) = value;
