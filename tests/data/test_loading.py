@@ -1,5 +1,6 @@
 import signal
 
+import pytest
 import torch
 from PIL import Image
 
@@ -10,6 +11,15 @@ def ignores_interrupts(_):
     return torch.tensor(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)
 
 
+@pytest.fixture
+def _interruptible():
+    # A test run that a shell put into the background ignores the signal from the start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_workers_leave_interrupts_to_the_process_that_reads_them():
     images = LabelledImages("abcd", [Image.new("RGB", (2, 2))] * 4, [0, 1, 0, 1], ["p", "q"], ignores_interrupts)
     for workers, ignored in ((0, False), (2, True)):
