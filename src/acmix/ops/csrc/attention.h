@@ -3,16 +3,9 @@
 
 #include <utility>
 
-#include "lines.h"
+#include "maps.h"
 
 namespace acmix::ACMIX_ISA {
-
-static inline int64_t reflect(int64_t position, int64_t size) {
-  if (size == 1) return 0;
-  const int64_t period = 2 * (size - 1);
-  const int64_t wrapped = ((position % period) + period) % period;
-  return wrapped < size ? wrapped : period - wrapped;
-}
 
 // What a key's location adds to its logits: slopes are `(tile row, 2, lane)`, along columns and along rows.
 template <class T>
@@ -76,10 +69,10 @@ struct Step {
   int64_t first, last, weight, value, row;
 };
 
-// Products of a tile of queries with every cell of their windows, `(tile row, window cell, lane)`.
-template <class T, class L>
-static void dot_window(const L& layout, int64_t channels, const Step* steps, int64_t rows, const T* query,
-                       const T* key, const Location<T>& location, T* to) {
+// Products of a tile of `rows` queries with every cell of their windows, `(tile row, window cell, lane)`.
+template <class T>
+static void dot_window(const MapLayout<T>& layout, int64_t channels, const Step* steps, int64_t rows,
+                       const Rows<const T>& query, const T* key, const Location<T>& location, T* to) {
   constexpr int64_t count = lanes<T>;
   const int64_t window = layout.window, stride = layout.stride, to_row = window * window * count;
   for (int64_t t = 0; t < stride * (rows - 1) + window; ++t) {
@@ -93,8 +86,8 @@ static void dot_window(const L& layout, int64_t channels, const Step* steps, int
         Location<T> there = location;
         if (there.slopes) there = {location.slopes + 2 * step.first * count, location.columns + offset, location.rows};
         choose_dot_tile<T>(step.last - step.first + 1, least(tile_cells, cells - x))(
-            query + step.first * layout.query_row, layout.query_row, layout.query_pitch, key + step.value + offset,
-            layout.interleave, layout.key_pitch, channels, there, step.row, out + (phase + x * stride) * count,
+            query.data + step.first * query.row, query.row, query.pitch, key + step.value + offset,
+            layout.interleave, layout.pitch, channels, there, step.row, out + (phase + x * stride) * count,
             to_row - stride * window * count, stride * count);
       }
     }
@@ -163,64 +156,78 @@ static inline Vector<T> exponentiate(T* logits, int64_t cells, T scale) {
   return T(1) / sum;
 }
 
-// Scale of the logits in base 2.
+// 1 / sqrt(D), the scale of the logits.
+template <class T>
+static inline T inverse_root(int64_t head_size) {
+  return static_cast<T>(1 / __builtin_sqrt(static_cast<double>(head_size)));
+}
+
+// The same in base 2.
 template <class T>
 static inline T logit_scale(int64_t head_size) {
   return static_cast<T>(1.4426950408889634 / __builtin_sqrt(static_cast<double>(head_size)));
 }
 
 // Steps of a tile of `rows` query rows from y on, over keys packed from row key_first on.
-template <class T, template <class> class L>
-static void window_steps(const L<T>& layout, const Shape& shape, int64_t y, int64_t rows, int64_t key_first,
+template <class T>
+static void window_steps(const MapLayout<T>& layout, const Shape& shape, int64_t y, int64_t rows, int64_t key_first,
                          Step* steps) {
   const int64_t window = layout.window, stride = layout.stride;
   for (int64_t t = 0; t < stride * (rows - 1) + window; ++t) {
     const int64_t row = reflect(stride * y + t - layout.radius, shape.height);
     steps[t] = {t < window ? 0 : ceil_divide(t - window + 1, stride), least(rows - 1, t / stride),
-                t * window * lanes<T>, (row - key_first) * layout.key_row, row};
+                t * window * lanes<T>, (row - key_first) * layout.row, row};
   }
 }
 
-// Where a tile's channels go, and whether they are added to what is there.
-template <class T>
-struct Tile {
-  T* data;
-  int64_t row, channel;
-  bool add;
-};
-
-template <class T, int channels, class L>
-__attribute__((noinline)) static void attend_channels(const L& layout, const Step* steps, int64_t rows, const T* weight,
-                                   const Vector<T>* factor, const T* value, int64_t first, const Tile<T>& to) {
+template <class T, int channels>
+static void attend_channels(const MapLayout<T>& layout, const Step* steps, int64_t rows, const T* weight,
+                            const Vector<T>* factor, const T* value, int64_t first, const Rows<T>& to, bool add) {
   constexpr int64_t count = lanes<T>;
   const int64_t window = layout.window, stride = layout.stride;
   Vector<T> sum[tile_rows][channels] = {};
   for (int64_t phase = 0; phase < least(stride, window); ++phase)
     add_steps<T, channels>(sum, steps, stride * (rows - 1) + window, weight + phase * count,
                            (window - stride) * window * count, stride * count,
-                           value + first * layout.key_pitch + layout.cell_offset(phase),
-                           layout.interleave, layout.key_pitch, (window - phase + stride - 1) / stride);
+                           value + first * layout.pitch + layout.cell_offset(phase),
+                           layout.interleave, layout.pitch, (window - phase + stride - 1) / stride);
   for (int a = 0; a < tile_rows; ++a)
     if (a < rows)
       for (int j = 0; j < channels; ++j) {
-        T* place = to.data + a * to.row + (first + j) * to.channel;
+        T* place = to.data + a * to.row + (first + j) * to.pitch;
         const Vector<T> product = factor[a] * sum[a][j];
-        store(place, to.add ? load(place) + product : product);
+        store(place, add ? load(place) + product : product);
       }
 }
 
-// Weighted sums of every channel over the windows of a tile, times factor[row].
-template <class T, class L>
-static void attend_tile(const L& layout, int64_t head_size, const Step* steps, int64_t rows, const T* weight,
-                        const Vector<T>* factor, const T* value, const Tile<T>& to) {
+// Weighted sums of every channel over the windows of a tile, times factor[row], put into or added to `to`.
+template <class T>
+static void attend_tile(const MapLayout<T>& layout, int64_t head_size, const Step* steps, int64_t rows, const T* weight,
+                        const Vector<T>* factor, const T* value, const Rows<T>& to, bool add) {
   int64_t d = 0;
   for (; d + tile_channels <= head_size; d += tile_channels)
-    attend_channels<T, tile_channels>(layout, steps, rows, weight, factor, value, d, to);
-  for (; d < head_size; ++d) attend_channels<T, 1>(layout, steps, rows, weight, factor, value, d, to);
+    attend_channels<T, tile_channels>(layout, steps, rows, weight, factor, value, d, to, add);
+  for (; d < head_size; ++d) attend_channels<T, 1>(layout, steps, rows, weight, factor, value, d, to, add);
 }
 
-template <class T, template <class> class L>
-static inline Step* take_steps(const L<T>& layout, Arena<T>& arena) {
+// - W_p . q of a tile of queries, `(tile row, 2, lane)`: how the logits fall with a key's location.
+template <class T>
+static void locate(const Mix& problem, int64_t rows, const Rows<const T>& query, T* slopes) {
+  const T* weight = static_cast<const T*>(problem.attention.position);
+  for (int64_t a = 0; a < rows; ++a) {
+    Vector<T> across = {}, down = {};
+    for (int64_t d = 0; d < problem.shape.head_size; ++d) {
+      const Vector<T> q = load(query.data + a * query.row + d * query.pitch);
+      across -= q * weight[2 * d];
+      down -= q * weight[2 * d + 1];
+    }
+    store(slopes + 2 * a * lanes<T>, across);
+    store(slopes + (2 * a + 1) * lanes<T>, down);
+  }
+}
+
+template <class T>
+static inline Step* take_steps(const MapLayout<T>& layout, Arena<T>& arena) {
   return reinterpret_cast<Step*>(
       arena.take((layout.window + tile_rows * (layout.stride + 1)) * static_cast<int64_t>(sizeof(Step) / sizeof(T))));
 }

@@ -1,166 +1,81 @@
-// Scratch layout of the convolution path's backward pass: per channel d, 3 N padded maps through k x k taps to N maps.
-//
-// A map is split into stride^2 phase images, so that every tap of every output is a constant offset, and flattened:
-// positions run over rows of `pitch` cells, the padding between rows is computed and dropped.
+// The convolution path on maps in scratch: of every channel d, 3 N maps through k x k taps to N maps, either by one
+// kernel of 3 N inputs or through P mixtures.
 #pragma once
 
 #include "convolve.h"
+#include "maps.h"
 
 namespace acmix::ACMIX_ISA {
 
-constexpr int64_t plane_cache_bytes = 1 << 20, wanted_slices = 16;
-
+// What the taps of one pass read, and the tables of its weights.
 template <class T>
-struct PlaneLayout {
-  int64_t kernel, radius, stride, taps, inputs, outputs, positions;
-  int64_t block, blocks, bands, band_rows, reach;  // channels d a task; bands of output rows; taps / stride
-  int64_t pitch, phase_size, plane, out_front, out_plane;
-  bool composed;
+struct ConvolutionScratch {
+  int64_t row, plane, count, taps;  // the tapped maps, which are q, k and v or their mixtures
+  int64_t *outputs, *inputs, *mixed_outputs, *mixed_inputs, *wide, *mixed_wide, *narrow;
+  Tap *tap, *here;
+  T* mixed;
+  int64_t wide_registers, narrow_registers;  // of one row of maps, of outputs
 
-  explicit PlaneLayout(const Convolution& problem) {
-    const Shape& shape = problem.shape;
-    kernel = problem.kernel_size;
-    radius = kernel / 2;
-    stride = shape.stride;
-    taps = kernel * kernel;
-    inputs = 3 * shape.heads;
-    outputs = shape.heads;
-    composed = problem.positions == 0;
-    positions = composed ? inputs : problem.positions;
-    reach = (kernel - 1) / stride;
-    // Channels adjacent in memory are read a register block at a time.
-    block = problem.query.inner == 1 && problem.query.column != 1 ? least(lanes<T>, shape.head_size) : 1;
-    blocks = ceil_divide(shape.head_size, block);
-    pitch = most(ceil_divide(shape.width + 2 * radius, stride), shape.width_out + reach);
-    const int64_t row_bytes = 2 * block * (inputs + outputs) * stride * stride * pitch * static_cast<int64_t>(sizeof(T));
-    const int64_t cached = most(plane_cache_bytes / row_bytes, 4 * kernel);
-    bands = ceil_divide(shape.height_out, cached);
-    band_rows = ceil_divide(shape.height_out, bands);
-    bands = ceil_divide(shape.height_out, band_rows);
-    phase_size = round_up((band_rows + reach + 1) * pitch + round_up(shape.width, lanes<T>), lanes<T>);
-    plane = stride * stride * phase_size;
-    out_front = round_up(reach * pitch + reach, lanes<T>);
-    out_plane = 2 * out_front + round_up((band_rows + 2) * pitch + round_up(shape.width, lanes<T>), lanes<T>);
-  }
-
-  int64_t channels(const Shape& shape, int64_t index) const { return least(block, shape.head_size - index * block); }
-};
-
-template <class T>
-struct PlaneScratch {
-  int64_t *offsets, *taps, *phase_taps;
-  T *line, *input, *mixed, *output, *input_gradient, *mixed_gradient, *transposed;
-  int64_t line_pitch, weight_size;
-
-  PlaneScratch(const PlaneLayout<T>& layout, const Shape& shape, Arena<T>& arena) {
-    constexpr int64_t words = 8 / static_cast<int64_t>(sizeof(T));
-    const int64_t slack = tile_vectors * lanes<T>, mixed_size = layout.composed ? 0 : layout.positions * layout.plane;
-    offsets = reinterpret_cast<int64_t*>(arena.take(most(layout.positions, layout.inputs) * layout.taps * words));
-    taps = reinterpret_cast<int64_t*>(arena.take(layout.taps * words));
-    phase_taps = reinterpret_cast<int64_t*>(arena.take(layout.taps * words));
-    line_pitch = round_up(shape.width, lanes<T>);
-    line = arena.take(layout.block * line_pitch);
-    weight_size = layout.positions * layout.outputs * layout.taps;
-    transposed = arena.take(most(weight_size, layout.positions * layout.inputs));
-    input = arena.take(layout.block * layout.inputs * layout.plane + slack);
-    mixed = arena.take(mixed_size + slack);
-    output = arena.take(layout.block * layout.outputs * layout.out_plane + slack);
-    input_gradient = arena.take(layout.block * layout.inputs * layout.plane + slack);
-    mixed_gradient = arena.take(mixed_size + slack);
+  ConvolutionScratch(const Mix& problem, const MapLayout<T>& layout, int64_t rows, Arena<T>& arena) {
+    const Convolution& convolution = problem.convolution;
+    constexpr int64_t lane_count = lanes<T>;
+    const int64_t heads = problem.shape.heads, positions = convolution.positions;
+    taps = convolution.kernel_size * convolution.kernel_size;
+    count = positions ? positions : 3 * layout.heads;
+    row = positions ? positions * layout.pitch : layout.row;
+    plane = positions ? layout.pitch : problem.shape.head_size * layout.pitch;
+    wide_registers = layout.pitch / lane_count;
+    narrow_registers = layout.out_pitch / lane_count;
+    outputs = take_integers(arena, heads);
+    inputs = take_integers(arena, count);
+    mixed_outputs = take_integers(arena, positions);
+    mixed_inputs = take_integers(arena, positions ? 3 * heads : 0);
+    wide = take_integers(arena, positions ? rows * wide_registers : 0);
+    mixed_wide = take_integers(arena, positions ? rows * wide_registers : 0);
+    narrow = take_integers(arena, rows * narrow_registers);
+    tap = reinterpret_cast<Tap*>(take_integers(arena, 2 * taps));
+    here = reinterpret_cast<Tap*>(take_integers(arena, 2));
+    mixed = take_padded(arena, positions ? rows * row : 0, layout.margin);
     if (!arena.memory) return;
-    for (int64_t t = 0; t < layout.taps; ++t) {
-      const int64_t u = t / layout.kernel, v = t % layout.kernel;
-      taps[t] = (u % layout.stride * layout.stride + v % layout.stride) * layout.phase_size +
-                u / layout.stride * layout.pitch + v / layout.stride;
+    const int64_t total = positions ? positions : 3 * heads;
+    for (int64_t m = 0; m < heads; ++m) outputs[m] = m * total * taps;
+    for (int64_t c = 0; c < count; ++c) inputs[c] = (positions ? c : c / layout.heads * heads + c % layout.heads) * taps;
+    for (int64_t p = 0; p < positions; ++p) mixed_outputs[p] = p * 3 * heads;
+    for (int64_t c = 0; positions && c < 3 * heads; ++c) mixed_inputs[c] = c;
+    for (int64_t i = 0; positions && i < rows * wide_registers; ++i) {
+      wide[i] = i / wide_registers * layout.row + i % wide_registers * lane_count;
+      mixed_wide[i] = i / wide_registers * row + i % wide_registers * lane_count;
     }
+    for (int64_t i = 0; i < rows * narrow_registers; ++i)
+      narrow[i] = i / narrow_registers * layout.stride * row + i % narrow_registers * lane_count;
+    const int64_t size = convolution.kernel_size;
+    for (int64_t t = 0; t < taps; ++t)
+      tap[t] = {(t / size - layout.padding) * row + layout.columns.slot(t % size - layout.padding), t};
+    here[0] = {0, 0};
+  }
+
+  // Weights of channel d of the heads from `head` on in a tensor of the kernel's shape.
+  template <class W>
+  Weights<W> kernel(W* data, const Mix& problem, int64_t head, int64_t d) const {
+    const int64_t heads = problem.shape.heads, total = problem.convolution.positions ? count : 3 * heads;
+    return {data + (d * heads * total + head) * taps, outputs, inputs, tap, taps};
+  }
+  template <class W>
+  Weights<W> mixing(W* data) const {
+    return {data, mixed_outputs, mixed_inputs, here, 1};
   }
 };
 
+// The tapped maps of channel d: rows of scratch as they are, or `rows` rows of their mixtures.
 template <class T>
-static PlaneScratch<T> make_plane_scratch(const PlaneLayout<T>& layout, const Shape& shape) {
-  Arena<T> arena;
-  PlaneScratch<T>(layout, shape, arena);
-  const size_t bytes = static_cast<size_t>(arena.used) * sizeof(T);
-  arena = {static_cast<T*>(workspace(bytes)), 0};
-  std::memset(arena.memory, 0, bytes);
-  return PlaneScratch<T>(layout, shape, arena);
-}
-
-// Rows that the outputs [first, last) read, of all 3 N maps of the channels of one block; zeros outside the map.
-template <class T>
-static void pack_planes(const Convolution& problem, const PlaneLayout<T>& layout, const PlaneScratch<T>& scratch,
-                        int64_t image, int64_t block, int64_t first, int64_t last) {
-  const Shape& shape = problem.shape;
-  const int64_t stride = layout.stride, channels = layout.channels(shape, block);
-  const int64_t line_step = layout.inputs * layout.plane;
-  const Field* fields[] = {&problem.query, &problem.key, &problem.value};
-  for (int64_t c = 0; c < layout.inputs; ++c) {
-    const Field& field = *fields[c / shape.heads];
-    const int64_t base = image * field.batch + c % shape.heads * field.outer + block * layout.block * field.inner;
-    for (int64_t i = 0; i < stride * (last - first - 1) + layout.kernel; ++i) {
-      const int64_t row = stride * first + i - layout.radius;
-      T* target = scratch.input + c * layout.plane + i % stride * stride * layout.phase_size + i / stride * layout.pitch;
-      if (row < 0 || row >= shape.height) {
-        for (int64_t d = 0; d < channels; ++d)
-          for (int64_t phase = 0; phase < stride; ++phase)
-            std::memset(target + d * line_step + phase * layout.phase_size, 0, layout.pitch * sizeof(T));
-        continue;
-      }
-      T* line = stride == 1 ? target + layout.radius : scratch.line;
-      load_lines(field, base + row * field.row, field.inner, field.column, channels, shape.width, line,
-                 stride == 1 ? line_step : scratch.line_pitch);
-      for (int64_t d = 0; d < channels && stride > 1; ++d)
-        split_phases(line + d * scratch.line_pitch, shape.width, stride, layout.radius, target + d * line_step,
-                     layout.phase_size);
-    }
-  }
-}
-
-// The way back for gradients: the input rows [first, last) of the map, first on row `radius` of the packed band.
-template <class T>
-static void unpack_planes(const Convolution& problem, const ConvolutionGradient& to, const PlaneLayout<T>& layout,
-                          const PlaneScratch<T>& scratch, int64_t image, int64_t block, int64_t first, int64_t last) {
-  const Shape& shape = problem.shape;
-  const int64_t stride = layout.stride, channels = layout.channels(shape, block);
-  const int64_t line_step = layout.inputs * layout.plane;
-  const Field* fields[] = {&to.query, &to.key, &to.value};
-  for (int64_t c = 0; c < layout.inputs; ++c) {
-    const Field& field = *fields[c / shape.heads];
-    const int64_t base = image * field.batch + c % shape.heads * field.outer + block * layout.block * field.inner;
-    for (int64_t row = first; row < last; ++row) {
-      const int64_t i = row - first + layout.radius;
-      const T* from =
-          scratch.input_gradient + c * layout.plane + i % stride * stride * layout.phase_size + i / stride * layout.pitch;
-      for (int64_t d = 0; d < channels && stride > 1; ++d)
-        join_phases(from + d * line_step, layout.phase_size, shape.width, stride, layout.radius,
-                    scratch.line + d * scratch.line_pitch);
-      store_lines(stride == 1 ? from + layout.radius : scratch.line, stride == 1 ? line_step : scratch.line_pitch,
-                  field, base + row * field.row, field.inner, field.column, channels, shape.width, false);
-    }
-  }
-}
-
-// The maps that the taps read for channel d of the block: the inputs, or their P mixtures.
-template <class T>
-static const T* tapped_planes(const Convolution& problem, const PlaneLayout<T>& layout, const PlaneScratch<T>& scratch,
-                              int64_t d) {
-  const T* input = scratch.input + d * layout.inputs * layout.plane;
-  if (layout.composed) return input;
-  const int64_t here = 0;
-  convolve({input, layout.plane, layout.inputs}, &here, 1,
-           Weights<T>{static_cast<const T*>(problem.mixing), layout.inputs, layout.inputs},
-           Planes<T>{scratch.mixed, layout.plane, layout.positions}, layout.plane / lanes<T>);
+static const T* tapped_maps(const Mix& problem, const MapLayout<T>& layout, const ConvolutionScratch<T>& scratch,
+                            const T* maps, int64_t d, int64_t rows) {
+  maps += d * layout.pitch;
+  if (!problem.convolution.positions) return maps;
+  convolve<T>({maps, problem.shape.head_size * layout.pitch, 3 * problem.shape.heads, scratch.wide},
+              scratch.mixing(static_cast<const T*>(problem.convolution.mixing)),
+              {scratch.mixed, layout.pitch, scratch.count, scratch.mixed_wide}, rows * scratch.wide_registers);
   return scratch.mixed;
-}
-
-template <class T>
-static int64_t convolution_slices(const Convolution& problem) {
-  return most(1, least(problem.shape.batch, ceil_divide(wanted_slices, PlaneLayout<T>(problem).blocks)));
-}
-
-template <class T>
-static int64_t convolution_tasks(const Convolution& problem) {
-  return PlaneLayout<T>(problem).blocks * convolution_slices<T>(problem);
 }
 
 }  // namespace acmix::ACMIX_ISA

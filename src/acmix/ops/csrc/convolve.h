@@ -7,46 +7,55 @@
 
 namespace acmix::ACMIX_ISA {
 
-// `count` maps `plane` apart; places are where the registers of each lie, null if one after the other. Outputs are added
-// to what is there if `add`.
+// `count` maps, `plane` from map to map; places are where the registers of each lie. Outputs are added to what is there
+// if `add`.
 template <class T>
 struct Planes {
   T* data;
   int64_t plane, count;
-  const int64_t* places = nullptr;
+  const int64_t* places;
   bool add = false;
 };
 
-// Weights `(output, input, tap)`, outputs `output` apart; after every `part` inputs, `skip` inputs are left out.
-template <class T>
-struct Weights {
-  const T* data;
-  int64_t output, part, skip = 0;
+// A tap: how far from the position it reads, and where its weight lies.
+struct Tap {
+  int64_t cell, weight;
 };
 
-// out[m][i] = sum over inputs c and taps t of weight[m][c][t] in[c][i + taps[t]], for `vectors` registers of positions.
+// Taps, and the weight of output m, input c and tap t: data[outputs[m] + inputs[c] + taps[t].weight].
+template <class T>
+struct Weights {
+  T* data;
+  const int64_t *outputs, *inputs;
+  const Tap* taps;
+  int64_t tap_count;
+};
+
+// out[m][i] = sum over inputs c and taps t of weight(m, c, t) in[c][i + taps[t].cell], for `vectors` registers.
 template <class T, int outputs, int vectors>
-static void convolve_tile(const Planes<const T>& in, const int64_t* taps, int64_t tap_count, const Weights<T>& weights,
-                          const Planes<T>& out) {
-  const T* weight = weights.data;
+static void convolve_tile(const Planes<const T>& in, const Weights<const T>& weights, const Planes<T>& out) {
   int64_t place[vectors];
 #pragma GCC unroll 8
   for (int i = 0; i < vectors; ++i) place[i] = in.places[i];
+  const T* weight[outputs];
+#pragma GCC unroll 4
+  for (int m = 0; m < outputs; ++m) weight[m] = weights.data + weights.outputs[m];
   Vector<T> sum[outputs][vectors] = {};
   if (out.add)
 #pragma GCC unroll 4
     for (int m = 0; m < outputs; ++m)
 #pragma GCC unroll 8
       for (int i = 0; i < vectors; ++i) sum[m][i] = load(out.data + m * out.plane + out.places[i]);
-  for (int64_t c = 0; c < in.count; ++c, weight += c % weights.part ? 0 : weights.skip * tap_count)
-    for (int64_t t = 0; t < tap_count; ++t, ++weight) {
-      const T* from = in.data + c * in.plane + taps[t];
+  for (int64_t c = 0; c < in.count; ++c)
+    for (const Tap* tap = weights.taps; tap < weights.taps + weights.tap_count; ++tap) {
+      const T* from = in.data + c * in.plane + tap->cell;
+      const int64_t index = weights.inputs[c] + tap->weight;
       Vector<T> z[vectors];
 #pragma GCC unroll 8
       for (int i = 0; i < vectors; ++i) z[i] = load_once(from + place[i]);
 #pragma GCC unroll 4
       for (int m = 0; m < outputs; ++m) {
-        const Vector<T> w = splat(weight[m * weights.output]);
+        const Vector<T> w = splat(weight[m][index]);
 #pragma GCC unroll 8
         for (int i = 0; i < vectors; ++i) sum[m][i] += w * z[i];
       }
@@ -58,7 +67,7 @@ static void convolve_tile(const Planes<const T>& in, const int64_t* taps, int64_
 }
 
 template <class T>
-using ConvolveTile = void (*)(const Planes<const T>&, const int64_t*, int64_t, const Weights<T>&, const Planes<T>&);
+using ConvolveTile = void (*)(const Planes<const T>&, const Weights<const T>&, const Planes<T>&);
 
 template <class T, int outputs, int... vectors>
 static inline ConvolveTile<T> choose_vectors(int64_t count, std::integer_sequence<int, vectors...>) {
@@ -83,79 +92,103 @@ static inline ConvolveTile<T> choose_convolve_tile(int64_t outputs, int64_t vect
 
 // Every output at `registers` registers of positions.
 template <class T>
-static void convolve(const Planes<const T>& in, const int64_t* taps, int64_t tap_count, const Weights<T>& weights,
-                     const Planes<T>& out, int64_t registers) {
+static void convolve(const Planes<const T>& in, const Weights<const T>& weights, const Planes<T>& out,
+                     int64_t registers) {
   const int64_t tiles = ceil_divide(registers, tile_vectors);
-  int64_t next[tile_vectors];
   for (int64_t tile = 0, from = 0; tile < tiles; ++tile) {
     const int64_t size = ceil_divide(registers - from, tiles - tile);
-    for (int64_t i = 0; i < size; ++i) next[i] = (from + i) * lanes<T>;
-    const Planes<const T> here = {in.data, in.plane, in.count, in.places ? in.places + from : next};
-    const int64_t* places = out.places ? out.places + from : next;
     for (int64_t m = 0; m < out.count; m += tile_outputs)
       choose_convolve_tile<T>(least(tile_outputs, out.count - m), size)(
-          here, taps, tap_count, {weights.data + m * weights.output, weights.output, weights.part, weights.skip},
-          {out.data + m * out.plane, out.plane, out.count, places, out.add});
+          {in.data, in.plane, in.count, in.places + from},
+          {weights.data, weights.outputs + m, weights.inputs, weights.taps, weights.tap_count},
+          {out.data + m * out.plane, out.plane, out.count, out.places + from, out.add});
     from += size;
   }
 }
 
-// to[m * to_row + p] += sum over positions of left[m] * (right + offsets[p]), for `pairs` offsets at once.
-template <class T, int outputs, int pairs>
-static void correlate_tile(const T* left, int64_t left_plane, const T* right, const int64_t* offsets,
-                           int64_t positions, T* to, int64_t to_row) {
+// The sum over the lanes of each of `size` registers.
+template <class T, int size>
+static inline void sum_lanes(const Vector<T> (&registers)[size], T* to) {
   constexpr int count = lanes<T>;
-  Vector<T> sum[outputs][pairs] = {};
-  auto add = [&](int64_t i, auto&& mask) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+  for (int first = 0; first < size; first += count) {
+    Vector<T> block[count];
+#pragma GCC unroll 16
+    for (int i = 0; i < count; ++i) block[i] = first + i < size ? registers[first + i] : Vector<T>{};
+    transpose<T>(block);
+    Vector<T> total = block[0];
+#pragma GCC unroll 16
+    for (int i = 1; i < count; ++i) total += block[i];
+    store(to + first, total);
+  }
+}
+
+// weight(m, c, t) += sum over `registers` registers of left[m] times right[c] shifted by tap t, for `pairs` pairs of an
+// input and a tap, whose shifts and weights are given.
+template <class T, int outputs, int pairs>
+static void correlate_tile(const Planes<const T>& left, const Planes<const T>& right, const Tap* shifts,
+                           const int64_t* to_output, int64_t registers, T* to) {
+  Vector<T> sum[outputs * pairs] = {};
+  for (int64_t i = 0; i < registers; ++i) {
+    const T *from = left.data + left.places[i], *shifted = right.data + right.places[i];
     Vector<T> a[outputs];
 #pragma GCC unroll 4
-    for (int m = 0; m < outputs; ++m) a[m] = mask(load_once(left + m * left_plane + i));
+    for (int m = 0; m < outputs; ++m) a[m] = load_once(from + m * left.plane);
 #pragma GCC unroll 8
     for (int p = 0; p < pairs; ++p) {
-      const Vector<T> b = load_once(right + offsets[p] + i);
+      const Vector<T> b = load_once(shifted + shifts[p].cell);
 #pragma GCC unroll 4
-      for (int m = 0; m < outputs; ++m) sum[m][p] += a[m] * b;
+      for (int m = 0; m < outputs; ++m) sum[m * pairs + p] += a[m] * b;
     }
-  };
-  int64_t i = 0;
-  for (; i + count <= positions; i += count) add(i, [](Vector<T> value) { return value; });
-  if (i < positions) {
-    typename VectorOf<T>::integer lane;
-    for (int l = 0; l < count; ++l) lane[l] = l;
-    const auto inside = lane < static_cast<typename Bits<T>::type>(positions - i);
-    add(i, [&](Vector<T> value) { return inside ? value : Vector<T>{}; });
   }
-  alignas(vector_bytes) T parts[outputs][pairs][count];
-#pragma GCC unroll 4
+  alignas(vector_bytes) T totals[(outputs * pairs + lanes<T> - 1) / lanes<T> * lanes<T>];
+  sum_lanes<T, outputs * pairs>(sum, totals);
   for (int m = 0; m < outputs; ++m)
-#pragma GCC unroll 8
-    for (int p = 0; p < pairs; ++p) store(parts[m][p], sum[m][p]);
-  for (int m = 0; m < outputs; ++m)
-    for (int p = 0; p < pairs; ++p) to[m * to_row + p] += sum_lanes<T>(parts[m][p]);
+    for (int p = 0; p < pairs; ++p) to[to_output[m] + shifts[p].weight] += totals[m * pairs + p];
 }
 
 template <class T>
-using CorrelateTile = void (*)(const T*, int64_t, const T*, const int64_t*, int64_t, T*, int64_t);
+using CorrelateTile = void (*)(const Planes<const T>&, const Planes<const T>&, const Tap*, const int64_t*, int64_t, T*);
 
-template <class T>
-static inline CorrelateTile<T> choose_correlate_tile(int64_t outputs, bool full) {
-  static constexpr CorrelateTile<T> single[] = {correlate_tile<T, 1, 1>, correlate_tile<T, 2, 1>,
-                                                correlate_tile<T, 3, 1>, correlate_tile<T, 4, 1>};
-  static constexpr CorrelateTile<T> many[] = {correlate_tile<T, 1, tile_vectors>, correlate_tile<T, 2, tile_vectors>,
-                                              correlate_tile<T, 3, tile_vectors>, correlate_tile<T, 4, tile_vectors>};
-  return full ? many[outputs - 1] : single[outputs - 1];
+template <class T, int outputs, int... pairs>
+static inline CorrelateTile<T> choose_pairs(int64_t count, std::integer_sequence<int, pairs...>) {
+  static constexpr CorrelateTile<T> table[] = {correlate_tile<T, outputs, pairs + 1>...};
+  return table[count - 1];
 }
 
-// to[m][p] += <left[m], right shifted by offsets[p]> for every output m and offset p, `(outputs, offset_count)`.
 template <class T>
-static void correlate(const T* left, int64_t left_plane, int64_t outputs, const T* right, const int64_t* offsets,
-                      int64_t offset_count, int64_t positions, T* to) {
-  for (int64_t p = 0, size = 1; p < offset_count; p += size) {
-    const bool full = p + tile_vectors <= offset_count;
-    size = full ? tile_vectors : 1;
-    for (int64_t m = 0; m < outputs; m += tile_outputs)
-      choose_correlate_tile<T>(least(tile_outputs, outputs - m), full)(
-          left + m * left_plane, left_plane, right, offsets + p, positions, to + m * offset_count + p, offset_count);
+static inline CorrelateTile<T> choose_correlate_tile(int64_t outputs, int64_t pairs) {
+  constexpr auto sizes = std::make_integer_sequence<int, tile_vectors>{};
+  switch (outputs) {
+    case 1:
+      return choose_pairs<T, 1>(pairs, sizes);
+    case 2:
+      return choose_pairs<T, 2>(pairs, sizes);
+    case 3:
+      return choose_pairs<T, 3>(pairs, sizes);
+    default:
+      return choose_pairs<T, 4>(pairs, sizes);
+  }
+}
+
+// The gradient of the weights between inputs `right` and outputs `left`, added to weights.data.
+template <class T>
+static void correlate(const Planes<const T>& left, const Planes<const T>& right, const Weights<T>& weights,
+                      int64_t registers) {
+  const int64_t pairs = right.count * weights.tap_count, tiles = ceil_divide(pairs, tile_vectors);
+  Tap shifts[tile_vectors];
+  for (int64_t tile = 0, from = 0; tile < tiles; ++tile) {
+    const int64_t size = ceil_divide(pairs - from, tiles - tile);
+    for (int64_t p = 0; p < size; ++p) {
+      const int64_t c = (from + p) / weights.tap_count;
+      const Tap& tap = weights.taps[(from + p) % weights.tap_count];
+      shifts[p] = {c * right.plane + tap.cell, weights.inputs[c] + tap.weight};
+    }
+    for (int64_t m = 0; m < left.count; m += tile_outputs)
+      choose_correlate_tile<T>(least(tile_outputs, left.count - m), size)(
+          {left.data + m * left.plane, left.plane, left.count, left.places}, right, shifts, weights.outputs + m,
+          registers, weights.data);
+    from += size;
   }
 }
 

@@ -78,7 +78,7 @@ constexpr int64_t prefetched = 32;
 
 // Channels adjacent in memory: lines are written a register block at a time, zeros up to the next full register.
 template <class T, class E>
-__attribute__((noinline)) static void load_transposed(const E* from, int64_t column, int64_t channels, int64_t width, T* to, int64_t pitch) {
+static void load_transposed(const E* from, int64_t column, int64_t channels, int64_t width, T* to, int64_t pitch) {
   constexpr int count = lanes<T>;
   const int64_t whole = channels / count * count;
   for (int64_t x = 0; x < width; x += count) {
@@ -119,17 +119,6 @@ static inline void copy_run(const T* from, int64_t size, T* to) {
   }
 }
 
-template <class T>
-static inline void add_run(const T* from, int64_t size, T* to) {
-  int64_t x = 0;
-  for (; x + lanes<T> <= size; x += lanes<T>) store(to + x, load(to + x) + load(from + x));
-  if (x == size) return;
-  alignas(vector_bytes) T rest[lanes<T>] = {};
-  copy_run(to + x, size - x, rest);
-  store(rest, load(rest) + load(from + x));
-  copy_run(rest, size - x, to + x);
-}
-
 template <class T, class E>
 static void load_lines_of(const E* from, int64_t channel, int64_t column, int64_t channels, int64_t width, T* to,
                           int64_t pitch) {
@@ -147,13 +136,8 @@ static void load_lines_of(const E* from, int64_t channel, int64_t column, int64_
   }
 }
 
-template <class T, class E, bool add>
-static inline void put(E* to, T value) {
-  *to = narrow<E, T>(add ? widen<T>(*to) + value : value);
-}
-
-template <class T, class E, bool add>
-__attribute__((noinline)) static void store_transposed(const T* from, int64_t pitch, E* to, int64_t column, int64_t channels, int64_t width) {
+template <class T, class E>
+static void store_transposed(const T* from, int64_t pitch, E* to, int64_t column, int64_t channels, int64_t width) {
   constexpr int count = lanes<T>;
   const int64_t whole = channels / count * count;
   for (int64_t x = 0; x < width; x += count) {
@@ -168,44 +152,41 @@ __attribute__((noinline)) static void store_transposed(const T* from, int64_t pi
         if (i >= pixels) break;
         E* target = to + (x + i) * column + j;
         if constexpr (sizeof(T) == sizeof(E)) {
-          T* same = reinterpret_cast<T*>(target);
-          store(same, add ? load(same) + block[i] : block[i]);
+          store(reinterpret_cast<T*>(target), block[i]);
         } else {
-          for (int l = 0; l < count; ++l) put<T, E, add>(target + l, block[i][l]);
+          for (int l = 0; l < count; ++l) target[l] = narrow<E, T>(block[i][l]);
         }
       }
     }
     for (int64_t j = whole; j < channels; ++j)
-      for (int64_t i = 0; i < pixels; ++i) put<T, E, add>(to + (x + i) * column + j, from[j * pitch + x + i]);
+      for (int64_t i = 0; i < pixels; ++i) to[(x + i) * column + j] = narrow<E, T>(from[j * pitch + x + i]);
   }
 }
 
-template <class T, class E, bool add>
+template <class T, class E>
 static void store_lines_of(const T* from, int64_t pitch, E* to, int64_t channel, int64_t column, int64_t channels,
                            int64_t width) {
   if (channel == 1 && column != 1) {
-    store_transposed<T, E, add>(from, pitch, to, column, channels, width);
+    store_transposed<T, E>(from, pitch, to, column, channels, width);
   } else if (column == 1) {
     for (int64_t j = 0; j < channels; ++j)
       if constexpr (sizeof(T) != sizeof(E))
-        for (int64_t x = 0; x < width; ++x) put<T, E, add>(to + j * channel + x, from[j * pitch + x]);
-      else if constexpr (add)
-        add_run(from + j * pitch, width, reinterpret_cast<T*>(to + j * channel));
+        for (int64_t x = 0; x < width; ++x) to[j * channel + x] = narrow<E, T>(from[j * pitch + x]);
       else
         copy_run(from + j * pitch, width, reinterpret_cast<T*>(to + j * channel));
   } else {
     for (int64_t j = 0; j < channels; ++j)
-      for (int64_t x = 0; x < width; ++x) put<T, E, add>(to + j * channel + x * column, from[j * pitch + x]);
+      for (int64_t x = 0; x < width; ++x) to[j * channel + x * column] = narrow<E, T>(from[j * pitch + x]);
   }
 }
 
-// Cells of a line by the remainder of `first` + x modulo the stride ("phase"): cell x goes to position
-// (first + x) / stride of its phase, phases `pitch` apart.
+// Cells of a line by their remainder modulo the stride ("phase"): cell x goes to position x / stride of its phase,
+// phases `pitch` apart.
 template <class T>
-static inline void split_phases(const T* line, int64_t width, int64_t stride, int64_t first, T* to, int64_t pitch) {
+static inline void split_phases(const T* line, int64_t width, int64_t stride, T* to, int64_t pitch) {
   if (stride != 2) {
     for (int64_t phase = 0; phase < least(stride, width); ++phase) {
-      T* cells = to + (first + phase) % stride * pitch + (first + phase) / stride;
+      T* cells = to + phase * pitch;
       for (int64_t x = phase; x < width; x += stride) *cells++ = line[x];
     }
     return;
@@ -216,8 +197,7 @@ static inline void split_phases(const T* line, int64_t width, int64_t stride, in
     evens[i] = 2 * i;
     odds[i] = 2 * i + 1;
   }
-  T* even = to + first % 2 * pitch + first / 2;
-  T* odd = to + (first + 1) % 2 * pitch + (first + 1) / 2;
+  T *even = to, *odd = to + pitch;
   int64_t x = 0;
   for (; x + 2 * count <= width; x += 2 * count) {
     const Vector<T> low = load(line + x), high = load(line + x + count);
@@ -236,10 +216,10 @@ static inline void split_phases(const T* line, int64_t width, int64_t stride, in
 
 // The way back; the line may be written, and phases read, up to the next full register.
 template <class T>
-static inline void join_phases(const T* from, int64_t pitch, int64_t width, int64_t stride, int64_t first, T* line) {
+static inline void join_phases(const T* from, int64_t pitch, int64_t width, int64_t stride, T* line) {
   if (stride != 2) {
     for (int64_t phase = 0; phase < least(stride, width); ++phase) {
-      const T* cells = from + (first + phase) % stride * pitch + (first + phase) / stride;
+      const T* cells = from + phase * pitch;
       for (int64_t x = phase; x < width; x += stride) line[x] = *cells++;
     }
     return;
@@ -250,8 +230,7 @@ static inline void join_phases(const T* from, int64_t pitch, int64_t width, int6
     lower[i] = i / 2 + i % 2 * count;
     upper[i] = lower[i] + count / 2;
   }
-  const T* even = from + first % 2 * pitch + first / 2;
-  const T* odd = from + (first + 1) % 2 * pitch + (first + 1) / 2;
+  const T *even = from, *odd = from + pitch;
   for (int64_t x = 0; x < width; x += 2 * count) {
     const Vector<T> a = load(even + x / 2), b = load(odd + x / 2);
     store(line + x, __builtin_shuffle(a, b, lower));
@@ -276,7 +255,7 @@ static inline void with_elements(const Field& field, int64_t offset, const F& f)
 // One row of `channels` channels `channel` apart and `width` columns `column` apart, from `offset` on, into lines
 // `pitch` apart. May write zeros up to the next full register after each line.
 template <class T>
-__attribute__((noinline)) static void load_lines(const Field& field, int64_t offset, int64_t channel, int64_t column, int64_t channels,
+static void load_lines(const Field& field, int64_t offset, int64_t channel, int64_t column, int64_t channels,
                        int64_t width, T* to, int64_t pitch) {
   with_elements<T>(field, offset,
                    [&](auto* from) { load_lines_of<T>(from, channel, column, channels, width, to, pitch); });
@@ -284,14 +263,10 @@ __attribute__((noinline)) static void load_lines(const Field& field, int64_t off
 
 // The way back; lines may be read up to the next full register.
 template <class T>
-__attribute__((noinline)) static void store_lines(const T* from, int64_t pitch, const Field& field, int64_t offset, int64_t channel,
-                        int64_t column, int64_t channels, int64_t width, bool add) {
-  with_elements<T>(field, offset, [&]<class E>(E* to) {
-    if (add)
-      store_lines_of<T, E, true>(from, pitch, to, channel, column, channels, width);
-    else
-      store_lines_of<T, E, false>(from, pitch, to, channel, column, channels, width);
-  });
+static void store_lines(const T* from, int64_t pitch, const Field& field, int64_t offset, int64_t channel,
+                        int64_t column, int64_t channels, int64_t width) {
+  with_elements<T>(field, offset,
+                   [&](auto* to) { store_lines_of<T>(from, pitch, to, channel, column, channels, width); });
 }
 
 }  // namespace acmix::ACMIX_ISA

@@ -139,7 +139,7 @@ Field channels_of(const Tensor& map, int64_t first, int64_t inner) {
           map.stride(3)};
 }
 
-// linspace(-1, 1, size) in the compute type, then zeros for a register.
+// linspace(-1, 1, size) in the compute type.
 struct Locations {
   std::vector<double> doubles;
   std::vector<float> floats;
@@ -150,7 +150,6 @@ struct Locations {
       doubles.push_back(2 * i < size ? -1 + step * static_cast<double>(i)
                                      : 1 - step * static_cast<double>(size - 1 - i));
     }
-    doubles.resize(static_cast<size_t>(size) + 16);
     floats.assign(doubles.begin(), doubles.end());
   }
   const void* data(bool is_double) const {
@@ -164,29 +163,20 @@ double rate_of(const Call& call) {
                         : *static_cast<const float*>(call.rate->const_data_ptr());
 }
 
-Attention attention_of(const Call& call, const Tensor& output, const Locations& columns, const Locations& rows) {
+Mix problem_of(const Call& call, const Tensor& output, const Locations& columns, const Locations& rows) {
+  const Attention attention = {call.window, call.position ? call.position->const_data_ptr() : nullptr,
+                               columns.data(call.is_double), rows.data(call.is_double), rate_of(call)};
+  const Convolution convolution = {call.kernel_size, call.mixing ? call.mixing->size(0) : 0,
+                                   call.kernel ? call.kernel->const_data_ptr() : nullptr,
+                                   call.mixing ? call.mixing->const_data_ptr() : nullptr};
   return {call.shape,
-          call.window,
           call.query,
           call.key,
           call.value,
           channels_of(output, 0, call.shape.head_size),
-          call.position ? call.position->const_data_ptr() : nullptr,
-          columns.data(call.is_double),
-          rows.data(call.is_double),
-          rate_of(call)};
-}
-
-Convolution convolution_of(const Call& call, const Tensor& output) {
-  return {call.shape,
-          call.kernel_size,
-          call.mixing ? call.mixing->size(0) : 0,
-          call.query,
-          call.key,
-          call.value,
-          channels_of(output, 0, call.shape.heads),
-          call.kernel->const_data_ptr(),
-          call.mixing ? call.mixing->const_data_ptr() : nullptr};
+          attention,
+          convolution,
+          torch::stable::get_num_threads()};
 }
 
 Tensor run_forward(const Call& call) {
@@ -195,10 +185,9 @@ Tensor run_forward(const Call& call) {
   if (output.numel() == 0) return output;
   const Kernels& kernels = best_kernels(call.is_double);
   const Locations columns(shape.width), rows(shape.height);
-  const Mix problem = {attention_of(call, output, columns, rows), call.kernel ? convolution_of(call, output) : Convolution{},
-                       channels_of(output, 0, 1), torch::stable::get_num_threads()};
-  torch::stable::parallel_for(0, kernels.mix_tasks(problem), 1,
-                              [&](int64_t first, int64_t last) { kernels.mix_forward(problem, first, last); });
+  const Mix problem = problem_of(call, output, columns, rows);
+  torch::stable::parallel_for(0, kernels.forward_tasks(problem), 1,
+                              [&](int64_t first, int64_t last) { kernels.forward(problem, first, last); });
   return output;
 }
 
@@ -212,44 +201,6 @@ Tensor mix(const Tensor& projections, const MaybeTensor& position, const MaybeTe
 }
 
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
-
-Tensor attention_gradient(const Call& call, const Kernels& kernels, const Tensor& output, const Tensor& gradient) {
-  const Shape& shape = call.shape;
-  const int64_t channels = shape.heads * shape.head_size;
-  const Locations columns(shape.width), rows(shape.height);
-  const Attention problem = attention_of(call, output, columns, rows);
-  const int64_t tasks = kernels.attention_tasks(problem);
-  Tensor partial = call.empty_parameter({tasks, 2 * shape.head_size + 1});
-  const AttentionGradient to = {channels_of(gradient, 0, shape.head_size),
-                                channels_of(gradient, channels, shape.head_size),
-                                channels_of(gradient, 2 * channels, shape.head_size), partial.mutable_data_ptr(),
-                                call.kernel.has_value()};
-  torch::stable::parallel_for(0, tasks, 1, [&](int64_t first, int64_t last) {
-    kernels.attention_backward(problem, to, first, last);
-  });
-  return partial;
-}
-
-std::tuple<Tensor, Tensor> convolution_gradient(const Call& call, const Kernels& kernels, const Tensor& output,
-                                                const Tensor& gradient) {
-  const Shape& shape = call.shape;
-  const int64_t channels = shape.heads * shape.head_size;
-  const Convolution problem = convolution_of(call, output);
-  const int64_t slices = kernels.convolution_slices(problem);
-  Tensor kernel = call.empty_parameter({slices, shape.head_size, shape.heads, call.kernel->size(2), call.kernel_size,
-                                        call.kernel_size});
-  Tensor mixing = call.empty_parameter(
-      {call.mixing ? slices : 0, shape.head_size, problem.positions, 3 * shape.heads});
-  const ConvolutionGradient to = {channels_of(gradient, 0, shape.head_size),
-                                  channels_of(gradient, channels, shape.head_size),
-                                  channels_of(gradient, 2 * channels, shape.head_size),
-                                  kernel.mutable_data_ptr(),
-                                  mixing.mutable_data_ptr()};
-  torch::stable::parallel_for(0, kernels.convolution_tasks(problem), 1, [&](int64_t first, int64_t last) {
-    kernels.convolution_backward(problem, to, first, last);
-  });
-  return {kernel, mixing};
-}
 
 std::vector<int64_t> sizes_of(const Tensor& tensor) {
   std::vector<int64_t> sizes;
@@ -280,23 +231,33 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient) {
                       output_gradient.size(1) == shape.heads * shape.head_size &&
                       output_gradient.size(2) == shape.height_out && output_gradient.size(3) == shape.width_out,
                   "the output's gradient must be (B, C, H', W') in the dtype of the output");
-  Tensor gradient = call.empty_map(3 * shape.heads * shape.head_size, shape.height, shape.width);
-  // Attention alone leaves queries that the stride skips without a gradient.
-  if (shape.stride > 1 && !call.kernel) torch::stable::zero_(gradient);
-  const std::vector<int64_t> none = {0};
-  Tensor small = call.empty_parameter({2 * shape.head_size + 1});
-  Tensor kernel_gradient = call.empty_parameter(call.kernel ? sizes_of(*call.kernel) : none);
-  Tensor mixing_gradient = call.empty_parameter(call.mixing ? sizes_of(*call.mixing) : none);
-  if (gradient.numel() > 0) {
-    const Kernels& kernels = best_kernels(call.is_double);
-    if (call.kernel) {
-      const auto [kernel_parts, mixing_parts] = convolution_gradient(call, kernels, output_gradient, gradient);
-      kernel_gradient = sum_first(kernel_parts, sizes_of(kernel_gradient), call);
-      if (call.mixing) mixing_gradient = sum_first(mixing_parts, sizes_of(mixing_gradient), call);
-    }
-    if (call.window) small = sum_first(attention_gradient(call, kernels, output_gradient, gradient), sizes_of(small), call);
-  }
-  return {gradient, small, kernel_gradient, mixing_gradient};
+  const int64_t channels = shape.heads * shape.head_size, small_size = 2 * shape.head_size + 1;
+  const std::vector<int64_t> kernel_sizes = call.kernel ? sizes_of(*call.kernel) : std::vector<int64_t>{0};
+  const std::vector<int64_t> mixing_sizes = call.mixing ? sizes_of(*call.mixing) : std::vector<int64_t>{0};
+  Tensor gradient = call.empty_map(3 * channels, shape.height, shape.width);
+  if (gradient.numel() == 0)
+    return {gradient, call.empty_parameter({small_size}), call.empty_parameter(kernel_sizes),
+            call.empty_parameter(mixing_sizes)};
+  const Kernels& kernels = best_kernels(call.is_double);
+  const Locations columns(shape.width), rows(shape.height);
+  const Mix problem = problem_of(call, output_gradient, columns, rows);
+  const BackwardWork work = kernels.backward_work(problem);
+  auto parts = [&](int64_t count, std::vector<int64_t> sizes) {
+    sizes.insert(sizes.begin(), count);
+    return call.empty_parameter(sizes);
+  };
+  Tensor kernel = parts(work.slices, kernel_sizes), mixing = parts(work.slices, mixing_sizes);
+  Tensor small = parts(work.items, {small_size});
+  const MixGradient to = {channels_of(gradient, 0, shape.head_size),
+                          channels_of(gradient, channels, shape.head_size),
+                          channels_of(gradient, 2 * channels, shape.head_size),
+                          kernel.mutable_data_ptr(),
+                          mixing.mutable_data_ptr(),
+                          small.mutable_data_ptr()};
+  torch::stable::parallel_for(0, work.items, 1,
+                              [&](int64_t first, int64_t last) { kernels.backward(problem, to, first, last); });
+  return {gradient, sum_first(small, {small_size}, call), sum_first(kernel, kernel_sizes, call),
+          sum_first(mixing, mixing_sizes, call)};
 }
 
 Tensor local_attention_backward(const Tensor& output_gradient, const Tensor& query, const Tensor& key,

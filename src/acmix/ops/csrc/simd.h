@@ -66,19 +66,13 @@ static inline void store(T* to, Vector<T> value) {
 
 template <class T>
 static inline Vector<T> splat(T value) {
-  return Vector<T>{} + value;
+  // Not 0 + value, which would turn -0 into 0 and so cost an addition.
+  return value - Vector<T>{};
 }
 
 template <class T>
 static inline Vector<T> larger(Vector<T> a, Vector<T> b) {
   return a > b ? a : b;
-}
-
-template <class T>
-__attribute__((noinline)) static T sum_lanes(const T* values) {
-  T total = 0;
-  for (int i = 0; i < lanes<T>; ++i) total += values[i];
-  return total;
 }
 
 // 2^x for x <= 0 by a minimax polynomial on [-1/2, 1/2] (relative error 8e-8, 3e-18 in float64); 0 becomes 2^-126,

@@ -1,0 +1,206 @@
+// Both paths, backward. A task is a band of input rows of a group of images: projections and the output's gradient are
+// brought into scratch once, a few heads at a time, both paths add to one gradient there, and it is written once.
+#pragma once
+
+#include "attention_backward.h"
+#include "convolution.h"
+
+namespace acmix::ACMIX_ISA {
+
+template <class T>
+struct BackwardScratch {
+  MapScratch<T> maps;
+  ConvolutionScratch<T> convolution;
+  AttentionScratch<T> attention;
+  int64_t* places;  // of the registers of outputs
+  Tap* taps;
+  T *outputs, *gradient, *mixed_gradient;
+
+  BackwardScratch(const Mix& problem, const BackwardLayout<T>& layout, Arena<T>& arena)
+      : maps(problem, layout, layout.rows, arena),
+        convolution(problem, layout, layout.rows, arena),
+        attention(problem, layout, arena) {
+    const int64_t across = layout.out_pitch / lanes<T>, registers = layout.out_rows * across;
+    const int64_t mixed_size = problem.convolution.positions ? layout.band_rows * convolution.row : 0;
+    places = take_integers(arena, registers);
+    taps = reinterpret_cast<Tap*>(take_integers(arena, 2 * convolution.taps));
+    outputs = take_padded(arena, layout.out_rows * layout.out_row, layout.margin);
+    gradient = take_padded(arena, layout.band_rows * layout.row, layout.margin);
+    mixed_gradient = take_padded(arena, mixed_size, layout.margin);
+    if (!arena.memory) return;
+    for (int64_t i = 0; i < registers; ++i) places[i] = i / across * layout.out_row + i % across * lanes<T>;
+    // Columns between maps are never written, and multiplied by zero.
+    std::memset(mixed_gradient, 0, static_cast<size_t>(mixed_size) * sizeof(T));
+  }
+};
+
+// Rows of all channels of the output's gradient, zeros beyond it.
+template <class T>
+static void pack_outputs(const Mix& problem, const BackwardLayout<T>& layout, const BackwardScratch<T>& scratch,
+                         int64_t group, const BackwardBand& band) {
+  const Shape& shape = problem.shape;
+  const Field& field = problem.output;
+  const int64_t channels = shape.heads * shape.head_size;
+  for (int64_t row = band.out_begin; row < band.out_end; ++row) {
+    T* to = scratch.outputs + (row - band.out_begin) * layout.out_row;
+    const bool inside = row >= 0 && row < shape.height_out;
+    clear(to, inside ? channels * layout.outputs.pitch() : 0, layout.out_row);
+    for (int64_t g = 0; inside && g < layout.members(group, shape.batch); ++g)
+      pack_row(layout.outputs, scratch.maps, field, (group * layout.interleave + g) * field.batch + row * field.row,
+               channels, shape.width_out, g, to);
+  }
+  clear(scratch.outputs + (band.out_end - band.out_begin) * layout.out_row, 0, layout.margin + lanes<T>);
+}
+
+// Write the gradient of the band's own rows of the heads from `head` on.
+template <class T>
+static void unpack_gradient(const Mix& problem, const MixGradient& to, const BackwardLayout<T>& layout,
+                            const BackwardScratch<T>& scratch, int64_t group, int64_t head, const BackwardBand& band) {
+  const Shape& shape = problem.shape;
+  const Field* fields[] = {&to.query, &to.key, &to.value};
+  for (int64_t row = band.first; row < band.last; ++row)
+    for (int64_t g = 0; g < layout.members(group, shape.batch); ++g)
+      for (int64_t part = 0; part < 3; ++part) {
+        const T* from = scratch.gradient + (row - band.first) * layout.row + part * layout.channels * layout.pitch;
+        for_runs(layout, *fields[part], group * layout.interleave + g, head, row,
+                 [&](int64_t channel, int64_t channels, int64_t offset) {
+                   unpack_row(layout.columns, scratch.maps, from + channel * layout.pitch, *fields[part], offset,
+                              channels, shape.width, g);
+                 });
+      }
+}
+
+// Gradients of the tapped maps of one channel on the band's own rows, by the taps that each phase of rows and columns
+// is read with.
+template <class T>
+static void transpose_taps(const Mix& problem, const BackwardLayout<T>& layout, const BackwardScratch<T>& scratch,
+                           const BackwardBand& band, const Planes<const T>& outputs, const Weights<const T>& kernel,
+                           T* to) {
+  const ConvolutionScratch<T>& convolution = scratch.convolution;
+  const int64_t stride = layout.stride, size = problem.convolution.kernel_size;
+  for (int64_t down = 0; down < least(stride, band.last - band.first); ++down)
+    for (int64_t across = 0; across < stride; ++across) {
+      int64_t count = 0;
+      for (int64_t t = 0; t < convolution.taps; ++t) {
+        const int64_t row = down + layout.padding - t / size, column = across + layout.padding - t % size;
+        if (row % stride || column % stride) continue;
+        scratch.taps[count++] = {row / stride * layout.out_row + column / stride * layout.interleave, t};
+      }
+      const int64_t rows = ceil_divide(band.last - band.first - down, stride);
+      convolve<T>(outputs, {kernel.data, kernel.inputs, kernel.outputs, scratch.taps, count},
+                  {to + down * convolution.row + across * layout.columns.phase_pitch, convolution.plane,
+                   convolution.count, convolution.narrow},
+                  rows * convolution.narrow_registers);
+    }
+}
+
+// The convolution path: writes the gradient of the maps of the heads from `head` on, adds to that of the weights.
+template <class T>
+static void convolve_backward(const Mix& problem, const MixGradient& to, const BackwardLayout<T>& layout,
+                              const BackwardScratch<T>& scratch, int64_t slice, int64_t head,
+                              const BackwardBand& band) {
+  const Shape& shape = problem.shape;
+  const ConvolutionScratch<T>& convolution = scratch.convolution;
+  const int64_t heads = shape.heads, positions = problem.convolution.positions;
+  const int64_t own_rows = band.last - band.first, out_rows = band.own_last - band.own_first;
+  const int64_t tapped_rows = own_rows + 2 * layout.padding;
+  const T* kernel = static_cast<const T*>(problem.convolution.kernel);
+  T* kernel_gradient =
+      static_cast<T*>(to.kernel) +
+      slice * shape.head_size * heads * (positions ? positions : 3 * heads) * convolution.taps;
+  const T* own = scratch.maps.maps + (band.first - band.begin) * layout.row;
+  for (int64_t d = 0; d < shape.head_size; ++d) {
+    const T* tapped = tapped_maps(problem, layout, convolution, own - layout.padding * layout.row, d, tapped_rows);
+    const Planes<const T> outputs = {scratch.outputs + (band.own_first - band.out_begin) * layout.out_row +
+                                         d * heads * layout.outputs.pitch(),
+                                     layout.outputs.pitch(), heads, scratch.places};
+    correlate<T>(outputs,
+                 {tapped + layout.padding * convolution.row, convolution.plane, convolution.count, convolution.narrow},
+                 convolution.kernel(kernel_gradient, problem, head, d), out_rows * convolution.narrow_registers);
+    T* gradient = scratch.gradient + d * layout.pitch;
+    transpose_taps(problem, layout, scratch, band, outputs, convolution.kernel(kernel, problem, head, d),
+                   positions ? scratch.mixed_gradient : gradient);
+    if (!positions) continue;
+    const Planes<const T> mixed = {scratch.mixed_gradient, layout.pitch, positions, convolution.mixed_wide};
+    const int64_t plane = shape.head_size * layout.pitch, registers = own_rows * convolution.wide_registers;
+    const Weights<const T> mixing = convolution.mixing(static_cast<const T*>(problem.convolution.mixing));
+    convolve<T>(mixed, {mixing.data, mixing.inputs, mixing.outputs, mixing.taps, 1},
+                {gradient, plane, 3 * heads, convolution.wide}, registers);
+    correlate<T>(mixed, {own + d * layout.pitch, plane, 3 * heads, convolution.wide},
+                 convolution.mixing(static_cast<T*>(to.mixing) + slice * positions * 3 * heads), registers);
+  }
+}
+
+// Both paths for the heads from `head` on; returns the sum of d loss / d rate.
+template <class T>
+static Vector<T> backward_pass(const Mix& problem, const MixGradient& to, const BackwardLayout<T>& layout,
+                               const BackwardScratch<T>& scratch, int64_t slice, int64_t group, int64_t head,
+                               const BackwardBand& band) {
+  const Shape& shape = problem.shape;
+  pack_rows(problem, layout, scratch.maps, group, head, band.begin, band.end, band.first - layout.halo,
+            band.last + layout.halo);
+  if (problem.convolution.kernel)
+    convolve_backward(problem, to, layout, scratch, slice, head, band);
+  else
+    clear(scratch.gradient, 0, (band.last - band.first) * layout.row);
+  Vector<T> rate_gradient = {};
+  if (layout.window) {
+    reflect_columns(layout, scratch.maps, most(0, -band.begin), least(shape.height, band.end) - band.begin);
+    const int64_t plane = layout.channels * layout.pitch;
+    for (int64_t place = 0; place < layout.heads; ++place) {
+      const int64_t offset = place * shape.head_size * layout.pitch;
+      const T *query = scratch.maps.maps + offset,
+              *outputs = scratch.outputs + (head + place) * shape.head_size * layout.outputs.pitch();
+      T* gradient = scratch.gradient + offset;
+      const HeadMaps<T> maps = {query,    query + plane,    query + 2 * plane,   outputs,
+                                gradient, gradient + plane, gradient + 2 * plane};
+      rate_gradient += backward_head(problem, layout, scratch.attention, scratch.maps.locations, band, maps);
+    }
+  }
+  unpack_gradient(problem, to, layout, scratch, group, head, band);
+  return rate_gradient;
+}
+
+template <class T>
+static BackwardWork backward_work(const Mix& problem) {
+  const BackwardLayout<T> layout(problem);
+  return {layout.slices * layout.parts, layout.slices};
+}
+
+// An item is a part of the passes of a slice of tasks, whose weight gradients it sums in order.
+template <class T>
+static void backward(const Mix& problem, const MixGradient& to, int64_t first_item, int64_t last_item) {
+  const Shape& shape = problem.shape;
+  const BackwardLayout<T> layout(problem);
+  Arena<T> arena;
+  BackwardScratch<T>(problem, layout, arena);
+  arena = {static_cast<T*>(workspace(static_cast<size_t>(arena.used) * sizeof(T))), 0};
+  const BackwardScratch<T> scratch(problem, layout, arena);
+  const int64_t tasks = layout.groups * layout.bands, passes = layout.passes / layout.parts;
+  const size_t sums = static_cast<size_t>(2 * shape.head_size * lanes<T>);
+  int64_t packed = -1;
+  for (int64_t item = first_item; item < last_item; ++item) {
+    const int64_t slice = item / layout.parts, first_pass = item % layout.parts * passes;
+    Vector<T> rate_gradient[1] = {};
+    std::memset(scratch.attention.position_sums, 0, sums * sizeof(T));
+    for (int64_t task = slice * tasks / layout.slices; task < (slice + 1) * tasks / layout.slices; ++task) {
+      const int64_t group = task / layout.bands;
+      const BackwardBand band = layout.band(shape, task % layout.bands);
+      if (task != packed) pack_outputs(problem, layout, scratch, group, band);
+      packed = task;
+      for (int64_t pass = first_pass; pass < first_pass + passes; ++pass)
+        rate_gradient[0] += backward_pass(problem, to, layout, scratch, slice, group, pass * layout.heads, band);
+    }
+    T* small = static_cast<T*>(to.small) + item * (2 * shape.head_size + 1);
+    alignas(vector_bytes) T total[lanes<T>];
+    for (int64_t i = 0; i < 2 * shape.head_size; ++i) {
+      const Vector<T> sum[1] = {load(scratch.attention.position_sums + i * lanes<T>)};
+      sum_lanes<T, 1>(sum, total);
+      small[i] += total[0];
+    }
+    sum_lanes<T, 1>(rate_gradient, total);
+    small[2 * shape.head_size] += total[0];
+  }
+}
+
+}  // namespace acmix::ACMIX_ISA

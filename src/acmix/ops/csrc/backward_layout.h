@@ -1,0 +1,62 @@
+// How the backward pass is cut: bands of input rows with the rows that their gradients need, slices that sum.
+#pragma once
+
+#include "maps.h"
+
+namespace acmix::ACMIX_ISA {
+
+constexpr int64_t backward_cache_bytes = 3 << 20, wanted_items = 8, most_slices = 64;
+
+// Input rows [first, last) of a band, whose gradients it writes; map rows [begin, end) and output rows
+// [out_begin, out_end) in scratch; query rows that see the band, and those that lie in it ("own").
+struct BackwardBand {
+  int64_t first, last, begin, end, out_begin, out_end, query_first, query_last, own_first, own_last;
+};
+
+template <class T>
+struct BackwardLayout : MapLayout<T> {
+  Columns outputs;  // of the output's gradient, with a halo
+  int64_t out_row, out_halo, map_halo, bands, band_rows, rows, out_rows;
+  int64_t slices, parts;  // of the bands of all groups; of the passes of one slice
+
+  explicit BackwardLayout(const Mix& problem) : MapLayout<T>(problem) {
+    const Shape& shape = problem.shape;
+    const MapLayout<T>& map = *this;
+    const int64_t size = static_cast<int64_t>(sizeof(T));
+    outputs = {1, map.interleave, map.columns.phase_pitch};
+    out_row = shape.heads * shape.head_size * outputs.pitch() + lanes<T>;
+    out_halo = ceil_divide(map.halo, map.stride);
+    map_halo = most(2 * map.radius, map.padding);
+    // Every band computes the queries of its halo again: no shorter than twice the window.
+    const int64_t shortest = round_up(2 * most(map.window, 1), map.stride);
+    const int64_t cached = backward_cache_bytes / ((2 * map.row + ceil_divide(out_row, map.stride)) * size) - 2 * map_halo;
+    const int64_t shared = ceil_divide(shape.height, ceil_divide(wanted_items, map.groups * map.passes));
+    bands = ceil_divide(shape.height, most(least(cached, shared), shortest));
+    band_rows = round_up(ceil_divide(shape.height, bands), map.stride);
+    bands = ceil_divide(shape.height, band_rows);
+    rows = band_rows + 2 * map_halo;
+    out_rows = band_rows / map.stride + 2 * out_halo;
+    const int64_t tasks = map.groups * bands;
+    slices = least(tasks, most_slices);
+    parts = tasks < wanted_items ? map.passes : 1;
+  }
+
+  BackwardBand band(const Shape& shape, int64_t index) const {
+    const MapLayout<T>& map = *this;
+    const int64_t stride = map.stride, zeros = ceil_divide(map.padding, stride);
+    BackwardBand band;
+    band.first = index * band_rows;
+    band.last = least(band.first + band_rows, shape.height);
+    band.begin = most(band.first - map_halo, -map.padding);
+    band.end = least(band.last + map_halo, shape.height + map.padding);
+    band.own_first = band.first / stride;
+    band.own_last = ceil_divide(band.last, stride);
+    band.out_begin = most(band.own_first - out_halo, -zeros);
+    band.out_end = least(band.own_last + out_halo, shape.height_out + zeros);
+    band.query_first = most(0, -floor_divide(map.radius - band.first, stride));
+    band.query_last = least(shape.height_out, (band.last - 1 + map.radius) / stride + 1);
+    return band;
+  }
+};
+
+}  // namespace acmix::ACMIX_ISA

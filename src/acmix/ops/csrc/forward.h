@@ -1,0 +1,152 @@
+// Both paths, forward. A task is a band of output rows of a group of images: its projections are brought into scratch
+// once, a few heads at a time, both paths read them there, and the sum is written once.
+#pragma once
+
+#include "attention.h"
+#include "convolution.h"
+
+namespace acmix::ACMIX_ISA {
+
+constexpr int64_t forward_cache_bytes = 3 << 19;
+
+template <class T>
+struct ForwardLayout : MapLayout<T> {
+  Columns outputs;
+  int64_t out_row, bands, band_rows, rows;
+
+  explicit ForwardLayout(const Mix& problem) : MapLayout<T>(problem) {
+    const Shape& shape = problem.shape;
+    const MapLayout<T>& map = *this;
+    outputs = {1, map.interleave, map.out_pitch};
+    out_row = shape.heads * shape.head_size * map.out_pitch;
+    const int64_t size = static_cast<int64_t>(sizeof(T)), row_bytes = (map.stride * map.row + out_row) * size;
+    const int64_t cached = most((forward_cache_bytes - 2 * map.halo * map.row * size) / row_bytes,
+                                ceil_divide(2 * map.halo + 1, map.stride));
+    const int64_t shared = most(ceil_divide(shape.height_out, ceil_divide(problem.threads, map.groups)), tile_rows);
+    bands = ceil_divide(shape.height_out, least(cached, shared));
+    band_rows = ceil_divide(shape.height_out, bands);
+    bands = ceil_divide(shape.height_out, band_rows);
+    rows = map.stride * (band_rows - 1) + 1 + 2 * map.halo;
+  }
+};
+
+template <class T>
+struct ForwardScratch {
+  MapScratch<T> maps;
+  ConvolutionScratch<T> convolution;
+  Step* steps;
+  int64_t* places;
+  T *logits, *slopes, *output;
+
+  ForwardScratch(const Mix& problem, const ForwardLayout<T>& layout, Arena<T>& arena)
+      : maps(problem, layout, layout.rows, arena), convolution(problem, layout, layout.rows, arena) {
+    const int64_t across = layout.out_pitch / lanes<T>, registers = layout.band_rows * across;
+    steps = take_steps(layout, arena);
+    places = take_integers(arena, registers);
+    logits = arena.take(tile_rows * layout.window * layout.window * lanes<T>);
+    slopes = arena.take(tile_rows * 2 * lanes<T>);
+    output = arena.take(layout.band_rows * layout.out_row);
+    for (int64_t i = 0; arena.memory && i < registers; ++i)
+      places[i] = i / across * layout.out_row + i % across * lanes<T>;
+  }
+};
+
+// Rows of the map that are in scratch from `begin` on, for the output rows [first, last).
+struct ForwardBand {
+  int64_t first, last, begin, end;
+};
+
+// What the maps of the heads from `head` on give to the convolution path of a band.
+template <class T>
+static void convolve_band(const Mix& problem, const ForwardLayout<T>& layout, const ForwardScratch<T>& scratch,
+                          int64_t head, const ForwardBand& band) {
+  const ConvolutionScratch<T>& convolution = scratch.convolution;
+  const T* kernel = static_cast<const T*>(problem.convolution.kernel);
+  const int64_t heads = problem.shape.heads, unused = layout.halo - layout.padding;
+  for (int64_t d = 0; d < problem.shape.head_size; ++d) {
+    const T* tapped = tapped_maps(problem, layout, convolution, scratch.maps.maps + unused * layout.row, d,
+                                  band.end - band.begin - 2 * unused);
+    convolve<T>({tapped + layout.padding * convolution.row, convolution.plane, convolution.count, convolution.narrow},
+                convolution.kernel(kernel, problem, head, d),
+                {scratch.output + d * heads * layout.out_pitch, layout.out_pitch, heads, scratch.places, head > 0},
+                (band.last - band.first) * convolution.narrow_registers);
+  }
+}
+
+// Attention of the head in place `place` of the pass that begins at `head`, added to or put into the output.
+template <class T>
+static void attend_head(const Mix& problem, const ForwardLayout<T>& layout, const ForwardScratch<T>& scratch,
+                        int64_t head, int64_t place, const ForwardBand& band) {
+  const Attention& attention = problem.attention;
+  const int64_t head_size = problem.shape.head_size, cells = layout.window * layout.window;
+  const T* queries = scratch.maps.maps + place * head_size * layout.pitch;
+  const T* key = queries + layout.channels * layout.pitch;
+  const T* value = key + layout.channels * layout.pitch;
+  T* output = scratch.output + (head + place) * head_size * layout.out_pitch;
+  const T scale = logit_scale<T>(head_size);
+  for (int64_t y = band.first; y < band.last; y += tile_rows) {
+    const int64_t rows = least(tile_rows, band.last - y);
+    window_steps(layout, problem.shape, y, rows, band.begin, scratch.steps);
+    for (int64_t x = 0; x < layout.out_pitch; x += lanes<T>) {
+      const Rows<const T> query = {queries + (layout.stride * y - band.begin) * layout.row + x,
+                                   layout.stride * layout.row, layout.pitch};
+      Location<T> location = {};
+      if (attention.position) {
+        locate(problem, rows, query, scratch.slopes);
+        location = {scratch.slopes, scratch.maps.locations + x, static_cast<const T*>(attention.row_location)};
+      }
+      dot_window(layout, head_size, scratch.steps, rows, query, key + x, location, scratch.logits);
+      Vector<T> factor[tile_rows];
+      for (int64_t a = 0; a < rows; ++a)
+        factor[a] = static_cast<T>(attention.rate) * exponentiate(scratch.logits + a * cells * lanes<T>, cells, scale);
+      attend_tile<T>(layout, head_size, scratch.steps, rows, scratch.logits, factor, value + x,
+                     {output + (y - band.first) * layout.out_row + x, layout.out_row, layout.out_pitch},
+                     problem.convolution.kernel != nullptr);
+    }
+  }
+}
+
+template <class T>
+static int64_t forward_tasks(const Mix& problem) {
+  const ForwardLayout<T> layout(problem);
+  return layout.groups * layout.bands;
+}
+
+template <class T>
+static void forward_band(const Mix& problem, const ForwardLayout<T>& layout, const ForwardScratch<T>& scratch,
+                         int64_t group, const ForwardBand& band) {
+  const Shape& shape = problem.shape;
+  const int64_t unused = layout.halo - layout.padding;
+  for (int64_t head = 0; head < shape.heads; head += layout.heads) {
+    pack_rows(problem, layout, scratch.maps, group, head, band.begin, band.end, band.begin + unused,
+              band.end - unused);
+    if (problem.convolution.kernel) convolve_band(problem, layout, scratch, head, band);
+    if (!layout.window) continue;
+    reflect_columns(layout, scratch.maps, most(0, -band.begin), least(shape.height, band.end) - band.begin);
+    for (int64_t place = 0; place < layout.heads; ++place)
+      attend_head(problem, layout, scratch, head, place, band);
+  }
+  const Field& field = problem.output;
+  for (int64_t row = band.first; row < band.last; ++row)
+    for (int64_t g = 0; g < layout.members(group, shape.batch); ++g)
+      unpack_row(layout.outputs, scratch.maps, scratch.output + (row - band.first) * layout.out_row, field,
+                 (group * layout.interleave + g) * field.batch + row * field.row, shape.heads * shape.head_size,
+                 shape.width_out, g);
+}
+
+template <class T>
+static void forward(const Mix& problem, int64_t first_task, int64_t last_task) {
+  const ForwardLayout<T> layout(problem);
+  Arena<T> arena;
+  ForwardScratch<T>(problem, layout, arena);
+  arena = {static_cast<T*>(workspace(static_cast<size_t>(arena.used) * sizeof(T))), 0};
+  const ForwardScratch<T> scratch(problem, layout, arena);
+  for (int64_t task = first_task; task < last_task; ++task) {
+    const int64_t first = task % layout.bands * layout.band_rows;
+    const int64_t last = least(first + layout.band_rows, problem.shape.height_out);
+    forward_band(problem, layout, scratch, task / layout.bands,
+                 {first, last, layout.stride * first - layout.halo, layout.stride * (last - 1) + 1 + layout.halo});
+  }
+}
+
+}  // namespace acmix::ACMIX_ISA

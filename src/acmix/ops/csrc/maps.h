@@ -1,0 +1,239 @@
+// Maps in scratch, `(row, channel of q, k and v, column)`, for both paths and both passes.
+//
+// Columns are split by their remainder modulo the stride ("phases"): column x lies at x / stride of phase x % stride,
+// so that every window cell and every tap is a constant offset. Narrow maps of several images are interleaved (column x
+// of image g at x * interleave + g), so that lanes are full at every width. A row's halo is the room behind the rows
+// before and after it: zeros while the convolution path runs, reflections while attention does.
+#pragma once
+
+#include "lines.h"
+
+namespace acmix::ACMIX_ISA {
+
+constexpr int64_t shortest_run = 32;
+
+static inline int64_t floor_divide(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
+
+static inline int64_t reflect(int64_t position, int64_t size) {
+  if (size == 1) return 0;
+  const int64_t period = 2 * (size - 1);
+  const int64_t wrapped = ((position % period) + period) % period;
+  return wrapped < size ? wrapped : period - wrapped;
+}
+
+// The columns of one channel of one row.
+struct Columns {
+  int64_t stride, interleave, phase_pitch;
+
+  int64_t pitch() const { return stride * phase_pitch; }
+  bool direct() const { return stride == 1 && interleave == 1; }
+  // Where column x lies; x may lie in the halo.
+  int64_t slot(int64_t x) const {
+    const int64_t place = floor_divide(x, stride);
+    return (x - place * stride) * phase_pitch + place * interleave;
+  }
+};
+
+template <class T>
+struct MapLayout {
+  int64_t window, radius, stride, padding, halo;  // padding: radius of the taps; halo: the larger radius
+  int64_t heads, channels, passes;                // heads and channels of q, k or v that are in scratch at once
+  int64_t interleave, groups, reach, margin;      // reach: cells of a halo
+  Columns columns;
+  int64_t pitch, row, out_pitch;  // cells from channel to channel, from row to row, computed for each output channel
+
+  explicit MapLayout(const Mix& problem) {
+    const Shape& shape = problem.shape;
+    constexpr int64_t count = lanes<T>;
+    window = problem.attention.window;
+    radius = window / 2;
+    stride = shape.stride;
+    padding = problem.convolution.kernel ? problem.convolution.kernel_size / 2 : 0;
+    halo = most(radius, padding);
+    // Runs of channels long enough to read; mixtures are of all heads.
+    for (heads = 1; heads < shape.heads; ++heads)
+      if (shape.heads % heads == 0 && heads * shape.head_size >= shortest_run && !problem.convolution.positions) break;
+    channels = heads * shape.head_size;
+    passes = shape.heads / heads;
+    interleave = choose_interleave(shape.width_out, shape.batch);
+    groups = ceil_divide(shape.batch, interleave);
+    reach = ceil_divide(halo, stride) * interleave;
+    margin = round_up(reach, count);
+    columns = {stride, interleave, round_up(shape.width_out * interleave + 2 * reach, count)};
+    pitch = columns.pitch();
+    // A register more: rows a multiple of 4 KiB apart would fall into the same sets of the cache.
+    row = 3 * channels * pitch + count;
+    out_pitch = round_up(shape.width_out * interleave, count);
+  }
+
+  static int64_t choose_interleave(int64_t width, int64_t batch) {
+    int64_t chosen = 1;
+    auto wasteful = [&] { return 5 * chosen * width < 4 * round_up(chosen * width, lanes<T>); };
+    while (wasteful() && 2 * chosen <= batch && (chosen < 4 || chosen * width < lanes<T>)) chosen *= 2;
+    return chosen;
+  }
+
+  int64_t members(int64_t group, int64_t batch) const { return least(interleave, batch - group * interleave); }
+  int64_t cell_offset(int64_t cell) const { return columns.slot(cell - radius); }
+};
+
+template <class T>
+static int64_t* take_integers(Arena<T>& arena, int64_t size) {
+  return reinterpret_cast<int64_t*>(arena.take(size * (8 / static_cast<int64_t>(sizeof(T)))));
+}
+
+// Registers at the ends of maps read, and drop, what lies before and behind: zeros, as denormal numbers are slow.
+template <class T>
+static T* take_padded(Arena<T>& arena, int64_t size, int64_t margin) {
+  margin += lanes<T>;
+  T* part = arena.take(size + 2 * margin);
+  if (!arena.memory) return nullptr;
+  std::memset(part, 0, static_cast<size_t>(margin) * sizeof(T));
+  std::memset(part + margin + size, 0, static_cast<size_t>(margin) * sizeof(T));
+  return part + margin;
+}
+
+// Rows of channels in memory: `row` from row to row, `pitch` from channel to channel.
+template <class T>
+struct Rows {
+  T* data;
+  int64_t row, pitch;
+};
+
+template <class T>
+struct MapScratch {
+  int64_t *target, *source;  // of every column in the halo: its place and the place of the column that it mirrors
+  T *line, *locations, *maps;
+  int64_t line_pitch;
+
+  MapScratch(const Mix& problem, const MapLayout<T>& layout, int64_t rows, Arena<T>& arena) {
+    const Shape& shape = problem.shape;
+    target = take_integers(arena, 2 * layout.radius);
+    source = take_integers(arena, 2 * layout.radius);
+    line_pitch = round_up(shape.width, lanes<T>);
+    line = arena.take(layout.columns.direct() ? 0 : shape.heads * shape.head_size * line_pitch);
+    locations = take_padded(arena, layout.pitch, layout.margin);
+    maps = take_padded(arena, rows * layout.row, layout.margin);
+    if (!arena.memory) return;
+    for (int64_t i = 0; i < 2 * layout.radius; ++i) {
+      const int64_t x = i < layout.radius ? i - layout.radius : shape.width + i - layout.radius;
+      target[i] = layout.columns.slot(x);
+      source[i] = layout.columns.slot(reflect(x, shape.width));
+    }
+    const T* x = static_cast<const T*>(problem.attention.column_location);
+    std::memset(locations, 0, static_cast<size_t>(layout.pitch) * sizeof(T));
+    for (int64_t c = -layout.radius; c < shape.width + layout.radius; ++c)
+      for (int64_t g = 0; g < layout.interleave; ++g)
+        locations[layout.columns.slot(c) + g] = x[reflect(c, shape.width)];
+  }
+};
+
+template <class T>
+static inline void clear(T* cells, int64_t from, int64_t to) {
+  alignas(vector_bytes) static constexpr T zeros[lanes<T>] = {};
+  for (; from + lanes<T> <= to; from += lanes<T>) store(cells + from, Vector<T>{});
+  copy_run(zeros, to - from, cells + from);
+}
+
+// One row of `channels` channels of image g of a group, zeros beyond the map.
+template <class T>
+static void pack_row(const Columns& columns, const MapScratch<T>& scratch, const Field& field, int64_t offset,
+                     int64_t channels, int64_t width, int64_t g, T* to) {
+  const int64_t pitch = columns.pitch(), line_pitch = columns.direct() ? pitch : scratch.line_pitch;
+  T* line = columns.direct() ? to : scratch.line;
+  load_lines(field, offset, field.inner, field.column, channels, width, line, line_pitch);
+  for (int64_t c = 0; c < channels; ++c) {
+    T* cells = to + c * pitch;
+    const T* values = line + c * line_pitch;
+    if (columns.direct()) {
+      clear(cells, width, pitch);
+    } else if (columns.interleave == 1) {
+      split_phases(values, width, columns.stride, cells, columns.phase_pitch);
+      for (int64_t phase = 0; phase < columns.stride; ++phase)
+        clear(cells + phase * columns.phase_pitch, phase < width ? ceil_divide(width - phase, columns.stride) : 0,
+              columns.phase_pitch);
+    } else {
+      if (g == 0) clear(cells, 0, pitch);
+      for (int64_t phase = 0; phase < columns.stride; ++phase) {
+        T* place = cells + phase * columns.phase_pitch + g;
+        for (int64_t x = phase; x < width; x += columns.stride, place += columns.interleave) *place = values[x];
+      }
+    }
+  }
+}
+
+// The way back.
+template <class T>
+static void unpack_row(const Columns& columns, const MapScratch<T>& scratch, const T* from, const Field& field,
+                       int64_t offset, int64_t channels, int64_t width, int64_t g) {
+  const int64_t pitch = columns.pitch(), line_pitch = columns.direct() ? pitch : scratch.line_pitch;
+  for (int64_t c = 0; c < channels && !columns.direct(); ++c) {
+    const T* cells = from + c * pitch;
+    T* values = scratch.line + c * line_pitch;
+    if (columns.interleave == 1) {
+      join_phases(cells, columns.phase_pitch, width, columns.stride, values);
+    } else {
+      for (int64_t phase = 0; phase < columns.stride; ++phase) {
+        const T* place = cells + phase * columns.phase_pitch + g;
+        for (int64_t x = phase; x < width; x += columns.stride, place += columns.interleave) values[x] = *place;
+      }
+    }
+  }
+  store_lines(columns.direct() ? from : scratch.line, line_pitch, field, offset, field.inner, field.column, channels,
+              width);
+}
+
+// Call f(first channel, channels, offset) for the channels of the heads from `head` on in one row of one image: once
+// if heads follow each other in memory.
+template <class T, class F>
+static inline void for_runs(const MapLayout<T>& layout, const Field& field, int64_t image, int64_t head, int64_t row,
+                            const F& f) {
+  const int64_t head_size = layout.channels / layout.heads;
+  const int64_t runs = field.outer == head_size * field.inner ? 1 : layout.heads, size = layout.channels / runs;
+  for (int64_t run = 0; run < runs; ++run)
+    f(run * size, size, image * field.batch + (head + run) * field.outer + row * field.row);
+}
+
+// Rows [begin, end) of the map of the heads from `head` on: keys and values of all, queries of rows [first, last), in
+// which alone rows beyond the map are zeros.
+template <class T>
+static void pack_rows(const Mix& problem, const MapLayout<T>& layout, const MapScratch<T>& scratch, int64_t group,
+                      int64_t head, int64_t begin, int64_t end, int64_t first, int64_t last) {
+  const Shape& shape = problem.shape;
+  const Field* fields[] = {&problem.query, &problem.key, &problem.value};
+  for (int64_t row = begin; row < end; ++row) {
+    T* to = scratch.maps + (row - begin) * layout.row;
+    const bool tapped = row >= first && row < last;
+    if (row < 0 || row >= shape.height) {
+      // The end of a row is the halo of the next.
+      clear(to, tapped ? 0 : layout.row - layout.margin, layout.row);
+      continue;
+    }
+    clear(to, 3 * layout.channels * layout.pitch, layout.row);
+    for (int64_t g = 0; g < layout.members(group, shape.batch); ++g)
+      for (int64_t part = tapped ? 0 : 1; part < 3; ++part)
+        for_runs(layout, *fields[part], group * layout.interleave + g, head, row,
+                 [&](int64_t channel, int64_t channels, int64_t offset) {
+                   pack_row(layout.columns, scratch, *fields[part], offset, channels, shape.width, g,
+                            to + (part * layout.channels + channel) * layout.pitch);
+                 });
+  }
+  clear(scratch.maps + (end - begin) * layout.row, 0, layout.margin + lanes<T>);
+}
+
+// Fill the halo columns of keys and values of rows [first, last) of scratch by reflection.
+template <class T>
+static void reflect_columns(const MapLayout<T>& layout, const MapScratch<T>& scratch, int64_t first, int64_t last) {
+  for (int64_t row = first; row < last; ++row) {
+    T* cells = scratch.maps + row * layout.row + layout.channels * layout.pitch;
+    for (int64_t c = 0; c < 2 * layout.channels; ++c, cells += layout.pitch)
+      for (int64_t i = 0; i < 2 * layout.radius; ++i) {
+        T* to = cells + scratch.target[i];
+        const T* from = cells + scratch.source[i];
+        to[0] = from[0];
+        for (int64_t g = 1; g < layout.interleave; ++g) to[g] = from[g];
+      }
+  }
+}
+
+}  // namespace acmix::ACMIX_ISA
