@@ -1,14 +1,13 @@
 """The benchmark measures what it says, and only what is right."""
 
 import json
-import time
 
 import pytest
 import torch
 
 from acmix import bench, ops
-from acmix.bench import layer, unfold
-from acmix.bench.measure import peak_memory, time_interleaved
+from acmix.bench import layer, measure, unfold
+from acmix.bench.measure import peak_memory
 
 
 @pytest.mark.parametrize(("stride", "size"), [(1, (9, 12)), (2, (9, 12)), (2, (8, 11))])
@@ -50,12 +49,15 @@ def test_a_wrong_candidate_is_not_measured(monkeypatch, dtype):
         bench.compare_layer(8, 9, batch=2, dtype=dtype, channels_last=True, seconds=0.0)
 
 
-def test_calls_take_turns():
+def test_calls_take_turns_with_equal_shares_of_time(monkeypatch):
     order = []
-    calls = {name: lambda name=name: (time.sleep(1e-3), order.append(name)) for name in ("a", "b")}
-    timings = time_interleaved(calls, 0.0, rounds=6)
-    assert order == ["a", "a", "b", "b", *["a", "b"] * 6]
-    assert timings["a"].runs == 6
+    monkeypatch.setattr(measure, "_seconds", lambda call: call())
+    costs = {"quick": 1.0, "as quick": 1.0, "slow": 10.0}
+    calls = {name: lambda name=name: order.append(name) or costs[name] for name in costs}
+    timings = measure.time_interleaved(calls, 0.0, runs=2)
+    warm_up = list(costs)
+    assert order == [*warm_up, "quick", "as quick", "slow", *["quick", "as quick"] * 9, "quick", "as quick", "slow"]
+    assert [timing.runs for timing in timings.values()] == [11, 11, 2]
 
 
 def test_peak_memory_counts_what_is_held_at_once():

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-# A candidate this many times slower than the fastest takes part in one round of so many.
-_SLOW, _EVERY = 10.0, 5
-
 
 @dataclass(frozen=True)
 class Timing:
@@ -25,30 +22,32 @@ class Timing:
     runs: int
 
 
-def time_interleaved(calls: Mapping[str, Callable[[], object]], seconds: float, rounds: int = 15) -> dict[str, Timing]:
-    """Time callables in turn, A B C A B C ..., after one warm-up round.
+def time_interleaved(calls: Mapping[str, Callable[[], object]], seconds: float, runs: int = 3) -> dict[str, Timing]:
+    """Time callables in turn, A B C A B C ..., after one warm-up round, with equal shares of time.
 
-    Callables more than ten times slower than the fastest take part in every fifth round only.
+    A callable that has used more than its share waits until the others have caught up: a slow one leaves quick ones
+    as many runs as its time is worth.
 
     Args:
         calls: Name to callable.
-        seconds: Time to spend on the whole comparison; at least `rounds` rounds are run whatever they take.
-        rounds: Fewest rounds, at least 6 (two runs of a slow callable).
+        seconds: Time to spend on the whole comparison; longer where `runs` take longer.
+        runs: Fewest runs of each callable, at least 2.
 
     Returns:
         Name to timing, in the order given.
     """
-    warm_up = {name: min(_seconds(call), _seconds(call)) for name, call in calls.items()}
-    slow = {name for name, value in warm_up.items() if value > _SLOW * min(warm_up.values())}
+    for call in calls.values():
+        call()
     samples: dict[str, list[float]] = {name: [] for name in calls}
     gc.collect()
     deadline = time.perf_counter() + seconds
-    finished = 0
-    while time.perf_counter() < deadline or finished < rounds:
+    while time.perf_counter() < deadline or any(len(values) < runs for values in samples.values()):
+        used = {name: sum(values) for name, values in samples.items()}
+        # Rounding may bring the mean of equal times below them.
+        share = max(statistics.fmean(used.values()), min(used.values()))
         for name, call in calls.items():
-            if name not in slow or finished % _EVERY == 0:
+            if used[name] <= share:
                 samples[name].append(_seconds(call))
-        finished += 1
     timings = {}
     for name, values in samples.items():
         lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")

@@ -75,4 +75,4 @@ def scale(axis: str, *, channels: int = 16, seconds: float = 3.0, largest: int |
 
 
 def _measure(call: Callable[[], object], seconds: float) -> tuple[float, int]:
-    return time_interleaved({"": call}, seconds, rounds=6)[""].fastest, peak_memory(call)
+    return time_interleaved({"": call}, seconds)[""].fastest, peak_memory(call)
