@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from acmix.ops.geometry import composes_kernels, output_size
+from acmix.ops.composition import compose, widen_to
+from acmix.ops.geometry import output_size
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _LARGEST_WINDOW = 31
@@ -150,27 +151,6 @@ def _register() -> None:
     torch.library.register_autograd("acmix::mix", _mix_backward, setup_context=_save_mix)
 
 
-def _kernel(
-    projections: Tensor, fc_weight: Tensor, dep_weight: Tensor, rate: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """Kernel `(D, N, P, k, k)` with the rate in it and fc, or `(D, N, 3 N, k, k)` and None where that is cheaper."""
-    maps, head_size = projections.shape[1:3]
-    heads, positions, size = maps // 3, dep_weight.shape[1], dep_weight.shape[-1]
-    fc, dep = _wide(projections, fc_weight), _wide(projections, dep_weight)
-    if rate is not None:
-        dep = dep * _wide(projections, rate)
-    if not composes_kernels(heads, positions, size):
-        return dep.reshape(head_size, heads, positions, size, size).contiguous(), fc.contiguous()
-    # (3 N, P) @ (C, P, k k): the kernel of every output channel composed (DESIGN.md, identity E3).
-    composed = fc.t() @ dep.flatten(2)
-    return composed.reshape(head_size, heads, maps, size, size), None
-
-
-def _wide(projections: Tensor, parameter: Tensor) -> Tensor:
-    """A parameter in the dtype that the kernels compute in."""
-    return parameter.to(torch.promote_types(projections.dtype, torch.float32))
-
-
 def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int, dilation: int) -> Tensor:  # noqa: ARG001
     """Attention of every query over its reflected window; see `acmix.ops.local_attention`."""
     output = torch.ops.acmix.local_attention(query, key, value, window, stride)
@@ -180,7 +160,7 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stri
 def shift_conv(projections: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:  # noqa: ARG001
     """The convolution path; see `acmix.ops.shift_conv`."""
     with torch.autocast("cpu", enabled=False):
-        kernel, mixing = _kernel(projections, fc_weight, dep_weight, None)
+        kernel, mixing = compose(projections, fc_weight, dep_weight, None)
     return torch.ops.acmix.mix(projections, None, None, kernel, mixing, 0, stride)
 
 
@@ -197,9 +177,9 @@ def mix(
 ) -> Tensor:
     """Both paths and their sum; see `acmix.ops.mix`."""
     with torch.autocast("cpu", enabled=False):
-        kernel, mixing = _kernel(projections, fc_weight, dep_weight, rate_convolution)
-    position = _wide(projections, position_weight).contiguous()
-    rate = _wide(projections, rate_attention)
+        kernel, mixing = compose(projections, fc_weight, dep_weight, rate_convolution)
+    position = widen_to(projections, position_weight).contiguous()
+    rate = widen_to(projections, rate_attention)
     return torch.ops.acmix.mix(projections, position, rate, kernel, mixing, window, stride)
 
 

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from acmix.ops.geometry import composes_kernels, output_size, position_map, reflect, window_offsets
-from acmix.ops.precision import widen, without_autocast
+from acmix.ops.composition import compose
+from acmix.ops.geometry import output_size, position_map, reflect, window_offsets
+from acmix.ops.precision import without_autocast
 
 # Queries a tile and axis: the fastest of 5..16 on the CPU for maps of 28 to 112 cells; larger tiles copy fewer keys
 # but multiply more of them by zero.
@@ -176,34 +177,23 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stri
     return _attend(query, key, value, window, stride, dilation).unflatten(1, query.shape[1:3])
 
 
-def _compose(fc_weight: Tensor, dep_weight: Tensor, head_size: int) -> Tensor:
-    """One grouped kernel out of fc and dep_conv, `(D * N, 3 N, k, k)` (DESIGN.md, identity E3)."""
-    dep = dep_weight.unflatten(0, (head_size, -1))
-    # Strides of a channels_last weight would make the convolution's output channels_last.
-    return torch.einsum("dmpuv,pc->dmcuv", dep, fc_weight).flatten(0, 1).contiguous()
-
-
 def _convolve(
     projections: Tensor, fc_weight: Tensor, dep_weight: Tensor, rate: Tensor | None, stride: int, dilation: int
 ) -> Tensor:
     """The convolution path times its rate, which costs nothing on the weights."""
-    heads, head_size = projections.shape[1] // 3, projections.shape[2]
-    positions, size = dep_weight.shape[1], dep_weight.shape[-1]
     with without_autocast(projections.device):
-        fc, dep = widen(fc_weight, dep_weight)
-        if rate is not None:
-            dep = rate.to(dep.dtype) * dep
-        compose = composes_kernels(heads, positions, size)
-        weight = (_compose(fc, dep, head_size) if compose else dep).to(projections.dtype)
-        fc = fc.to(projections.dtype)
-    maps = projections if compose else torch.einsum("pc,bcdyx->bpdyx", fc, projections)
+        kernel, mixing = compose(projections, fc_weight, dep_weight, rate)
+    weight = kernel.flatten(0, 1).to(projections.dtype)
+    maps = projections
+    if mixing is not None:
+        maps = torch.einsum("pc,bcdyx->bpdyx", mixing.to(projections.dtype), projections)
     # To groups of one channel of every map; the memory order stays.
     if _is_channels_last(projections):
         maps = maps.permute(0, 3, 4, 2, 1).flatten(3).permute(0, 3, 1, 2)
     else:
         maps = maps.transpose(1, 2).flatten(1, 2)
-    padding = dilation * (size // 2)
-    return F.conv2d(maps, weight, stride=stride, padding=padding, dilation=dilation, groups=head_size)
+    padding = dilation * (kernel.shape[-1] // 2)
+    return F.conv2d(maps, weight, stride=stride, padding=padding, dilation=dilation, groups=projections.shape[2])
 
 
 def shift_conv(projections: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:
