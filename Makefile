@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 # Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv test check format sanitize demo bench clean
+.PHONY: venv test test-gpu check format sanitize demo bench clean
 
 venv: $(INSTALLED)
 
@@ -20,8 +20,15 @@ $(INSTALLED): pyproject.toml constraints.txt $(KERNELS)
 	$(INSTALL) --no-build-isolation --editable '.[dev]'
 	touch $@
 
+# Triton decides at import whether it interprets, so its kernels are tested in processes of their own.
 test: check
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/ops/test_triton.py
+
+# On a machine with a GPU; PYTHON_WITH_GPU may name an interpreter that has torch, triton, pytest and hypothesis.
+PYTHON_WITH_GPU ?= $(BIN)/python
+test-gpu:
+	PYTHONPATH=src $(PYTHON_WITH_GPU) -m pytest tests/ops/test_triton.py tests/test_gpu.py
 
 check: venv
 	$(BIN)/ruff format --check .

@@ -27,12 +27,12 @@ class Problem:
     layout: str
     seed: int
 
-    def tensors(self) -> list[torch.Tensor]:
-        """Arguments of `mix` in `NAMES` order."""
+    def tensors(self, device: str = "cpu") -> list[torch.Tensor]:
+        """Arguments of `mix` in `NAMES` order; the same numbers on every device."""
         generator = torch.Generator().manual_seed(self.seed)
 
         def normal(*shape):
-            return torch.randn(*shape, generator=generator).to(self.dtype)
+            return torch.randn(*shape, generator=generator).to(device, self.dtype)
 
         channels = self.heads * self.head_size
         qkv = normal(self.batch, 3 * channels, self.height, self.width)
@@ -82,9 +82,9 @@ def run(function, tensors, keywords, gradient):
     return output.detach(), torch.autograd.grad(output, leaves, gradient.to(output.dtype).expand_as(output))
 
 
-def assert_mix_as_exact_as_eager(problem, backend):
+def assert_mix_as_exact_as_eager(problem, backend, device="cpu"):
     """Output and every gradient of `mix`, that of the projections as its three parts."""
-    tensors, keywords = problem.tensors(), problem.keywords()
+    tensors, keywords = problem.tensors(device), problem.keywords()
     wide = [tensor.double() for tensor in tensors]
     # A gradient that resembles the output keeps the gradients of the rates from cancelling; its size keeps them
     # within the range of float16.

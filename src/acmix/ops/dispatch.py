@@ -4,10 +4,10 @@ from types import ModuleType
 
 from torch import Tensor
 
-from acmix.ops import cpu, portable, reference
+from acmix.ops import cpu, portable, reference, triton
 
 # In the order in which "auto" prefers them. A backend is a module with why_not, local_attention, shift_conv and mix.
-_AUTOMATIC: dict[str, ModuleType] = {"cpu": cpu, "portable": portable}
+_AUTOMATIC: dict[str, ModuleType] = {"cpu": cpu, "triton": triton, "portable": portable}
 _REGISTERED: dict[str, ModuleType] = {**_AUTOMATIC, "reference": reference}
 
 

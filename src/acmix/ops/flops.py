@@ -3,13 +3,14 @@
 A module of its own because PyTorch's counter imports triton, which takes seconds.
 """
 
+import importlib
 import math
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
-from acmix.ops import cpu
+from acmix.ops import cpu, triton
 from acmix.ops.geometry import output_size
 
 
@@ -20,7 +21,9 @@ def _attention(query: Any, window: int, stride: int) -> int:
 
 
 def _convolution(projections: Any, kernel: Any, mixing: Any, stride: int) -> int:
-    """Multiply-adds of the convolution path."""
+    """Multiply-adds of the convolution path, 0 without a kernel."""
+    if kernel is None:
+        return 0
     batch, _, head_size, height, width = projections
     total = batch * output_size(height, stride) * output_size(width, stride) * math.prod(kernel)
     if mixing is not None:
@@ -80,8 +83,25 @@ def _mix_backward_flops(
     return 5 * attention + 4 * _convolution(projections, kernel, mixing, stride)
 
 
+def _channels_first(cells: Any) -> Any:
+    batch, height, width, *maps = cells
+    return batch, *maps, height, width
+
+
+def _cells_flops(projections: Any, *arguments: Any, **_: Any) -> int:
+    return _mix_flops(_channels_first(projections), *arguments)
+
+
+def _cells_backward_flops(output_gradient: Any, _log_sum_exp: Any, projections: Any, *arguments: Any, **_: Any) -> int:
+    return _mix_backward_flops(output_gradient, _channels_first(projections), *arguments)
+
+
 if cpu.why_not(None, 7, 1, 1) is None:
     register_flop_formula(torch.ops.acmix.local_attention)(_attention_flops)
     register_flop_formula(torch.ops.acmix.local_attention_backward)(_attention_backward_flops)
     register_flop_formula(torch.ops.acmix.mix)(_mix_flops)
     register_flop_formula(torch.ops.acmix.mix_backward)(_mix_backward_flops)
+if triton.why_not(None, 7, 1, 1) is None:
+    importlib.import_module("acmix.ops.triton.operators")
+    register_flop_formula(torch.ops.acmix_triton.mix)(_cells_flops)
+    register_flop_formula(torch.ops.acmix_triton.mix_backward)(_cells_backward_flops)

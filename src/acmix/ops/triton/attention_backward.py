@@ -1,0 +1,254 @@
+"""The attention path backward: gradients of queries, then of keys and values, each gathered by its own program.
+
+Weights are made again from the projections and the saved log-sum-exp. With w the weights, g the output's gradient and
+t_ij = g_i . v_j: delta_i = sum_j w_ij t_ij, slope_ij = w_ij (t_ij - delta_i) (DESIGN.md, identity E5).
+"""
+
+import triton
+import triton.language as tl
+
+from acmix.ops.triton.attention import axis_bias, position_products
+from acmix.ops.triton.tiles import (
+    cells_of_tile,
+    chunk_offsets,
+    first_key,
+    join_axes,
+    load_vectors,
+    log_count,
+    tile_of_program,
+)
+
+LN2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def add_vectors(pointers, vectors, stored, MIXED: tl.constexpr):
+    """Store vectors where `stored`; with MIXED add them to what the convolution path left there."""
+    if MIXED:
+        vectors += tl.load(pointers, mask=stored, other=0.0).to(tl.float32)
+    tl.store(pointers, vectors.to(pointers.dtype.element_ty), mask=stored)
+
+
+@triton.jit
+def recompute(q, k, v, g, row_bias, column_bias, saved, scale, PRECISION: tl.constexpr):
+    """Weights w of a chunk of keys and products g . v, each `(heads, queries, keys)`."""
+    bias = join_axes(row_bias, column_bias)
+    logits = tl.dot(q, tl.permute(k, (0, 2, 1)), acc=bias, input_precision=PRECISION)
+    weights = tl.exp2(logits * scale - saved[:, :, None])
+    return weights, tl.dot(g, tl.permute(v, (0, 2, 1)), input_precision=PRECISION)
+
+
+@triton.jit
+def attention_query_gradient(
+    projections,
+    position,
+    rate,
+    output_gradient,
+    log_sum_exp,
+    delta,
+    gradient,
+    position_partial,
+    rate_partial,
+    height,
+    width,
+    output_height,
+    output_width,
+    step_y,
+    step_x,
+    scale,
+    inverse_scale,
+    HEADS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    SIZE: tl.constexpr,
+    PADDED: tl.constexpr,
+    STRIDE: tl.constexpr,
+    RADIUS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    KEY_ROWS: tl.constexpr,
+    KEY_COLUMNS: tl.constexpr,
+    KEY_WIDTH: tl.constexpr,
+    CHUNK_ROWS: tl.constexpr,
+    REPEATED: tl.constexpr,
+    MIXED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Writes delta, adds to the gradient of the queries; MIXED: partial sums of those of W_p, `(., 2, D)`, and rate."""
+    batch, tile_y, tile_x, heads = tile_of_program(output_height, output_width, GROUPS, HEADS, ROWS, COLUMNS)
+    y, x, owned = cells_of_tile(tile_y, tile_x, output_height, output_width, ROWS, COLUMNS)
+    SPAN_Y: tl.constexpr = (ROWS - 1) * STRIDE + 2 * RADIUS + 1
+    SPAN_X: tl.constexpr = (COLUMNS - 1) * STRIDE + 2 * RADIUS + 1
+    key_y, border_y = first_key(tile_y * STRIDE, height, SPAN_Y, KEY_ROWS, RADIUS)
+    key_x, border_x = first_key(tile_x * STRIDE, width, SPAN_X, KEY_COLUMNS, RADIUS)
+
+    channels: tl.constexpr = GROUPS * HEADS * SIZE
+    head_offset = (heads * SIZE)[:, None]
+    at_query = (batch * height + y * STRIDE) * width + x * STRIDE
+    at_output = (batch * output_height + y) * output_width + x
+    at_head = ((batch * (GROUPS * HEADS) + heads)[:, None] * output_height + y) * output_width + x
+    q = load_vectors(projections + (at_query * (3 * channels))[None, :] + head_offset, SIZE, PADDED)
+    g = load_vectors(output_gradient + (at_output * channels)[None, :] + head_offset, SIZE, PADDED)
+    saved = tl.load(log_sum_exp + at_head)
+    if MIXED:
+        product_x, product_y = position_products(q, position, SIZE, PADDED)
+        alpha = tl.load(rate).to(tl.float32)
+    else:
+        product_x = tl.zeros((HEADS, ROWS * COLUMNS), tl.float32)
+        product_y = product_x
+        alpha = 1.0
+    columns = key_x + tl.arange(0, KEY_WIDTH)
+    column_bias = axis_bias(x * STRIDE, columns, product_x, width, step_x, border_x, inverse_scale, RADIUS, REPEATED)
+    at_key = ((batch * height + key_y) * width + key_x) * (3 * channels)
+
+    deltas = tl.zeros((HEADS, ROWS * COLUMNS), tl.float32)
+    summed = tl.zeros((HEADS, ROWS * COLUMNS, PADDED), tl.float32)
+    moment_y = tl.zeros((HEADS, ROWS * COLUMNS), tl.float32)
+    moment_x = tl.zeros((HEADS, ROWS * COLUMNS), tl.float32)
+    cell = tl.arange(0, CHUNK_ROWS * KEY_WIDTH)
+    SINGLE: tl.constexpr = KEY_ROWS <= CHUNK_ROWS
+    if not SINGLE:
+        # With several chunks delta needs a pass of its own: as a difference of two sums the gradient would cancel.
+        for first in range(0, KEY_ROWS, CHUNK_ROWS):
+            rows = key_y + first + tl.arange(0, CHUNK_ROWS)
+            row_bias = axis_bias(y * STRIDE, rows, product_y, height, step_y, border_y, inverse_scale, RADIUS, REPEATED)
+            offset = chunk_offsets(first, width, KEY_WIDTH, KEY_ROWS, KEY_COLUMNS, CHUNK_ROWS * KEY_WIDTH)
+            keys = projections + channels + at_key + (offset * (3 * channels))[None, :] + head_offset
+            k = load_vectors(keys, SIZE, PADDED)
+            v = load_vectors(keys + channels, SIZE, PADDED)
+            weights, products = recompute(q, k, v, g, row_bias, column_bias, saved, scale, PRECISION)
+            deltas += tl.sum(weights * products, 2)
+    for first in range(0, KEY_ROWS, CHUNK_ROWS):
+        rows = key_y + first + tl.arange(0, CHUNK_ROWS)
+        row_bias = axis_bias(y * STRIDE, rows, product_y, height, step_y, border_y, inverse_scale, RADIUS, REPEATED)
+        offset = chunk_offsets(first, width, KEY_WIDTH, KEY_ROWS, KEY_COLUMNS, CHUNK_ROWS * KEY_WIDTH)
+        keys = projections + channels + at_key + (offset * (3 * channels))[None, :] + head_offset
+        k = load_vectors(keys, SIZE, PADDED)
+        v = load_vectors(keys + channels, SIZE, PADDED)
+        weights, products = recompute(q, k, v, g, row_bias, column_bias, saved, scale, PRECISION)
+        if SINGLE:
+            deltas = tl.sum(weights * products, 2)
+        slopes = weights * (products - deltas[:, :, None])
+        summed = tl.dot(slopes.to(k.dtype), k, acc=summed, input_precision=PRECISION)
+        if MIXED:
+            # Slopes sum to zero, so that positions may count from any cell.
+            moment_y += tl.sum(slopes * (first + cell // KEY_WIDTH).to(tl.float32), 2)
+            moment_x += tl.sum(slopes * (cell % KEY_WIDTH).to(tl.float32), 2)
+
+    tl.store(delta + at_head, deltas, mask=owned[None, :])
+    factor = scale * LN2 * alpha
+    channel = tl.arange(0, PADDED)
+    if MIXED:
+        moment_y = tl.where(owned[None, :], moment_y * (factor * step_y), 0.0)
+        moment_x = tl.where(owned[None, :], moment_x * (factor * step_x), 0.0)
+        weight_x = tl.load(position + 2 * channel, mask=channel < SIZE, other=0.0)
+        weight_y = tl.load(position + 2 * channel + 1, mask=channel < SIZE, other=0.0)
+        summed = summed * factor - moment_x[:, :, None] * weight_x - moment_y[:, :, None] * weight_y
+        wide = q.to(tl.float32)
+        partial = position_partial + tl.program_id(0).to(tl.int64) * (2 * SIZE) + channel
+        tl.store(partial, -tl.sum(tl.sum(wide * moment_x[:, :, None], 1), 0), mask=channel < SIZE)
+        tl.store(partial + SIZE, -tl.sum(tl.sum(wide * moment_y[:, :, None], 1), 0), mask=channel < SIZE)
+        tl.store(rate_partial + tl.program_id(0), tl.sum(tl.sum(tl.where(owned[None, :], deltas, 0.0), 1), 0))
+    else:
+        summed *= factor
+    pointers = (gradient + (at_query * (3 * channels))[None, :] + head_offset)[:, :, None] + channel
+    add_vectors(pointers, summed, owned[None, :, None] & (channel < SIZE), MIXED)
+
+
+@triton.jit
+def attention_key_gradient(
+    projections,
+    position,
+    rate,
+    output_gradient,
+    log_sum_exp,
+    delta,
+    gradient,
+    height,
+    width,
+    output_height,
+    output_width,
+    step_y,
+    step_x,
+    scale,
+    inverse_scale,
+    HEADS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    SIZE: tl.constexpr,
+    PADDED: tl.constexpr,
+    STRIDE: tl.constexpr,
+    RADIUS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    QUERY_ROWS: tl.constexpr,
+    QUERY_COLUMNS: tl.constexpr,
+    QUERY_WIDTH: tl.constexpr,
+    CHUNK_ROWS: tl.constexpr,
+    REPEATED: tl.constexpr,
+    MIXED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Adds to the gradients of a tile of keys and values what the queries that see them give; no atomics."""
+    batch, tile_y, tile_x, heads = tile_of_program(height, width, GROUPS, HEADS, ROWS, COLUMNS)
+    y, x, owned = cells_of_tile(tile_y, tile_x, height, width, ROWS, COLUMNS)
+    # Reflected windows see the first and last RADIUS cells alone.
+    border_y = (tile_y <= RADIUS) | (tile_y + ROWS >= height - RADIUS)
+    border_x = (tile_x <= RADIUS) | (tile_x + COLUMNS >= width - RADIUS)
+    # The first query whose window reaches the tile; all queries of the chunks lie on the map.
+    query_y = tl.minimum((tl.maximum(tile_y - RADIUS, 0) + STRIDE - 1) // STRIDE, output_height - QUERY_ROWS)
+    query_x = tl.minimum((tl.maximum(tile_x - RADIUS, 0) + STRIDE - 1) // STRIDE, output_width - QUERY_COLUMNS)
+
+    channels: tl.constexpr = GROUPS * HEADS * SIZE
+    head_offset = (heads * SIZE)[:, None]
+    channel = tl.arange(0, PADDED)
+    at_key = (batch * height + y) * width + x
+    k = load_vectors(projections + channels + (at_key * (3 * channels))[None, :] + head_offset, SIZE, PADDED)
+    v = load_vectors(projections + 2 * channels + (at_key * (3 * channels))[None, :] + head_offset, SIZE, PADDED)
+    low = k
+    if MIXED:
+        # k - W_p loc, in two parts where one would round what the forward pass did not.
+        weight_x = tl.load(position + 2 * channel, mask=channel < SIZE, other=0.0)
+        weight_y = tl.load(position + 2 * channel + 1, mask=channel < SIZE, other=0.0)
+        at_x = (x.to(tl.float32) * step_x - 1.0)[:, None] * weight_x[None, :]
+        at_y = (y.to(tl.float32) * step_y - 1.0)[:, None] * weight_y[None, :]
+        wide = k.to(tl.float32) - (at_x + at_y)[None, :, :]
+        k = wide.to(k.dtype)
+        low = (wide - k.to(tl.float32)).to(k.dtype)
+    queries_x = (query_x + tl.arange(0, QUERY_WIDTH)) * STRIDE
+    column_bias = log_count(queries_x[None, :], x[:, None], width, border_x, RADIUS, REPEATED) * inverse_scale
+
+    at_query = ((batch * height + query_y * STRIDE) * width + query_x * STRIDE) * (3 * channels)
+    at_output = (batch * output_height + query_y) * output_width + query_x
+    at_head = ((batch * (GROUPS * HEADS) + heads) * output_height + query_y) * output_width + query_x
+    length: tl.constexpr = CHUNK_ROWS * QUERY_WIDTH
+    key_gradient = tl.zeros((HEADS, ROWS * COLUMNS, PADDED), tl.float32)
+    value_gradient = tl.zeros((HEADS, ROWS * COLUMNS, PADDED), tl.float32)
+    for first in range(0, QUERY_ROWS, CHUNK_ROWS):
+        queries_y = (query_y + first + tl.arange(0, CHUNK_ROWS)) * STRIDE
+        row_bias = log_count(queries_y[None, :], y[:, None], height, border_y, RADIUS, REPEATED) * inverse_scale
+        offset = chunk_offsets(first, width, QUERY_WIDTH, QUERY_ROWS, QUERY_COLUMNS, length) * STRIDE * (3 * channels)
+        q = load_vectors(projections + at_query + offset[None, :] + head_offset, SIZE, PADDED)
+        logits = tl.dot(k, tl.permute(q, (0, 2, 1)), input_precision=PRECISION)
+        if MIXED and q.dtype != tl.float32:
+            logits = tl.dot(low, tl.permute(q, (0, 2, 1)), acc=logits, input_precision=PRECISION)
+        logits += join_axes(row_bias[None, :, :], column_bias[None, :, :])
+        offset = chunk_offsets(first, output_width, QUERY_WIDTH, QUERY_ROWS, QUERY_COLUMNS, length)
+        saved = tl.load(log_sum_exp + at_head[:, None] + offset[None, :])
+        weights = tl.exp2(logits * scale - saved[:, None, :])
+        g = load_vectors(
+            output_gradient + at_output * channels + (offset * channels)[None, :] + head_offset, SIZE, PADDED
+        )
+        value_gradient = tl.dot(weights.to(g.dtype), g, acc=value_gradient, input_precision=PRECISION)
+        products = tl.dot(v, tl.permute(g, (0, 2, 1)), input_precision=PRECISION)
+        deltas = tl.load(delta + at_head[:, None] + offset[None, :])
+        slopes = weights * (products - deltas[:, None, :])
+        key_gradient = tl.dot(slopes.to(q.dtype), q, acc=key_gradient, input_precision=PRECISION)
+
+    factor = scale * LN2
+    if MIXED:
+        alpha = tl.load(rate).to(tl.float32)
+        factor *= alpha
+        value_gradient *= alpha
+    pointers = (gradient + (at_key * (3 * channels))[None, :] + head_offset)[:, :, None] + channel
+    stored = owned[None, :, None] & (channel < SIZE)
+    add_vectors(pointers + channels, key_gradient * factor, stored, MIXED)
+    add_vectors(pointers + 2 * channels, value_gradient, stored, MIXED)

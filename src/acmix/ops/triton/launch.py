@@ -1,0 +1,298 @@
+"""From tensors to kernels: grids and the constants that a kernel is compiled for.
+
+Maps are `(B, H, W, channels)`, contiguous: projections 3 C, channel (part * N + n) * D + d.
+"""
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from acmix.ops.geometry import output_size
+from acmix.ops.triton import table
+from acmix.ops.triton.attention import attention_forward
+from acmix.ops.triton.attention_backward import attention_key_gradient, attention_query_gradient
+from acmix.ops.triton.convolution import convolve, convolve_weight_gradient
+
+# Partial sums of a weight gradient: enough programs to fill a device, few enough to add up quickly.
+_SPLITS = 64
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a call: N heads of D channels (`size`) on maps of height x width cells."""
+
+    batch: int
+    heads: int
+    size: int
+    height: int
+    width: int
+    window: int
+    stride: int
+
+    @property
+    def output_height(self) -> int:
+        """H', rows of the output."""
+        return output_size(self.height, self.stride)
+
+    @property
+    def output_width(self) -> int:
+        """W', columns of the output."""
+        return output_size(self.width, self.stride)
+
+    def scalars(self) -> dict[str, int | float]:
+        """Arguments of every attention kernel that are neither tensors nor constants."""
+        scale = self.size**-0.5 / math.log(2)
+        return {
+            "height": self.height,
+            "width": self.width,
+            "output_height": self.output_height,
+            "output_width": self.output_width,
+            "step_y": 2 / max(self.height - 1, 1),
+            "step_x": 2 / max(self.width - 1, 1),
+            "scale": scale,
+            # Logarithms of multiplicities are natural ones, logits are in units of q . k.
+            "inverse_scale": self.size**0.5,
+        }
+
+
+def precision(dtype: torch.dtype) -> str:
+    """How products of float32 are made: as PyTorch is set to make those of convolutions, or as good as exact."""
+    if dtype != torch.float32:
+        return "tf32"
+    if torch.version.hip is not None:
+        return "ieee"
+    # pyrefly: ignore[missing-attribute]
+    return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "tf32x3"
+
+
+def attention_constants(
+    shape: Shape, dtype: torch.dtype, tile: table.AttentionTile, *, mixed: bool, gathers_queries: bool = False
+) -> dict[str, Any]:
+    """Constants of an attention kernel; `gathers_queries` for the one whose programs own keys."""
+    heads = math.gcd(shape.heads, tile.heads)
+    constants = {
+        "HEADS": heads,
+        "GROUPS": shape.heads // heads,
+        "SIZE": shape.size,
+        "PADDED": table.padded(shape.size),
+        "STRIDE": shape.stride,
+        "RADIUS": shape.window // 2,
+        "ROWS": tile.rows,
+        "COLUMNS": tile.columns,
+        "REPEATED": min(shape.height, shape.width) <= shape.window // 2,
+        "MIXED": mixed,
+        "PRECISION": precision(dtype),
+    }
+    if gathers_queries:
+        name, sizes = "QUERY", (shape.output_height, shape.output_width)
+        spans = [(length + shape.window - 2) // shape.stride + 1 for length in (tile.rows, tile.columns)]
+    else:
+        name, sizes = "KEY", (shape.height, shape.width)
+        spans = [(length - 1) * shape.stride + shape.window for length in (tile.rows, tile.columns)]
+    rows, columns = (min(span, size) for span, size in zip(spans, sizes, strict=True))
+    width = triton.next_power_of_2(columns)
+    # A product sums over at least 16 cells; rows beyond the last are computed and dropped.
+    chunk_rows = max(min(tile.cells // width, triton.next_power_of_2(rows)), 16 // width, 1)
+    sizes = {f"{name}_ROWS": rows, f"{name}_COLUMNS": columns, f"{name}_WIDTH": width, "CHUNK_ROWS": chunk_rows}
+    return {**constants, **sizes}
+
+
+def _device_of(tensor: Tensor) -> AbstractContextManager[object]:
+    # The interpreter computes on the CPU.
+    return nullcontext() if tensor.device.type == "cpu" else torch.accelerator.device_index(tensor.device.index)
+
+
+def _launch(kernel: Any, programs: int, anchor: Tensor, *tensors: Tensor | None, warps: int, **arguments: Any) -> None:
+    if programs == 0:
+        return
+    with _device_of(anchor):
+        # Absent tensors are never read; a pointer stands in for them.
+        kernel[(programs,)](
+            *(anchor if tensor is None else tensor for tensor in tensors),
+            **arguments,
+            num_warps=warps,
+            num_stages=1,
+        )
+
+
+def _attention_programs(shape: Shape, constants: dict[str, Any], height: int, width: int) -> int:
+    tiles = triton.cdiv(height, constants["ROWS"]) * triton.cdiv(width, constants["COLUMNS"])
+    return shape.batch * tiles * constants["GROUPS"]
+
+
+def attend(shape: Shape, projections: Tensor, position: Tensor | None, rate: Tensor | None, output: Tensor) -> Tensor:
+    """Write attention, or add rate * attention to what the convolution path wrote; the log-sum-exp `(B, N, H', W')`."""
+    height, width = shape.output_height, shape.output_width
+    log_sum_exp = projections.new_empty((shape.batch, shape.heads, height, width), dtype=torch.float32)
+    tile = table.attention("forward", shape.size, shape.stride, projections.dtype)
+    constants = attention_constants(shape, projections.dtype, tile, mixed=rate is not None)
+    _launch(
+        attention_forward,
+        _attention_programs(shape, constants, height, width),
+        projections,
+        *(projections, position, rate, output, log_sum_exp),
+        **shape.scalars(),
+        **constants,
+        warps=constants["HEADS"] * tile.warps,
+    )
+    return log_sum_exp
+
+
+def attend_backward(
+    shape: Shape,
+    projections: Tensor,
+    position: Tensor | None,
+    rate: Tensor | None,
+    log_sum_exp: Tensor,
+    output_gradient: Tensor,
+    gradient: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Write the gradient of the projections, or add to that of the convolution path; those of W_p and rate."""
+    mixed = rate is not None
+    delta = torch.empty_like(log_sum_exp)
+    tile = table.attention("query", shape.size, shape.stride, projections.dtype)
+    constants = attention_constants(shape, projections.dtype, tile, mixed=mixed)
+    programs = _attention_programs(shape, constants, shape.output_height, shape.output_width)
+    position_partial = delta.new_empty((programs, 2, shape.size))
+    rate_partial = delta.new_empty(programs)
+    tensors = (projections, position, rate, output_gradient, log_sum_exp, delta, gradient)
+    _launch(
+        attention_query_gradient,
+        programs,
+        projections,
+        *tensors,
+        *(position_partial, rate_partial),
+        **shape.scalars(),
+        **constants,
+        warps=constants["HEADS"] * tile.warps,
+    )
+    tile = table.attention("key", shape.size, shape.stride, projections.dtype)
+    constants = attention_constants(shape, projections.dtype, tile, mixed=mixed, gathers_queries=True)
+    _launch(
+        attention_key_gradient,
+        _attention_programs(shape, constants, shape.height, shape.width),
+        projections,
+        *tensors,
+        **shape.scalars(),
+        **constants,
+        warps=constants["HEADS"] * tile.warps,
+    )
+    if not mixed:
+        return delta.new_empty(0), delta.new_empty(0)
+    return position_partial.sum(0).t().contiguous(), rate_partial.sum(0, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Where channel d of map m of a cell lies: `cell * pixel + m * map + d * channel`; `count` maps."""
+
+    count: int
+    pixel: int
+    map: int
+    channel: int
+
+    @classmethod
+    def by_map(cls, count: int, size: int) -> "Maps":
+        """Channel m * D + d, as in projections."""
+        return cls(count, count * size, size, 1)
+
+    @classmethod
+    def by_channel(cls, count: int, size: int) -> "Maps":
+        """Channel d * M + m, as in the output of the convolution path."""
+        return cls(count, count * size, 1, count)
+
+    def constants(self, name: str, maps: str) -> dict[str, int]:
+        """As the kernels call them."""
+        return {
+            f"{name}_PIXEL": self.pixel,
+            f"{name}_MAP": self.map,
+            f"{name}_CHANNEL": self.channel,
+            maps: self.count,
+        }
+
+
+def convolution_constants(
+    source: Maps, target: Maps, size: int, kernel: int, stride: int, dtype: torch.dtype, tile: table.ConvolutionTile
+) -> dict[str, Any]:
+    """Constants of both convolution kernels."""
+    return {
+        **source.constants("SOURCE", "MAPS"),
+        **target.constants("OUTPUT", "OUTPUT_MAPS"),
+        "PADDED_MAPS": max(8, triton.next_power_of_2(target.count)),
+        "SIZE": size,
+        "KERNEL": kernel,
+        "STRIDE": stride,
+        "PIXELS": tile.pixels,
+        "CHANNELS": min(tile.channels, triton.next_power_of_2(size)),
+        "CHUNK": tile.terms,
+        "PRECISION": precision(dtype),
+    }
+
+
+def _sizes(source: Tensor, target: Tensor) -> dict[str, int]:
+    batch, output_height, output_width = target.shape[:3]
+    return {
+        "pixels": batch * output_height * output_width,
+        "height": source.shape[1],
+        "width": source.shape[2],
+        "output_height": output_height,
+        "output_width": output_width,
+    }
+
+
+def convolve_maps(
+    source: Tensor,
+    weight: Tensor,
+    output: Tensor,
+    layouts: tuple[Maps, Maps],
+    size: int,
+    stride: int,
+    *,
+    transposed: bool = False,
+) -> None:
+    """Convolve with `weight`, `(D or 1, k, k, maps of the source, maps of the output)`, or its transposed."""
+    tile = table.convolution("convolve", source.dtype)
+    kernel = weight.shape[1]
+    constants = convolution_constants(*layouts, size, kernel, stride, source.dtype, tile)
+    sizes = _sizes(source, output)
+    programs = triton.cdiv(sizes["pixels"], tile.pixels) * triton.cdiv(size, constants["CHANNELS"])
+    _launch(
+        convolve,
+        programs,
+        source,
+        *(source, weight, output),
+        **sizes,
+        **constants,
+        SHARED=weight.shape[0] == 1,
+        TRANSPOSED=transposed,
+        warps=tile.warps,
+    )
+
+
+def convolution_weight_gradient(
+    source: Tensor, output_gradient: Tensor, layouts: tuple[Maps, Maps], size: int, kernel: int, stride: int
+) -> Tensor:
+    """Gradient of the weight of `convolve_maps`, `(D, k, k, maps of the source, maps of the output)`, in float32."""
+    tile = table.convolution("weight", source.dtype)
+    constants = convolution_constants(*layouts, size, kernel, stride, source.dtype, tile)
+    sizes = _sizes(source, output_gradient)
+    splits = min(_SPLITS, triton.cdiv(sizes["pixels"], tile.pixels))
+    maps = (layouts[0].count, layouts[1].count)
+    partial = source.new_empty((splits, size, kernel, kernel, *maps), dtype=torch.float32)
+    chunks = triton.cdiv(kernel**2 * maps[0], tile.terms)
+    _launch(
+        convolve_weight_gradient,
+        splits * triton.cdiv(size, constants["CHANNELS"]) * chunks,
+        source,
+        *(source, output_gradient, partial),
+        **sizes,
+        splits=splits,
+        **constants,
+        warps=tile.warps,
+    )
+    return partial.sum(0)

@@ -1,0 +1,77 @@
+"""Sizes that the kernels are compiled for: a static table, because tuning at run time changes bits and breaks graphs.
+
+`benchmarks/triton_table.py` finds the largest sizes that spill no registers. Entries may be replaced before the first
+call, to try others on a device.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class AttentionTile:
+    """How a program of an attention kernel cuts its work.
+
+    Attributes:
+        cells: Cells of the halo, keys or queries, that are multiplied at once: a power of two, at least 16.
+        rows: Rows of the tile that a program owns: queries, or keys in the gradient of the keys.
+        columns: Columns of that tile; rows * columns is at least 16, what tensor cores take.
+        heads: Heads a program, at most.
+        warps: Warps a head.
+    """
+
+    cells: int
+    rows: int = 2
+    columns: int = 8
+    heads: int = 4
+    warps: int = 1
+
+
+@dataclass(frozen=True)
+class ConvolutionTile:
+    """How a program of a convolution kernel cuts its work.
+
+    Attributes:
+        pixels: Cells of the output.
+        channels: Channels of a head, next to each other in memory.
+        terms: Terms of the sum, taps and maps, that are multiplied at once.
+        warps: Warps that share the program.
+    """
+
+    pixels: int
+    channels: int
+    terms: int
+    warps: int = 4
+
+
+# (kernel, channels of a head up to, stride, bytes of an element)
+ATTENTION: dict[tuple[str, int, int, int], AttentionTile] = {
+    (kernel, size, stride, width): AttentionTile(cells)
+    for kernel in ("forward", "query", "key")
+    for size, cells in ((16, 128), (32, 64), (64, 32), (128, 16))
+    for stride in (1, 2)
+    for width in (2, 4)
+}
+# (kernel, bytes of an element)
+CONVOLUTION: dict[tuple[str, int], ConvolutionTile] = {
+    ("convolve", 2): ConvolutionTile(pixels=64, channels=8, terms=16),
+    ("convolve", 4): ConvolutionTile(pixels=64, channels=4, terms=16),
+    ("weight", 2): ConvolutionTile(pixels=32, channels=8, terms=128),
+    ("weight", 4): ConvolutionTile(pixels=16, channels=4, terms=128),
+}
+
+
+def padded(size: int) -> int:
+    """Channels of a head that the attention kernels compute with: a power of two, at least 16."""
+    return max(16, 1 << (size - 1).bit_length())
+
+
+def attention(kernel: str, size: int, stride: int, dtype: torch.dtype) -> AttentionTile:
+    """Tile of "forward", "query" or "key" (gradients) for heads of `size` channels."""
+    return ATTENTION[kernel, padded(size), stride, dtype.itemsize]
+
+
+def convolution(kernel: str, dtype: torch.dtype) -> ConvolutionTile:
+    """Tile of "convolve" or "weight" (its gradient)."""
+    return CONVOLUTION[kernel, dtype.itemsize]

@@ -1,0 +1,217 @@
+"""The Triton kernels against the definition: on a GPU, or on the CPU in triton's interpreter (TRITON_INTERPRET=1)."""
+
+import dataclasses
+import importlib
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from acmix import ops
+from acmix.nn import ACmix
+from tests.ops.problems import Problem, assert_mix_as_exact_as_eager, run
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ON_GPU = DEVICE == "cuda"
+# The interpreter computes with numpy, which has no bfloat16.
+DTYPES = (torch.float32, torch.float16, torch.bfloat16) if ON_GPU else (torch.float32, torch.float16)
+REFUSED = ops.why_not("triton", torch.empty(1, 3, 1, 1, 1, device=DEVICE))
+pytestmark = pytest.mark.skipif(REFUSED is not None, reason=f"triton cannot run here: {REFUSED}")
+gpu_only = pytest.mark.skipif(not ON_GPU, reason="needs a GPU")
+
+problems = st.builds(
+    Problem,
+    batch=st.integers(1, 2),
+    heads=st.sampled_from((1, 2, 3, 4, 8)),
+    head_size=st.sampled_from((1, 4, 8, 12, 16, 19, 32)),
+    height=st.integers(1, 9),
+    width=st.integers(1, 11),
+    window=st.sampled_from((1, 3, 5, 7, 9)),
+    kernel=st.sampled_from((1, 3, 5)),
+    stride=st.sampled_from((1, 2)),
+    dilation=st.just(1),
+    dtype=st.sampled_from(DTYPES),
+    layout=st.sampled_from(("contiguous", "channels_last", "sliced")),
+    seed=st.integers(0, 2**32),
+)
+
+
+def problem(heads=4, head_size=8, height=6, width=9, *, batch=1, stride=1, window=7, dtype=torch.float32):
+    return Problem(batch, heads, head_size, height, width, window, 3, stride, 1, dtype, "channels_last", 0)
+
+
+@pytest.fixture
+def _exact_float32():
+    before = torch.backends.cudnn.conv.fp32_precision
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    yield
+    torch.backends.cudnn.conv.fp32_precision = before
+
+
+@pytest.fixture
+def _poisoned_memory():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+pytestmark = [pytestmark, pytest.mark.usefixtures("_exact_float32", "_poisoned_memory")]
+
+
+@settings(max_examples=300 if ON_GPU else 8)
+@given(case=problems)
+def test_mix_is_as_exact_as_eager(case):
+    assert_mix_as_exact_as_eager(case, "triton", DEVICE)
+
+
+# A tile is 2 x 8 queries: these maps have tiles without a border, all borders and all corners.
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("stride", "height", "width"), [(1, 7, 19), (2, 9, 37)])
+def test_interior_borders_and_corners(dtype, stride, height, width):
+    case = problem(2, 16, height, width, stride=stride, window=5, dtype=dtype)
+    assert_mix_as_exact_as_eager(case, "triton", DEVICE)
+
+
+# Head sizes are multiplied in chunks of 128 down to 16 cells.
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("head_size", [32, 64, 100, 128])
+def test_head_sizes(head_size, stride):
+    assert_mix_as_exact_as_eager(problem(2, head_size, 5, 7, stride=stride), "triton", DEVICE)
+
+
+@pytest.mark.parametrize("heads", [5, 24])
+def test_many_heads(heads):
+    assert_mix_as_exact_as_eager(problem(heads, 8, 3, 5), "triton", DEVICE)
+
+
+@gpu_only
+@settings(max_examples=200)
+@given(case=problems, size=st.tuples(st.integers(1, 70), st.integers(1, 70)), head_size=st.integers(1, 128))
+def test_large_maps(case, size, head_size):
+    case = dataclasses.replace(case, height=size[0], width=size[1], head_size=head_size)
+    assert_mix_as_exact_as_eager(case, "triton", DEVICE)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_attention_alone(stride):
+    tensors = problem(2, 8, 5, 10, stride=stride).tensors(DEVICE)[0].chunk(3, 1)
+    gradient = torch.randn(1, 2, 8, -(-5 // stride), -(-10 // stride), device=DEVICE)
+    results = [
+        run(ops.local_attention, tensors, {"stride": stride, "backend": backend}, gradient)
+        for backend in ("triton", "reference")
+    ]
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("heads", [2, 5])
+def test_convolution_alone(heads):
+    projections, _, fc, dep, *_ = problem(heads, 8, 5, 10).tensors(DEVICE)
+    gradient = torch.randn(1, heads * 8, 5, 10, device=DEVICE)
+    results = [
+        run(ops.shift_conv, (projections, fc, dep), {"backend": backend}, gradient)
+        for backend in ("triton", "reference")
+    ]
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+def test_repeats_bit_for_bit():
+    case = problem(4, 16, 5, 9)
+    first, second = (
+        run(ops.mix, case.tensors(DEVICE), {"backend": "triton"}, torch.ones((), device=DEVICE)) for _ in range(2)
+    )
+    assert torch.equal(first[0], second[0])
+    assert all(torch.equal(a, b) for a, b in zip(first[1], second[1], strict=True))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_memory_order_is_kept(layout):
+    tensors = dataclasses.replace(problem(), layout=layout).tensors(DEVICE)
+    output = ops.mix(*tensors, backend="triton")
+    memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    assert output.is_contiguous(memory_format=memory_format)
+
+
+def test_empty_batch():
+    leaves = problem(2, 4).tensors(DEVICE)
+    leaves = [leaves[0][:0].detach(), *leaves[1:]]
+    output, gradients = run(ops.mix, leaves, {"backend": "triton"}, torch.ones((), device=DEVICE))
+    assert output.shape == (0, 8, 6, 9)
+    assert all((gradient == 0).all() for gradient in gradients)
+
+
+# opcheck itself looks at gradients of tensors that are no leaves.
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+@pytest.mark.parametrize("part", ["attention", "convolution", "both"])
+def test_opcheck(part):
+    projections, position, *_ = problem(2, 4, 3, 5).tensors(DEVICE)
+    cells = projections.permute(0, 3, 4, 1, 2).contiguous().requires_grad_()
+    rate = torch.ones(1, device=DEVICE, requires_grad=True)
+    mixing = torch.randn(9, 6, device=DEVICE, requires_grad=True)
+    kernel = torch.randn(4, 2, 9, 3, 3, device=DEVICE, requires_grad=True)
+    arguments = {
+        "both": (cells, position.requires_grad_(), rate, kernel, mixing, 5, 2),
+        "attention": (cells, None, None, None, None, 5, 2),
+        "convolution": (cells, None, None, kernel, mixing, 0, 1),
+    }
+    torch.library.opcheck(torch.ops.acmix_triton.mix.default, arguments[part])
+
+
+def test_compiles_to_one_graph_with_gradients():
+    compiled = torch.compile(ops.mix, fullgraph=True, dynamic=True, backend="inductor" if ON_GPU else "aot_eager")
+    for height in (3, 4):
+        case = problem(2, 8, height, 5)
+        eager, traced = (
+            run(function, case.tensors(DEVICE), {"backend": "triton"}, torch.ones((), device=DEVICE))
+            for function in (ops.mix, compiled)
+        )
+        torch.testing.assert_close(traced, eager)
+
+
+def test_autocast_computes_in_its_dtype_and_keeps_weights_wide():
+    low = torch.bfloat16 if ON_GPU else torch.float16
+    tensors = problem(2, 8).tensors(DEVICE)
+    wide = ops.mix(*tensors, backend="triton")
+    weights = [tensor.requires_grad_() for tensor in tensors[1:]]
+    with torch.autocast(DEVICE, dtype=low):
+        output = ops.mix(tensors[0].to(low), *weights, backend="triton")
+    output.float().sum().backward()
+    assert output.dtype == low
+    assert all(weight.grad.dtype == torch.float32 for weight in weights)
+    assert (output.float() - wide).norm() <= 0.02 * wide.norm()
+
+
+def test_activation_checkpointing():
+    layer = ACmix(8, 8, backend="triton").to(DEVICE)
+    x = torch.randn(1, 8, 4, 5, device=DEVICE, requires_grad=True)
+    plain = torch.autograd.grad(layer(x).sum(), x)
+    torch.testing.assert_close(torch.autograd.grad(checkpoint(layer, x, use_reentrant=False).sum(), x), plain)
+
+
+def test_counts_operations():
+    importlib.import_module("acmix.ops.flops")
+    with FlopCounterMode(display=False) as counter:
+        projections, *weights = problem(4, 8, 6, 6, batch=2).tensors(DEVICE)
+        ops.mix(projections.requires_grad_(), *weights, backend="triton").sum().backward()
+    counts = counter.get_flop_counts()["Global"]
+    attention, convolution = 2 * 2 * 6 * 6 * 98 * 32, 2 * 2 * 6 * 6 * 27 * 4 * 32
+    assert counts[torch.ops.acmix_triton.mix] == attention + convolution
+    assert counts[torch.ops.acmix_triton.mix_backward] == 2.5 * attention + 2 * convolution
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"dilation": 2}, "no dilation, got dilation=2"),
+        ({"window": 11}, "window of at most 9, got 11"),
+        ({"stride": 3}, "stride of 1 or 2, got 3"),
+        ({"features": torch.zeros(1, 1, 1, 2, 2, dtype=torch.float64)}, "or bfloat16, got torch.float64"),
+        ({"features": torch.zeros(1, 1, 129, 2, 2)}, "at most 128 channels a head, got 129"),
+    ],
+)
+def test_says_why_not(changed, reason):
+    asked = {"features": torch.zeros(1, 1, 1, 2, 2), "window": 7, "stride": 1, "dilation": 1, **changed}
+    asked["features"] = asked["features"].to(DEVICE)
+    assert reason in ops.why_not("triton", **asked)
