@@ -8,6 +8,7 @@ from typing import Any, Literal
 from acmix.errors import InputError
 
 Dtype = Literal["float32", "float64", "float16", "bfloat16"]
+Device = Literal["cpu", "cuda"]
 
 
 def layer(
@@ -17,12 +18,14 @@ def layer(
     dtype: Dtype = "float32",
     channels_last: bool = False,
     compile: bool = False,  # noqa: A002  the option's name
+    device: Device = "cpu",
+    graphs: bool = False,
     threads: int | None = None,
     seconds: float = 10.0,
     output: Path | None = None,
     plot: Path | None = None,
 ) -> int:
-    """Time the operator's backends, its unfold formulation and a 3x3 convolution of the same width, on the CPU.
+    """Time the operator's backends, its unfold formulation and a 3x3 convolution of the same width.
 
     Args:
         shapes: Layers as CHANNELSxSIZE or CHANNELSxSIZE/STRIDE, comma-separated (default: those of ResNet-50 at 224).
@@ -30,6 +33,8 @@ def layer(
         dtype: Of input and weights.
         channels_last: Memory format of input and weights.
         compile: Measure torch.compile of every candidate.
+        device: cpu or cuda.
+        graphs: Time CUDA graphs, so that launches cost nothing; for cuda.
         threads: Threads of PyTorch (default: PyTorch's own choice).
         seconds: Time to spend on each comparison; there are two for each layer.
         output: A JSON file for the results.
@@ -37,6 +42,7 @@ def layer(
     """
     chosen = _shapes(shapes) if shapes else None
     _check(batch_size=batch_size, seconds=seconds, threads=threads, output=output, plot=plot)
+    _check_device(device, graphs)
     import torch
 
     from acmix import bench, display
@@ -55,6 +61,8 @@ def layer(
                 dtype=getattr(torch, dtype),
                 channels_last=channels_last,
                 compiled=compile,
+                device=device,
+                graphs=graphs,
                 seconds=seconds,
             )
         )
@@ -71,12 +79,14 @@ def model(
     batch_size: int = 4,
     dtype: Dtype = "float32",
     compile: bool = False,  # noqa: A002  the option's name
+    device: Device = "cpu",
+    graphs: bool = False,
     threads: int | None = None,
     seconds: float = 60.0,
     output: Path | None = None,
     plot: Path | None = None,
 ) -> int:
-    """Time whole networks side by side, forward and forward + backward, in both memory formats, on the CPU.
+    """Time whole networks side by side, forward and forward + backward, in both memory formats.
 
     Args:
         models: timm's names of the networks, comma-separated.
@@ -85,6 +95,8 @@ def model(
         batch_size: Images a call.
         dtype: Of images and weights.
         compile: Measure torch.compile of every network.
+        device: cpu or cuda.
+        graphs: Time CUDA graphs, so that launches cost nothing; for cuda.
         threads: Threads of PyTorch (default: PyTorch's own choice).
         seconds: Time to spend on each of the two comparisons.
         output: A JSON file for the results.
@@ -95,6 +107,7 @@ def model(
     if baseline not in names:
         raise InputError(f"--baseline must be one of --models, {models}, got {baseline!r}")
     _check(batch_size=batch_size, seconds=seconds, threads=threads, input_size=input_size, output=output, plot=plot)
+    _check_device(device, graphs)
     import torch
 
     from acmix import bench, display
@@ -115,6 +128,8 @@ def model(
         batch=batch_size,
         dtype=getattr(torch, dtype),
         compiled=compile,
+        device=device,
+        graphs=graphs,
         seconds=seconds,
     )
     display.show_comparison(comparison)
@@ -189,6 +204,16 @@ def _check(*, output: Path | None, plot: Path | None, **numbers: float | None) -
             raise InputError(f"--plot must end in .png or .svg, got {plot}")
         # A missing matplotlib is said before anything is measured.
         importlib.import_module("matplotlib")
+
+
+def _check_device(device: Device, graphs: bool) -> None:
+    if graphs and device != "cuda":
+        raise InputError(f"--graphs are CUDA graphs: they need --device cuda, got --device {device}")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise InputError("--device cuda needs a GPU that PyTorch sees; it sees none")
 
 
 def _set_threads(threads: int | None) -> None:

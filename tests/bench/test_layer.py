@@ -4,9 +4,10 @@ import json
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import flex_attention
 
 from acmix import bench, ops
-from acmix.bench import layer, measure, unfold
+from acmix.bench import flex, layer, measure, unfold
 from acmix.bench.measure import peak_memory
 
 
@@ -16,6 +17,18 @@ def test_unfold_formulation_is_the_definition(stride, size):
     weights = [torch.randn(shape, dtype=torch.float64) for shape in ((3, 2), (9, 6), (6, 9, 3, 3), (1,), (1,))]
     expected = ops.mix(projections, *weights, stride=stride, backend="reference")
     torch.testing.assert_close(unfold.mix(projections, *weights, stride=stride), expected)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize(("stride", "size"), [(1, (9, 12)), (2, (8, 11))])
+def test_flex_attention_is_the_definition(stride, size):
+    projections = torch.randn(2, 6, 16, *size)
+    position, fc, rates = torch.randn(16, 2), torch.zeros(9, 6), torch.ones(2)
+    expected = ops.mix(projections, position, fc, torch.zeros(32, 9, 3, 3), *rates, stride=stride, backend="reference")
+    module = flex.WindowAttention(*size, 7, stride)
+    module.attend = flex_attention
+    with torch.no_grad():
+        torch.testing.assert_close(module(projections, position).flatten(1, 2), expected)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

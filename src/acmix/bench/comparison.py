@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from acmix.bench.measure import Timing, peak_memory, time_interleaved
+from acmix.bench.measure import Timing, as_graph, peak_memory, time_interleaved
 
 # A wrong candidate is no competitor: largest relative error of an output against float64.
 LARGEST_ERROR = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -58,6 +58,7 @@ def compare(
     *,
     seconds: float,
     input_gradient: bool,
+    graphs: bool = False,
 ) -> Comparison:
     """Measure candidates in turn.
 
@@ -68,24 +69,32 @@ def compare(
         baselines: Names of candidates; the one with the fastest forward pass becomes the baseline.
         seconds: Time to spend on each of the two comparisons, forward and training.
         input_gradient: Whether the backward pass goes down to the input, as inside a network.
+        graphs: Time CUDA graphs of the calls.
 
     Raises:
         RuntimeError: If a candidate's output is wrong; then nothing is measured.
     """
+    device = next(iter(candidates.values())).image.device
+    prepare = as_graph if graphs else _as_it_is
     errors = {name: gate(title, name, candidate) for name, candidate in candidates.items()}
     forward = {name: forward_call(candidate) for name, candidate in candidates.items()}
-    forward_times = time_interleaved(forward, seconds)
-    forward_memory = {name: peak_memory(call) for name, call in forward.items()}
+    forward_memory = {name: peak_memory(call, device) for name, call in forward.items()}
+    forward_times = time_interleaved({name: prepare(call) for name, call in forward.items()}, seconds, device=device)
     training = {name: training_call(candidate, input_gradient=input_gradient) for name, candidate in candidates.items()}
-    training_times = time_interleaved(training, seconds)
+    training_memory = {name: peak_memory(call, device) for name, call in training.items()}
+    training_times = time_interleaved({name: prepare(call) for name, call in training.items()}, seconds, device=device)
     measured = {
         name: Measurement(
-            forward_times[name], training_times[name], forward_memory[name], peak_memory(training[name]), errors[name]
+            forward_times[name], training_times[name], forward_memory[name], training_memory[name], errors[name]
         )
         for name in candidates
     }
     baseline = min(baselines, key=lambda name: forward_times[name].fastest)
     return Comparison(title, settings, baseline, measured)
+
+
+def _as_it_is(call: Callable[[], object]) -> Callable[[], object]:
+    return call
 
 
 def gate(title: str, name: str, candidate: Candidate) -> float:

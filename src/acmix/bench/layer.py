@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from acmix import ops
-from acmix.bench import unfold
+from acmix.bench import flex, unfold
 from acmix.bench.comparison import Candidate, Comparison, compare
 from acmix.nn import ACmix
 
@@ -38,6 +38,24 @@ class Unfold(nn.Module):
         return unfold.mix(projections, *weights, *rates, window=layer.kernel_att, stride=layer.stride)
 
 
+class Flex(nn.Module):
+    """A layer whose attention is PyTorch's FlexAttention, for maps of one size; the rest is the portable backend's."""
+
+    def __init__(self, layer: ACmix, height: int, width: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.attend = flex.WindowAttention(height, width, layer.kernel_att, layer.stride).to(layer.fc_weight.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it, `(B, C_in, H, W)` to `(B, C, H', W')`."""
+        layer = self.layer
+        projections = layer.qkv(x).unflatten(1, (3 * layer.heads, -1))
+        attention = self.attend(projections, layer.position_weight).flatten(1, 2)
+        weights = (layer.fc_weight, layer.rate_convolution * layer.dep_weight)
+        convolution = ops.shift_conv(projections, *weights, stride=layer.stride, backend="portable")
+        return torch.addcmul(convolution, attention, layer.rate_attention)
+
+
 def compare_layer(
     channels: int,
     size: int,
@@ -47,9 +65,13 @@ def compare_layer(
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
     compiled: bool = False,
+    device: str = "cpu",
+    graphs: bool = False,
     seconds: float = 10.0,
 ) -> Comparison:
     """Measure every backend that can run, the unfold formulation and a 3x3 convolution of the same width.
+
+    On a GPU, FlexAttention with the window's weights in its scores is a candidate too.
 
     Args:
         channels: Channels in and out.
@@ -59,17 +81,19 @@ def compare_layer(
         dtype: Of input and weights.
         channels_last: Memory format of the input, the weights and so of everything between.
         compiled: Measure `torch.compile` of every candidate.
+        device: "cpu" or "cuda".
+        graphs: Time CUDA graphs, so that launches cost nothing.
         seconds: Time to spend on each of the two comparisons, forward and training.
 
     Raises:
         RuntimeError: If a candidate's output is wrong; then nothing is measured.
     """
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    image = torch.randn(batch, channels, size, size).to(dtype=dtype, memory_format=memory_format)
-    layer = ACmix(channels, channels, stride=stride).to(dtype=dtype)
+    image = torch.randn(batch, channels, size, size).to(device, dtype, memory_format=memory_format)
+    layer = ACmix(channels, channels, stride=stride).to(device, dtype)
     layer.to(memory_format=memory_format)
     reference = _with_backend(layer, "reference").double()
-    convolution = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False).to(dtype=dtype)
+    convolution = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False).to(device, dtype)
     convolution.to(memory_format=memory_format)
 
     def candidate(module: nn.Module, exact: nn.Module) -> Candidate:
@@ -77,9 +101,12 @@ def compare_layer(
             module.compile()
         return Candidate(module, image, exact)
 
-    backends = [name for name in ops.backends() if name != "reference"]
+    maps = image.unflatten(1, (layer.heads, -1))
+    backends = [name for name in ops.backends() if name != "reference" and ops.why_not(name, maps) is None]
     candidates = {name: candidate(_with_backend(layer, name), reference) for name in backends}
     candidates["unfold"] = candidate(Unfold(copy.deepcopy(layer)), reference)
+    if device == "cuda":
+        candidates["flex attention"] = candidate(Flex(copy.deepcopy(layer), size, size), reference)
     candidates["convolution"] = candidate(convolution, copy.deepcopy(convolution).double())
     settings: dict[str, object] = {
         "channels": channels,
@@ -89,10 +116,12 @@ def compare_layer(
         "dtype": str(dtype).removeprefix("torch."),
         "channels_last": channels_last,
         "compiled": compiled,
+        "device": device,
+        "graphs": graphs,
         "qkv_bytes": 3 * image.numel() * image.element_size(),
     }
     title = f"{channels} channels, {size} x {size}, stride {stride}, batch {batch}"
-    return compare(title, settings, candidates, ["convolution"], seconds=seconds, input_gradient=True)
+    return compare(title, settings, candidates, ["convolution"], seconds=seconds, input_gradient=True, graphs=graphs)
 
 
 def _with_backend(layer: ACmix, backend: str) -> ACmix:

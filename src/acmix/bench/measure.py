@@ -22,7 +22,12 @@ class Timing:
     runs: int
 
 
-def time_interleaved(calls: Mapping[str, Callable[[], object]], seconds: float, runs: int = 3) -> dict[str, Timing]:
+def time_interleaved(
+    calls: Mapping[str, Callable[[], object]],
+    seconds: float,
+    runs: int = 3,
+    device: torch.device | None = None,
+) -> dict[str, Timing]:
     """Time callables in turn, A B C A B C ..., after one warm-up round, with equal shares of time.
 
     A callable that has used more than its share waits until the others have caught up: a slow one leaves quick ones
@@ -32,10 +37,12 @@ def time_interleaved(calls: Mapping[str, Callable[[], object]], seconds: float, 
         calls: Name to callable.
         seconds: Time to spend on the whole comparison; longer where `runs` take longer.
         runs: Fewest runs of each callable, at least 2.
+        device: Where they compute; a GPU's own clock times what runs on it, with its cache emptied before.
 
     Returns:
         Name to timing, in the order given.
     """
+    clock = _GpuClock(device) if device is not None and device.type == "cuda" else _seconds
     for call in calls.values():
         call()
     samples: dict[str, list[float]] = {name: [] for name in calls}
@@ -47,7 +54,7 @@ def time_interleaved(calls: Mapping[str, Callable[[], object]], seconds: float, 
         share = max(statistics.fmean(used.values()), min(used.values()))
         for name, call in calls.items():
             if used[name] <= share:
-                samples[name].append(_seconds(call))
+                samples[name].append(clock(call))
     timings = {}
     for name, values in samples.items():
         lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
@@ -59,6 +66,40 @@ def _seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+class _GpuClock:
+    """Seconds between two events on a GPU's stream; waiting for the host to launch counts, as in use."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        cache = torch.cuda.get_device_properties(device).L2_cache_size
+        self.flushed = torch.empty(2 * cache, dtype=torch.int8, device=device)
+
+    def __call__(self, call: Callable[[], object]) -> float:
+        """Time one call that starts with nothing of its input in the cache."""
+        with torch.cuda.device(self.device):
+            self.flushed.zero_()
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            call()
+            end.record()
+            end.synchronize()
+            return start.elapsed_time(end) / 1e3
+
+
+def as_graph(call: Callable[[], object]) -> Callable[[], object]:
+    """The call's GPU work captured in a CUDA graph, so that its launches cost nothing."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
 
 
 def withheld_share(seconds: float = 1.0) -> float:
@@ -77,10 +118,16 @@ def withheld_share(seconds: float = 1.0) -> float:
     return lost / (last - start)
 
 
-def peak_memory(call: Callable[[], object]) -> int:
-    """Largest number of bytes that PyTorch's CPU allocator held during a call beyond what it held before."""
+def peak_memory(call: Callable[[], object], device: torch.device | None = None) -> int:
+    """Largest number of bytes that PyTorch's allocator held on the device during a call beyond what it held before."""
     call()
     gc.collect()
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
     # Without a GPU the profiler would write to the terminal that it found none.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:

@@ -20,6 +20,8 @@ def compare_networks(
     batch: int = 4,
     dtype: torch.dtype = torch.float32,
     compiled: bool = False,
+    device: str = "cpu",
+    graphs: bool = False,
     seconds: float = 60.0,
 ) -> Comparison:
     """Measure networks, forward and forward + backward.
@@ -31,17 +33,19 @@ def compare_networks(
         batch: Images.
         dtype: Of input and weights.
         compiled: Measure `torch.compile` of every network.
+        device: "cpu" or "cuda".
+        graphs: Time CUDA graphs, so that launches cost nothing.
         seconds: Time to spend on each of the two comparisons, forward and training.
 
     Raises:
         RuntimeError: If a network's output is wrong; then nothing is measured.
     """
-    image = torch.randn(batch, *input_size, dtype=dtype)
+    image = torch.randn(batch, *input_size).to(device, dtype)
     candidates = {}
     for name, network in networks.items():
-        exact = _by_definition(network)
+        exact = _by_definition(network).to(device)
         for label, memory_format in FORMATS.items():
-            module = copy.deepcopy(network).to(dtype=dtype)
+            module = copy.deepcopy(network).to(device, dtype)
             module.to(memory_format=memory_format)
             if compiled:
                 module.compile()
@@ -52,10 +56,12 @@ def compare_networks(
         "batch": batch,
         "dtype": str(dtype).removeprefix("torch."),
         "compiled": compiled,
+        "device": device,
+        "graphs": graphs,
     }
     title = f"{' beside '.join(networks)}, {' x '.join(map(str, input_size))}, batch {batch}"
     baselines = [f"{baseline}, {label}" for label in FORMATS]
-    return compare(title, settings, candidates, baselines, seconds=seconds, input_gradient=False)
+    return compare(title, settings, candidates, baselines, seconds=seconds, input_gradient=False, graphs=graphs)
 
 
 def _by_definition(network: nn.Module) -> nn.Module:

@@ -34,6 +34,17 @@ def machine() -> dict[str, object]:
         "torch": torch.__version__,
         "timm": importlib.metadata.version("timm"),
         "revision": _revision(),
+        **(_gpu() if torch.cuda.is_available() else {}),
+    }
+
+
+def _gpu() -> dict[str, object]:
+    properties = torch.cuda.get_device_properties()
+    return {
+        "gpu": properties.name,
+        "gpu_memory": properties.total_memory,
+        "cuda": torch.version.cuda,
+        "triton": importlib.metadata.version("triton"),
     }
 
 

@@ -104,7 +104,7 @@ def _compile(function: Any, constants: dict[str, Any], variant: Variant, warps: 
     binary = triton.compile(
         source,
         target=GPUTarget("cuda", variant.capability, 32),
-        options={"num_warps": warps, "num_stages": 1},
+        options={"num_warps": warps, **launch.OPTIONS},
     )
     tools = Path(triton.__file__).parent / "backends/nvidia/bin"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:

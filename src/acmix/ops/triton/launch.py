@@ -18,6 +18,8 @@ from acmix.ops.triton.attention import attention_forward
 from acmix.ops.triton.attention_backward import attention_key_gradient, attention_query_gradient
 from acmix.ops.triton.convolution import convolve, convolve_weight_gradient
 
+# Multiplications and additions fuse, as in every other library; triton 3.10 will not by default.
+OPTIONS = {"num_stages": 1, "enable_fp_fusion": True}
 # Partial sums of a weight gradient: enough programs to fill a device, few enough to add up quickly.
 _SPLITS = 64
 
@@ -116,7 +118,7 @@ def _launch(kernel: Any, programs: int, anchor: Tensor, *tensors: Tensor | None,
             *(anchor if tensor is None else tensor for tensor in tensors),
             **arguments,
             num_warps=warps,
-            num_stages=1,
+            **OPTIONS,
         )
 
 

@@ -45,13 +45,31 @@ class ConvolutionTile:
     warps: int = 4
 
 
-# (kernel, channels of a head up to, stride, bytes of an element)
-ATTENTION: dict[tuple[str, int, int, int], AttentionTile] = {
-    (kernel, size, stride, width): AttentionTile(cells)
-    for kernel in ("forward", "query", "key")
-    for size, cells in ((16, 128), (32, 64), (64, 32), (128, 16))
-    for stride in (1, 2)
-    for width in (2, 4)
+_Tiles = dict[tuple[str, int, int, int], AttentionTile]
+
+
+def _tiles(kernel: str, width: int, *by_size: tuple[AttentionTile, AttentionTile]) -> _Tiles:
+    """Entries of a kernel for heads of up to 16, 32, 64 and 128 channels, each for strides 1 and 2."""
+    return {
+        (kernel, 16 << index, stride, width): tile
+        for index, tiles in enumerate(by_size)
+        for stride, tile in zip((1, 2), tiles, strict=True)
+    }
+
+
+def _both(cells: int, heads: int = 4, warps: int = 1) -> tuple[AttentionTile, AttentionTile]:
+    tile = AttentionTile(cells, heads=heads, warps=warps)
+    return tile, tile
+
+
+# (kernel, channels of a head up to, stride, bytes of an element).
+ATTENTION: _Tiles = {
+    **_tiles("forward", 2, _both(128), _both(128), _both(64), _both(32, heads=2, warps=2)),
+    **_tiles("query", 2, _both(128), (AttentionTile(128), AttentionTile(64)), _both(32), _both(32, heads=2, warps=2)),
+    **_tiles("key", 2, _both(128), _both(64), _both(32), _both(32, heads=2, warps=2)),
+    **_tiles("forward", 4, _both(64), _both(32), _both(32), _both(16, heads=2, warps=2)),
+    **_tiles("query", 4, _both(32), _both(32), _both(32, heads=2, warps=2), _both(16, heads=1, warps=4)),
+    **_tiles("key", 4, _both(32), _both(32), _both(16, heads=2), _both(16, heads=1, warps=4)),
 }
 # (kernel, bytes of an element)
 CONVOLUTION: dict[tuple[str, int], ConvolutionTile] = {
