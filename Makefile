@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 # Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv test test-gpu check format sanitize demo bench clean
+.PHONY: venv test test-gpu check format sanitize demo bench bench-gpu clean
 
 venv: $(INSTALLED)
 
@@ -47,6 +47,18 @@ bench: venv
 	$(BIN)/acmix bench model --output $(RESULTS)/networks-cpu.json --plot $(RESULTS)/networks-cpu.svg
 	$(BIN)/acmix bench scaling pixels --output $(RESULTS)/pixels-cpu.json --plot $(RESULTS)/pixels-cpu.svg
 	$(BIN)/python benchmarks/readme.py
+
+# The same on a GPU, in eager mode and as CUDA graphs of compiled modules.
+GPU := --device cuda --dtype bfloat16 --batch-size 128
+COMPILED := --compile --graphs
+bench-gpu:
+	mkdir -p $(RESULTS)
+	for mode in "" "$(COMPILED)"; do name=$${mode:+-compiled}-gpu; \
+	PYTHONPATH=src $(PYTHON_WITH_GPU) -m acmix bench layer --channels-last $(GPU) $$mode \
+		--output $(RESULTS)/layers$$name.json --plot $(RESULTS)/layers$$name.svg && \
+	PYTHONPATH=src $(PYTHON_WITH_GPU) -m acmix bench model --models acmix_resnet50,halonet26t,resnet50 $(GPU) $$mode \
+		--output $(RESULTS)/networks$$name.json --plot $(RESULTS)/networks$$name.svg || exit 1; done
+	$(PYTHON_WITH_GPU) benchmarks/readme.py
 
 format: venv
 	$(BIN)/ruff format .

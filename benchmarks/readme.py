@@ -9,11 +9,18 @@ START, END = "<!-- measured: made by `make bench`, do not edit -->", "<!-- end o
 
 def table(results: dict) -> list[str]:
     """Markdown of comparisons: fastest runs with medians, ratios of the fastest to the baseline, memory."""
-    machine = results["machine"]
+    machine, settings = results["machine"], results["comparisons"][0]["settings"]
+    if settings.get("device") == "cuda":
+        device = f"{machine['gpu']}, CUDA {machine['cuda']}, triton {machine['triton']}"
+        caveat = "Ratios are of the fastest of interleaved runs with an empty cache; medians in brackets."
+    else:
+        device = f"{machine['processor']} ({machine['instructions']}), {machine['threads']} threads"
+        caveat = (
+            f"The machine withheld {machine['withheld_share']:.0%} of a busy thread's time, so ratios are of the "
+            "fastest of interleaved runs; medians in brackets."
+        )
     lines = [
-        f"{machine['processor']} ({machine['instructions']}), {machine['threads']} threads, torch {machine['torch']}, "
-        f"float32, revision {machine['revision']}. The machine withheld {machine['withheld_share']:.0%} of a busy "
-        "thread's time, so ratios are of the fastest of interleaved runs; medians in brackets.",
+        f"{device}, torch {machine['torch']}, {settings['dtype']}, revision {machine['revision']}. {caveat}",
         "",
         "| case | candidate | forward, ms | ratio | forward + backward, ms | ratio | memory, MB | ratio |",
         "|---|---|---|---|---|---|---|---|",
@@ -49,7 +56,7 @@ def main() -> None:
     before, rest = readme.read_text().split(START)
     after = rest.split(END)[1]
     lines: list[str] = []
-    for path in sorted((ROOT / "benchmarks/results").glob("*.json")):
+    for path in sorted((ROOT / "benchmarks/results").glob("*-[cg]pu.json")):
         results = json.loads(path.read_text())
         lines += table(results) if results["comparisons"] else exponents(results)
     readme.write_text("\n".join([before + START, *lines, END + after]))

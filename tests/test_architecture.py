@@ -33,6 +33,7 @@ LAYERS = {
     "acmix.display": 5,
     "acmix.cli_bench": 6,
     "acmix.cli": 6,
+    "acmix.__main__": 6,
     "acmix": 6,
 }
 PUBLIC = {

@@ -82,6 +82,8 @@ def test_version_and_light_start():
         (["bench", "model", "--output", "/nowhere/a"], "acmix bench model: error: --output .*not a folder"),
         (["bench", "model", "--models", "resnet51"], "acmix bench model: error: unknown model 'resnet51'"),
         (["bench", "model", "--baseline", "resnet18"], "acmix bench model: error: --baseline must be one of"),
+        (["bench", "layer", "--graphs"], "acmix bench layer: error: --graphs are CUDA graphs: they need --device cuda"),
+        (["bench", "model", "--device", "tpu"], "acmix bench model: error: .*--device.*tpu"),
         (["bench", "scaling", "time"], "acmix bench scaling: error: .*axis.*time"),
         (["bench", "scaling", "images", "--largest", "1"], "acmix bench scaling: error: --largest must be at least 2"),
     ],

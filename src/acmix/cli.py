@@ -32,6 +32,8 @@ def info(model: str, *, input_size: int | None = None, json: bool = False) -> in
         input_size: Side of the square image in pixels (default: the model's own).
         json: Print JSON.
     """
+    import torch
+
     from acmix import display, ops
     from acmix.accounting import account
     from acmix.data import preprocessing_for
@@ -41,9 +43,11 @@ def info(model: str, *, input_size: int | None = None, json: bool = False) -> in
     size = preprocessing_for(network, image_size=input_size)["input_size"]
     check_input_size(network, model, size)
     display.show_account(model, account(network, size), as_json=json)
-    missing = ops.why_not("cpu")
-    if missing is not None and not json:
-        sys.stdout.write(f"the compiled CPU kernels are missing, portable takes their place: {missing}\n")
+    kernels = {"cpu": "compiled CPU"} | ({"triton": "Triton"} if torch.cuda.is_available() else {})
+    for backend, kind in kernels.items():
+        missing = ops.why_not(backend)
+        if missing is not None and not json:
+            sys.stdout.write(f"the {kind} kernels are missing, portable takes their place: {missing}\n")
     return 0
 
 

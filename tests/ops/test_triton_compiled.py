@@ -31,8 +31,10 @@ def test_the_record_has_every_kernel_of_the_table():
     assert list(TABLE["kernels"]) == [variant.name for variant in variants()]
 
 
-def test_no_kernel_on_record_spills_registers():
-    assert [name for name, usage in TABLE["kernels"].items() if usage["stack"]] == []
+def test_no_kernel_on_record_spills_registers_or_needs_more_memory_than_small_gpus_have():
+    # A block of sm_86 and sm_89 has 99 KiB of shared memory.
+    bad = [name for name, usage in TABLE["kernels"].items() if usage["stack"] or usage["shared"] > 99 * 1024]
+    assert bad == []
 
 
 @pytest.mark.parametrize("name", CHECKED)

@@ -1,0 +1,7 @@
+"""`python -m acmix`: the command line where its script is not installed."""
+
+import sys
+
+from acmix.cli import main
+
+sys.exit(main())
