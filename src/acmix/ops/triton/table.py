@@ -67,8 +67,11 @@ ATTENTION: _Tiles = {
     **_tiles("forward", 2, _both(128), _both(128), _both(64), _both(32, heads=2, warps=2)),
     **_tiles("query", 2, _both(128), (AttentionTile(128), AttentionTile(64)), _both(32), _both(32, heads=2, warps=2)),
     **_tiles("key", 2, _both(128), _both(64), _both(32), _both(32, heads=2, warps=2)),
-    **_tiles("forward", 4, _both(64), _both(32), _both(32), _both(16, heads=2, warps=2)),
-    **_tiles("query", 4, _both(32), _both(32), _both(32, heads=2, warps=2), _both(16, heads=1, warps=4)),
+    **_tiles("forward", 4, _both(32), _both(32), _both(32), _both(16, heads=2, warps=2)),
+    **_tiles(
+        *("query", 4, _both(32), _both(32), _both(32, heads=2, warps=2)),
+        (AttentionTile(16, heads=1, warps=4), AttentionTile(16, heads=1, warps=8)),
+    ),
     **_tiles("key", 4, _both(32), _both(32), _both(16, heads=2), _both(16, heads=1, warps=4)),
 }
 # (kernel, bytes of an element)
