@@ -76,10 +76,9 @@ def test_interior_borders_and_corners(dtype, stride, height, width):
 
 
 # Head sizes are multiplied in chunks of 128 down to 16 cells.
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("head_size", [32, 64, 100, 128])
+@pytest.mark.parametrize(("head_size", "stride"), [(32, 1), (64, 2), (100, 1), (128, 2)])
 def test_head_sizes(head_size, stride):
-    assert_mix_as_exact_as_eager(problem(2, head_size, 5, 7, stride=stride), "triton", DEVICE)
+    assert_mix_as_exact_as_eager(problem(2, head_size, 4, 7, stride=stride), "triton", DEVICE)
 
 
 @pytest.mark.parametrize("heads", [5, 24])
@@ -118,7 +117,7 @@ def test_convolution_alone(heads):
 
 
 def test_repeats_bit_for_bit():
-    case = problem(4, 16, 5, 9)
+    case = problem(4, 16, 3, 9)
     first, second = (
         run(ops.mix, case.tensors(DEVICE), {"backend": "triton"}, torch.ones((), device=DEVICE)) for _ in range(2)
     )
