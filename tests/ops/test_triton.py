@@ -61,22 +61,24 @@ def _poisoned_memory():
 pytestmark = [pytestmark, pytest.mark.usefixtures("_exact_float32", "_poisoned_memory")]
 
 
-@settings(max_examples=300 if ON_GPU else 8)
+@settings(max_examples=300 if ON_GPU else 6)
 @given(case=problems)
 def test_mix_is_as_exact_as_eager(case):
     assert_mix_as_exact_as_eager(case, "triton", DEVICE)
 
 
 # A tile is 2 x 8 queries: these maps have tiles without a border, all borders and all corners.
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("stride", "height", "width"), [(1, 7, 19), (2, 9, 37)])
+@pytest.mark.parametrize(
+    ("stride", "height", "width", "dtype"),
+    [(1, 7, 19, dtype) for dtype in DTYPES] + [(2, 9, 37, dtype) for dtype in DTYPES[-1:]],
+)
 def test_interior_borders_and_corners(dtype, stride, height, width):
     case = problem(2, 16, height, width, stride=stride, window=5, dtype=dtype)
     assert_mix_as_exact_as_eager(case, "triton", DEVICE)
 
 
 # Head sizes are multiplied in chunks of 128 down to 16 cells.
-@pytest.mark.parametrize(("head_size", "stride"), [(32, 1), (64, 2), (100, 1), (128, 2)])
+@pytest.mark.parametrize(("head_size", "stride"), [(64, 1), (100, 2), (128, 1)])
 def test_head_sizes(head_size, stride):
     assert_mix_as_exact_as_eager(problem(2, head_size, 4, 7, stride=stride), "triton", DEVICE)
 
@@ -151,8 +153,8 @@ def test_opcheck(part):
     mixing = torch.randn(9, 6, device=DEVICE, requires_grad=True)
     kernel = torch.randn(4, 2, 9, 3, 3, device=DEVICE, requires_grad=True)
     arguments = {
-        "both": (cells, position.requires_grad_(), rate, kernel, mixing, 5, 2),
-        "attention": (cells, None, None, None, None, 5, 2),
+        "both": (cells, position.requires_grad_(), rate, kernel, mixing, 3, 2),
+        "attention": (cells, None, None, None, None, 3, 1),
         "convolution": (cells, None, None, kernel, mixing, 0, 1),
     }
     torch.library.opcheck(torch.ops.acmix_triton.mix.default, arguments[part])
