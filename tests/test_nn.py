@@ -118,6 +118,22 @@ def test_state_dict_is_pickle_free_and_complete():
     assert torch.equal(layer(x), copy.deepcopy(layer)(x))
 
 
+def test_bias_is_added_and_learned():
+    torch.manual_seed(0)
+    plain = ACmix(8, 8)
+    layer = ACmix(8, 8, bias=True)
+    assert torch.equal(layer.bias, torch.zeros(8))
+    layer.load_state_dict({**plain.state_dict(), "bias": torch.arange(8.0)})
+    x = torch.randn(2, 8, 5, 5)
+    output = layer(x)
+    torch.testing.assert_close(output, plain(x) + torch.arange(8.0)[:, None, None])
+    output.sum().backward()
+    torch.testing.assert_close(layer.bias.grad, torch.full((8,), 50.0))
+    assert "bias=True" in repr(layer)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+
+
 def test_meta_device_computes_shapes_and_materialises():
     layer = ACmix(8, 16, stride=2, device="meta")
     assert layer(torch.randn(2, 8, 9, 20, device="meta")).shape == (2, 16, 5, 10)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from acmix.nn import ACmix
 from acmix.ops.geometry import composes_kernels, output_size
 
-_Part = Literal["projection", "attention", "convolution", "other"]
+Part = Literal["projection", "attention", "convolution", "other"]
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
@@ -97,13 +97,14 @@ def account(network: nn.Module, input_size: tuple[int, int, int]) -> Account:
 
 
 def convolution_twin(network: _Module) -> nn.Module:
-    """The network with every ACmix replaced by a new convolution without bias of its shape; the rest is copied.
+    """The network with every ACmix replaced by a new convolution of its shape; the rest is copied.
 
     Args:
         network: An `ACmix` or a network; not modified.
 
     Returns:
-        A network of its own: `kernel_conv` x `kernel_conv` convolutions of the same channels, stride and dilation.
+        A network of its own: `kernel_conv` x `kernel_conv` convolutions of the same channels, stride and
+        dilation, with a bias where the operator has one.
     """
     # deepcopy takes what the memo holds in place of a copy.
     memo: dict[int, Any] = {id(module): _twin(module) for module in network.modules() if isinstance(module, ACmix)}
@@ -118,7 +119,7 @@ def _twin(operator: ACmix) -> nn.Conv2d:
         stride=operator.stride,
         padding=operator.dilation * (operator.kernel_conv // 2),
         dilation=operator.dilation,
-        bias=False,
+        bias=operator.bias is not None,
         device=operator.dep_weight.device,
         dtype=operator.dep_weight.dtype,
     )
@@ -144,7 +145,7 @@ def _empty_output(operator: ACmix, image: Tensor) -> Tensor:
 
 def _cost(network: nn.Module, input_size: tuple[int, int, int], replaced: set[str]) -> NetworkCost:
     multiply_adds, counted = _count_multiply_adds(network, input_size, replaced)
-    parameters: Counter[_Part] = Counter()
+    parameters: Counter[Part] = Counter()
     uncounted: Counter[str] = Counter()
     parts = _parts(network, replaced)
     seen: set[nn.Parameter] = set()
@@ -156,17 +157,17 @@ def _cost(network: nn.Module, input_size: tuple[int, int, int], replaced: set[st
         if own and module not in counted:
             uncounted[type(module).__name__] += sum(parameter.numel() for parameter in own)
 
-    def cost(part: _Part) -> Cost:
+    def cost(part: Part) -> Cost:
         return Cost(parameters[part], multiply_adds[part])
 
     return NetworkCost(cost("projection"), cost("attention"), cost("convolution"), cost("other"), dict(uncounted))
 
 
-def _parts(network: nn.Module, replaced: set[str]) -> dict[nn.Parameter, _Part]:
+def _parts(network: nn.Module, replaced: set[str]) -> dict[nn.Parameter, Part]:
     """The part of every parameter that is not "other"."""
-    parts: dict[nn.Parameter, _Part] = {}
+    parts: dict[nn.Parameter, Part] = {}
 
-    def assign(part: _Part, parameters: Iterable[nn.Parameter]) -> None:
+    def assign(part: Part, parameters: Iterable[nn.Parameter]) -> None:
         parts.update((parameter, part) for parameter in parameters)
 
     for name, module in network.named_modules():
@@ -174,6 +175,7 @@ def _parts(network: nn.Module, replaced: set[str]) -> dict[nn.Parameter, _Part]:
             assign("projection", module.qkv.parameters())
             assign("attention", (module.position_weight, module.rate_attention))
             assign("convolution", (module.fc_weight, module.dep_weight, module.rate_convolution))
+            assign("convolution", () if module.bias is None else (module.bias,))
         elif name in replaced:
             assign("convolution", module.parameters())
     return parts
@@ -181,16 +183,16 @@ def _parts(network: nn.Module, replaced: set[str]) -> dict[nn.Parameter, _Part]:
 
 def _count_multiply_adds(
     network: nn.Module, input_size: tuple[int, int, int], replaced: set[str]
-) -> tuple[Counter[_Part], set[nn.Module]]:
+) -> tuple[Counter[Part], set[nn.Module]]:
     """Multiply-adds by part of one forward pass, and the modules that they cover."""
-    multiply_adds: Counter[_Part] = Counter()
+    multiply_adds: Counter[Part] = Counter()
     counted: set[nn.Module] = set()
 
-    def count_operator(operator: ACmix, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        multiply_adds.update(_operator_multiply_adds(operator, inputs[0], output))
+    def count_operator(operator: ACmix, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        multiply_adds.update(operator_multiply_adds(operator, *inputs[0].shape[-2:]))
         counted.update(operator.modules())
 
-    def count_weights(part: _Part, layer: nn.Conv2d | nn.Linear, _: tuple[Tensor, ...], output: Tensor) -> None:
+    def count_weights(part: Part, layer: nn.Conv2d | nn.Linear, _: tuple[Tensor, ...], output: Tensor) -> None:
         multiply_adds[part] += output.numel() * layer.weight[0].numel()
         counted.add(layer)
 
@@ -199,7 +201,7 @@ def _count_multiply_adds(
         if isinstance(module, ACmix):
             module.register_forward_hook(count_operator)
         elif isinstance(module, nn.Conv2d | nn.Linear) and module not in inside:
-            part: _Part = "convolution" if name in replaced else "other"
+            part: Part = "convolution" if name in replaced else "other"
             module.register_forward_hook(functools.partial(count_weights, part))
     dtype = next((parameter.dtype for parameter in network.parameters()), torch.float32)
     image = torch.empty(1, *input_size, device="meta", dtype=dtype)
@@ -211,10 +213,11 @@ def _count_multiply_adds(
     return multiply_adds, counted
 
 
-def _operator_multiply_adds(operator: ACmix, image: Tensor, output: Tensor) -> dict[_Part, int]:
+def operator_multiply_adds(operator: ACmix, height: int, width: int) -> dict[Part, int]:
+    """Multiply-adds of one operator on one map of height x width cells, by part."""
     channels, heads, kernel = operator.out_channels, operator.heads, operator.kernel_conv
     head_size, positions = channels // heads, kernel**2
-    cells, outputs = image.shape[-2] * image.shape[-1], output.shape[-2] * output.shape[-1]
+    cells, outputs = height * width, output_size(height, operator.stride) * output_size(width, operator.stride)
     window = 2 * operator.kernel_att**2 * channels * outputs  # q . k and weights . v
     position = 2 * head_size * cells + channels * cells  # W_p loc, taken off every key
     composed = 3 * heads * positions * channels

@@ -33,6 +33,8 @@ class ACmix(nn.Module):
         stride: Stride of the output, s.
         dilation: Distance between window cells and between kernel cells, e.
         backend: "auto" or a name from `acmix.ops.backends()`; a name never falls back.
+        bias: Add a learned bias to the output, one number a channel, as `nn.Conv2d` does; the projections have theirs
+            in any case.
         device: Where the parameters are made.
         dtype: Floating dtype of the parameters.
 
@@ -55,6 +57,7 @@ class ACmix(nn.Module):
         stride: int = 1,
         dilation: int = 1,
         backend: str = "auto",
+        bias: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -92,10 +95,11 @@ class ACmix(nn.Module):
         self.dep_weight = empty(out_channels, positions, kernel_conv, kernel_conv)
         self.rate_attention = empty(1)
         self.rate_convolution = empty(1)
+        self.bias = empty(out_channels) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise anew: projections as `nn.Conv2d`, convolution kernels as shifts, both rates 0.5."""
+        """Initialise anew: projections as `nn.Conv2d`, convolution kernels as shifts, both rates 0.5, bias 0."""
         self.qkv.reset_parameters()
         for weight in (self.position_weight, self.fc_weight):
             nn.init.kaiming_uniform_(weight, a=5**0.5)
@@ -105,6 +109,8 @@ class ACmix(nn.Module):
                 self.dep_weight[:, position, position // self.kernel_conv, position % self.kernel_conv] = 1
             self.rate_attention.fill_(0.5)
             self.rate_convolution.fill_(0.5)
+            if self.bias is not None:
+                self.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the operator: `(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`.
@@ -114,7 +120,7 @@ class ACmix(nn.Module):
         """
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"x must have the shape (B, C_in = {self.in_channels}, H, W), got {tuple(x.shape)}")
-        return ops.mix(
+        output = ops.mix(
             self.qkv(x).unflatten(1, (3 * self.heads, -1)),
             self.position_weight,
             self.fc_weight,
@@ -126,10 +132,13 @@ class ACmix(nn.Module):
             dilation=self.dilation,
             backend=self.backend,
         )
+        # Nothing else holds the sum yet, so that the bias costs no map.
+        return output if self.bias is None else output.add_(self.bias.to(output.dtype)[:, None, None])
 
     def extra_repr(self) -> str:
         """Show the configuration in the repr."""
         return (
             f"{self.in_channels}, {self.out_channels}, heads={self.heads}, kernel_att={self.kernel_att}, "
             f"kernel_conv={self.kernel_conv}, stride={self.stride}, dilation={self.dilation}, backend={self.backend!r}"
+            f"{', bias=True' if self.bias is not None else ''}"
         )

@@ -6,12 +6,12 @@ import shutil
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 
 from acmix import ops
 from acmix.ops import reference
 from tests.numerics import assert_as_exact_as_eager
-from tests.ops.problems import NAMES, Problem, assert_mix_as_exact_as_eager, problems, run
+from tests.ops.problems import NAMES, Problem, assert_mix_as_exact_as_eager, eager_mix, problems, run
 
 ON_THE_CPU = [name for name in ops.backends() if ops.why_not(name, torch.empty(1, 3, 1, 1, 1)) is None]
 BACKENDS = [name for name in ON_THE_CPU if name != "reference"]
@@ -49,6 +49,25 @@ def test_paths_alone_are_as_exact_as_eager(backend, problem):
     assert_as_exact_as_eager(
         "convolution", ops.shift_conv(projections, fc, dep, **keywords, backend=backend), eager, exact
     )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(problem=problems)
+@settings(max_examples=10)
+def test_composed_kernels_are_as_exact_as_eager(backend, problem):
+    problem = dataclasses.replace(problem, **LIMITS.get(backend, {}))
+    projections, position, fc, dep, alpha, beta = problem.tensors()
+    composed = torch.einsum("pc,opyx->ocyx", fc, beta * dep)
+    tensors = (projections, position, None, composed, alpha, None)
+    wide = [None if tensor is None else tensor.double() for tensor in tensors]
+    exact = ops.mix(*wide, **problem.keywords(), backend="reference")
+    one = torch.ones(1, dtype=torch.float64)
+    identity = torch.eye(3 * problem.heads).double()
+    written_out = ops.mix(*wide[:2], identity, wide[3], wide[4], one, **problem.keywords(), backend="reference")
+    torch.testing.assert_close(exact, written_out)
+    eager = eager_mix(*tensors[:2], identity.to(problem.dtype), composed, alpha, 1, **problem.keywords())
+    actual = ops.mix(*tensors, **problem.keywords(), backend=backend)
+    assert_as_exact_as_eager("output", actual, eager, exact)
 
 
 @pytest.fixture(params=[*BACKENDS, "reference"])

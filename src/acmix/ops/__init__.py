@@ -53,7 +53,7 @@ def local_attention(
 
 def shift_conv(
     projections: Tensor,
-    fc_weight: Tensor,
+    fc_weight: Tensor | None,
     dep_weight: Tensor,
     *,
     stride: int = 1,
@@ -68,7 +68,7 @@ def shift_conv(
 
     Args:
         projections: q, k and v, shape `(B, 3 N, D, H, W)`: N queries, N keys, N values.
-        fc_weight: Shape `(P, 3 N)`.
+        fc_weight: Shape `(P, 3 N)`; None is the identity, P = 3 N: dep_weight is composed already.
         dep_weight: Shape `(D * N, P, k, k)`, k odd; output channel d * N + m.
         stride: Stride s.
         dilation: Distance of kernel cells, e.
@@ -92,10 +92,10 @@ def shift_conv(
 def mix(
     projections: Tensor,
     position_weight: Tensor,
-    fc_weight: Tensor,
+    fc_weight: Tensor | None,
     dep_weight: Tensor,
     rate_attention: Tensor,
-    rate_convolution: Tensor,
+    rate_convolution: Tensor | None,
     *,
     window: int = 7,
     stride: int = 1,
@@ -111,10 +111,10 @@ def mix(
     Args:
         projections: q, k and v, shape `(B, 3 N, D, H, W)`: N queries, N keys, N values.
         position_weight: W_p, shape `(D, 2)`.
-        fc_weight: Shape `(P, 3 N)`.
+        fc_weight: Shape `(P, 3 N)`; None is the identity, P = 3 N: dep_weight is composed already.
         dep_weight: Shape `(D * N, P, k, k)`, k odd.
         rate_attention: alpha, one element.
-        rate_convolution: beta, one element.
+        rate_convolution: beta, one element; None where dep_weight holds it already.
         window: Cells an axis of the attention window, odd.
         stride: Stride s of both paths.
         dilation: Dilation e of both paths.

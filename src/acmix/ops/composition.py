@@ -7,13 +7,13 @@ from acmix.ops.geometry import composes_kernels
 
 
 def compose(
-    projections: Tensor, fc_weight: Tensor, dep_weight: Tensor, rate: Tensor | None
+    projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, rate: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """The kernel of the grouped convolution with its rate in it, and the weights that mix maps before it.
 
     Args:
         projections: Shape `(B, 3 N, D, H, W)`; weights are returned in its dtype, or in float32 where that is wider.
-        fc_weight: Shape `(P, 3 N)`.
+        fc_weight: Shape `(P, 3 N)`, or None where dep_weight is composed already.
         dep_weight: Shape `(D * N, P, k, k)`.
         rate: beta, one element, or None for 1.
 
@@ -23,9 +23,12 @@ def compose(
     """
     maps, head_size = projections.shape[1:3]
     heads, positions, size = maps // 3, dep_weight.shape[1], dep_weight.shape[-1]
-    fc, dep = widen_to(projections, fc_weight), widen_to(projections, dep_weight)
+    dep = widen_to(projections, dep_weight)
     if rate is not None:
         dep = dep * widen_to(projections, rate)
+    if fc_weight is None:
+        return dep.reshape(head_size, heads, maps, size, size).contiguous(), None
+    fc = widen_to(projections, fc_weight)
     if not composes_kernels(heads, positions, size):
         return dep.reshape(head_size, heads, positions, size, size).contiguous(), fc.contiguous()
     # (3 N, P) @ (C, P, k k): the kernel of every output channel composed.

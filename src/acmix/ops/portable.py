@@ -178,7 +178,7 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stri
 
 
 def _convolve(
-    projections: Tensor, fc_weight: Tensor, dep_weight: Tensor, rate: Tensor | None, stride: int, dilation: int
+    projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, rate: Tensor | None, stride: int, dilation: int
 ) -> Tensor:
     """The convolution path times its rate, which costs nothing on the weights."""
     with without_autocast(projections.device):
@@ -196,7 +196,7 @@ def _convolve(
     return F.conv2d(maps, weight, stride=stride, padding=padding, dilation=dilation, groups=projections.shape[2])
 
 
-def shift_conv(projections: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:
+def shift_conv(projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:
     """The convolution path; see `acmix.ops.shift_conv`."""
     return _convolve(projections, fc_weight, dep_weight, None, stride, dilation)
 
@@ -204,10 +204,10 @@ def shift_conv(projections: Tensor, fc_weight: Tensor, dep_weight: Tensor, strid
 def mix(
     projections: Tensor,
     position_weight: Tensor,
-    fc_weight: Tensor,
+    fc_weight: Tensor | None,
     dep_weight: Tensor,
     rate_attention: Tensor,
-    rate_convolution: Tensor,
+    rate_convolution: Tensor | None,
     window: int,
     stride: int,
     dilation: int,

@@ -55,11 +55,15 @@ def attend(
     return torch.einsum("bnyxuv,bndyxuv->bndyx", weights, unfold_window(value, window, stride, dilation))
 
 
-def convolve(projections: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:
+def convolve(projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:
     """The convolution path in the dtype of its inputs, `(B, D * N, H', W')`; projections are `(B, 3 N, D, H, W)`."""
-    mixed = torch.einsum("pc,bcdyx->bdpyx", fc_weight, projections).flatten(1, 2)
+    mixed = projections.transpose(1, 2)
+    if fc_weight is not None:
+        mixed = torch.einsum("pc,bdcyx->bdpyx", fc_weight, mixed)
     padding = dilation * (dep_weight.shape[-1] // 2)
-    return F.conv2d(mixed, dep_weight, stride=stride, padding=padding, dilation=dilation, groups=projections.shape[2])
+    return F.conv2d(
+        mixed.flatten(1, 2), dep_weight, stride=stride, padding=padding, dilation=dilation, groups=projections.shape[2]
+    )
 
 
 def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int, dilation: int) -> Tensor:
@@ -69,29 +73,31 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stri
         return attend(q, k, v, None, window, stride, dilation).to(query.dtype)
 
 
-def shift_conv(projections: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:
+def shift_conv(projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:
     """The convolution path in two steps, fc then grouped convolution; see `acmix.ops.shift_conv`."""
     with without_autocast(projections.device):
-        wide, fc, dep = widen(projections, fc_weight, dep_weight)
+        wide, dep = widen(projections, dep_weight)
+        fc = None if fc_weight is None else widen(fc_weight)[0]
         return convolve(wide, fc, dep, stride, dilation).to(projections.dtype)
 
 
 def mix(
     projections: Tensor,
     position_weight: Tensor,
-    fc_weight: Tensor,
+    fc_weight: Tensor | None,
     dep_weight: Tensor,
     rate_attention: Tensor,
-    rate_convolution: Tensor,
+    rate_convolution: Tensor | None,
     window: int,
     stride: int,
     dilation: int,
 ) -> Tensor:
     """Both paths and their sum; see `acmix.ops.mix`."""
     with without_autocast(projections.device):
-        wide, fc, dep, alpha, beta = widen(projections, fc_weight, dep_weight, rate_attention, rate_convolution)
+        wide, dep, alpha = widen(projections, dep_weight, rate_attention)
+        fc, beta = (None if weight is None else widen(weight)[0] for weight in (fc_weight, rate_convolution))
         position = position_map(position_weight, *wide.shape[-2:]).to(wide.dtype)
         query, key, value = wide.chunk(3, 1)
         attention = attend(query, key, value, position, window, stride, dilation).flatten(1, 2)
         convolution = convolve(wide, fc, dep, stride, dilation)
-        return (alpha * attention + beta * convolution).to(projections.dtype)
+        return (alpha * attention + (convolution if beta is None else beta * convolution)).to(projections.dtype)

@@ -53,12 +53,12 @@ def check_steps(stride: int, dilation: int) -> None:
     check_positive_integer("dilation", dilation)
 
 
-def check_convolution_weights(projections: Tensor, fc_weight: Tensor, dep_weight: Tensor) -> None:
-    """Raise unless fc_weight is `(P, 3 N)` and dep_weight `(D * N, P, k, k)` with k odd."""
+def check_convolution_weights(projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor) -> None:
+    """Raise unless fc_weight is `(P, 3 N)`, or None for P = 3 N, and dep_weight `(D * N, P, k, k)` with k odd."""
     maps, head_size = projections.shape[1:3]
-    if fc_weight.ndim != 2 or fc_weight.shape[1] != maps:
+    if fc_weight is not None and (fc_weight.ndim != 2 or fc_weight.shape[1] != maps):
         raise ValueError(f"fc_weight must have the shape (P, 3 N = {maps}), got {tuple(fc_weight.shape)}")
-    channels, positions = head_size * (maps // 3), fc_weight.shape[0]
+    channels, positions = head_size * (maps // 3), maps if fc_weight is None else fc_weight.shape[0]
     if dep_weight.ndim != 4 or tuple(dep_weight.shape[:2]) != (channels, positions):
         raise ValueError(
             f"dep_weight must have the shape (D * N = {channels}, P = {positions}, k, k), got {tuple(dep_weight.shape)}"
@@ -66,11 +66,12 @@ def check_convolution_weights(projections: Tensor, fc_weight: Tensor, dep_weight
     if dep_weight.shape[2] != dep_weight.shape[3] or dep_weight.shape[2] % 2 == 0:
         raise ValueError(f"dep_weight must have a square kernel of odd size, got {tuple(dep_weight.shape[2:])}")
     for name, weight in (("fc_weight", fc_weight), ("dep_weight", dep_weight)):
-        _check_device(name, weight, "projections", projections)
+        if weight is not None:
+            _check_device(name, weight, "projections", projections)
 
 
 def check_mix_weights(
-    projections: Tensor, position_weight: Tensor, rate_attention: Tensor, rate_convolution: Tensor
+    projections: Tensor, position_weight: Tensor, rate_attention: Tensor, rate_convolution: Tensor | None
 ) -> None:
     """Raise unless position_weight is `(D, 2)` and both rates have one element."""
     head_size = projections.shape[2]
@@ -80,6 +81,8 @@ def check_mix_weights(
         )
     _check_device("position_weight", position_weight, "projections", projections)
     for name, rate in (("rate_attention", rate_attention), ("rate_convolution", rate_convolution)):
+        if rate is None:
+            continue
         if tuple(rate.shape) not in ((), (1,)):
             raise ValueError(f"{name} must have one element, shape (1,) or (), got {tuple(rate.shape)}")
         _check_device(name, rate, "projections", projections)

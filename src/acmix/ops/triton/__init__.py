@@ -78,7 +78,7 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stri
     return _mix(projections, None, None, None, None, window, stride).unflatten(1, query.shape[1:3])
 
 
-def shift_conv(projections: Tensor, fc_weight: Tensor, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:  # noqa: ARG001
+def shift_conv(projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:  # noqa: ARG001
     """The convolution path; see `acmix.ops.shift_conv`."""
     with torch.autocast(projections.device.type, enabled=False):
         kernel, mixing = compose(projections, fc_weight, dep_weight, None)
@@ -88,10 +88,10 @@ def shift_conv(projections: Tensor, fc_weight: Tensor, dep_weight: Tensor, strid
 def mix(
     projections: Tensor,
     position_weight: Tensor,
-    fc_weight: Tensor,
+    fc_weight: Tensor | None,
     dep_weight: Tensor,
     rate_attention: Tensor,
-    rate_convolution: Tensor,
+    rate_convolution: Tensor | None,
     window: int,
     stride: int,
     dilation: int,  # noqa: ARG001

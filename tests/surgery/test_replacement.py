@@ -1,0 +1,249 @@
+"""Replacing convolutions of torchvision's, timm's and home-made networks."""
+
+import json
+
+import pytest
+import rich
+import timm
+import torch
+import torchvision
+from torch import nn
+from torch.nn.utils import parametrizations
+
+import acmix
+from acmix import ACmix
+from acmix.accounting import account, operator_multiply_adds
+
+X = torch.randn(2, 3, 33, 32)
+
+
+class Mixed(nn.Module):
+    """One of everything that can and cannot be replaced."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1, bias=False)
+        self.body = nn.Sequential(
+            nn.Conv2d(8, 12, 5, padding="same"),
+            nn.ReLU(),
+            nn.Conv2d(12, 12, 3, padding=2, dilation=2),
+            nn.Conv2d(12, 16, 1),
+        )
+        self.same = self.body[2]
+        self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.grouped = nn.Conv2d(16, 16, 3, padding=1, groups=4)
+        self.valid = nn.Conv2d(16, 16, 3)
+        self.even = nn.Conv2d(16, 16, 2)
+        self.oblong = nn.Conv2d(16, 16, (1, 3), padding=(0, 1))
+        self.uneven = nn.Conv2d(16, 16, 3, stride=(1, 2), padding=1)
+        self.mirrored = nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect")
+        self.prime = nn.Conv2d(16, 13, 3, padding=1)
+        self.normed = parametrizations.weight_norm(nn.Conv2d(13, 16, 3, padding=1))
+        self.up = nn.ConvTranspose2d(16, 8, 3)
+        self.lazy = nn.LazyConv2d(8, 3, padding=1)
+
+    def forward(self, x):
+        for module in self.children():
+            x = module(x) if module is not self.same else x
+        return x
+
+
+REASONS = {
+    "stem": None,
+    "body.0": None,
+    "body.2": None,
+    "body.3": "1 x 1",
+    "depthwise": "depthwise",
+    "grouped": "grouped",
+    "valid": "padding (0, 0), not the (1, 1) that keeps a map's size",
+    "even": "kernel 2 x 2, not odd and square",
+    "oblong": "kernel 1 x 3, not odd and square",
+    "uneven": "stride (1, 2) or dilation (1, 1) differs between the axes",
+    "mirrored": "padding mode reflect",
+    "prime": "no number of heads divides 13 channels",
+    "normed": "its parametrization or hooks would be lost",
+    "up": "transposed",
+    "lazy": "not built yet: call the network once before",
+}
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    network = Mixed()
+    return network, acmix.replace_convolutions(network, example_inputs=X)
+
+
+def test_every_convolution_is_reported_with_its_reason():
+    report = acmix.replace_convolutions(Mixed())
+    assert {layer.name: layer.reason for layer in report.layers} == REASONS
+    assert [layer.heads for layer in report.replaced] == [4, 4, 4]
+    assert all(layer.map_size is layer.multiply_adds is layer.residual is None for layer in report.layers)
+
+
+def test_sizes_are_kept(mixed):
+    network, report = mixed
+    stem, body = network.stem, network.body[0]
+    assert (stem.stride, stem.bias, stem.kernel_conv) == (2, None, 3)
+    assert (body.kernel_conv, body.in_channels, body.out_channels, body.bias.shape) == (5, 8, 12, (12,))
+    assert network.body[2].dilation == 2
+    assert network.same is network.body[2]
+    assert network(X).shape == Mixed()(X).shape
+    sizes = {layer.name: layer.map_size for layer in report.replaced}
+    # The example builds the lazy layer, which can be replaced then.
+    assert sizes == {"stem": (33, 32), "body.0": (17, 16), "body.2": (17, 16), "lazy": sizes["lazy"]}
+    assert len(sizes["lazy"]) == 2
+
+
+def test_costs_are_those_of_the_layers(mixed):
+    network, report = mixed
+    fresh = Mixed()
+    for layer in report.layers[:4]:
+        before, after = fresh.get_submodule(layer.name), network.get_submodule(layer.name)
+        assert layer.parameters == tuple(sum(p.numel() for p in module.parameters()) for module in (before, after))
+    stem, one = report.layers[0], report.layers[3]
+    assert stem.multiply_adds == (8 * 27 * 17 * 16, sum(operator_multiply_adds(network.stem, 33, 32).values()))
+    assert one.multiply_adds == (16 * 12 * 17 * 16,) * 2
+
+
+def test_report_is_a_table_a_dictionary_and_a_line(mixed, capsys):
+    _, report = mixed
+    assert json.loads(json.dumps(report.to_dict()))["layers"][0]["replaced"] is True
+    assert str(report).startswith("4 of 15 convolutions replaced\n1 left: 1 x 1\n")
+    rich.print(report)
+    shown = capsys.readouterr().out
+    assert "stem" in shown
+    assert "residual" not in shown
+
+
+@pytest.mark.parametrize(
+    ("select", "names"),
+    [
+        ("stem", ["stem"]),
+        ("body.*", ["body.0", "body.2"]),
+        (["stem", "body.[01]"], ["stem", "body.0"]),
+        (lambda name, module: name != "stem" and module.kernel_size == (5, 5), ["body.0"]),
+        (17 * 16, ["body.0", "body.2", "lazy"]),
+    ],
+)
+def test_select(select, names):
+    network = Mixed()
+    report = acmix.replace_convolutions(network, select=select, example_inputs=X)
+    assert [layer.name for layer in report.replaced] == names
+    chosen = {name for name, module in network.named_modules() if isinstance(module, ACmix)}
+    assert chosen == set(names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"select": "steem"}, ValueError, "select must name convolutions of the network, got 'steem'; it has stem"),
+        ({"select": 0}, ValueError, "select must be at least one cell"),
+        ({"select": 100}, ValueError, "select=100 cells needs example_inputs"),
+        ({"heads": 0}, ValueError, "heads must be at least 1, got 0"),
+        ({"heads": "many"}, TypeError, "heads must be an integer, got 'many'"),
+        ({"kernel_att": 4}, ValueError, "kernel_att must be odd"),
+        ({"backend": "gpu"}, ValueError, "backend must be one of"),
+        ({"kernel_conv": 3, "warm_start": True}, ValueError, "kernel_conv must be None with warm_start=True"),
+        ({"example_inputs": torch.randn(2, 4, 8, 8)}, ValueError, "example_inputs must be what Mixed takes, got: "),
+        ({"window": 7}, TypeError, "window"),
+    ],
+)
+def test_bad_arguments_change_nothing(arguments, error, words):
+    network = Mixed()
+    with pytest.raises(error, match=words):
+        acmix.replace_convolutions(network, **arguments)
+    assert not any(isinstance(module, ACmix) for module in network.modules())
+    assert all(module.training for module in network.modules())
+
+
+def test_a_lone_convolution_is_refused():
+    with pytest.raises(ValueError, match="network must contain its convolutions, got a Conv2d itself"):
+        acmix.replace_convolutions(nn.Conv2d(4, 4, 3, padding=1))
+
+
+@pytest.mark.parametrize(
+    ("channels", "heads"), [(64, 4), (6, 3), (10, 5), (14, 2), (22, 2), (512, 4), (1024, 8), (2, None), (7, None)]
+)
+def test_automatic_heads(channels, heads):
+    network = nn.Sequential(nn.Conv2d(4, channels, 3, padding=1, device="meta"))
+    assert acmix.replace_convolutions(network).layers[0].heads == heads
+
+
+def test_given_heads_that_do_not_divide_are_reported():
+    report = acmix.replace_convolutions(Mixed(), heads=5, select="stem")
+    assert report.layers[0].reason == "5 heads do not divide 8 channels"
+
+
+def test_dtype_device_mode_and_frozen_weights_are_kept():
+    network = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1, dtype=torch.bfloat16)).eval().requires_grad_(False)
+    acmix.replace_convolutions(network)
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.bfloat16}
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert not network[0].training
+
+
+def test_an_operator_is_not_replaced_again():
+    network = nn.Sequential(ACmix(4, 8))
+    assert acmix.replace_convolutions(network).layers == ()
+
+
+def step(network, loss_of, steps=3, rate=0.01):
+    """A few steps on one batch; the losses."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=rate)
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = loss_of(network)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert all(torch.isfinite(parameter).all() for parameter in network.parameters())
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("make", "replaced"),
+    [
+        (lambda: torchvision.models.resnet18(num_classes=4), 17),
+        (lambda: torchvision.models.regnet_y_400mf(num_classes=4), 1),
+        (lambda: torchvision.models.mobilenet_v3_small(num_classes=4), 1),
+        (lambda: timm.create_model("test_convnext", num_classes=4), 0),
+        (lambda: timm.create_model("test_efficientnet", num_classes=4), 4),
+    ],
+    ids=["resnet18", "regnet", "mobilenet_v3", "convnext", "efficientnet"],
+)
+def test_swap_and_train(make, replaced):
+    network = make()
+    report = acmix.replace_convolutions(network, example_inputs=X)
+    assert len(report.replaced) == replaced
+    assert {layer.reason for layer in report.left} <= {
+        "1 x 1",
+        "depthwise",
+        "grouped",
+        "kernel 2 x 2, not odd and square",
+        "kernel 4 x 4, not odd and square",
+    }
+    labels = torch.tensor([0, 3])
+    losses = step(network, lambda network: nn.functional.cross_entropy(network(X), labels))
+    assert min(losses[1:]) < losses[0]
+    if replaced == 17:
+        cost = account(network, (3, 32, 32))
+        assert cost.network.total.parameters == sum(p.numel() for p in network.parameters())
+
+
+def test_swap_and_train_a_detector():
+    network = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(
+        weights=None, weights_backbone=None, num_classes=3, min_size=64, max_size=64
+    )
+    images = [torch.rand(3, 50, 64), torch.rand(3, 64, 40)]
+    report = acmix.replace_convolutions(network, example_inputs=(images,))
+    names = [layer.name for layer in report.replaced]
+    assert "backbone.body.0.0" in names
+    assert "rpn.head.conv.0.0" in names
+    assert all(layer.map_size for layer in report.replaced)
+    boxes = torch.tensor([[5.0, 5.0, 30.0, 40.0]])
+    targets = [{"boxes": boxes, "labels": torch.tensor([1])}, {"boxes": boxes / 2, "labels": torch.tensor([2])}]
+    losses = step(network, lambda network: sum(network(images, targets).values()))
+    assert min(losses[1:]) < losses[0]
+    with torch.inference_mode():
+        assert set(network.eval()(images)[0]) == {"boxes", "labels", "scores"}
