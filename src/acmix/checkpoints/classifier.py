@@ -87,7 +87,24 @@ def load_classifier(path: str | Path) -> Classifier:
             contradicts itself (metadata of the wrong type, an unknown network, weights of another network).
     """
     metadata, tensors = _read(path)
-    name, arguments, classes, preprocessing = _checked(path, metadata)
+    try:
+        return assemble(metadata, tensors)
+    except InputError as fault:
+        raise _unusable(path, str(fault)) from fault
+
+
+def assemble(metadata: Any, tensors: Mapping[str, Tensor]) -> Classifier:
+    """Make a classifier of metadata that nobody has checked, on the CPU, in evaluation mode.
+
+    Args:
+        metadata: What `save_classifier` stores beside the weights.
+        tensors: Exactly the network's weights, by name.
+
+    Raises:
+        InputError: If the metadata breaks its rules or the weights are of another network. The message is the fault
+            alone: the caller knows where both came from.
+    """
+    name, arguments, classes, preprocessing = _checked(metadata)
     try:
         model = timm.create_model(name, num_classes=len(classes), **arguments)
         model.load_state_dict(tensors)
@@ -103,7 +120,7 @@ def load_classifier(path: str | Path) -> Classifier:
         classifier.transform(Image.new("RGB", (8, 8)))
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise _damaged(path, f"its weights or preprocessing do not fit {name}: {reason}") from error
+        raise InputError(f"its weights or preprocessing do not fit {name}: {reason}") from error
     return classifier
 
 
@@ -157,36 +174,35 @@ def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        raise _damaged(path, "its metadata is not JSON") from error
+        raise _unusable(path, "its metadata is not JSON") from error
     return metadata, tensors
 
 
-def _checked(path: str | Path, metadata: Any) -> tuple[str, dict[str, Any], tuple[str, ...], dict[str, Any]]:
+def _checked(metadata: Any) -> tuple[str, dict[str, Any], tuple[str, ...], dict[str, Any]]:
     """Model name, model arguments, classes and preprocessing, each of the right type."""
     if not isinstance(metadata, Mapping) or not isinstance(metadata.get("format_version"), int):
-        raise _damaged(path, "format_version is missing")
+        raise InputError("format_version is missing")
     if metadata["format_version"] != FORMAT_VERSION:
         raise InputError(
-            f"checkpoint {path} has format version {metadata['format_version']}, this acmix reads {FORMAT_VERSION}; "
-            "upgrade acmix"
+            f"it has format version {metadata['format_version']}, this acmix reads {FORMAT_VERSION} (upgrade acmix)"
         )
     name, arguments, classes, preprocessing = (
         metadata.get(key) for key in ("model_name", "model_arguments", "classes", "preprocessing")
     )
     if not isinstance(name, str) or not timm.is_model(name):
-        raise _damaged(path, f"unknown network {name!r}")
+        raise InputError(f"unknown network {name!r}")
     if not isinstance(arguments, dict) or not set(arguments) <= _MODEL_ARGUMENTS:
-        raise _damaged(path, f"model_arguments may hold {', '.join(sorted(_MODEL_ARGUMENTS))}, got {arguments!r}")
+        raise InputError(f"model_arguments may hold {', '.join(sorted(_MODEL_ARGUMENTS))}, got {arguments!r}")
     if not isinstance(classes, list) or not classes or not all(isinstance(item, str) for item in classes):
-        raise _damaged(path, "classes is not a list of names")
+        raise InputError("classes is not a list of names")
     if not isinstance(preprocessing, dict) or set(preprocessing) != _PREPROCESSING:
-        raise _damaged(path, f"preprocessing must hold {', '.join(sorted(_PREPROCESSING))}")
+        raise InputError(f"preprocessing must hold {', '.join(sorted(_PREPROCESSING))}")
     for key in ("training", "versions"):
         if not isinstance(metadata.get(key), dict):
-            raise _damaged(path, f"{key} is missing")
+            raise InputError(f"{key} is missing")
     preprocessing = {key: tuple(item) if isinstance(item, list) else item for key, item in preprocessing.items()}
     return name, arguments, tuple(classes), preprocessing
 
 
-def _damaged(path: str | Path, fault: str) -> InputError:
-    return InputError(f"checkpoint {path} is damaged: {fault}; give a best.safetensors of acmix train")
+def _unusable(path: str | Path, fault: str) -> InputError:
+    return InputError(f"checkpoint {path} cannot be used: {fault}; give a best.safetensors of acmix train")

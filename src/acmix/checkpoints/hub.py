@@ -1,0 +1,271 @@
+"""Classifiers in the format of the Hugging Face hub, which is timm's: config.json, model.safetensors, a model card."""
+
+import copy
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import EvalResult, ModelCard, ModelCardData, snapshot_download
+from huggingface_hub.errors import HTTPError
+from timm.data import resolve_data_config
+from torch import nn
+
+from acmix.checkpoints.classifier import FORMAT_VERSION, Classifier, assemble, running_versions
+from acmix.checkpoints.files import load_state_dict
+from acmix.errors import InputError
+
+_CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
+# The key of config.json that is ours; everything else is timm's.
+_RECORD = "acmix"
+# What timm knows of the weights a network began with, untrue of those it has now.
+_OUTDATED = (
+    *("tag", "custom_load", "test_input_size", "test_crop_pct"),
+    *("label_names", "label_descriptions", "label_offset"),
+)
+_USE = """\
+## Use
+
+With timm:
+
+```python
+import acmix.models  # registers its networks with timm
+import timm
+
+model = timm.create_model("hf-hub:USER/NAME", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+logits = model(transform(image).unsqueeze(0))  # image: of PIL, RGB
+```
+
+With acmix:
+
+```python
+from acmix.checkpoints.hub import from_pretrained
+
+classifier = from_pretrained("hf-hub:USER/NAME")  # or a folder
+logits = classifier.model(classifier.transform(image).unsqueeze(0))
+print(classifier.classes[logits.argmax()])
+```"""
+
+
+def save_pretrained(classifier: Classifier, folder: str | Path) -> Path:
+    """Write a classifier as a folder that timm and `from_pretrained` load, on disk or on the hub.
+
+    With `acmix.models` imported, `timm.create_model("local-dir:FOLDER", pretrained=True)` loads it, and after
+    `hf upload USER/NAME FOLDER` so does "hf-hub:USER/NAME". config.json holds the training record as it is, paths of
+    training data and start weights included.
+
+    Args:
+        classifier: What to write; its versions are set to the ones running.
+        folder: Made if missing. An earlier export is replaced once the new one is complete, other files stay.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: If folder is a file, cannot be made, or holds a file of one of the three names that acmix did not
+            write.
+        OSError: If a file cannot be written; an earlier export is then untouched.
+    """
+    folder = Path(folder)
+    _check_target(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"folder {folder} cannot be made: {error.strerror or error}; give another one") from error
+    record = {"format_version": FORMAT_VERSION, "training": classifier.training, "versions": running_versions()}
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
+        timm.models.save_for_hf(
+            _described(classifier),
+            temporary,
+            model_config={"label_names": classifier.classes, _RECORD: record},
+            model_args=classifier.model_arguments,
+            safe_serialization=True,
+        )
+        Path(temporary, _CARD).write_text(str(_model_card(classifier)), encoding="utf-8")
+        # safetensors makes private files.
+        shutil.copymode(Path(temporary, _CARD), Path(temporary, _WEIGHTS))
+        # Nothing loads a folder without config.json: whoever stops this midway never gets a mixture.
+        (folder / _CONFIG).unlink(missing_ok=True)
+        for name in (_WEIGHTS, _CARD, _CONFIG):
+            Path(temporary, name).replace(folder / name)
+    return folder
+
+
+def from_pretrained(source: str | Path) -> Classifier:
+    """Load a classifier from a folder or the hub, onto the CPU, in evaluation mode. Nothing is run or unpickled.
+
+    Args:
+        source: A folder that `save_pretrained` or timm's `save_for_hf` wrote, "local-dir:FOLDER", or
+            "hf-hub:USER/NAME", "hf-hub:USER/NAME@REVISION", which is downloaded once.
+
+    Returns:
+        The classifier; its classes are "0", "1", ... where the source names none.
+
+    Raises:
+        InputError: If a repository cannot be downloaded, a file is missing or damaged, or config.json and weights
+            contradict each other, name an unknown network or arguments other than of its shape and regularisation.
+    """
+    folder = _find(source)
+    config = _read_config(source, folder)
+    tensors = load_state_dict(folder / _WEIGHTS)
+    try:
+        return assemble(_metadata(config), tensors)
+    except InputError as fault:
+        raise InputError(f"{source} cannot be used: {fault}; give one that save_pretrained wrote") from fault
+
+
+def _check_target(folder: Path) -> None:
+    """Refuse to replace what acmix did not write."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"folder {folder} is a file; give a folder")
+    held = [name for name in (_CONFIG, _WEIGHTS, _CARD) if (folder / name).exists()]
+    try:
+        ours = bool(held) and _RECORD in json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        ours = False
+    if held and not ours:
+        raise InputError(
+            f"folder {folder} must be empty or an earlier export, it holds a {held[0]} that acmix did not write; "
+            "give another one"
+        )
+
+
+def _described(classifier: Classifier) -> nn.Module:
+    """A copy of the network as safetensors wants it, configured as the classifier it has become."""
+    model: Any = copy.deepcopy(classifier.model)
+    model.to("cpu", memory_format=torch.contiguous_format)
+    origin = model.pretrained_cfg
+    model.pretrained_cfg = {
+        **origin,
+        **dict.fromkeys(_OUTDATED),
+        **classifier.preprocessing,
+        "num_classes": len(classifier.classes),
+    }
+    if tuple(origin["input_size"]) != tuple(classifier.preprocessing["input_size"]):
+        model.pretrained_cfg["pool_size"] = None
+    return model
+
+
+def _model_card(classifier: Classifier) -> ModelCard:
+    configuration: Any = classifier.model.pretrained_cfg
+    training = classifier.training
+    top1 = training.get("metrics", {}).get("val_top1")
+    # Names alone: a published page need not tell where on a disk they lie.
+    data = Path(training.get("data", {}).get("location", "unknown")).name
+    start = training.get("weights", "unknown")
+    result = EvalResult(
+        task_type="image-classification",
+        dataset_type=data,
+        dataset_name=data,
+        dataset_split="validation",
+        metric_type="accuracy",
+        metric_value=top1,
+    )
+    head = ModelCardData(
+        library_name="timm",
+        license=configuration.get("license") or "unknown",
+        pipeline_tag="image-classification",
+        tags=["image-classification", "timm", "acmix"],
+        model_name=classifier.model_name,
+        eval_results=None if top1 is None else [result],
+    )
+    preprocessing = classifier.preprocessing
+    facts = {
+        "Network": f"`{classifier.model_name}`, {sum(p.numel() for p in classifier.model.parameters()):,} parameters",
+        "Input": f"RGB, {' x '.join(map(str, preprocessing['input_size']))}",
+        "Preprocessing": ", ".join(f"{key} {item}" for key, item in preprocessing.items() if key != "input_size"),
+        "Trained on": f"`{data}`",
+        "Started from": "fresh weights" if start is None else f"`{Path(start).name}`",
+        "Validation accuracy": "unknown" if top1 is None else f"{top1:.2%} top-1",
+        "Exported by": ", ".join(f"{library} {version}" for library, version in running_versions().items()),
+    }
+    record = {key: training[key] for key in ("settings", "metrics") if key in training}
+    text = [
+        f"# {classifier.model_name} for {len(classifier.classes)} classes",
+        "An image classifier in timm's format, exported by acmix, an implementation of "
+        "[ACmix](https://arxiv.org/abs/2111.14556): convolution and self-attention in one operator.",
+        "\n".join(f"- **{name}:** {fact}" for name, fact in facts.items()),
+        _USE,
+        "## Classes",
+        _code_block(classifier.classes, indent=None),
+        "## Training",
+        _code_block(record, indent=2),
+    ]
+    return ModelCard(f"---\n{head.to_yaml()}\n---\n\n" + "\n\n".join(text) + "\n")
+
+
+def _code_block(content: Any, indent: int | None) -> str:
+    # JSON escapes line ends, so that no name can end the block.
+    return f"```json\n{json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)}\n```"
+
+
+def _find(source: str | Path) -> Path:
+    """The folder that is meant, downloaded if it is on the hub."""
+    scheme, _, name = str(source).partition(":")
+    if scheme == "local-dir":
+        return Path(name)
+    if scheme != "hf-hub":
+        return Path(source)
+    repository, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=[_CONFIG, _WEIGHTS]))
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{source} cannot be downloaded: {reason}; check the name and the network, and log in to a private "
+            "repository with hf auth login"
+        ) from error
+
+
+def _read_config(source: str | Path, folder: Path) -> Any:
+    if not folder.is_dir():
+        raise InputError(f"{source} is not a folder; give one that save_pretrained wrote, or hf-hub:USER/NAME")
+    for name in (_CONFIG, _WEIGHTS):
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{source} has no {name}; give a folder or repository that save_pretrained wrote, or timm's "
+                "save_for_hf with safe_serialization=True"
+            )
+    try:
+        return json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror or error}; check its permissions") from error
+    except ValueError as error:
+        raise InputError(f"{source} is damaged: its config.json is not JSON; write or download it again") from error
+
+
+def _metadata(config: Any) -> dict[str, Any]:
+    """Turn timm's config.json into the metadata of our own checkpoints, which `assemble` checks further.
+
+    Raises:
+        InputError: If it lacks what timm needs too, or contradicts itself. The message is the fault alone.
+    """
+    pretrained = config.get("pretrained_cfg") if isinstance(config, dict) else None
+    if not isinstance(pretrained, dict) or not pretrained:
+        raise InputError("its config.json has no pretrained_cfg")
+    number = config.get("num_classes", pretrained.get("num_classes"))
+    if not isinstance(number, int) or number < 1:
+        raise InputError(f"num_classes must be at least 1, got {number!r}")
+    arguments = config.get("model_args", {})
+    if not isinstance(arguments, dict):
+        raise InputError(f"model_args must be an object, got {arguments!r}")
+    arguments = {"num_classes": number, **arguments}
+    if (told := arguments.pop("num_classes")) != number:
+        raise InputError(f"num_classes is {number}, but {told!r} in model_args")
+    names = config.get("label_names", pretrained.get("label_names")) or {}
+    if isinstance(names, dict):
+        names = [names.get(str(index), str(index)) for index in range(number)]
+    if len(names) != number:
+        raise InputError(f"num_classes is {number}, but label_names holds {len(names)}")
+    record = config.get(_RECORD, {"format_version": FORMAT_VERSION, "training": {}, "versions": {}})
+    return {
+        **(record if isinstance(record, dict) else {}),
+        "model_name": config.get("architecture"),
+        "model_arguments": arguments,
+        "classes": names,
+        "preprocessing": resolve_data_config({}, pretrained_cfg=pretrained),
+    }

@@ -1,0 +1,299 @@
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from huggingface_hub import ModelCard, constants
+from huggingface_hub.errors import RepositoryNotFoundError, Response
+from PIL import Image
+from timm.data import resolve_data_config
+
+from acmix import InputError
+from acmix.checkpoints import hub
+from acmix.checkpoints.classifier import Classifier, load_classifier, save_classifier
+from acmix.checkpoints.hub import from_pretrained, save_pretrained
+
+NAME = "acmix_resnet14_small"
+FILES = ["README.md", "config.json", "model.safetensors"]
+IMAGES = torch.linspace(-2, 2, 2 * 3 * 48 * 48).view(2, 3, 48, 48)
+
+
+@pytest.fixture(scope="module")
+def original():
+    """Everything unlike the network's own configuration."""
+    model = timm.create_model(NAME, num_classes=3).eval()
+    settings = {"img_size": 48, "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "crop_pct": 0.9}
+    return Classifier(
+        model=model,
+        model_name=NAME,
+        classes=("ant", "```\n# bee", "größer"),
+        preprocessing=resolve_data_config(settings, model=model),
+        training={
+            "settings": {"epochs": 3, "learning_rate": 0.1},
+            "data": {"location": "/home/somebody/insects", "val_fraction": 0.2},
+            "weights": "/home/somebody/start.pth",
+            "metrics": {"epoch": 2, "val_top1": 0.875},
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(original, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub") / "new" / "insects"
+    assert save_pretrained(original, folder) == folder
+    return folder
+
+
+@pytest.fixture
+def copied(saved, tmp_path):
+    return Path(shutil.copytree(saved, tmp_path / "copied"))
+
+
+def listed(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def change_config(folder, **changes):
+    """Rewrite config.json; a change of None removes the key."""
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps({key: item for key, item in config.items() if item is not None}))
+
+
+def refused(source, rule):
+    with pytest.raises(InputError, match=rule) as caught:
+        from_pretrained(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_round_trip(original, saved, tmp_path):
+    loaded = from_pretrained(saved)
+    assert not loaded.model.training
+    assert torch.equal(loaded.model(IMAGES), original.model(IMAGES))
+    assert (loaded.model_name, loaded.classes) == (original.model_name, original.classes)
+    assert loaded.preprocessing == original.preprocessing
+    assert loaded.training == original.training
+    assert set(loaded.versions) == {"acmix", "torch", "timm"}
+    assert from_pretrained(f"local-dir:{saved}").classes == original.classes
+    save_classifier(tmp_path / "again.safetensors", loaded)
+    again = load_classifier(tmp_path / "again.safetensors")
+    assert (again.classes, again.preprocessing) == (original.classes, original.preprocessing)
+
+
+def test_files(original, saved, tmp_path):
+    assert listed(saved) == FILES
+    assert original.model.pretrained_cfg["input_size"] == (3, 32, 32)
+    (tmp_path / "plain").touch()
+    assert {(saved / name).stat().st_mode for name in FILES} == {(tmp_path / "plain").stat().st_mode}
+    config = json.loads((saved / "config.json").read_text())
+    assert config["architecture"] == NAME
+    assert config["num_classes"] == config["pretrained_cfg"]["num_classes"] == 3
+    assert config["pretrained_cfg"]["classifier"] == "fc"
+
+
+@pytest.mark.parametrize("source", ["local-dir", "hf-hub"])
+def test_timm_loads_it(original, saved, monkeypatch, source):
+    def download(repo_id, filename, **_):
+        assert repo_id == "somebody/insects"
+        return str(saved / filename)
+
+    monkeypatch.setattr(timm.models._hub, "hf_hub_download", download)
+    name = f"local-dir:{saved}" if source == "local-dir" else "hf-hub:somebody/insects"
+    model = timm.create_model(name, pretrained=True).eval()
+    assert torch.equal(model(IMAGES), original.model(IMAGES))
+    preprocessing = resolve_data_config({}, model=model)
+    assert {key: tuple(item) if isinstance(item, list) else item for key, item in preprocessing.items()} == (
+        original.preprocessing
+    )
+    assert tuple(model.pretrained_cfg["label_names"]) == original.classes
+    features = timm.create_model(name, pretrained=True, features_only=True).eval()
+    assert torch.equal(features(IMAGES)[-1], original.model.forward_features(IMAGES))
+
+
+def test_hub_repository(original, saved, monkeypatch):
+    asked = []
+
+    def download(repo_id, *, revision, allow_patterns):
+        asked.append((repo_id, revision, sorted(allow_patterns)))
+        return str(saved)
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    assert from_pretrained("hf-hub:somebody/insects").classes == original.classes
+    assert from_pretrained("hf-hub:somebody/insects@v2").training == original.training
+    assert asked == [("somebody/insects", revision, FILES[1:]) for revision in (None, "v2")]
+
+
+def test_hub_without_a_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    refused(
+        "hf-hub:somebody/insects", r"hf-hub:somebody/insects cannot be downloaded: .*check the name and the network"
+    )
+    refused("hf-hub:some body/insects", "cannot be downloaded: Repo id")
+
+
+def test_missing_repository(monkeypatch):
+    def download(*_, **__):
+        raise RepositoryNotFoundError(
+            "404 Client Error.\n\nRepository Not Found", response=Response(404, request=object())
+        )
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    refused("hf-hub:somebody/insects", "404 Client Error. Repository Not Found.*hf auth login")
+
+
+def test_model_card(original, saved):
+    card = ModelCard.load(saved / "README.md")
+    assert card.data.library_name == "timm"
+    assert card.data.pipeline_tag == "image-classification"
+    assert card.data.license == "apache-2.0"
+    assert {"timm", "acmix", "image-classification"} <= set(card.data.tags)
+    (result,) = card.data.eval_results
+    assert (result.metric_type, result.metric_value, result.dataset_name) == ("accuracy", 0.875, "insects")
+    parameters = sum(parameter.numel() for parameter in original.model.parameters())
+    for fact in (NAME, "for 3 classes", f"{parameters:,} parameters", "3 x 48 x 48", "mean (0.1, 0.2, 0.3)"):
+        assert fact in card.text
+    for fact in ("`insects`", "`start.pth`", "87.50% top-1", f"torch {torch.__version__}"):
+        assert fact in card.text
+    assert "somebody" not in card.text
+    classes, training = (json.loads(block) for block in re.findall(r"^```json\n(.*?)\n```$", card.text, re.M | re.S))
+    assert tuple(classes) == original.classes
+    assert training == {key: original.training[key] for key in ("settings", "metrics")}
+
+
+def test_the_code_on_the_model_card_runs(original, saved, capsys):
+    image = Image.new("RGB", (60, 50), "red")
+    expected = original.model(original.transform(image).unsqueeze(0))
+    programs = re.findall(r"^```python\n(.*?)\n```$", (saved / "README.md").read_text(), re.M | re.S)
+    for program in programs:
+        names = {"image": image}
+        exec(program.replace("hf-hub:USER/NAME", f"local-dir:{saved}"), names)  # noqa: S102
+        assert torch.equal(names["logits"], expected)
+    assert len(programs) == 2
+    assert capsys.readouterr().out == f"{original.classes[expected.argmax()]}\n"
+
+
+def test_exports_of_timm(tmp_path):
+    """Another network, in timm's own words: no classes, no record; and on from there."""
+    arguments = {"global_pool": "max"}
+    model = timm.create_model("test_resnet", num_classes=2, **arguments).eval()
+    timm.models.save_for_hf(model, tmp_path / "timm", model_args=dict(arguments), safe_serialization=True)
+    loaded = from_pretrained(tmp_path / "timm")
+    assert (loaded.model_name, loaded.classes, loaded.training) == ("test_resnet", ("0", "1"), {})
+    assert torch.equal(loaded.model(IMAGES), model(IMAGES))
+    loaded.model.to(memory_format=torch.channels_last)
+    card = ModelCard.load(save_pretrained(loaded, tmp_path / "ours") / "README.md")
+    assert "**Validation accuracy:** unknown" in card.text
+    assert torch.equal(from_pretrained(tmp_path / "ours").model(IMAGES), model(IMAGES))
+
+
+def test_classes_with_gaps_and_older_places(copied):
+    config = json.loads((copied / "config.json").read_text())
+    pretrained = config["pretrained_cfg"] | {"label_names": {"0": "ant", "2": "cat"}}
+    change_config(copied, label_names=None, acmix=None, model_args=None, num_classes=None, pretrained_cfg=pretrained)
+    assert from_pretrained(copied).classes == ("ant", "1", "cat")
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"architecture": "acmix_resnet99"}, "unknown network"),
+        ({"architecture": "hf-hub:somebody/model"}, "unknown network"),
+        ({"architecture": None}, "unknown network"),
+        ({"architecture": "test_resnet"}, "do not fit"),
+        ({"model_args": {"checkpoint_path": "evil.pth"}}, "model_arguments"),
+        ({"model_args": {"pretrained": True}}, "model_arguments"),
+        ({"model_args": {"pretrained_cfg_overlay": {"file": "evil.pth"}}}, "model_arguments"),
+        ({"model_args": {"num_classes": 4}}, "num_classes is 3, but 4 in model_args"),
+        ({"model_args": ["in_chans"]}, "model_args must be an object"),
+        ({"num_classes": 4, "label_names": None, "model_args": None}, "do not fit"),
+        ({"num_classes": 0}, "num_classes must be at least 1"),
+        ({"num_classes": "3"}, "num_classes must be at least 1"),
+        ({"label_names": ["ant"]}, "label_names holds 1"),
+        ({"label_names": "ant"}, "list of names"),
+        ({"label_names": [1, 2, 3]}, "list of names"),
+        ({"pretrained_cfg": None}, "no pretrained_cfg"),
+        ({"pretrained_cfg": {"mean": "grey"}}, "do not fit"),
+        ({"acmix": {"format_version": 2}}, "format version 2"),
+        ({"acmix": []}, "format_version is missing"),
+    ],
+)
+def test_tampered_config(copied, changes, rule):
+    change_config(copied, **changes)
+    refused(copied, rule)
+
+
+def test_config_chooses_no_weights(original, copied):
+    pretrained = json.loads((copied / "config.json").read_text())["pretrained_cfg"]
+    elsewhere = {"file": "evil.pth", "url": "http://evil/evil.pth", "hf_hub_id": "evil/evil", "custom_load": True}
+    change_config(copied, pretrained_cfg=pretrained | elsewhere)
+    assert torch.equal(from_pretrained(copied).model(IMAGES), original.model(IMAGES))
+
+
+def test_damaged_folders(copied, tmp_path):
+    refused(tmp_path / "absent", "is not a folder")
+    refused("somebody/insects", "or hf-hub:USER/NAME")
+    weights = (copied / "model.safetensors").read_bytes()
+    (copied / "model.safetensors").write_bytes(weights[:-100])
+    refused(copied, "corrupt")
+    (copied / "model.safetensors").rename(copied / "pytorch_model.bin")
+    refused(copied, "has no model.safetensors")
+    (copied / "model.safetensors").write_bytes(weights)
+    for text, rule in (("", "not JSON"), ("{", "not JSON"), ("[]", "no pretrained_cfg")):
+        (copied / "config.json").write_text(text)
+        refused(copied, rule)
+    (copied / "config.json").unlink()
+    refused(copied, "has no config.json")
+
+
+def test_an_earlier_export_is_replaced(original, copied):
+    (copied / "notes.txt").write_text("kept")
+    save_pretrained(replace(original, classes=("a", "b", "c"), training={}), copied)
+    assert from_pretrained(copied).classes == ("a", "b", "c")
+    assert listed(copied) == [*FILES, "notes.txt"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_others_wrote_is_not_replaced(original, tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(InputError, match=f"holds a {name} that acmix did not write"):
+        save_pretrained(original, tmp_path)
+    assert (tmp_path / name).read_text() == "{}"
+
+
+def test_folders_that_cannot_be(original, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file; give a folder"):
+        save_pretrained(original, tmp_path / "file")
+    with pytest.raises(InputError, match="cannot be made"):
+        save_pretrained(original, tmp_path / "file" / "folder")
+
+
+@pytest.mark.parametrize("place", [timm.models, hub], ids=["weights", "card"])
+def test_a_failed_write_leaves_the_earlier_export(original, copied, monkeypatch, place):
+    before = contents(copied)
+
+    def full(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(place, "save_for_hf" if place is timm.models else "_model_card", full)
+    with pytest.raises(OSError, match="disk full"):
+        save_pretrained(replace(original, classes=("other", "names", "here")), copied)
+    assert contents(copied) == before
+
+
+def test_an_interrupted_replacement_is_no_mixture(original, copied, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        save_pretrained(replace(original, classes=("other", "names", "here")), copied)
+    refused(copied, "has no config.json")
