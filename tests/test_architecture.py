@@ -25,7 +25,9 @@ LAYERS = {
     "acmix.checkpoints": 3,
     "acmix.data": 3,
     "acmix.accounting": 3,
+    "acmix.surgery": 3,
     "acmix.tasks": 4,
+    "acmix.export": 4,
     "acmix.explain": 4,
     "acmix.bench": 4,
     "acmix.figures": 5,
@@ -37,7 +39,20 @@ LAYERS = {
     "acmix": 6,
 }
 PUBLIC = {
-    "acmix": ["ACmix", "InputError", "__version__", "checkpoints", "create_model", "models", "ops"],
+    "acmix": [
+        "ACmix",
+        "InputError",
+        "__version__",
+        "checkpoints",
+        "create_model",
+        "detection_backbone",
+        "export",
+        "fuse",
+        "models",
+        "ops",
+        "replace_convolutions",
+        "segmentation_backbone",
+    ],
     "acmix.ops": ["backends", "check_backend", "local_attention", "mix", "shift_conv", "why_not"],
 }
 

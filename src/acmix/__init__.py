@@ -11,21 +11,44 @@ from acmix.errors import InputError
 from acmix.nn import ACmix
 
 if TYPE_CHECKING:
-    from acmix import checkpoints, models
-    from acmix.models import create_model
+    from acmix import checkpoints, export, models
+    from acmix.models import create_model, detection_backbone, segmentation_backbone
+    from acmix.surgery import fuse, replace_convolutions
 
 __version__ = "0.1.0"
-__all__ = ["ACmix", "InputError", "__version__", "checkpoints", "create_model", "models", "ops"]
+__all__ = [
+    "ACmix",
+    "InputError",
+    "__version__",
+    "checkpoints",
+    "create_model",
+    "detection_backbone",
+    "export",
+    "fuse",
+    "models",
+    "ops",
+    "replace_convolutions",
+    "segmentation_backbone",
+]
 
-_LAZY = {"checkpoints": "acmix.checkpoints", "models": "acmix.models"}
+# Public names and the modules that they are resolved in, on first use; a module is its own name.
+_LAZY = {
+    "checkpoints": "acmix",
+    "create_model": "acmix.models",
+    "detection_backbone": "acmix.models",
+    "export": "acmix",
+    "fuse": "acmix.surgery",
+    "models": "acmix",
+    "replace_convolutions": "acmix.surgery",
+    "segmentation_backbone": "acmix.models",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "create_model":
-        return importlib.import_module("acmix.models").create_model
-    if name in _LAZY:
-        return importlib.import_module(_LAZY[name])
-    raise AttributeError(f"module 'acmix' has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'acmix' has no attribute {name!r}")
+    home = _LAZY[name]
+    return importlib.import_module(f"acmix.{name}") if home == "acmix" else getattr(importlib.import_module(home), name)
 
 
 def __dir__() -> list[str]:

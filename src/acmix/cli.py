@@ -21,7 +21,11 @@ import acmix
 from acmix import cli_bench
 from acmix.errors import InputError
 
-_TRAIN_PACKAGES = {"lightning", "torchmetrics", "tensorboard", "sklearn", "matplotlib", "jinja2"}
+# What each extra of the package installs, by the name that is imported.
+_EXTRAS = {
+    "train": {"lightning", "torchmetrics", "tensorboard", "sklearn", "matplotlib", "jinja2"},
+    "export": {"onnx", "onnxscript", "onnxruntime", "onnx_ir"},
+}
 
 
 def info(model: str, *, input_size: int | None = None, json: bool = False) -> int:
@@ -201,6 +205,54 @@ def report(run: Path, *, output: Path | None = None) -> int:
     return 0
 
 
+def export(checkpoint: Path, output: Path, *, fixed_size: bool = False, half: bool = False) -> int:
+    """Write a checkpoint for a runtime: ONNX (.onnx), an exported program (.pt2), or a folder for the hub.
+
+    An ONNX file is run in ONNX Runtime beside PyTorch before it is kept. The suffix of OUTPUT says which is meant.
+
+    Args:
+        checkpoint: A best.safetensors or last.safetensors of acmix train.
+        output: The .onnx or .pt2 file, or a folder that timm and acmix load.
+        fixed_size: One image of the size of its training, not every batch, height and width.
+        half: Weights and images in float16; for .onnx and .pt2.
+    """
+    from acmix import display
+    from acmix.checkpoints.classifier import load_classifier
+
+    if output.suffix not in ("", ".onnx", ".pt2"):
+        raise InputError(f"OUTPUT must end in .onnx or .pt2, or be a folder without a suffix, got {output}")
+    if not output.suffix:
+        if half or fixed_size:
+            raise InputError(f"--half and --fixed-size are for .onnx and .pt2 files, OUTPUT is the folder {output}")
+        from acmix.checkpoints.hub import save_pretrained
+
+        sys.stdout.write(f"folder: {save_pretrained(load_classifier(checkpoint), output)}\n")
+        return 0
+    if not output.parent.is_dir():
+        raise InputError(f"{output} cannot be written: {output.parent} is not a folder; make it first")
+    classifier = load_classifier(checkpoint)
+    network = classifier.model.half() if half else classifier.model
+    size = classifier.preprocessing["input_size"]
+    if output.suffix == ".pt2":
+        import torch
+
+        from acmix.export.program import to_program
+
+        torch.export.save(to_program(network, input_size=size, dynamic=not fixed_size), output)
+        sys.stdout.write(f"program: {output}\n")
+        return 0
+    from acmix.export import ExportError, to_onnx
+
+    metadata = {"classes": classifier.classes, "preprocessing": classifier.preprocessing}
+    try:
+        written = to_onnx(network, output, input_size=size, dynamic=not fixed_size, metadata=metadata)
+    except ExportError as error:
+        sys.stderr.write(f"acmix export: error: {error}\n")
+        return 1
+    display.show_onnx(written)
+    return 0
+
+
 # Commands, and groups of commands.
 _COMMANDS: dict[str, Any] = {
     "info": info,
@@ -208,6 +260,7 @@ _COMMANDS: dict[str, Any] = {
     "validate": validate,
     "predict": predict,
     "report": report,
+    "export": export,
     "bench": {"layer": cli_bench.layer, "model": cli_bench.model, "scaling": cli_bench.scaling},
 }
 _GROUPS = {"bench": "Measure the operator and networks on this machine, beside what they replace."}
@@ -282,9 +335,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _fail(program, str(error))
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in _TRAIN_PACKAGES:
-            raise
-        return _fail(program, f"this needs {error.name}; install it with: pip install 'acmix[train]'")
+        missing = (error.name or "").partition(".")[0]
+        for extra, packages in _EXTRAS.items():
+            if missing in packages:
+                return _fail(program, f"this needs {error.name}; install it with: pip install 'acmix[{extra}]'")
+        raise
     except KeyboardInterrupt:
         sys.stderr.write(f"\n{program}: stopped\n")
         return 130

@@ -115,6 +115,19 @@ def show_predictions(predictions: Sequence[Prediction], *, as_json: bool) -> Non
         sys.stdout.write(f"{prediction.path}: {scores}\n")
 
 
+def show_onnx(written: Any) -> None:
+    """Show an `acmix.export.OnnxExport`: the file and how it compares to the network in ONNX Runtime."""
+    table = _table(f"{written.path}: {written.operators:,} operators")
+    for heading in ("images", "largest difference", "relative error", "of PyTorch"):
+        table.add_column(heading, justify="left" if heading == "images" else "right")
+    for check in written.checks:
+        errors = (f"{value:.1e}" for value in (check.difference, check.error, check.own_error))
+        table.add_row(" x ".join(map(str, check.shape)), *errors)
+    table.caption = "ONNX Runtime against PyTorch; errors of both against float64"
+    get_console().print(table)
+    sys.stdout.write(f"largest difference: {written.largest_difference:.1e}\n")
+
+
 def show_machine(machine: dict[str, object]) -> None:
     """Show what a benchmark runs on."""
     get_console().print(

@@ -1,5 +1,7 @@
 """The layer: parameters and initialisation; `acmix.ops` computes."""
 
+from typing import NoReturn
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +9,16 @@ from acmix import ops
 from acmix.ops import validation
 
 _LARGEST_WINDOW = 31
+_NO_TORCHSCRIPT = (
+    "TorchScript is not offered: a trace would be right for one size alone, without a word; "
+    "use acmix.export.to_onnx, acmix.export.to_program or torch.compile"
+)
+
+
+def refuse_torchscript() -> None:
+    """Raise RuntimeError while TorchScript traces."""
+    if torch.jit.is_tracing():
+        raise RuntimeError(_NO_TORCHSCRIPT)
 
 
 class ACmix(nn.Module):
@@ -117,7 +129,9 @@ class ACmix(nn.Module):
 
         Raises:
             ValueError: If x does not have four axes and C_in channels.
+            RuntimeError: If TorchScript traces it.
         """
+        refuse_torchscript()
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"x must have the shape (B, C_in = {self.in_channels}, H, W), got {tuple(x.shape)}")
         output = ops.mix(
@@ -134,6 +148,10 @@ class ACmix(nn.Module):
         )
         # Nothing else holds the sum yet, so that the bias costs no map.
         return output if self.bias is None else output.add_(self.bias.to(output.dtype)[:, None, None])
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Refuse torch.jit.script, which asks this of every module."""
+        raise RuntimeError(_NO_TORCHSCRIPT)
 
     def extra_repr(self) -> str:
         """Show the configuration in the repr."""

@@ -7,6 +7,15 @@
 from timm import create_model
 
 from acmix.models import resnet
+from acmix.models.backbones import detection_backbone, segmentation_backbone
 from acmix.models.resnet import Bottleneck, ResNet, SmallImageResNet
 
-__all__ = ["Bottleneck", "ResNet", "SmallImageResNet", "create_model", "resnet"]
+__all__ = [
+    "Bottleneck",
+    "ResNet",
+    "SmallImageResNet",
+    "create_model",
+    "detection_backbone",
+    "resnet",
+    "segmentation_backbone",
+]

@@ -10,7 +10,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 from torchvision.ops import FrozenBatchNorm2d
 
 from acmix import ops
-from acmix.nn import ACmix
+from acmix.nn import ACmix, refuse_torchscript
 from acmix.ops.geometry import composes_kernels
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -70,6 +70,7 @@ class FusedACmix(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the operator: `(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`."""
+        refuse_torchscript()
         output = ops.mix(
             self.qkv(x).unflatten(1, (3 * self.heads, -1)),
             self.position_weight,
@@ -83,6 +84,8 @@ class FusedACmix(nn.Module):
             backend=self.backend,
         )
         return output if self.bias is None else output.add_(self.bias.to(output.dtype)[:, None, None])
+
+    __prepare_scriptable__ = ACmix.__prepare_scriptable__
 
 
 def fuse(network: _Module) -> _Module:
@@ -100,7 +103,7 @@ def fuse(network: _Module) -> _Module:
     """
     fused = copy.deepcopy(network).eval()
     if isinstance(fused, ACmix):
-        return FusedACmix(fused)  # type: ignore[return-value]
+        return FusedACmix(fused).eval()  # type: ignore[return-value]
     operators = {module: FusedACmix(module).eval() for module in fused.modules() if isinstance(module, ACmix)}
     for name, module in [*fused.named_modules(remove_duplicate=False)]:
         if isinstance(module, ACmix):

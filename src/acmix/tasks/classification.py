@@ -36,9 +36,10 @@ from acmix.data import (
 )
 from acmix.data.datasets import DIGITS
 from acmix.errors import InputError
+from acmix.models.names import check_name
 from acmix.tasks import run
 from acmix.tasks.inference import Evaluation, evaluate
-from acmix.tasks.networks import check_input_size, check_name, create_network, load_start_weights
+from acmix.tasks.networks import check_input_size, create_network, load_start_weights
 from acmix.tasks.settings import Precision, Settings
 
 _LIGHTNING_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {

@@ -1,6 +1,5 @@
 """Networks by name, with errors a person can act on."""
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +7,9 @@ import timm
 import torch
 from torch import nn
 
-import acmix.models  # noqa: F401  registers our networks with timm
 from acmix.checkpoints import from_published, load_state_dict, load_weights
 from acmix.errors import InputError
+from acmix.models.names import check_name
 
 
 def create_network(name: str, *, num_classes: int | None = None) -> nn.Module:
@@ -25,22 +24,6 @@ def create_network(name: str, *, num_classes: int | None = None) -> nn.Module:
     """
     check_name(name)
     return timm.create_model(name) if num_classes is None else timm.create_model(name, num_classes=num_classes)
-
-
-def check_name(name: str) -> None:
-    """Check that timm's registry has a network.
-
-    Raises:
-        InputError: If it has not; names the nearest ones.
-    """
-    if not timm.is_model(name):
-        near = nearest(name, timm.list_models()) or ", ".join(timm.list_models("acmix_*"))
-        raise InputError(f"unknown model {name!r}; the nearest names are {near}")
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """The known names most like a misspelt one, comma-separated; empty where none is like it."""
-    return ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.5))
 
 
 def check_input_size(model: nn.Module, name: str, input_size: tuple[int, int, int]) -> None:

@@ -7,7 +7,7 @@ import torch
 from timm.optim import list_optimizers
 
 from acmix.errors import InputError
-from acmix.tasks.networks import nearest
+from acmix.models.names import nearest
 
 Precision = Literal["float32", "bfloat16", "float16"]
 

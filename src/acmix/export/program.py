@@ -1,0 +1,68 @@
+"""A network as PyTorch's own exported program, and compiled ahead of time."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from acmix.errors import InputError
+from acmix.surgery import fuse
+
+
+def to_program(network: nn.Module, *, input_size: Sequence[int], dynamic: bool = True) -> ExportedProgram:
+    """Export a network for inference with `torch.export`, batch norms folded; standard operators alone.
+
+    `torch.export.save` and `load` write and read it, `program.module()` runs it, without acmix. PyTorch reasons about
+    every size it may take, which takes a minute for each few operators; `dynamic=False` takes seconds.
+
+    Args:
+        network: Takes one tensor `(B, C, H, W)`; not modified.
+        input_size: `(C, H, W)` of an image.
+        dynamic: Let the program take every batch, height and width of at least 2 cells; else one image of `input_size`.
+
+    Raises:
+        InputError: If `input_size` breaks its rule or PyTorch cannot export the network.
+    """
+    if len(input_size) != 3 or min(input_size) < 1:
+        raise InputError(f"input_size must be three positive sizes (C, H, W), got {tuple(input_size)}")
+    fused = fuse(network)
+    parameter = next(network.parameters())
+    example = torch.zeros(2 if dynamic else 1, *input_size, dtype=parameter.dtype, device=parameter.device)
+    shapes = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},) if dynamic else None
+    try:
+        return torch.export.export(fused, (example,), dynamic_shapes=shapes)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        advice = "; dynamic=False may do" if dynamic else ""
+        raise InputError(f"PyTorch cannot export {type(network).__name__}: {reason}{advice}") from error
+
+
+def to_package(network: nn.Module, path: str | Path, *, input_size: Sequence[int], dynamic: bool = True) -> Path:
+    """Compile a network ahead of time with AOTInductor into a package that runs without Python.
+
+    `torch._inductor.aoti_load_package(path)` loads it, and so does LibTorch. Needs a C++ compiler.
+
+    Args:
+        network: Takes one tensor `(B, C, H, W)`; not modified.
+        path: The file, ending in .pt2; its folder must exist.
+        input_size: `(C, H, W)` of an image.
+        dynamic: Let the package take every batch, height and width of at least 2 cells.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: If an argument breaks its rule, there is no compiler or PyTorch cannot export the network.
+    """
+    path = Path(path)
+    if path.suffix != ".pt2" or not path.parent.is_dir():
+        raise InputError(f"path must end in .pt2 and lie in a folder that exists, got {path}")
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise InputError(f"AOTInductor needs a C++ compiler, {compiler} is not there; install g++, or use to_program")
+    program = to_program(network, input_size=input_size, dynamic=dynamic)
+    return Path(torch._inductor.aoti_compile_and_package(program, package_path=str(path)))

@@ -1,0 +1,183 @@
+"""Networks of timm's registry as backbones of torchvision's detectors and segmenters.
+
+Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017, arXiv 1612.03144.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import timm
+import torch
+from timm.layers import Format
+from torch import Tensor, nn
+from torchvision.ops.feature_pyramid_network import (
+    ExtraFPNBlock,
+    FeaturePyramidNetwork,
+    LastLevelMaxPool,
+    LastLevelP6P7,
+)
+
+from acmix.errors import InputError
+from acmix.models.names import check_name
+from acmix.ops.validation import check_positive_integer
+
+__all__ = ["DetectionBackbone", "SegmentationBackbone", "detection_backbone", "segmentation_backbone"]
+
+ExtraLevels = Literal["pool", "convolutions"]
+_OUTPUT_STRIDES = (8, 16, 32)
+
+
+class DetectionBackbone(nn.Module):
+    """Features of a network and a pyramid on them, with the names of torchvision's `BackboneWithFPN`.
+
+    Args:
+        body: Network of timm made with `features_only`, features in order of falling resolution.
+        out_channels: Channels of every level.
+        extra_levels: What makes the levels beyond the features.
+
+    Shape:
+        `(B, C, H, W)` to an OrderedDict of `(B, out_channels, H_l, W_l)`, finest level first.
+    """
+
+    def __init__(self, body: nn.Module, out_channels: int, extra_levels: ExtraFPNBlock) -> None:
+        super().__init__()
+        self.body = body
+        self.fpn = FeaturePyramidNetwork(_channels(body), out_channels, extra_levels)
+        self.out_channels = out_channels
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Compute the levels, named "0", "1", ... and then as the extra levels name theirs."""
+        return self.fpn(OrderedDict((str(i), feature) for i, feature in enumerate(_features(self.body, x))))
+
+
+class SegmentationBackbone(nn.Module):
+    """The last feature of a network and, for an auxiliary head, the one before it.
+
+    Args:
+        body: Network of timm made with `features_only`, with one feature or two.
+
+    Attributes:
+        out_channels: Channels of "out".
+        aux_channels: Channels of "aux", or None without.
+
+    Shape:
+        `(B, C, H, W)` to an OrderedDict of `(B, out_channels, H_o, W_o)` and `(B, aux_channels, H_a, W_a)`.
+    """
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        channels = _channels(body)
+        self.out_channels = channels[-1]
+        self.aux_channels = channels[0] if len(channels) == 2 else None
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Compute "out" and, if there is one, "aux"."""
+        return OrderedDict(zip(("out", "aux"), reversed(_features(self.body, x)), strict=False))
+
+
+def detection_backbone(
+    name: str,
+    *,
+    out_channels: int = 256,
+    out_indices: Sequence[int] = (1, 2, 3, 4),
+    extra_levels: ExtraLevels = "pool",
+    pretrained: bool = False,
+    **kwargs: Any,
+) -> DetectionBackbone:
+    """Create the backbone of torchvision's `FasterRCNN`, `MaskRCNN` or `RetinaNet`.
+
+    A ResNet has the five levels of `FasterRCNN` and `MaskRCNN` by default, and those of `RetinaNet` with
+    `out_indices=(2, 3, 4)` and `extra_levels="convolutions"`.
+
+    Args:
+        name: Network of timm's registry, `acmix_resnet50` for instance.
+        out_channels: Channels of every level.
+        out_indices: Features under the pyramid, increasing, as timm counts them; 0 is a ResNet's stem.
+        extra_levels: "pool" adds one level, every second cell of the coarsest; "convolutions" adds two, each by a
+            convolution of stride 2.
+        pretrained: Load the network's weights.
+        **kwargs: Further arguments of `timm.create_model`.
+
+    Returns:
+        A module from `(B, C, H, W)`, of any size the network takes, to an OrderedDict of levels
+        `(B, out_channels, H_l, W_l)`, finest first, named "0", "1", ... and then "pool" or "p6", "p7".
+
+    Raises:
+        ValueError: If there is no such network, it lacks such features or an argument breaks its rule.
+        TypeError: If `out_channels` is not an integer.
+    """
+    check_positive_integer("out_channels", out_channels)
+    if extra_levels not in get_args(ExtraLevels):
+        raise InputError(f"extra_levels must be one of {get_args(ExtraLevels)}, got {extra_levels!r}")
+    count = len(_without_storage(name).feature_info)
+    if not out_indices or list(out_indices) != sorted(set(range(count)).intersection(out_indices)):
+        raise InputError(
+            f"out_indices must increase and lie in 0 to {count - 1}, the features of {name!r}, got {out_indices}"
+        )
+    body = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=tuple(out_indices), **kwargs)
+    extra = LastLevelMaxPool() if extra_levels == "pool" else LastLevelP6P7(out_channels, out_channels)
+    return DetectionBackbone(body, out_channels, extra)
+
+
+def segmentation_backbone(
+    name: str,
+    *,
+    output_stride: int = 8,
+    auxiliary: bool = False,
+    pretrained: bool = False,
+    **kwargs: Any,
+) -> SegmentationBackbone:
+    """Create the backbone of torchvision's `FCN` or `DeepLabV3`.
+
+    Heads start from its channels: `FCN(backbone, FCNHead(backbone.out_channels, classes))`, and with `auxiliary`
+    a third argument `FCNHead(backbone.aux_channels, classes)`.
+
+    Args:
+        name: Network of timm's registry, `acmix_resnet50` for instance.
+        output_stride: Largest reduction: later stages dilate where they would stride. 32 leaves the network as it is.
+        auxiliary: Return the feature before the last, too.
+        pretrained: Load the network's weights.
+        **kwargs: Further arguments of `timm.create_model`.
+
+    Returns:
+        A module from `(B, C, H, W)`, of any size the network takes, to an OrderedDict of "out"
+        `(B, out_channels, ceil(H / output_stride), ceil(W / output_stride))` and, if asked for, "aux".
+
+    Raises:
+        ValueError: If there is no such network, it cannot dilate or `output_stride` is not 8, 16 or 32.
+    """
+    if output_stride not in _OUTPUT_STRIDES:
+        raise InputError(f"output_stride must be one of {_OUTPUT_STRIDES}, got {output_stride}")
+    # 32 is timm's own; networks that cannot dilate do not know the argument.
+    dilation: dict[str, Any] = {} if output_stride == max(_OUTPUT_STRIDES) else {"output_stride": output_stride}
+    try:
+        _without_storage(name, **dilation)
+    except (AssertionError, TypeError) as error:
+        raise InputError(
+            f"output_stride must be 32 for {name!r}, which cannot dilate, got {output_stride}; or choose a ResNet"
+        ) from error
+    out_indices = (-2, -1) if auxiliary else (-1,)
+    body = timm.create_model(
+        name, pretrained=pretrained, features_only=True, out_indices=out_indices, **dilation, **kwargs
+    )
+    return SegmentationBackbone(body)
+
+
+def _without_storage(name: str, **settings: Any) -> Any:
+    """A network's features on the meta device: knows their number before weights are fetched or made."""
+    check_name(name)
+    with torch.device("meta"):
+        return timm.create_model(name, features_only=True, **settings)
+
+
+def _channels(network: Any) -> list[int]:
+    return network.feature_info.channels()
+
+
+def _features(network: nn.Module, x: Tensor) -> list[Tensor]:
+    features = network(x)
+    if getattr(network, "output_fmt", Format.NCHW) is Format.NHWC:  # Swin, for one
+        return [feature.permute(0, 3, 1, 2) for feature in features]
+    return features

@@ -1,0 +1,51 @@
+"""PyTorch's exported programs and packages, and the TorchScript that is not offered."""
+
+import os
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+import acmix
+from acmix import ACmix, InputError
+from acmix.export import to_package, to_program
+from tests.surgery.test_fusion import trained
+
+
+def test_program_of_one_size_round_trips(tmp_path):
+    network = trained(nn.Sequential(ACmix(3, 8, stride=2), nn.BatchNorm2d(8)))
+    program = to_program(network, input_size=(3, 17, 20), dynamic=False)
+    assert not any("acmix" in str(node.target) for node in program.graph.nodes)
+    torch.export.save(program, tmp_path / "network.pt2")
+    loaded = torch.export.load(tmp_path / "network.pt2").module()
+    images = torch.randn(1, 3, 17, 20)
+    torch.testing.assert_close(loaded(images), network(images))
+
+
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="AOTInductor needs a C++ compiler")
+def test_package(tmp_path):
+    layer = trained(ACmix(2, 4, heads=2, kernel_att=3))
+    path = to_package(layer, tmp_path / "layer.pt2", input_size=(2, 5, 6), dynamic=False)
+    images = torch.randn(1, 2, 5, 6)
+    torch.testing.assert_close(torch._inductor.aoti_load_package(str(path))(images), layer(images))
+
+
+def test_bad_arguments(tmp_path, monkeypatch):
+    layer = ACmix(3, 8)
+    with pytest.raises(InputError, match="input_size must be three positive sizes"):
+        to_program(layer, input_size=(3, 8))
+    with pytest.raises(InputError, match=r"path must end in \.pt2"):
+        to_package(layer, tmp_path / "layer.so", input_size=(3, 8, 8))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match="AOTInductor needs a C\\+\\+ compiler, no-such-compiler is not there"):
+        to_package(layer, tmp_path / "layer.pt2", input_size=(3, 8, 8))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.parametrize("layer", [ACmix(4, 8), acmix.fuse(ACmix(4, 8))], ids=["layer", "fused"])
+def test_torchscript_is_refused(layer):
+    with pytest.raises(RuntimeError, match=r"TorchScript is not offered.*acmix\.export\.to_onnx"):
+        torch.jit.trace(layer, torch.randn(1, 4, 8, 8))
+    with pytest.raises(RuntimeError, match="TorchScript is not offered"):
+        torch.jit.script(layer)
