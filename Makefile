@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 # Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv test test-gpu check format sanitize demo bench bench-gpu clean
+.PHONY: venv test test-slow test-gpu check format sanitize demo bench bench-gpu clean
 
 venv: $(INSTALLED)
 
@@ -22,8 +22,12 @@ $(INSTALLED): pyproject.toml constraints.txt $(KERNELS)
 
 # Triton decides at import whether it interprets, so its kernels are tested in processes of their own.
 test: check
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/ops/test_triton.py
+
+# What compiles for minutes.
+test-slow: venv
+	$(BIN)/python -m pytest -m slow
 
 # On a machine with a GPU; PYTHON_WITH_GPU may name an interpreter that has torch, triton, pytest and hypothesis.
 PYTHON_WITH_GPU ?= $(BIN)/python

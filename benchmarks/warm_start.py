@@ -9,12 +9,13 @@ import copy
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import track
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torch import nn
+from torch import Tensor, nn
 
 import acmix
 from acmix.accounting import convolution_twin
@@ -22,9 +23,10 @@ from acmix.bench import machine
 from acmix.surgery import replace_convolutions
 
 BATCH = 64
+Data = tuple[Tensor, Tensor]
 
 
-def digits(seed):
+def digits(seed: int) -> tuple[Data, Data]:
     images, labels = load_digits(return_X_y=True)
     images = torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 8 - 1
     # 8 x 8 pixels enlarged, so that every stage has more than one cell.
@@ -34,12 +36,12 @@ def digits(seed):
 
 
 @torch.no_grad()
-def accuracy(network, data):
+def accuracy(network: nn.Module, data: Data) -> float:
     network.eval()
     return (network(data[0]).argmax(1) == data[1]).float().mean().item()
 
 
-def train(network, data, held_out, epochs, rate, seed):
+def train(network: nn.Module, data: Data, held_out: Data, epochs: int, rate: float, seed: int) -> list[float]:
     """Accuracy on held-out images before training and after every epoch."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.05)
@@ -57,7 +59,7 @@ def train(network, data, held_out, epochs, rate, seed):
     return curve
 
 
-def one_seed(seed, epochs, fine_tuning):
+def one_seed(seed: int, epochs: int, fine_tuning: int) -> dict[str, Any]:
     torch.manual_seed(seed)
     data, held_out = digits(seed)
     network = convolution_twin(acmix.create_model("acmix_resnet14_small", num_classes=10))
@@ -74,7 +76,7 @@ def one_seed(seed, epochs, fine_tuning):
     return result
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=8)

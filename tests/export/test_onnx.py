@@ -22,24 +22,21 @@ def run(path, images):
     return [torch.from_numpy(output) for output in session.run(None, {"images": images.numpy()})]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"stride": 2, "heads": 2, "bias": True},
-        {"dilation": 2, "kernel_att": 5, "kernel_conv": 5},
-        {"heads": 8, "stride": 3, "kernel_att": 3},
-    ],
-    ids=["plain", "stride", "dilation", "heads"],
-)
-def test_operator_at_every_size(tmp_path, options):
-    layer = trained(ACmix(3, 16, **options))
-    written = to_onnx(layer, tmp_path / "layer.onnx", input_size=(3, 24, 20))
+def test_operators_at_every_size(tmp_path):
+    layers = trained(
+        nn.Sequential(
+            ACmix(3, 16),
+            ACmix(16, 16, dilation=2, kernel_att=5, kernel_conv=5),
+            ACmix(16, 8, stride=2, heads=2, bias=True),
+            ACmix(8, 16, heads=8, stride=3, kernel_att=3),
+        )
+    )
+    written = to_onnx(layers, tmp_path / "layers.onnx", input_size=(3, 24, 20))
     assert len(written.checks) == 3
     for batch, size in enumerate(SIZES):
         images = torch.randn(batch + 1, 3, *size)
         (found,) = run(written.path, images)
-        torch.testing.assert_close(found, layer(images), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found, layers(images), rtol=1e-4, atol=1e-5)
 
 
 def test_float16(tmp_path):
@@ -78,7 +75,12 @@ def test_the_file_holds_standard_operators_alone(written):
     assert not kinds & {"BatchNormalization", "Col2Im", "Loop", "If", "Scan"}
     assert written.operators == len(model.graph.node)
     assert json.loads(model.metadata_props[0].value) == {"classes": ["größer", "b", "c"]}
-    assert [size.dim_param != "" for size in model.graph.input[0].type.tensor_type.shape.dim] == [True, False, True, True]
+    assert [size.dim_param != "" for size in model.graph.input[0].type.tensor_type.shape.dim] == [
+        True,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_fixed_size_and_several_outputs(tmp_path):
@@ -94,7 +96,7 @@ def test_fixed_size_and_several_outputs(tmp_path):
 
 
 def test_a_mismatch_is_an_error_and_leaves_what_was_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(stage2, "_mask", lambda window, stride, dilation: stage2.np.zeros((1, 1), "float32"))
+    monkeypatch.setattr(stage2, "_mask", lambda *_: stage2.np.zeros((1, 1), "float32"))
     path = tmp_path / "layer.onnx"
     path.write_text("earlier")
     with pytest.raises(ExportError, match=r"for images .* differs from PyTorch by up to .*; no file was kept"):

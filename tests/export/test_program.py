@@ -23,6 +23,7 @@ def test_program_of_one_size_round_trips(tmp_path):
     torch.testing.assert_close(loaded(images), network(images))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="AOTInductor needs a C++ compiler")
 def test_package(tmp_path):
     layer = trained(ACmix(2, 4, heads=2, kernel_att=3))

@@ -58,7 +58,7 @@ class ExportedACmix(nn.Module):
         size = operator.position_weight.shape[0]
         channels, scale = operator.heads * size, size**-0.5
         self.qkv = nn.Conv2d(operator.qkv.in_channels, 3 * channels, 1).to(operator.qkv.weight)
-        kernels = operator.kernels.detach()
+        kernels = operator.kernel_weight.detach()
         if operator.fc_weight is not None:
             kernels = torch.einsum("pc,opyx->ocyx", operator.fc_weight, kernels)
         queries = torch.ones(3 * channels).to(kernels)
@@ -67,13 +67,13 @@ class ExportedACmix(nn.Module):
         self.qkv.bias = _constant(operator.qkv.bias * queries)
         maps = torch.ones(3 * operator.heads).to(kernels)
         maps[: operator.heads] = 1 / scale
-        self.kernels = _constant(kernels * maps[:, None, None])
+        self.kernel_weight = _constant(kernels * maps[:, None, None])
         self.position_weight, self.rate, self.bias = operator.position_weight, operator.rate_attention, operator.bias
         self.numbers = operator.heads, operator.kernel_att, operator.stride, operator.dilation
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`."""
-        weights = self.position_weight, self.kernels, self.rate
+        weights = self.position_weight, self.kernel_weight, self.rate
         output = torch.ops.acmix_export.mix(self.qkv(x), *weights, *self.numbers)
         return output if self.bias is None else output + self.bias[:, None, None]
 

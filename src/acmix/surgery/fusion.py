@@ -45,7 +45,8 @@ class FusedACmix(nn.Module):
             kernels, fc = torch.einsum("pc,opyx->ocyx", fc.double(), kernels.double()).to(kernels.dtype), None
         self.position_weight = _constant(operator.position_weight)
         self.fc_weight = None if fc is None else _constant(fc)
-        self.kernels = _constant(kernels)
+        # Not "kernels": AOTInductor has a variable of that name.
+        self.kernel_weight = _constant(kernels)
         self.rate_attention = _constant(operator.rate_attention)
         self.bias = None if operator.bias is None else _constant(operator.bias)
         self.requires_grad_(False)
@@ -62,10 +63,10 @@ class FusedACmix(nn.Module):
         columns = of_values.t().repeat_interleave(self.heads, 0)
         bias = scale * self.bias + shift if self.bias is not None else shift
         with torch.no_grad():
-            self.kernels.mul_((scale[:, None] / columns)[..., None, None])
+            self.kernel_weight.mul_((scale[:, None] / columns)[..., None, None])
             self.qkv.weight[2 * channels :].mul_(scale[:, None, None, None])
             self.qkv.bias[2 * channels :].mul_(scale)  # type: ignore[index]
-        self.bias = _constant(bias.to(self.kernels.dtype))
+        self.bias = _constant(bias.to(self.kernel_weight.dtype))
         return True
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,7 +76,7 @@ class FusedACmix(nn.Module):
             self.qkv(x).unflatten(1, (3 * self.heads, -1)),
             self.position_weight,
             self.fc_weight,
-            self.kernels,
+            self.kernel_weight,
             self.rate_attention,
             None,
             window=self.kernel_att,
@@ -175,4 +176,4 @@ def _what_follows(norm: nn.Module) -> nn.Module:
 
 
 def _constant(tensor: Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor.detach().clone(), requires_grad=False)
+    return nn.Parameter(tensor.detach().clone(memory_format=torch.contiguous_format), requires_grad=False)

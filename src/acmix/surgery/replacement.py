@@ -77,7 +77,7 @@ def replace_convolutions(
     operators: dict[nn.Module, ACmix] = {}
     layers: list[LayerReport] = []
     for module, name in names.items():
-        seen = calls.get(module, [])
+        seen: Calls = calls.get(module, [])
         number = _choose_heads(module) if heads == "auto" else heads
         reason = _why_not(module, number) if is_selected(name, module, seen) else "not selected"
         residual = None
