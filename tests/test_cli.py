@@ -3,7 +3,10 @@ import re
 import subprocess
 import sys
 
+import onnx
 import pytest
+import timm
+import torch
 from PIL import Image
 
 import acmix
@@ -31,7 +34,18 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["info"], ["train"], ["validate"], ["predict"], ["bench"], ["bench", "layer"], ["bench", "scaling"]]
+    "command",
+    [
+        [],
+        ["info"],
+        ["train"],
+        ["validate"],
+        ["predict"],
+        ["export"],
+        ["bench"],
+        ["bench", "layer"],
+        ["bench", "scaling"],
+    ],
 )
 def test_help(capsys, command):
     code, out, err = call(capsys, *command, "--help")
@@ -71,6 +85,11 @@ def test_version_and_light_start():
         (["validate", "only"], "acmix validate: error: .*required: data;"),
         (["predict", "/nowhere", "image.png"], "acmix predict: error: checkpoint /nowhere does not exist"),
         (["predict", "/nowhere"], "acmix predict: error: .*required: images;"),
+        (["export", "only"], "acmix export: error: .*required: output;"),
+        (["export", "/nowhere", "a.onnx"], "acmix export: error: checkpoint /nowhere does not exist"),
+        (["export", "/nowhere", "a.tflite"], "acmix export: error: OUTPUT must end in .onnx or .pt2, or be a folder"),
+        (["export", "/nowhere", "none/a.onnx"], "acmix export: error: none/a.onnx cannot be written: none is not"),
+        (["export", "/nowhere", "folder", "--half"], "acmix export: error: --half and --fixed-size are for .onnx"),
         (["bench"], "acmix bench: error: .*layer"),
         (["bench", "layers"], "acmix bench: error: .*invalid choice: 'layers'"),
         (["bench", "layer", "--shapes", "64"], "acmix bench layer: error: --shapes must be like 64x56.*got '64'"),
@@ -183,6 +202,20 @@ def test_damaged_checkpoint(capsys, checkpoint, tmp_path):
         assert code == 2
         assert len(err.splitlines()) == 1
         assert "damaged" in err
+
+
+def test_export(capsys, checkpoint, tmp_path):
+    code, out, err = call(capsys, "export", checkpoint, tmp_path / "network.onnx", "--fixed-size")
+    assert (code, err) == (0, "")
+    assert re.search(r"^largest difference: \S+e-\d+$", out, re.MULTILINE)
+    assert set(json.loads(onnx.load(tmp_path / "network.onnx").metadata_props[0].value)) == {"classes", "preprocessing"}
+    code, out, _ = call(capsys, "export", checkpoint, tmp_path / "network.pt2", "--fixed-size", "--half")
+    assert (code, out) == (0, f"program: {tmp_path / 'network.pt2'}\n")
+    image = torch.zeros(1, 3, 32, 32).half()
+    assert torch.export.load(tmp_path / "network.pt2").module()(image).shape == (1, 10)
+    code, out, _ = call(capsys, "export", checkpoint, tmp_path / "hub")
+    assert (code, out) == (0, f"folder: {tmp_path / 'hub'}\n")
+    assert timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True).num_classes == 10
 
 
 def test_bench_shows_ratios_and_saves_what_it_measured(capsys, tmp_path):
