@@ -50,6 +50,7 @@ bench: venv
 	$(BIN)/acmix bench layer --channels-last --output $(RESULTS)/layers-cpu.json --plot $(RESULTS)/layers-cpu.svg
 	$(BIN)/acmix bench model --output $(RESULTS)/networks-cpu.json --plot $(RESULTS)/networks-cpu.svg
 	$(BIN)/acmix bench scaling pixels --output $(RESULTS)/pixels-cpu.json --plot $(RESULTS)/pixels-cpu.svg
+	$(BIN)/python benchmarks/onnx_speed.py
 	$(BIN)/python benchmarks/readme.py
 
 # The same on a GPU, in eager mode and as CUDA graphs of compiled modules.

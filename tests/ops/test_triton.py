@@ -22,6 +22,12 @@ REFUSED = ops.why_not("triton", torch.empty(1, 3, 1, 1, 1, device=DEVICE))
 pytestmark = pytest.mark.skipif(REFUSED is not None, reason=f"triton cannot run here: {REFUSED}")
 gpu_only = pytest.mark.skipif(not ON_GPU, reason="needs a GPU")
 
+
+def hardest(*cases):
+    """Every case on a GPU, the last alone in the interpreter, in which a program takes half a second."""
+    return cases if ON_GPU else cases[-1:]
+
+
 problems = st.builds(
     Problem,
     batch=st.integers(1, 2),
@@ -78,12 +84,12 @@ def test_interior_borders_and_corners(dtype, stride, height, width):
 
 
 # Head sizes are multiplied in chunks of 128 down to 16 cells.
-@pytest.mark.parametrize(("head_size", "stride"), [(64, 1), (100, 2), (128, 1)])
+@pytest.mark.parametrize(("head_size", "stride"), [*hardest((64, 1), (128, 1)), (100, 2)])
 def test_head_sizes(head_size, stride):
     assert_mix_as_exact_as_eager(problem(2, head_size, 4, 7, stride=stride), "triton", DEVICE)
 
 
-@pytest.mark.parametrize("heads", [5, 24])
+@pytest.mark.parametrize("heads", hardest(5, 24))
 def test_many_heads(heads):
     assert_mix_as_exact_as_eager(problem(heads, 8, 3, 5), "triton", DEVICE)
 
@@ -96,7 +102,7 @@ def test_large_maps(case, size, head_size):
     assert_mix_as_exact_as_eager(case, "triton", DEVICE)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("stride", hardest(1, 2))
 def test_attention_alone(stride):
     tensors = problem(2, 8, 5, 10, stride=stride).tensors(DEVICE)[0].chunk(3, 1)
     gradient = torch.randn(1, 2, 8, -(-5 // stride), -(-10 // stride), device=DEVICE)
@@ -107,7 +113,7 @@ def test_attention_alone(stride):
     torch.testing.assert_close(*results)
 
 
-@pytest.mark.parametrize("heads", [2, 5])
+@pytest.mark.parametrize("heads", hardest(2, 5))
 def test_convolution_alone(heads):
     projections, _, fc, dep, *_ = problem(heads, 8, 5, 10).tensors(DEVICE)
     gradient = torch.randn(1, heads * 8, 5, 10, device=DEVICE)
@@ -145,7 +151,7 @@ def test_empty_batch():
 
 # opcheck itself looks at gradients of tensors that are no leaves.
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
-@pytest.mark.parametrize("part", ["attention", "convolution", "both"])
+@pytest.mark.parametrize("part", hardest("attention", "convolution", "both"))
 def test_opcheck(part):
     projections, position, *_ = problem(2, 4, 3, 5).tensors(DEVICE)
     cells = projections.permute(0, 3, 4, 1, 2).contiguous().requires_grad_()

@@ -12,13 +12,11 @@ pytestmark = pytest.mark.skipif(
     reason="triton is missing or interprets",
 )
 TABLE = json.loads((Path(__file__).parents[2] / "benchmarks/results/triton.json").read_text())
-# Each kernel, dtype and generation of GPUs once; `benchmarks/triton_table.py` compiles all.
+# Each kernel, dtype and generation of GPUs at least once; `benchmarks/triton_table.py` compiles all.
 CHECKED = (
     "forward D=16 stride=1 bf16 sm_90",
-    "forward D=32 stride=2 fp32 sm_90",
     "query D=16 stride=1 fp16 sm_90",
     "key D=64 stride=2 bf16 sm_80",
-    "key D=16 stride=1 fp32 sm_90",
     "convolve D=16 stride=2 fp16 sm_90",
     "data D=16 stride=2 fp32 sm_90",
     "weight D=16 stride=1 bf16 sm_90",
