@@ -32,6 +32,8 @@ def main() -> None:
                 exports[f"{name}, {label}"] = asdict(written) | {"path": None}
                 options = onnxruntime.SessionOptions()
                 options.intra_op_num_threads = torch.get_num_threads()
+                # Waiting threads would take the cores from whoever is measured next.
+                options.add_session_config_entry("session.intra_op.allow_spinning", "0")
                 session = onnxruntime.InferenceSession(written.path, options)
                 calls[f"{name}, ONNX Runtime, {label}"] = lambda session=session: session.run(
                     None, {"images": image.numpy()}
