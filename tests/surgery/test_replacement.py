@@ -213,7 +213,8 @@ def step(network, loss_of, steps=3, rate=0.01):
     ids=["resnet18", "regnet", "mobilenet_v3", "convnext", "efficientnet"],
 )
 def test_swap_and_train(make, replaced):
-    network = make()
+    # Batch statistics of two images on maps of one pixel are signs: nothing that a step improves.
+    network = make().eval()
     report = acmix.replace_convolutions(network, example_inputs=X)
     assert len(report.replaced) == replaced
     assert {layer.reason for layer in report.left} <= {

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,30 +66,45 @@ class Report:
         lines += [f"{count} left: {reason}" for reason, count in Counter(layer.reason for layer in self.left).items()]
         return "\n".join(lines)
 
-    def __rich__(self) -> "Table":
-        """The table: one row a layer."""
+    def __rich__(self) -> "Group":
+        """A table of the replaced layers, then for each reason the names of those that were left."""
         from rich import box
+        from rich.console import Group
+        from rich.padding import Padding
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(title=str(self).splitlines()[0], title_justify="left", box=box.SIMPLE)
-        optional = {
-            "heads": [layer.heads for layer in self.layers],
-            "map": [layer.map_size and " x ".join(map(str, layer.map_size)) for layer in self.layers],
-            "multiply-adds": [layer.multiply_adds and _change(layer.multiply_adds, 1e6) for layer in self.layers],
-            "residual": [None if layer.residual is None else f"{layer.residual:.1%}" for layer in self.layers],
+        columns = {
+            "layer": [layer.name for layer in self.replaced],
+            "convolution": [layer.convolution.removeprefix("Conv2d ") for layer in self.replaced],
+            "heads": [str(layer.heads) for layer in self.replaced],
+            "map": [" x ".join(map(str, layer.map_size or ())) for layer in self.replaced],
+            "parameters": [_factor(layer.parameters) for layer in self.replaced],
+            "MACs": [_factor(layer.multiply_adds) for layer in self.replaced],
+            "residual": ["" if layer.residual is None else f"{layer.residual:.1%}" for layer in self.replaced],
         }
-        shown = {heading: cells for heading, cells in optional.items() if any(cell is not None for cell in cells)}
-        table.add_column("layer")
-        table.add_column("convolution")
-        for heading in ("parameters", *shown):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("left because")
-        for row, layer in enumerate(self.layers):
-            cells = ("" if cells[row] is None else str(cells[row]) for cells in shown.values())
-            table.add_row(layer.name, layer.convolution, _change(layer.parameters, 1e3), *cells, layer.reason or "")
-        return table
+        shown = {heading: cells for heading, cells in columns.items() if any(cells)}
+        table = Table(
+            title=str(self).splitlines()[0],
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+        )
+        for heading in shown:
+            number = heading not in ("layer", "convolution")
+            table.add_column(heading, justify="right" if number else "left", no_wrap=heading != "convolution")
+        for row in zip(*shown.values(), strict=True):
+            table.add_row(*map(Text, row))
+        names: dict[str, list[str]] = {}
+        for layer in self.left:
+            names.setdefault(str(layer.reason), []).append(layer.name)
+        left = [
+            Group(Text(f"{len(layers)} left: {reason}"), Padding(Text(", ".join(layers)), (0, 0, 0, 2)))
+            for reason, layers in names.items()
+        ]
+        return Group(table, *left)
 
 
-def _change(numbers: tuple[int, int], unit: float) -> str:
-    before, after = (f"{number / unit:,.1f} {'M' if unit == 1e6 else 'K'}" for number in numbers)
-    return before if numbers[0] == numbers[1] else f"{before} -> {after}"
+def _factor(change: tuple[int, int] | None) -> str:
+    return "" if change is None else f"x {change[1] / change[0]:.2f}"
