@@ -39,6 +39,17 @@ def test_operators_at_every_size(tmp_path):
         torch.testing.assert_close(found, layers(images), rtol=1e-4, atol=1e-5)
 
 
+def test_keys_outside_of_a_window_do_not_count_however_large(tmp_path):
+    layer = trained(ACmix(3, 16, kernel_att=3))
+    with torch.no_grad():
+        layer.qkv.weight *= 4
+    written = to_onnx(layer, tmp_path / "layer.onnx", input_size=(3, 12, 12))
+    images = torch.randn(1, 3, 12, 12)
+    images[..., 5, 6] *= 30
+    (found,) = run(written.path, images)
+    torch.testing.assert_close(found, layer(images), rtol=1e-3, atol=1e-2)
+
+
 def test_float16(tmp_path):
     layer = trained(ACmix(3, 16)).half()
     written = to_onnx(layer, tmp_path / "layer.onnx", input_size=(3, 24, 20))

@@ -5,6 +5,7 @@ tile's windows reach, one row of D numbers a cell, and a constant mask leaves ea
 sees one opaque operator, so that it need not reason about tiles of symbolic sizes, which takes it minutes a network.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,11 +22,16 @@ from acmix.surgery import FusedACmix
 OPSET = 18
 # Queries a tile and axis. Larger tiles copy fewer keys but take the softmax of more cells outside of the windows.
 TILE = 4
+# Channels that ONNX Runtime computes at once, on its widest processors.
+_BLOCK = 16
+# Logits are raised to this much below their query's largest: e^-60 is nothing in float32, but not yet a number of the
+# slow, denormal kind, which a softmax makes of -inf.
+_FLOOR = -60.0
 
 torch.library.define(
     "acmix_export::mix",
-    "(Tensor projections, Tensor position, Tensor kernels, Tensor rate, int heads, int window, int stride, "
-    "int dilation) -> Tensor",
+    "(Tensor projections, Tensor position, Tensor kernels, Tensor bias, Tensor rate, int heads, int window, "
+    "int stride, int dilation) -> Tensor",
 )
 
 
@@ -34,6 +40,7 @@ def _empty_output(
     projections: Tensor,
     position: Tensor,  # noqa: ARG001
     kernels: Tensor,
+    bias: Tensor,  # noqa: ARG001
     rate: Tensor,  # noqa: ARG001
     heads: int,  # noqa: ARG001
     window: int,  # noqa: ARG001
@@ -55,31 +62,55 @@ class ExportedACmix(nn.Module):
 
     def __init__(self, operator: FusedACmix) -> None:
         super().__init__()
-        size = operator.position_weight.shape[0]
-        channels, scale = operator.heads * size, size**-0.5
-        self.qkv = nn.Conv2d(operator.qkv.in_channels, 3 * channels, 1).to(operator.qkv.weight)
+        heads, size = operator.heads, operator.position_weight.shape[0]
+        scale = size**-0.5
         kernels = operator.kernel_weight.detach()
         if operator.fc_weight is not None:
             kernels = torch.einsum("pc,opyx->ocyx", operator.fc_weight, kernels)
-        queries = torch.ones(3 * channels).to(kernels)
-        queries[:channels] = scale
-        self.qkv.weight = _constant(operator.qkv.weight * queries[:, None, None, None])
-        self.qkv.bias = _constant(operator.qkv.bias * queries)
-        maps = torch.ones(3 * operator.heads).to(kernels)
-        maps[: operator.heads] = 1 / scale
-        self.kernel_weight = _constant(kernels * maps[:, None, None])
-        self.position_weight, self.rate, self.bias = operator.position_weight, operator.rate_attention, operator.bias
-        self.numbers = operator.heads, operator.kernel_att, operator.stride, operator.dilation
+        # By head of q, k and v.
+        queries = torch.ones(3 * heads, 1).to(kernels)
+        queries[:heads] = scale
+        kernels = kernels / queries[:, None]
+        self.kernel_weight = _constant(_join_groups(kernels, size))
+        # The convolution path's order: all maps of one place in the heads together.
+        weight, bias = operator.qkv.weight.flatten(1), operator.qkv.bias
+        weight = (weight.unflatten(0, (-1, size)) * queries[..., None]).transpose(0, 1)
+        self.qkv = nn.Conv2d(operator.qkv.in_channels, 3 * heads * size, 1).to(weight)
+        self.qkv.weight = _constant(weight.reshape(self.qkv.weight.shape))
+        self.qkv.bias = _constant((bias.unflatten(0, (-1, size)) * queries).transpose(0, 1).flatten())
+        bias = torch.zeros(heads * size).to(kernels) if operator.bias is None else operator.bias
+        self.position_weight, self.rate, self.bias = operator.position_weight, operator.rate_attention, _constant(bias)
+        self.numbers = heads, operator.kernel_att, operator.stride, operator.dilation
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`."""
-        weights = self.position_weight, self.kernel_weight, self.rate
-        output = torch.ops.acmix_export.mix(self.qkv(x), *weights, *self.numbers)
-        return output if self.bias is None else output + self.bias[:, None, None]
+        weights = self.position_weight, self.kernel_weight, self.bias, self.rate
+        return torch.ops.acmix_export.mix(self.qkv(x), *weights, *self.numbers)
 
 
 def _constant(tensor: Tensor) -> nn.Parameter:
     return nn.Parameter(tensor.detach(), requires_grad=False)
+
+
+def _join_groups(kernels: Tensor, groups: int) -> Tensor:
+    """Kernels of fewer, larger groups that compute the same, where this fills blocks: zeros cost less than small ones.
+
+    Args:
+        kernels: `(C, 3 N, k, k)`.
+        groups: D of them.
+
+    Returns:
+        `(C, 3 N j, k, k)`, j groups in one.
+    """
+    heads = len(kernels) // groups
+    joined = _BLOCK // math.gcd(_BLOCK, heads)
+    if groups % joined:
+        return kernels
+    parts = kernels.unflatten(0, (-1, joined, heads))
+    whole = kernels.new_zeros(*parts.shape[:3], joined, *parts.shape[3:])
+    for place in range(joined):
+        whole[:, place, :, place] = parts[:, place]
+    return whole.flatten(3, 4).flatten(0, 2)
 
 
 def _numbers(*values: int) -> Any:
@@ -139,8 +170,8 @@ def translation() -> Callable[..., Any]:
     """Make the function that writes the graph of every `acmix_export::mix` of one network.
 
     Operators on maps of one size share their index tensors. Arguments are values of the graph and numbers: projections
-    `(B, 3 C, H, W)` with queries times D^-1/2, W_p `(D, 2)`, composed kernels `(C, 3 N, k, k)` with beta, alpha
-    `(1,)`, heads N, window k_a, stride s, dilation e.
+    `(B, D 3 N, H, W)` with queries times D^-1/2, W_p `(D, 2)`, composed kernels with beta as `_join_groups` makes
+    them, their bias `(C,)`, alpha `(1,)`, heads N, window k_a, stride s, dilation e.
     """
     geometries: dict[tuple[object, ...], _Geometry] = {}
 
@@ -148,6 +179,7 @@ def translation() -> Callable[..., Any]:
         projections: Any,
         position: Any,
         kernels: Any,
+        bias: Any,
         rate: Any,
         heads: int,
         window: int,
@@ -155,19 +187,19 @@ def translation() -> Callable[..., Any]:
         dilation: int,
     ) -> Any:
         size, kernel, dtype = kernels.shape[0] // heads, kernels.shape[-1], projections.dtype
+        groups = 3 * heads * size // kernels.shape[1]
         shape = op.Shape(projections)
         # Sizes that are written alike are equal.
         key = (*map(str, projections.shape[2:]), window, stride, dilation, dtype)
         if key not in geometries:
             geometries[key] = _Geometry(shape, window, stride, dilation, dtype)
-        map_by_map = op.Reshape(projections, _numbers(0, 3 * heads, size, -1))
-        attention = _attend(map_by_map, position, rate, geometries[key], heads, size)
-        # Groups of one channel of every map.
-        maps = op.Reshape(op.Transpose(map_by_map, perm=[0, 2, 1, 3]), shape)
+        maps = op.Reshape(projections, _numbers(0, size, 3 * heads, -1))
+        attention = _attend(maps, position, rate, geometries[key], heads, size)
         convolution = op.Conv(
-            maps,
+            projections,
             kernels,
-            group=size,
+            bias,
+            group=groups,
             kernel_shape=[kernel, kernel],
             pads=[dilation * (kernel // 2)] * 4,
             strides=[stride] * 2,
@@ -179,16 +211,19 @@ def translation() -> Callable[..., Any]:
 
 
 def _attend(maps: Any, position: Any, rate: Any, geometry: "_Geometry", heads: int, size: int) -> Any:
-    """alpha times attention, `(B, N, D, H' W')`, of `(B, 3 N, D, H W)`."""
-    # (B, N, H W, D): a cell is a row.
-    query, key, value = (op.Transpose(part, perm=[0, 1, 3, 2]) for part in op.Split(maps, num_outputs=3, axis=1))
+    """alpha times attention, `(B, N, D, H' W')`, of `(B, D, 3 N, H W)`."""
+    # (B, 3 N, H W, D): a cell is a row.
+    cells = op.Transpose(maps, perm=[0, 2, 3, 1])
+    query, key, value = op.Split(cells, num_outputs=3, axis=1)
     key = op.Sub(key, op.MatMul(geometry.locations, op.Transpose(position, perm=[1, 0])))
     key, value = (op.Gather(cells, geometry.keys, axis=2) for cells in (key, value))
     # (B, N, tiles, queries, keys)
     logits = op.MatMul(op.Gather(query, geometry.queries, axis=2), op.Transpose(key, perm=[0, 1, 2, 4, 3]))
     # Half precision sums and masks its weights in float32.
     half = geometry.dtype != ir.DataType.FLOAT
-    weights = op.Softmax(op.Add(op.Cast(logits, to=ir.DataType.FLOAT) if half else logits, geometry.mask), axis=-1)
+    logits = op.Add(op.Cast(logits, to=ir.DataType.FLOAT) if half else logits, geometry.mask)
+    largest = op.ReduceMax(logits, _numbers(-1), keepdims=1)
+    weights = op.Softmax(op.Max(logits, op.Add(largest, _array(np.float32(_FLOOR)))), axis=-1)
     attention = op.MatMul(op.Cast(weights, to=geometry.dtype) if half else weights, value)
     attention = op.Reshape(attention, _numbers(0, heads, -1, size))
     return op.Transpose(op.Gather(op.Mul(attention, rate), geometry.outputs, axis=2), perm=[0, 1, 3, 2])
