@@ -19,6 +19,7 @@ MODULES = {
 # Layers from the bottom up; a module imports from its own layer or below. Longest prefix wins.
 LAYERS = {
     "acmix.errors": 0,
+    "acmix.storage": 0,
     "acmix.ops": 1,
     "acmix.nn": 2,
     "acmix.models": 3,

@@ -237,8 +237,11 @@ def export(checkpoint: Path, output: Path, *, fixed_size: bool = False, half: bo
         import torch
 
         from acmix.export.program import to_program
+        from acmix.storage import replacing
 
-        torch.export.save(to_program(network, input_size=size, dynamic=not fixed_size), output)
+        program = to_program(network, input_size=size, dynamic=not fixed_size)
+        with replacing(output) as file:
+            torch.export.save(program, file)
         sys.stdout.write(f"program: {output}\n")
         return 0
     from acmix.export import ExportError, to_onnx

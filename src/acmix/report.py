@@ -13,10 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from acmix import explain, figures
-from acmix.checkpoints.classifier import Classifier, load_classifier, write_atomically
+from acmix.checkpoints.classifier import Classifier, load_classifier
 from acmix.data import LabelledImages, data_record, open_evaluation
 from acmix.errors import InputError
 from acmix.nn import ACmix
+from acmix.storage import write_atomically
 from acmix.tasks import run
 
 _GRID = 24

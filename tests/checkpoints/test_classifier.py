@@ -1,5 +1,6 @@
 import json
 import pickle
+import resource
 import shutil
 from dataclasses import replace
 
@@ -11,7 +12,6 @@ from PIL import Image
 from timm.data import resolve_data_config
 
 from acmix import InputError
-from acmix.checkpoints import classifier as module
 from acmix.checkpoints.classifier import Classifier, load_classifier, save_classifier
 
 NAME = "acmix_resnet14_small"
@@ -130,15 +130,20 @@ def test_metadata_that_is_not_json(tmp_path):
         load_classifier(path)
 
 
-def test_a_failed_write_leaves_the_old_file(original, saved, tmp_path, monkeypatch):
+@pytest.fixture
+def full_disk():
+    """A limit on the size of files, which the kernel holds like the end of a disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_failed_write_leaves_the_old_file(original, saved, tmp_path, request):
     path = shutil.copy(saved, tmp_path / "best.safetensors")
     before = path.read_bytes()
-
-    def full(*arguments):  # noqa: ARG001
-        raise OSError("disk full")
-
-    monkeypatch.setattr(module.os, "fdopen", full)
-    with pytest.raises(OSError, match="disk full"):
+    request.getfixturevalue("full_disk")
+    with pytest.raises(OSError, match="too large"):
         save_classifier(path, replace(original, classes=("other", "names", "here")))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

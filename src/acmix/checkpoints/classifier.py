@@ -1,8 +1,6 @@
 """A usable classifier in one file: safetensors weights with JSON metadata, read without running anything in it."""
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 
 import acmix.models
 from acmix.errors import InputError
+from acmix.storage import write_atomically
 
 FORMAT_VERSION = 1
 _METADATA_KEY = "acmix"
@@ -127,28 +126,6 @@ def assemble(metadata: Any, tensors: Mapping[str, Tensor]) -> Classifier:
 def running_versions() -> dict[str, str]:
     """Versions of acmix, torch and timm."""
     return {"acmix": acmix.__version__, "torch": torch.__version__, "timm": timm.__version__}
-
-
-def write_atomically(path: str | Path, content: bytes | str) -> None:
-    """Write a file so that it is never seen half written.
-
-    Raises:
-        OSError: If it cannot be written; the old file is then untouched.
-    """
-    path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        # mkstemp makes private files; give the rights that open() would have given.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

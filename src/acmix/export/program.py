@@ -17,7 +17,7 @@ def to_program(network: nn.Module, *, input_size: Sequence[int], dynamic: bool =
     """Export a network for inference with `torch.export`, batch norms folded; standard operators alone.
 
     `torch.export.save` and `load` write and read it, `program.module()` runs it, without acmix. PyTorch reasons about
-    every size it may take, which takes a minute for each few operators; `dynamic=False` takes seconds.
+    every size it may take, which takes it some 20 seconds a network on two cores; `dynamic=False` takes a few.
 
     Args:
         network: Takes one tensor `(B, C, H, W)`; not modified.

@@ -20,8 +20,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from acmix.checkpoints.classifier import write_atomically
 from acmix.errors import InputError
+from acmix.storage import write_atomically
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.csv", "summary.json"
 BEST, LAST, RESUME = "best.safetensors", "last.safetensors", "last.ckpt"
