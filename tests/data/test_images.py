@@ -1,9 +1,13 @@
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from acmix import InputError
-from acmix.data.images import check_images, read_image
+from acmix.data.images import check_image, check_images, decode_image, read_image
 
 
 def saved(tmp_path, image, name="image.png", **options):
@@ -93,3 +97,44 @@ def test_check_names_the_first_few(tmp_path):
     assert "5 of 5" in str(caught.value)
     assert "2.png" in str(caught.value)
     assert "3.png" not in str(caught.value)
+
+
+def png_header(width, height):
+    """A PNG file whose header claims a size and which holds next to no pixels."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b""), (b"IEND", b"")]
+    parts = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    ("size", "rule"),
+    [
+        ((100_000, 100_000), "exceeds limit"),
+        ((10_000, 10_000), "exceeds limit"),  # where Pillow itself only warns
+        ((65_536, 1_000), "65536 x 1000 pixels are refused"),
+        ((3, 601), "3 x 601 pixels are refused"),
+        ((0, 5), "not a readable image"),
+    ],
+)
+@pytest.mark.parametrize("use", [decode_image, check_image])
+def test_absurd_sizes_are_refused_before_pixels_are_decoded(monkeypatch, use, size, rule):
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("pixels were decoded"))
+    with pytest.raises(InputError, match=f"^bomb: .*{rule}"):
+        use(png_header(*size), "bomb")
+
+
+def test_refusals_in_threads_leak_no_warning():
+    def refused(_):
+        with pytest.raises(InputError, match="exceeds limit"):
+            decode_image(png_header(10_000, 10_000), "bomb")
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(refused, range(200)))
+
+
+def test_header_facts(tmp_path):
+    facts = check_image(saved(tmp_path, Image.new("L", (60, 30)), "image.jpg").read_bytes(), "image")
+    assert (facts.width, facts.height, facts.mode, facts.format) == (60, 30, "L", "JPEG")

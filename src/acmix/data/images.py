@@ -2,9 +2,13 @@
 
 import io
 import struct
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,8 +18,20 @@ from rich.progress import track
 from acmix.errors import InputError
 
 # What Pillow's decoders raise on a broken file; anything else is our bug.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+# JPEG's longest side; a strip any thinner would be huge once its short side has the size of a network's input.
+_LONGEST_SIDE, _MOST_ELONGATED = 65_535, 200
 _NAMED = 3
+# Python's warning filters belong to the process, and headers are read in threads.
+_filters = Lock()
 
 
 def read_image(path: str | Path) -> Image.Image:
@@ -24,7 +40,7 @@ def read_image(path: str | Path) -> Image.Image:
     The EXIF orientation is applied, transparency is laid on white, 16-bit greys are scaled to 8 bits.
 
     Raises:
-        InputError: If the file is missing or is not an image that Pillow can decode.
+        InputError: If the file is missing, is not an image that Pillow can decode, or is refused by `open_image`.
     """
     return decode_image(read_bytes(path), path)
 
@@ -53,13 +69,45 @@ def decode_image(content: bytes, name: str | Path) -> Image.Image:
         name: What to call the image in an error.
 
     Raises:
-        InputError: If it is not an image that Pillow can decode.
+        InputError: If it is not an image that Pillow can decode, or is refused by `open_image`.
+    """
+    with open_image(content, name) as image:
+        return _to_rgb(ImageOps.exif_transpose(image))
+
+
+@contextmanager
+def open_image(content: bytes, name: str | Path) -> Iterator[Image.Image]:
+    """Read the header of an image, whose pixels may then be decoded within the context.
+
+    Refused before any pixel is decoded: more pixels than Pillow warns of (`PIL.Image.MAX_IMAGE_PIXELS`, 89 million as
+    Pillow comes), a side of 0 or of more than 65,535 pixels, a side more than 200 times as long as the other.
+
+    Args:
+        content: The bytes of the file.
+        name: What to call the image in an error.
+
+    Raises:
+        InputError: If it is refused or cannot be decoded, here or within the context.
     """
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            return _to_rgb(ImageOps.exif_transpose(image))
+        with _header(content) as image:
+            short, long = sorted(image.size)
+            if long > _LONGEST_SIDE or long > _MOST_ELONGATED * short:
+                raise InputError(
+                    f"{name}: {image.width} x {image.height} pixels are refused: a side may have {_LONGEST_SIDE:,} "
+                    f"pixels and be {_MOST_ELONGATED} times as long as the other; cut the image or remove it"
+                )
+            yield image
+    except InputError:
+        raise
     except _BROKEN as error:
         raise InputError(f"{name}: not a readable image ({_first_line(error)})") from error
+
+
+def _header(content: bytes) -> Image.Image:
+    with _filters, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return Image.open(io.BytesIO(content))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -75,6 +123,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What the header of an image says: sides in pixels, Pillow's names of mode and format."""
+
+    width: int
+    height: int
+    mode: str
+    format: str
 
 
 def check_images(paths: Sequence[Path], *, progress: bool = False) -> None:
@@ -110,13 +168,28 @@ def check_images(paths: Sequence[Path], *, progress: bool = False) -> None:
 
 def _fault(path: Path) -> str | None:
     try:
-        with Image.open(path) as image:
-            # JPEG decodes at an eighth of its size and still reads the whole file.
-            image.draft(None, (1, 1))
-            image.load()
-    except _BROKEN as error:
-        return f"{path} ({_first_line(error)})"
+        check_image(read_bytes(path), path)
+    except InputError as error:
+        return str(error)
     return None
+
+
+def check_image(content: bytes, name: str | Path) -> ImageFacts:
+    """Read a whole image once, as fast as its format allows.
+
+    Args:
+        content: The bytes of the file.
+        name: What to call the image in an error.
+
+    Raises:
+        InputError: If `decode_image` would raise it.
+    """
+    with open_image(content, name) as image:
+        facts = ImageFacts(*image.size, mode=image.mode, format=image.format or "unknown")
+        # JPEG decodes at an eighth of its size and still reads the whole file.
+        image.draft(None, (1, 1))
+        image.load()
+    return facts
 
 
 def _first_line(error: BaseException) -> str:
