@@ -24,6 +24,7 @@ from acmix.errors import InputError
 # What each extra of the package installs, by the name that is imported.
 _EXTRAS = {
     "train": {"lightning", "torchmetrics", "tensorboard", "sklearn", "matplotlib", "jinja2"},
+    "data": {"datasets", "pyarrow", "fsspec", "aiohttp"},
     "export": {"onnx", "onnxscript", "onnxruntime", "onnx_ir"},
 }
 

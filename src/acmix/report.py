@@ -14,7 +14,7 @@ from torch import Tensor
 
 from acmix import explain, figures
 from acmix.checkpoints.classifier import Classifier, load_classifier
-from acmix.data import LabelledImages, data_record, open_evaluation
+from acmix.data import ImageSource, data_record, open_evaluation
 from acmix.errors import InputError
 from acmix.nn import ACmix
 from acmix.storage import write_atomically
@@ -88,7 +88,7 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
     except InputError as error:
         context["without_images"] = str(error)
     else:
-        context |= _look_at(classifier, _spread(images))
+        context |= _look_at(classifier, images)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("acmix"), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -107,15 +107,11 @@ def _read_metrics(path: Path) -> list[dict[str, float]]:
     return rows
 
 
-def _spread(images: LabelledImages) -> LabelledImages:
-    """A few images, evenly over the whole set."""
+def _look_at(classifier: Classifier, images: ImageSource) -> dict[str, Any]:
+    """Predictions of a few images, evenly over the whole set; attention of the first few of them."""
     count = min(_GRID, len(images))
-    return images.subset([index * len(images) // count for index in range(count)])
-
-
-def _look_at(classifier: Classifier, images: LabelledImages) -> dict[str, Any]:
-    """Predictions of every image, attention of the first few."""
-    samples = [images.with_transform(classifier.transform)[index] for index in range(len(images))]
+    shown = images.with_transform(classifier.transform)
+    samples = [shown[index * len(images) // count] for index in range(count)]
     batch = torch.stack([tensor for tensor, _ in samples])
     with torch.no_grad():
         probabilities = classifier.model(batch).softmax(-1)

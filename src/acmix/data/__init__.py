@@ -1,19 +1,25 @@
-"""Labelled images: open a folder of class folders or the bundled digits, check them, split them, transform them."""
+"""Labelled images: open folders, shards, saved datasets or the bundled digits, check, split and transform them."""
 
-from acmix.data.datasets import Digits, ImageData, LabelledImages, export_digits, open_dataset
+from acmix.data.datasets import ImageData, export_digits, open_dataset
 from acmix.data.evaluation import DataRecord, data_record, open_evaluation
+from acmix.data.huggingface import HuggingFaceImages
 from acmix.data.images import read_image
+from acmix.data.labelled import Digits, LabelledImages
 from acmix.data.loading import image_loader
-from acmix.data.sources import EncodedImage, ImageSource
+from acmix.data.shards import ShardedImages
+from acmix.data.sources import EncodedImage, ImageSource, SplittableImages
 from acmix.data.transforms import preprocessing_for, training_transform
 
 __all__ = [
     "DataRecord",
     "Digits",
     "EncodedImage",
+    "HuggingFaceImages",
     "ImageData",
     "ImageSource",
     "LabelledImages",
+    "ShardedImages",
+    "SplittableImages",
     "data_record",
     "export_digits",
     "image_loader",

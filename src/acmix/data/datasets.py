@@ -1,136 +1,22 @@
-"""Open what a person calls DATA: class folders on disk, or the bundled digits."""
+"""Open what a person calls DATA: class folders, webdataset shards, a saved dataset, or the bundled digits."""
 
-import hashlib
-import io
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-from torchvision.datasets import ImageFolder
-
+from acmix.data.huggingface import has_saved, open_saved
 from acmix.data.images import check_images as check_every_image
-from acmix.data.images import read_bytes, read_image
-from acmix.data.sources import EncodedImage, ImageSource
+from acmix.data.labelled import Digits, LabelledImages, open_folder
+from acmix.data.shards import has_shards, is_pattern, is_remote, list_folder, list_pattern, open_shards
+from acmix.data.shards.urls import Listing, local_path
+from acmix.data.sources import ImageSource, SplittableImages
 from acmix.errors import InputError
 
 DIGITS = "digits"
 _VALIDATION_NAMES = ("val", "validation", "test")
-
-
-class LabelledImages(ImageSource):
-    """Images in files or in memory, with their labels in lists.
-
-    Args:
-        names: What to call each image, unique and stable: a path relative to its data folder.
-        images: Files, or images already in memory.
-        labels: Index into classes, one an image.
-        classes: Class names in the order of the labels.
-        transform: Applied to the RGB image by indexing; None leaves the PIL image.
-    """
-
-    def __init__(
-        self,
-        names: Sequence[str],
-        images: Sequence[Path | Image.Image],
-        labels: Sequence[int],
-        classes: Sequence[str],
-        transform: Callable[[Image.Image], Any] | None = None,
-    ) -> None:
-        self.names, self.images, self.labels = list(names), list(images), list(labels)
-        self.classes, self.transform = tuple(classes), transform
-
-    def __len__(self) -> int:
-        """Count the images."""
-        return len(self.images)
-
-    def name(self, index: int) -> str:
-        """The image's path relative to its data folder."""
-        return self.names[index]
-
-    def encoded(self, index: int) -> EncodedImage:
-        """The bytes of the image's file; an image in memory becomes a PNG file.
-
-        Raises:
-            InputError: If the file cannot be read.
-        """
-        image, label = self.images[index], self.labels[index]
-        if isinstance(image, Path):
-            return EncodedImage(read_bytes(image), image.suffix.lower(), label)
-        file = io.BytesIO()
-        image.save(file, "PNG")
-        return EncodedImage(file.getvalue(), ".png", label)
-
-    def read(self, index: int) -> tuple[Image.Image, int]:
-        """One image as 8-bit RGB, and its label.
-
-        Raises:
-            InputError: If the file cannot be read or decoded.
-        """
-        image = self.images[index]
-        return (read_image(image) if isinstance(image, Path) else image), self.labels[index]
-
-    def subset(self, indices: Sequence[int]) -> "LabelledImages":
-        """Return the images at these indices, in this order."""
-        return LabelledImages(
-            [self.names[i] for i in indices],
-            [self.images[i] for i in indices],
-            [self.labels[i] for i in indices],
-            self.classes,
-            self.transform,
-        )
-
-    def fingerprint(self) -> str:
-        """SHA-256 of all names with their file sizes: equal for an unchanged folder, wherever it lies."""
-        sizes = [image.stat().st_size if isinstance(image, Path) else 0 for image in self.images]
-        lines = sorted(f"{name}\t{size}" for name, size in zip(self.names, sizes, strict=True))
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-    def split(self, fraction: float, seed: int) -> tuple["LabelledImages", "LabelledImages"]:
-        """Split into training and validation images, class by class.
-
-        The order is that of a hash of seed and name, so the split depends on the names alone: not on the order of
-        the files, the platform or a library's random generator.
-
-        Args:
-            fraction: Share of each class for validation, between 0 and 1; at least one image stays on each side.
-            seed: Another seed, another split.
-
-        Raises:
-            InputError: If the fraction is out of range or a class has fewer than two images.
-        """
-        if not 0 < fraction < 1:
-            raise InputError(f"val_fraction must lie between 0 and 1, got {fraction}")
-        counts = Counter(self.labels)
-        if small := [name for label, name in enumerate(self.classes) if counts[label] < 2]:
-            raise InputError(f"too few images to split: classes with fewer than 2 images: {', '.join(small)}")
-        members: list[list[int]] = [[] for _ in self.classes]
-        order = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in self.names]
-        for index in sorted(range(len(self)), key=order.__getitem__):
-            members[self.labels[index]].append(index)
-        cuts = [min(len(group) - 1, max(1, round(len(group) * fraction))) for group in members]
-        train = [i for group, cut in zip(members, cuts, strict=True) for i in group[cut:]]
-        validation = [i for group, cut in zip(members, cuts, strict=True) for i in group[:cut]]
-        return self.subset(sorted(train)), self.subset(sorted(validation))
-
-
-class Digits(LabelledImages):
-    """The 1,797 handwritten digits of scikit-learn: 8x8 greys, 10 classes, as RGB images."""
-
-    def __init__(self) -> None:
-        from sklearn.datasets import load_digits
-
-        values, labels = load_digits(return_X_y=True)
-        pixels = (values.reshape(-1, 8, 8) * 255 / 16).round().astype(np.uint8)
-        super().__init__(
-            names=[f"{label}/{index:04d}.png" for index, label in enumerate(labels)],
-            images=[Image.fromarray(image).convert("RGB") for image in pixels],
-            labels=[int(label) for label in labels],
-            classes=[str(digit) for digit in range(10)],
-        )
+_KINDS = "give a folder of class folders, of shards or of a saved dataset, a pattern of shards, or digits"
 
 
 @dataclass(frozen=True)
@@ -138,107 +24,221 @@ class ImageData:
     """Training and validation images with one list of classes.
 
     Attributes:
-        location: `digits`, or the absolute path of the folder.
-        train: Images to learn from, without a transform.
-        validation: Images held out, without a transform.
-        was_split: Whether validation was split off by seed, rather than being a folder of its own.
+        location: `digits`, the absolute path of a folder, a pattern of shards, or the URL of their folder.
+        train: Images to learn from, an `ImageSource` without a transform.
+        validation: Images held out, an `ImageSource` without a transform.
+        was_split: Whether validation was split off by seed, rather than having a place of its own.
         fingerprint: Of all images before a split; of the training images otherwise.
+        validation_location: As location, where the validation images are not part of that data.
     """
 
     location: str
-    train: LabelledImages
-    validation: LabelledImages
+    train: Any
+    validation: Any
     was_split: bool
     fingerprint: str
+    validation_location: str | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What DATA holds, before anything is split.
+
+    Attributes:
+        location: As in `ImageData`.
+        train: The training images, or all there are.
+        validation: Images that have a place of their own, with the classes of train; None where there are none.
+        validation_location: As location, where the validation images are not part of that data.
+    """
+
+    location: str
+    train: ImageSource
+    validation: ImageSource | None
+    validation_location: str | None
 
 
 def open_dataset(
-    data: str, *, val_fraction: float = 0.2, seed: int = 0, check_images: bool = True, progress: bool = False
+    data: str,
+    *,
+    validation: str | None = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    check_images: bool = True,
+    progress: bool = False,
 ) -> ImageData:
     """Open training and validation images and check them before any work starts.
 
     Args:
-        data: `digits`; a folder with train/ and val/ (or validation/, or test/), each holding class folders; or one
-            folder of class folders, which is split.
-        val_fraction: Share of each class held out where there is no validation folder, between 0 and 1.
+        data: `digits`; a folder with train/ and val/ (or validation/, or test/), each holding class folders or
+            webdataset shards; one folder of class folders, which is split; a folder or URL of shards with timm's
+            `_info.json` or named by their split; a pattern of shards as in `s3://bucket/train-{000..127}.tar`, see
+            `acmix.data.shards.urls.expand`; or a folder written by `save_to_disk` of Hugging Face's datasets.
+        validation: Validation images, any of these, in place of those in data; shards without any need it.
+        val_fraction: Share of each class held out where there are no validation images, between 0 and 1.
         seed: Seed of that split.
-        check_images: Decode every file once.
-        progress: Show a progress bar on stderr while checking.
+        check_images: Decode every file of class folders once. Shards and saved datasets are larger: `check_data`
+            reads them.
+        progress: Show a progress bar on stderr while checking, and while counting the images of shards.
 
     Raises:
-        InputError: If the path is missing or no folder, if there are no classes, empty classes, classes on one side
-            only, too few images to split, or unreadable images.
+        InputError: If the path is missing or holds no images, if there are no classes, empty class folders, classes
+            on one side only, too few images to split, no validation images, or unreadable files.
     """
-    if data == DIGITS:
-        digits = Digits()
-        return ImageData(DIGITS, *digits.split(val_fraction, seed), True, digits.fingerprint())
-    root = existing_folder(data)
-    if not (root / "train").is_dir():
-        if found := validation_folder(root):
-            raise InputError(f"{root} has {found.name}/ but no train/; add it, or give one folder of class folders")
-        images = open_folder(root)
-        train, validation = images.split(val_fraction, seed)
-        opened = ImageData(str(root), train, validation, True, images.fingerprint())
-    else:
-        held_out = validation_folder(root)
-        if held_out is None:
+    parts = open_parts(data, validation=validation, progress=progress)
+    train, held_out = parts.train, parts.validation
+    was_split = held_out is None
+    fingerprint = train.fingerprint()
+    if held_out is None:
+        if not isinstance(train, SplittableImages):
             raise InputError(
-                f"{root} has train/ but none of val/, validation/, test/; add one, "
-                f"or give {root / 'train'} to have it split"
+                f"{data} has no validation images, and shards are not split; give validation (--validation), "
+                "the pattern or folder of the validation images"
             )
-        train, validation = open_folder(root / "train"), open_folder(held_out)
-        _check_same_classes(train, validation, held_out.name)
-        opened = ImageData(str(root), train, validation, False, train.fingerprint())
+        train, held_out = train.split(val_fraction, seed)
     if check_images:
-        check_every_image(
-            [image for image in train.images + validation.images if isinstance(image, Path)], progress=progress
+        check_files(train, held_out, progress=progress)
+    return ImageData(parts.location, train, held_out, was_split, fingerprint, parts.validation_location)
+
+
+def open_parts(data: str, *, validation: str | None = None, progress: bool = False) -> Parts:
+    """Open images without splitting or checking them.
+
+    Args:
+        data: As in `open_dataset`.
+        validation: As in `open_dataset`.
+        progress: Show a progress bar on stderr while counting the images of shards.
+
+    Raises:
+        InputError: As in `open_dataset`.
+    """
+    location, found = _find(data)
+    chosen = {"train": found["train"] if "train" in found else found.get("")}
+    if chosen["train"] is None:
+        raise InputError(
+            f"{location} has {' and '.join(found)}/ but no train/; add it, or give one folder of class folders"
         )
-    return opened
+    name = _validation_name(location, found)
+    elsewhere = None
+    if validation is not None:
+        elsewhere, held = _find(validation)
+        chosen["validation"] = _sole(elsewhere, held)
+    elif name is not None:
+        chosen["validation"] = found[name]
+    elif "train" in found and isinstance(found["train"], LabelledImages):
+        raise InputError(
+            f"{location} has train/ but none of val/, validation/, test/; add one, "
+            f"or give {Path(location) / 'train'} to have it split"
+        )
+    opened = _open(chosen, progress)
+    train, held_out = opened["train"], opened.get("validation")
+    if isinstance(train, LabelledImages) and isinstance(held_out, LabelledImages):
+        _check_same_classes(train, held_out, "validation" if validation is not None else str(name))
+    elif held_out is not None and (unknown := sorted(set(held_out.classes) - set(train.classes))):
+        raise InputError(f"the validation images have classes that the training images have not: {', '.join(unknown)}")
+    if held_out is not None:
+        held_out = held_out.with_classes(train.classes)
+    return Parts(location, train, held_out, elsewhere)
+
+
+def open_for_evaluation(data: str, *, progress: bool = False) -> tuple[str, ImageSource]:
+    """Open the validation images of DATA, or all images where none have a place of their own.
+
+    Args:
+        data: As in `open_dataset`.
+        progress: Show a progress bar on stderr while counting the images of shards.
+
+    Returns:
+        The location, as in `ImageData`, and the images.
+
+    Raises:
+        InputError: As in `open_dataset`.
+    """
+    location, found = _find(data)
+    return location, _open({"images": _sole(location, found)}, progress)["images"]
+
+
+def check_files(*sources: ImageSource, progress: bool = False) -> None:
+    """Decode every file of class folders once; other sources are left to `check_data`.
+
+    Args:
+        *sources: Any images.
+        progress: Show a progress bar on stderr.
+
+    Raises:
+        InputError: If files cannot be read.
+    """
+    folders = [source for source in sources if isinstance(source, LabelledImages)]
+    check_every_image(
+        [image for source in folders for image in source.images if isinstance(image, Path)], progress=progress
+    )
+
+
+# Shards are opened when it is known which parts share their classes.
+_Found = ImageSource | Listing
+
+
+def locate(data: str) -> str:
+    """What to write down of DATA so that it is found again from another folder, see `ImageData`.
+
+    Raises:
+        InputError: If it is neither a pattern of shards, a URL nor an existing folder.
+    """
+    if data == DIGITS or is_remote(data):
+        return data
+    if is_pattern(data) and not Path(data).expanduser().is_dir():
+        return "::".join(part if is_remote(part) else str(local_path(part)) for part in data.split("::"))
+    return str(existing_folder(data))
+
+
+def _find(data: str) -> tuple[str, dict[str, _Found]]:
+    """The location of DATA, and its parts by name; the only part of undivided data is called ""."""
+    location = locate(data)
+    if location == DIGITS:
+        return location, {"": Digits()}
+    root = Path(location)
+    if not root.is_dir():
+        return location, {"": list_pattern(location)} if is_pattern(location) else dict(list_folder(location))
+    if has_saved(root):
+        return location, dict(open_saved(root))
+    if has_shards(root):
+        return location, dict(list_folder(location))
+    folders = {name: root / name for name in ("train", *_VALIDATION_NAMES) if (root / name).is_dir()}
+    return location, {name: _find_part(folder) for name, folder in (folders or {"": root}).items()}
+
+
+def _find_part(folder: Path) -> _Found:
+    return _sole(str(folder), dict(list_folder(str(folder)))) if has_shards(folder) else open_folder(folder)
+
+
+def _sole(location: str, found: Mapping[str, _Found]) -> _Found:
+    """The validation part, else the only one."""
+    name = _validation_name(location, found)
+    if name is None and len(found) > 1:
+        raise InputError(f"{location} has the parts {', '.join(found)} and none of {', '.join(_VALIDATION_NAMES)}")
+    return found[next(iter(found)) if name is None else name]
+
+
+def _validation_name(location: str, found: Mapping[str, _Found]) -> str | None:
+    names = [name for name in _VALIDATION_NAMES if name in found]
+    if {"val", "validation"} <= set(names):
+        raise InputError(f"{location} has both val/ and validation/; keep one of them")
+    return names[0] if names else None
+
+
+def _open(parts: Mapping[str, _Found | None], progress: bool) -> dict[str, ImageSource]:
+    listings = {name: part for name, part in parts.items() if isinstance(part, Listing)}
+    sources = {name: part for name, part in parts.items() if isinstance(part, ImageSource)}
+    return sources | open_shards(listings, progress=progress)
 
 
 def existing_folder(data: str) -> Path:
     """The absolute path of an existing folder, or an InputError that says what is wrong."""
     root = Path(data).expanduser()
     if not root.exists():
-        raise InputError(f"DATA {data!r} does not exist; give a folder of class folders, or digits")
+        raise InputError(f"DATA {data!r} does not exist; {_KINDS}")
     if not root.is_dir():
-        raise InputError(f"DATA {data!r} is not a folder; give a folder of class folders, or digits")
+        raise InputError(f"DATA {data!r} is not a folder; {_KINDS}")
     return root.resolve()
-
-
-def validation_folder(root: Path) -> Path | None:
-    """The folder of validation images in root: val/ or validation/, else test/; None where there is none."""
-    found = [name for name in _VALIDATION_NAMES if (root / name).is_dir()]
-    if {"val", "validation"} <= set(found):
-        raise InputError(f"{root} has both val/ and validation/; keep one of them")
-    return root / found[0] if found else None
-
-
-class _ClassFolders(ImageFolder):
-    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        """Sorted names of the sub-folders, hidden ones left out."""
-        names = sorted(
-            entry.name for entry in Path(directory).iterdir() if entry.is_dir() and not entry.name.startswith(".")
-        )
-        if not names:
-            raise InputError(f"{directory} holds no class folders; expected one sub-folder of images a class")
-        return names, {name: label for label, name in enumerate(names)}
-
-
-def open_folder(root: Path) -> LabelledImages:
-    """Open one folder of class folders.
-
-    Raises:
-        InputError: If there are fewer than two class folders, or some hold no image.
-    """
-    folder = _ClassFolders(root, allow_empty=True)
-    paths = [Path(path) for path, _ in folder.samples]
-    labels = [label for _, label in folder.samples]
-    if empty := [name for label, name in enumerate(folder.classes) if label not in set(labels)]:
-        raise InputError(f"{root} has class folders without images: {', '.join(empty)}; fill or remove them")
-    if len(folder.classes) < 2:
-        raise InputError(f"{root} holds one class, {folder.classes[0]!r}; at least two are needed")
-    return LabelledImages([path.relative_to(root).as_posix() for path in paths], paths, labels, folder.classes)
 
 
 def _check_same_classes(train: LabelledImages, validation: LabelledImages, name: str) -> None:
@@ -269,7 +269,7 @@ def export_digits(folder: str | Path, *, count: int = 20, val_fraction: float = 
     Raises:
         InputError: If count is not between 1 and the number of held-out digits.
     """
-    held_out = open_dataset(DIGITS, val_fraction=val_fraction, seed=seed).validation
+    _, held_out = Digits().split(val_fraction, seed)
     if not 1 <= count <= len(held_out):
         raise InputError(f"count must lie between 1 and {len(held_out)}, the held-out digits, got {count}")
     turns: Counter[int] = Counter()

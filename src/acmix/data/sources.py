@@ -1,15 +1,18 @@
 """The interface between data and training: labelled images, read one by one, wherever they lie."""
 
 import copy
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from PIL import Image
 from torch.utils.data import Dataset
 
 from acmix.data.images import decode_image
+from acmix.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -87,3 +90,90 @@ class ImageSource(Dataset[tuple[Any, int]], ABC):
         twin = copy.copy(self)
         twin.transform = transform
         return twin
+
+    def with_classes(self, classes: tuple[str, ...]) -> "ImageSource":
+        """Return the same images, labelled in the order of other classes.
+
+        Raises:
+            InputError: If a class of this source is not among them.
+        """
+        return self if classes == self.classes else _Relabelled(self, classes)
+
+
+def label_map(classes: Sequence[str], others: Sequence[str]) -> list[int]:
+    """The label in other classes, by the label in classes.
+
+    Raises:
+        InputError: If some of the classes are not among the others.
+    """
+    position = {name: label for label, name in enumerate(others)}
+    if unknown := sorted(set(classes) - set(position)):
+        raise InputError(f"unknown classes: {', '.join(unknown)}; known are {', '.join(others)}")
+    return [position[name] for name in classes]
+
+
+class _Relabelled(ImageSource):
+    """A source under another list of classes."""
+
+    def __init__(self, source: ImageSource, classes: tuple[str, ...]) -> None:
+        self.source, self.classes, self.labels = source, classes, label_map(source.classes, classes)
+        self.shard_lengths, self.transform = source.shard_lengths, source.transform
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def name(self, index: int) -> str:
+        return self.source.name(index)
+
+    def encoded(self, index: int) -> EncodedImage:
+        stored = self.source.encoded(index)
+        return replace(stored, label=self.labels[stored.label])
+
+    def fingerprint(self) -> str:
+        return self.source.fingerprint()
+
+
+class SplittableImages(ImageSource):
+    """Images whose labels are known without reading them, so that some can be held out class by class.
+
+    Attributes:
+        labels: Index into classes, one an image.
+    """
+
+    labels: list[int]
+
+    @abstractmethod
+    def subset(self, indices: Sequence[int]) -> Self:
+        """Return the images at these indices, in this order."""
+
+    def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
+        """Split into training and validation images, class by class.
+
+        The order is that of a hash of seed and name, so the split depends on the names alone: not on the order of
+        the files, the platform or a library's random generator.
+
+        Args:
+            fraction: Share of each class for validation, between 0 and 1; at least one image stays on each side.
+            seed: Another seed, another split.
+
+        Raises:
+            InputError: If the fraction is out of range or a class has fewer than two images.
+        """
+        if not 0 < fraction < 1:
+            raise InputError(f"val_fraction must lie between 0 and 1, got {fraction}")
+        counts = Counter(self.labels)
+        if small := [name for label, name in enumerate(self.classes) if counts[label] < 2]:
+            raise InputError(f"too few images to split: classes with fewer than 2 images: {', '.join(small)}")
+        members: list[list[int]] = [[] for _ in self.classes]
+        for index in hashed_order(self, seed):
+            members[self.labels[index]].append(index)
+        cuts = [min(len(group) - 1, max(1, round(len(group) * fraction))) for group in members]
+        train = [i for group, cut in zip(members, cuts, strict=True) for i in group[cut:]]
+        validation = [i for group, cut in zip(members, cuts, strict=True) for i in group[:cut]]
+        return self.subset(sorted(train)), self.subset(sorted(validation))
+
+
+def hashed_order(images: ImageSource, seed: int) -> list[int]:
+    """All indices in the order of SHA-256 of seed and name: the same shuffle with every version of everything."""
+    digests = [hashlib.sha256(f"{seed}/{images.name(index)}".encode()).digest() for index in range(len(images))]
+    return sorted(range(len(images)), key=digests.__getitem__)

@@ -1,0 +1,109 @@
+"""Counting what shards hold, once: the counts of shards that have not changed are remembered."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import track
+
+from acmix.data.shards.cache import cache_folder, open_shard, stat
+from acmix.data.shards.index import read_index
+from acmix.errors import InputError
+from acmix.storage import write_atomically
+
+# Remote shards arrive side by side; more would not be faster.
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardCount:
+    """What one shard holds.
+
+    Attributes:
+        size: Bytes of the shard, None where the server does not say.
+        changed: A sign of its last change.
+        images: How many samples.
+        highest: The highest label that is a number, -1 where there is none.
+        names: The labels that are names of classes.
+    """
+
+    size: int | None
+    changed: str
+    images: int
+    highest: int
+    names: list[str]
+
+
+def scan_shards(urls: Sequence[str], json_key: str | None = None, *, progress: bool = False) -> list[ShardCount]:
+    """Read the headers of all shards, save those that are known from an earlier scan.
+
+    Args:
+        urls: Paths or URLs; remote shards are fetched.
+        json_key: As in `read_index`.
+        progress: Show a progress bar on stderr.
+
+    Raises:
+        InputError: If a shard cannot be read; what was counted before is remembered.
+    """
+    key = hashlib.sha256("\n".join((json_key or "", *urls)).encode()).hexdigest()
+    memory = cache_folder() / "counts" / f"{key[:32]}.json"
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        # One process of a machine counts, the others find its counts.
+        with FileLock(memory.with_suffix(".lock")):
+            return _scan(urls, json_key, memory, progress)
+    except OSError as error:
+        raise InputError(
+            f"counts cannot be kept in {memory.parent}: {error.strerror or error}; set ACMIX_CACHE to another folder"
+        ) from error
+
+
+def _scan(urls: Sequence[str], json_key: str | None, memory: Path, progress: bool) -> list[ShardCount]:
+    known = _remembered(memory)
+    counted = dict(known)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        futures = {pool.submit(_count, url, json_key, known.get(url)): url for url in urls}
+        try:
+            for future in track(
+                as_completed(futures),
+                description="Counting images in shards",
+                total=len(urls),
+                console=Console(stderr=True),
+                transient=True,
+                disable=not progress,
+            ):
+                counted[futures[future]] = future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            if counted != known:
+                write_atomically(memory, json.dumps({url: asdict(count) for url, count in counted.items()}))
+    return [counted[url] for url in urls]
+
+
+def _count(url: str, json_key: str | None, known: ShardCount | None) -> ShardCount:
+    size, changed = stat(url)
+    if known is not None and (known.size, known.changed) == (size, changed):
+        return known
+    with open_shard(url, size) as file:
+        labels = read_index(file, url, json_key).labels
+    return ShardCount(
+        size=size,
+        changed=changed,
+        images=len(labels),
+        highest=max((label for label in labels if isinstance(label, int)), default=-1),
+        names=sorted({label for label in labels if isinstance(label, str)}),
+    )
+
+
+def _remembered(memory: Path) -> dict[str, ShardCount]:
+    if not memory.exists():
+        return {}
+    try:
+        return {url: ShardCount(**entry) for url, entry in json.loads(memory.read_text()).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"the remembered counts in {memory} are damaged ({error}); remove the file") from error

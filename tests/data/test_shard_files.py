@@ -1,0 +1,197 @@
+"""Patterns of shards, the files beside them, and what is refused in a tar file."""
+
+import io
+import json
+import tarfile
+
+import pytest
+
+from acmix import InputError
+from acmix.data.shards import is_pattern, list_folder, list_pattern
+from acmix.data.shards.index import read_index
+from acmix.data.shards.urls import expand
+from tests.shards import png, write_shard, write_tar
+
+
+def index_of(path, json_key=None):
+    with path.open("rb") as file:
+        return read_index(file, str(path), json_key)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("/d/a.tar", ["/d/a.tar"]),
+        ("/d/a-{08..11}.tar", ["/d/a-08.tar", "/d/a-09.tar", "/d/a-10.tar", "/d/a-11.tar"]),
+        ("/d/a-{8..10}.tar", ["/d/a-8.tar", "/d/a-9.tar", "/d/a-10.tar"]),
+        ("/d/a-{000..4..2}.tar", ["/d/a-000.tar", "/d/a-002.tar", "/d/a-004.tar"]),
+        ("s3://b/{x,yz}-{0..1}.tar", ["s3://b/x-0.tar", "s3://b/x-1.tar", "s3://b/yz-0.tar", "s3://b/yz-1.tar"]),
+        ("/d/a.tar::http://h/{1..2}.tar", ["/d/a.tar", "http://h/1.tar", "http://h/2.tar"]),
+        ("file:///d/a.tar", ["/d/a.tar"]),
+    ],
+)
+def test_patterns(pattern, expected):
+    assert is_pattern(pattern)
+    assert expand(pattern) == expected
+
+
+def test_list_of_urls(tmp_path):
+    (tmp_path / "list.txt").write_text("a-{0..1}.tar\n\ns3://b/c.tar\n")
+    assert expand(str(tmp_path / "list.txt")) == [f"{tmp_path}/a-0.tar", f"{tmp_path}/a-1.tar", "s3://b/c.tar"]
+    with pytest.raises(InputError, match="cannot be read"):
+        expand(str(tmp_path / "absent.txt"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "rule"),
+    [
+        ("a-{3..1}.tar", "must count upwards"),
+        ("{a,a}.tar", "twice"),
+        ("a.tar.gz::b.tar", "uncompressed files that end in .tar"),
+        ("a.tar::", "names ''"),
+    ],
+)
+def test_unusable_patterns(pattern, rule):
+    with pytest.raises(InputError, match=rule):
+        expand(pattern)
+
+
+def info_of(**splits):
+    return {
+        "splits": {
+            name: {
+                "name": name,
+                "num_samples": sum(lengths.values()),
+                "filenames": list(lengths),
+                "shard_lengths": list(lengths.values()),
+            }
+            for name, lengths in splits.items()
+        }
+    }
+
+
+def test_info_file_of_timm(tmp_path):
+    info = info_of(train={"t-0.tar": 3, "t-1.tar": 2}, validation={"v-0.tar": 4}) | {"classes": ["ant", "bee"]}
+    (tmp_path / "_info.json").write_text(json.dumps(info))
+    splits = list_folder(str(tmp_path))
+    assert splits["train"].urls == (f"{tmp_path}/t-0.tar", f"{tmp_path}/t-1.tar")
+    assert (splits["train"].lengths, splits["validation"].lengths) == ((3, 2), (4,))
+    assert splits["train"].classes == ("ant", "bee")
+    listing = list_pattern(f"{tmp_path}/t-{{1..1}}.tar")
+    assert (listing.lengths, listing.classes) == ((2,), ("ant", "bee"))
+    assert list_pattern(f"{tmp_path}/u.tar").lengths is None
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        ("{", "is not JSON"),
+        ("{}", "names no splits"),
+        (json.dumps(info_of(train={"/etc/a.tar": 3})), "no file in the folder"),
+        (json.dumps(info_of(train={"../a.tar": 3})), "no file in the folder"),
+        (json.dumps(info_of(train={"a.tar": -3})), "shard_lengths"),
+        (json.dumps(info_of(train={"a.tar": 3}) | {"classes": ["ant", "ant"]}), "each once"),
+    ],
+)
+def test_unusable_info_file(tmp_path, content, rule):
+    (tmp_path / "info.json").write_text(content)
+    with pytest.raises(InputError, match=rule):
+        list_folder(str(tmp_path))
+
+
+def test_folder_without_info_file(tmp_path):
+    write_shard(tmp_path / "train-0.tar", [0])
+    write_shard(tmp_path / "validation-0.tar", [0])
+    (tmp_path / "classes.txt").write_text("ant\nbee\n")
+    splits = list_folder(str(tmp_path))
+    assert {name: len(split.urls) for name, split in splits.items()} == {"train": 1, "validation": 1}
+    assert splits["train"].classes == ("ant", "bee")
+    write_shard(tmp_path / "other.tar", [0])
+    with pytest.raises(InputError, match="other.tar belongs to no split"):
+        list_folder(str(tmp_path))
+
+
+def test_samples_and_labels(tmp_path):
+    image = png()
+    members = [
+        ("a/0001.cls", b" 7\n"),
+        ("a/0001.PNG", image),
+        ("a/0001.json", b'{"label": 3}'),
+        ("b.jpg", image),
+        ("b.json", b'{"label": 3, "width": 5}'),
+        ("c.webp", image),
+        ("c.txt", b"cat\n"),
+        ("d.json", b'{"class_name": "dog"}'),
+        ("d.jpeg", image),
+        ("e.png", image),
+        ("e.cls", b"1"),
+        ("e.mask.png", image),
+        ("e.weights.pth", b"never read"),
+        (".hidden.png", image),
+        ("notes", b"without a key"),
+        ("f.pickle", b"never read"),
+    ]
+    index = index_of(write_tar(tmp_path / "s.tar", members))
+    assert index.keys == ["a/0001", "b", "c", "d", "e"]
+    assert index.labels == [7, 3, "cat", "dog", 1]
+    assert index.suffixes == [".png", ".jpg", ".webp", ".jpeg", ".png"]
+    content = (tmp_path / "s.tar").read_bytes()
+    assert all(
+        content[offset : offset + size] == image for offset, size in zip(index.offsets, index.sizes, strict=True)
+    )
+    members = [("a.png", image), ("a.cls", b"7"), ("a.json", b'{"label": 3, "fine": 9}')]
+    assert index_of(write_tar(tmp_path / "s.tar", members), "fine").labels == [9]
+    with pytest.raises(InputError, match="an entry 'coarse' of its .json"):
+        index_of(tmp_path / "s.tar", "coarse")
+
+
+@pytest.mark.parametrize(
+    ("members", "rule"),
+    [
+        ([("a.png", b"")], r"'a' is missing, expected .cls"),
+        ([("a.cls", b"1")], "'a' has 0 images"),
+        ([("a.cls", b"1"), ("a.png", b""), ("a.jpg", b"")], "'a' has 2 images"),
+        ([("a.cls", b"1"), ("b.png", b""), ("a.png", b""), ("b.cls", b"1")], "'a' has 0 images"),
+        ([("a.cls", b"1"), ("a.cls", b"1")], "a.cls is there twice"),
+        ([("a.cls", b"cat"), ("a.png", b"")], "'a' cannot be read"),
+        ([("a.cls", b"-1"), ("a.png", b"")], "at least 0 or a class name, got -1"),
+        ([("a.json", b"{"), ("a.png", b"")], "'a' cannot be read"),
+        ([("a.json", b'{"label": 1.5}'), ("a.png", b"")], "got 1.5"),
+        ([("a.json", b'{"label": true}'), ("a.png", b"")], "got True"),
+        ([("a.txt", b"\xff"), ("a.png", b"")], "'a' cannot be read"),
+        ([("a.txt", bytes(2 << 20)), ("a.png", b"")], "too many for a label"),
+        ([("a.cls", b"1"), ("a.png", b""), ("b.cls", b"1"), ("b.png", b"")] * 2, "two samples named 'a'"),
+        ([("../a.png", b"")], r"member '\.\./a\.png' leaves the folder"),
+        ([("b/../../a.png", b"")], "leaves the folder"),
+        ([("/etc/a.png", b"")], "member '/etc/a.png' leaves the folder"),
+    ],
+)
+def test_unusable_members(tmp_path, members, rule):
+    with pytest.raises(InputError, match=rule) as caught:
+        index_of(write_tar(tmp_path / "s.tar", members))
+    assert f"shard {tmp_path}/s.tar" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_are_refused(tmp_path, kind):
+    member = tarfile.TarInfo("a.png")
+    member.type, member.linkname = kind, "/etc/passwd"
+    with pytest.raises(InputError, match="'a.png' is a link, a device"):
+        index_of(write_tar(tmp_path / "s.tar", [member]))
+
+
+def test_damaged_archives(tmp_path):
+    path = write_shard(tmp_path / "s.tar", [0, 1, 2])
+    content = path.read_bytes()
+    damaged = bytearray(content)
+    damaged[2048:2560] = b"x" * 512
+    for cut in (content[:1024], content[:1536], content[:1600], content[:700], b"", b"text" * 300, bytes(damaged)):
+        path.write_bytes(cut)
+        with pytest.raises(InputError, match=r"not a whole, uncompressed tar file|truncated or damaged"):
+            index_of(path)
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz"):
+        pass
+    path.write_bytes(file.getvalue())
+    with pytest.raises(InputError, match="uncompressed"):
+        index_of(path)
