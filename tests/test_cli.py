@@ -45,6 +45,9 @@ def checkpoint(tmp_path_factory):
         ["bench"],
         ["bench", "layer"],
         ["bench", "scaling"],
+        ["data"],
+        ["data", "check"],
+        ["data", "shard"],
     ],
 )
 def test_help(capsys, command):
@@ -104,6 +107,15 @@ def test_version_and_light_start():
         (["bench", "layer", "--graphs"], "acmix bench layer: error: --graphs are CUDA graphs: they need --device cuda"),
         (["bench", "model", "--device", "tpu"], "acmix bench model: error: .*--device.*tpu"),
         (["bench", "scaling", "time"], "acmix bench scaling: error: .*axis.*time"),
+        (["data"], "acmix data: error: .*check"),
+        (["data", "check"], "acmix data check: error: .*required: data;"),
+        (["data", "check", "/nowhere"], "acmix data check: error: DATA '/nowhere' does not exist"),
+        (["data", "check", "a-{0..1}.tar"], "acmix data check: error: shard .*a-0.tar does not exist"),
+        (["data", "check", "digits", "--validation", "/nowhere"], "acmix data check: error: DATA '/nowhere' does not"),
+        (["data", "shard", "digits"], "acmix data shard: error: .*required: output;"),
+        (["data", "shard", "digits", "out", "--images-per-shard", "0"], "acmix data shard: error: --images-per-shard"),
+        (["data", "shard", "digits", "."], "acmix data shard: error: . must be a new or empty folder"),
+        (["data", "shard", "digits", "out", "--val-fraction", "2"], "acmix data shard: error: val_fraction must lie"),
         (["bench", "scaling", "images", "--largest", "1"], "acmix bench scaling: error: --largest must be at least 2"),
     ],
 )
@@ -272,3 +284,38 @@ def test_bench_of_networks_and_of_growth(capsys, tmp_path):
     assert "exponent" in out
     (growth,) = json.loads(output.read_text())["scalings"]
     assert [point["count"] for point in growth["points"]] == [1, 2]
+
+
+def test_data_is_sharded_and_checked(capsys, tmp_path):
+    code, out, err = call(capsys, "data", "shard", "digits", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == f"acmix train {tmp_path / 'out'}"
+    code, _, err = call(capsys, "data", "shard", tmp_path / "out", tmp_path / "out" / "again")
+    assert code == 2
+    assert "give a folder outside of it" in err
+    code, out, err = call(capsys, "data", "check", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert "1,438" in out
+    assert out.splitlines()[-1] == "the images are sound"
+    pattern = f"{tmp_path}/out/{{train-000001,validation-000000}}.tar"
+    code, out, _ = call(capsys, "data", "check", pattern, "--validation", f"{tmp_path}/out/validation-000000.tar")
+    assert code == 1
+    assert "identical files in training and validation: 359\n" in out
+    assert "and 354 more: see --json" in out
+    assert out.splitlines()[-1] == "the images are NOT sound"
+
+
+def test_data_check_names_all_in_json(capsys, tmp_path):
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        for index in range(7):
+            (tmp_path / name / f"{index}.png").write_bytes(b"no image")
+    code, out, err = call(capsys, "data", "check", tmp_path, "--json")
+    assert (code, err) == (1, "")
+    content = json.loads(out)
+    assert not content["sound"]
+    assert len(content["parts"]["images"]["unreadable"]) == 14
+    code, out, _ = call(capsys, "data", "check", tmp_path)
+    assert code == 1
+    assert "unreadable: 14\n  ant/0.png: not a readable image" in out
+    assert "and 9 more" in out

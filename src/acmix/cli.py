@@ -18,7 +18,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 import acmix
-from acmix import cli_bench
+from acmix import cli_bench, cli_data
 from acmix.errors import InputError
 
 # What each extra of the package installs, by the name that is imported.
@@ -266,8 +266,12 @@ _COMMANDS: dict[str, Any] = {
     "report": report,
     "export": export,
     "bench": {"layer": cli_bench.layer, "model": cli_bench.model, "scaling": cli_bench.scaling},
+    "data": {"check": cli_data.check, "shard": cli_data.shard},
 }
-_GROUPS = {"bench": "Measure the operator and networks on this machine, beside what they replace."}
+_GROUPS = {
+    "bench": "Measure the operator and networks on this machine, beside what they replace.",
+    "data": "Check images before training, and write them as shards.",
+}
 
 
 def build_parser() -> ArgumentParser:

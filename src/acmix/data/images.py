@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
@@ -100,6 +100,8 @@ def open_image(content: bytes, name: str | Path) -> Iterator[Image.Image]:
             yield image
     except InputError:
         raise
+    except UnidentifiedImageError:
+        raise InputError(f"{name}: not a readable image (of no format that Pillow knows)") from None
     except _BROKEN as error:
         raise InputError(f"{name}: not a readable image ({_first_line(error)})") from error
 

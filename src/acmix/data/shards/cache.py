@@ -48,6 +48,8 @@ def stat(url: str) -> tuple[int | None, str]:
     if not is_remote(url):
         try:
             status = local_path(url).stat()
+        except FileNotFoundError:
+            raise InputError(f"shard {url} does not exist") from None
         except OSError as error:
             raise InputError(f"shard {url} cannot be read: {error.strerror or error}") from error
         return status.st_size, str(status.st_mtime_ns)

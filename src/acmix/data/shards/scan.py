@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -65,24 +65,26 @@ def scan_shards(urls: Sequence[str], json_key: str | None = None, *, progress: b
 
 def _scan(urls: Sequence[str], json_key: str | None, memory: Path, progress: bool) -> list[ShardCount]:
     known = _remembered(memory)
-    counted = dict(known)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        futures = {pool.submit(_count, url, json_key, known.get(url)): url for url in urls}
+        futures = {url: pool.submit(_count, url, json_key, known.get(url)) for url in urls}
         try:
-            for future in track(
-                as_completed(futures),
-                description="Counting images in shards",
-                total=len(urls),
-                console=Console(stderr=True),
-                transient=True,
-                disable=not progress,
-            ):
-                counted[futures[future]] = future.result()
+            return [
+                future.result()
+                for future in track(
+                    futures.values(),
+                    description="Counting images in shards",
+                    total=len(urls),
+                    console=Console(stderr=True),
+                    transient=True,
+                    disable=not progress,
+                )
+            ]
         finally:
             pool.shutdown(cancel_futures=True)
+            done = [url for url, future in futures.items() if not future.cancelled() and future.exception() is None]
+            counted = known | {url: futures[url].result() for url in done}
             if counted != known:
                 write_atomically(memory, json.dumps({url: asdict(count) for url, count in counted.items()}))
-    return [counted[url] for url in urls]
 
 
 def _count(url: str, json_key: str | None, known: ShardCount | None) -> ShardCount:

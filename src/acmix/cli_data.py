@@ -1,0 +1,66 @@
+"""The subcommands of `acmix data`; `acmix.cli` turns them into commands."""
+
+import sys
+from pathlib import Path
+
+from acmix.errors import InputError
+
+
+def check(data: str, *, validation: str | None = None, json: bool = False) -> int:
+    """Read every image once: what is unreadable, identical, in training and validation; sizes and classes.
+
+    The exit code is 1 if images are unreadable, are in both training and validation, or have two labels.
+
+    Args:
+        data: A folder of class folders, of shards or of a saved dataset, a pattern of shards, or digits.
+        validation: The same of the validation images, where they are not part of DATA.
+        json: Print JSON, with every image that is named in part otherwise.
+    """
+    from acmix import display
+    from acmix.data.checking import check_data
+    from acmix.data.datasets import open_parts
+
+    progress = sys.stderr.isatty() and not json
+    parts = open_parts(data, validation=validation, progress=progress)
+    named = {"images": parts.train}
+    if parts.validation is not None:
+        named = {"train": parts.train, "validation": parts.validation}
+    report = check_data(named, progress=progress)
+    display.show_data_report(parts.location, report, as_json=json)
+    return 0 if report.sound else 1
+
+
+def shard(
+    data: str,
+    output: Path,
+    *,
+    validation: str | None = None,
+    images_per_shard: int = 1000,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+) -> int:
+    """Write images as webdataset shards in random order, their bytes unchanged, with timm's _info.json.
+
+    Args:
+        data: As in training.
+        output: A new or empty folder.
+        validation: Validation images, where they are not part of DATA.
+        images_per_shard: Images in a .tar file.
+        val_fraction: Share held out where there are no validation images.
+        seed: Of the order and of the split, which is that of training.
+    """
+    from acmix import display
+    from acmix.data.datasets import open_dataset
+    from acmix.data.writing import check_outside, write_shards
+
+    if images_per_shard < 1:
+        raise InputError(f"--images-per-shard must be at least 1, got {images_per_shard}")
+    progress = sys.stderr.isatty()
+    images = open_dataset(
+        data, validation=validation, val_fraction=val_fraction, seed=seed, check_images=False, progress=progress
+    )
+    check_outside(output, images.location)
+    parts = {"train": images.train, "validation": images.validation}
+    written = write_shards(parts, output, images_per_shard=images_per_shard, seed=seed, progress=progress)
+    display.show_shards(output, written)
+    return 0

@@ -1,0 +1,215 @@
+"""Read every image of a data set once and say what is wrong with it."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+
+from acmix.data.images import ImageFacts, check_image
+from acmix.data.sources import EncodedImage, ImageSource
+from acmix.errors import InputError
+
+# Images whose bytes may be in memory at once.
+_BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Of a side of the images, in pixels."""
+
+    smallest: int
+    median: int
+    largest: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """An image that cannot be read, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartReport:
+    """What one part of a data set holds.
+
+    Attributes:
+        images: How many there are.
+        classes: Images of each class.
+        width: Of the readable images; None without any.
+        height: Of the readable images; None without any.
+        formats: Readable images of each of Pillow's formats.
+        modes: Readable images of each of Pillow's modes.
+        unreadable: Every image that cannot be read.
+    """
+
+    images: int
+    classes: dict[str, int]
+    width: Spread | None
+    height: Spread | None
+    formats: dict[str, int]
+    modes: dict[str, int]
+    unreadable: list[Unreadable]
+
+    @property
+    def empty(self) -> list[str]:
+        """The classes without images."""
+        return [name for name, count in self.classes.items() if not count]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copy:
+    """One of several identical files: its part of the data set, its name and its class."""
+
+    part: str
+    name: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataReport:
+    """What `check_data` found.
+
+    Attributes:
+        parts: By name.
+        duplicates: Groups of identical files.
+    """
+
+    parts: dict[str, PartReport]
+    duplicates: list[list[Copy]]
+
+    @property
+    def leaked(self) -> list[list[Copy]]:
+        """Groups of identical files in more than one part: trained on and validated on."""
+        return [group for group in self.duplicates if len({copy.part for copy in group}) > 1]
+
+    @property
+    def conflicting(self) -> list[list[Copy]]:
+        """Groups of identical files in more than one class."""
+        return [group for group in self.duplicates if len({copy.label for copy in group}) > 1]
+
+    @property
+    def harmless(self) -> list[list[Copy]]:
+        """Groups of identical files in one part and one class; a later split may tear them apart."""
+        return [group for group in self.duplicates if len({(copy.part, copy.label) for copy in group}) == 1]
+
+    @property
+    def sound(self) -> bool:
+        """Whether all can be read, nothing leaks and no label contradicts another."""
+        return not (self.leaked or self.conflicting or any(part.unreadable for part in self.parts.values()))
+
+
+def check_data(parts: Mapping[str, ImageSource], *, progress: bool = False) -> DataReport:
+    """Read and decode every image once, in threads.
+
+    Args:
+        parts: Images of each part of a data set, by its name, with the same classes.
+        progress: Show a progress bar on stderr.
+    """
+    bars = Progress(console=Console(stderr=True), transient=True, disable=not progress)
+    with bars, ThreadPoolExecutor() as pool:
+        read: dict[str, _Read] = {}
+        for part, images in parts.items():
+            read[part] = _Read(images)
+            bar = bars.add_task(f"Reading {part}", total=len(images))
+            for index, outcome in enumerate(_outcomes(images, pool)):
+                read[part].add(index, outcome)
+                bars.advance(bar)
+    return DataReport(
+        parts={part: reader.report() for part, reader in read.items()},
+        duplicates=[
+            [
+                Copy(part=part, name=parts[part].name(index), label=parts[part].classes[read[part].labels[index]])
+                for part, index in group
+            ]
+            for group in _identical({part: reader.digests for part, reader in read.items()})
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    stored: EncodedImage | None = None
+    digest: bytes = bytes(16)
+    facts: ImageFacts | None = None
+    fault: Unreadable | None = None
+
+
+def _outcomes(images: ImageSource, pool: ThreadPoolExecutor) -> Iterator[_Outcome]:
+    def read(index: int) -> _Outcome:
+        stored, name = None, f"image {index}"
+        try:
+            name = images.name(index)
+            stored = images.encoded(index)
+            facts = check_image(stored.content, name)
+        except InputError as error:
+            reason = str(error).removeprefix(f"{name}: ")
+            return _Outcome(stored, fault=Unreadable(name=name, reason=reason))
+        return _Outcome(stored, hashlib.blake2b(stored.content, digest_size=16).digest(), facts)
+
+    for begin in range(0, len(images), _BATCH):
+        yield from pool.map(read, range(begin, min(begin + _BATCH, len(images))))
+
+
+class _Read:
+    """What is kept of the images of one part."""
+
+    def __init__(self, images: ImageSource) -> None:
+        self.images = images
+        self.digests = np.zeros((len(images), 2), np.uint64)
+        self.sides = np.zeros((len(images), 2), np.int32)
+        self.labels = np.full(len(images), -1, np.int32)
+        self.formats: Counter[str] = Counter()
+        self.modes: Counter[str] = Counter()
+        self.unreadable: list[Unreadable] = []
+
+    def add(self, index: int, outcome: _Outcome) -> None:
+        if outcome.stored is not None:
+            self.labels[index] = outcome.stored.label
+        if outcome.fault is not None:
+            self.unreadable.append(outcome.fault)
+        if outcome.facts is not None:
+            self.digests[index] = np.frombuffer(outcome.digest, np.uint64)
+            self.sides[index] = outcome.facts.width, outcome.facts.height
+            self.formats[outcome.facts.format] += 1
+            self.modes[outcome.facts.mode] += 1
+
+    def report(self) -> PartReport:
+        counts = np.bincount(self.labels[self.labels >= 0], minlength=len(self.images.classes))
+        width, height = (_spread(side[side > 0]) for side in self.sides.T)
+        return PartReport(
+            images=len(self.images),
+            classes={name: int(count) for name, count in zip(self.images.classes, counts, strict=True)},
+            width=width,
+            height=height,
+            formats=dict(self.formats.most_common()),
+            modes=dict(self.modes.most_common()),
+            unreadable=self.unreadable,
+        )
+
+
+def _spread(sides: NDArray[np.int32]) -> Spread | None:
+    if not len(sides):
+        return None
+    return Spread(smallest=int(sides.min()), median=int(np.median(sides)), largest=int(sides.max()))
+
+
+def _identical(digests: Mapping[str, NDArray[np.uint64]]) -> list[list[tuple[str, int]]]:
+    """Groups of images with equal digests, as (part, index); zeros stand for what could not be read."""
+    every = np.concatenate(list(digests.values()))
+    places = [(part, index) for part, values in digests.items() for index in range(len(values))]
+    order = np.lexsort((np.arange(len(every)), *every.T))
+    ordered = every[order]
+    starts = np.flatnonzero(np.concatenate(([True], (ordered[1:] != ordered[:-1]).any(1))))
+    ends = np.append(starts[1:], len(ordered))
+    groups = [
+        order[start:end] for start, end in zip(starts, ends, strict=True) if end - start > 1 and ordered[start].any()
+    ]
+    return [[places[position] for position in group] for group in sorted(groups, key=lambda group: group[0])]
