@@ -22,7 +22,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, folder):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.folder, self.cuts, self.requests = folder, {}, []
+        self.folder, self.cuts, self.requests, self.missing = folder, {}, [], 404
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -36,7 +36,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, with_content):
         file = self.server.folder / self.path.lstrip("/")
         if not file.is_file():
-            self.send_error(404)
+            self.send_error(self.server.missing)
             return
         content = file.read_bytes()
         self.send_response(200)
@@ -146,6 +146,16 @@ def test_a_page_that_is_missing_is_said(server):
         cache.open_shard(f"{server.url}/none.tar")
     with pytest.raises(InputError, match="cannot be read"):
         list_pattern("http://127.0.0.1:9/a.tar")
+
+
+def test_a_store_that_hides_what_is_missing(server):
+    server.missing = 403
+    write_shard(server.folder / "a.tar", [0, 1])
+    listing = list_pattern(f"{server.url}/a.tar")
+    assert (listing.lengths, listing.classes) == (None, None)
+    assert len(open_shards({"train": listing})["train"]) == 2
+    with pytest.raises(InputError, match="cannot be reached: 403"):
+        open_shards({"train": list_pattern(f"{server.url}/none.tar")})
 
 
 def fetch(url):

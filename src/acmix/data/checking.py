@@ -204,12 +204,19 @@ def _spread(sides: NDArray[np.int32]) -> Spread | None:
 def _identical(digests: Mapping[str, NDArray[np.uint64]]) -> list[list[tuple[str, int]]]:
     """Groups of images with equal digests, as (part, index); zeros stand for what could not be read."""
     every = np.concatenate(list(digests.values()))
-    places = [(part, index) for part, values in digests.items() for index in range(len(values))]
     order = np.lexsort((np.arange(len(every)), *every.T))
     ordered = every[order]
     starts = np.flatnonzero(np.concatenate(([True], (ordered[1:] != ordered[:-1]).any(1))))
-    ends = np.append(starts[1:], len(ordered))
+    stops = np.append(starts[1:], len(ordered))
     groups = [
-        order[start:end] for start, end in zip(starts, ends, strict=True) if end - start > 1 and ordered[start].any()
+        order[start:stop]
+        for start, stop in zip(starts, stops, strict=True)
+        if stop - start > 1 and ordered[start].any()
     ]
-    return [[places[position] for position in group] for group in sorted(groups, key=lambda group: group[0])]
+    names, ends = list(digests), np.cumsum([len(values) for values in digests.values()])
+
+    def place(position: int) -> tuple[str, int]:
+        part = int(np.searchsorted(ends, position, side="right"))
+        return names[part], position - int(ends[part]) + len(digests[names[part]])
+
+    return [[place(int(position)) for position in group] for group in sorted(groups, key=lambda group: group[0])]

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from acmix.errors import InputError
 
 _BRACES = re.compile(r"\{(?P<body>[^{}]*(?:\.\.|,)[^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)(?:\.\.(\d+))?")
+# Seconds without a byte after which a server counts as gone.
+_SILENCE = 60
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -89,7 +92,7 @@ def parent(url: str) -> str:
 
 
 def read_beside(folder: str, name: str) -> bytes | None:
-    """Read a small file in a folder; None if there is none.
+    """Read a small file in a folder; None if there is none, or none that may be read.
 
     Raises:
         InputError: If the folder cannot be read.
@@ -99,11 +102,14 @@ def read_beside(folder: str, name: str) -> bytes | None:
             return (local_path(folder) / name).read_bytes()
         system, path = remote(f"{folder.rstrip('/')}/{name}")
         return system.cat_file(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return None
     except InputError:
         raise
     except Exception as error:  # fsspec's file systems raise whatever their clients raise
+        # Stores that do not let everyone list them say "forbidden" of what is not there.
+        if getattr(error, "status", None) == HTTPStatus.FORBIDDEN:
+            return None
         raise InputError(f"{folder}/{name} cannot be read: {error}") from error
 
 
@@ -115,8 +121,15 @@ def remote(url: str) -> tuple[Any, str]:
     """
     import fsspec
 
+    options: dict[str, Any] = {}
     try:
-        return fsspec.url_to_fs(url)
+        if url.startswith(("http://", "https://")):
+            from aiohttp import ClientTimeout
+
+            # A shard may take longer than the five minutes of the default, as long as it goes on arriving.
+            timeout = ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)
+            options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
+        return fsspec.url_to_fs(url, **options)
     except (ImportError, ValueError) as error:
         raise InputError(f"{url} cannot be read: {error}") from error
 
