@@ -1,4 +1,6 @@
+import io
 import struct
+import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -86,6 +88,25 @@ def test_check_finds_truncated_files(tmp_path, suffix):
     check_images([good])
     with pytest.raises(InputError, match=rf"1 of 2 images cannot be read: .*cut.{suffix}"):
         check_images([good, cut])
+
+
+@pytest.mark.parametrize("use", [decode_image, check_image])
+@pytest.mark.parametrize("kind", ["AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"])
+def test_damaged_content_of_every_format_is_an_input_error(use, kind):
+    random = np.random.default_rng(0)
+    file = io.BytesIO()
+    Image.fromarray(random.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(file, kind)
+    content = np.frombuffer(file.getvalue(), np.uint8)
+    refused = 0
+    for _ in range(30):
+        damaged = content.copy()
+        damaged[random.integers(0, len(content), 3)] = 0
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                use(damaged.tobytes()[: random.integers(1, len(content) + 1)], "damaged")
+        except InputError:
+            refused += 1
+    assert refused > 5
 
 
 def test_check_names_the_first_few(tmp_path):

@@ -23,6 +23,7 @@ _BROKEN = (
     SyntaxError,
     ValueError,
     EOFError,
+    RuntimeError,  # of the AVIF decoder
     struct.error,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
