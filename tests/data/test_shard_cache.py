@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -10,7 +11,7 @@ import fsspec
 import pytest
 
 from acmix import InputError
-from acmix.data.shards import cache, open_shards, scan
+from acmix.data.shards import ShardedImages, cache, open_shards, scan
 from acmix.data.shards.urls import list_folder, list_pattern
 from tests.shards import write_shard, write_three
 
@@ -171,6 +172,27 @@ def test_processes_fetch_the_same_shard_once(server):
     with ThreadPoolExecutor(4) as threads:
         assert set(threads.map(fetch, [f"{server.url}/a.tar"] * 8)) == {size}
     assert server.requests == ["/a.tar"]
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_shards_are_fetched_ahead(server, folder):
+    for name in "ab":
+        write_shard(server.folder / f"{name}.tar", [0, 1])
+    urls = [f"{server.url}/a.tar", f"{server.url}/b.tar", str(server.folder / "a.tar"), f"{server.url}/none.tar"]
+    images = ShardedImages(urls, [2, 2, 2, 2], ["ant", "bee"]).with_classes(("bee", "ant"))
+    for shard in (1, 2, 3):
+        images.prefetch(shard)
+    wait_for(lambda: folder.exists() and copies(folder) == ["b.tar"])
+    assert images.read(2)[1] == 1
+    assert server.requests == ["/b.tar"]
+    with pytest.raises(InputError, match=r"none\.tar cannot be reached"):
+        images.read(6)
 
 
 def test_a_folder_that_cannot_be_written_is_named(monkeypatch, tmp_path, server):

@@ -80,6 +80,16 @@ class ImageSource(Dataset[tuple[Any, int]], ABC):
         stored = self.encoded(index)
         return decode_image(stored.content, self.name(index)), stored.label
 
+    def prefetch(self, shard: int) -> None:
+        """Begin to bring a shard near, in the background, for any process of this machine.
+
+        A sampler that knows which shard comes next calls it, so that nothing waits for the network. What fails shows
+        when an image is read. Sources that lie on this machine do nothing.
+
+        Args:
+            shard: Index into shard_lengths.
+        """
+
     def __getitem__(self, index: int) -> tuple[Any, int]:
         """Read and transform one image."""
         image, label = self.read(index)
@@ -131,6 +141,9 @@ class _Relabelled(ImageSource):
 
     def fingerprint(self) -> str:
         return self.source.fingerprint()
+
+    def prefetch(self, shard: int) -> None:
+        self.source.prefetch(shard)
 
 
 class SplittableImages(ImageSource):

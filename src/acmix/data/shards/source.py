@@ -5,15 +5,16 @@ import os
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
-from threading import Lock
+from contextlib import suppress
+from threading import Lock, Thread
 from typing import BinaryIO
 
 import numpy as np
 
-from acmix.data.shards.cache import open_shard
+from acmix.data.shards.cache import local_copy, open_shard
 from acmix.data.shards.index import read_index
 from acmix.data.shards.scan import ShardCount, scan_shards
-from acmix.data.shards.urls import Listing
+from acmix.data.shards.urls import Listing, is_remote
 from acmix.data.sources import EncodedImage, ImageSource
 from acmix.errors import InputError
 
@@ -92,6 +93,15 @@ class ShardedImages(ImageSource):
         )
         return hashlib.sha256("\n".join((*shards, "", *self.classes, "", *samples)).encode()).hexdigest()
 
+    def prefetch(self, shard: int) -> None:
+        """Begin to fetch a remote shard into the cache, in a thread.
+
+        Args:
+            shard: Index into shard_lengths.
+        """
+        if is_remote(self.urls[shard]):
+            Thread(target=_fetch_quietly, args=(self.urls[shard],), daemon=True).start()
+
     def _place(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"index must lie between 0 and {len(self) - 1}, got {index}")
@@ -106,6 +116,12 @@ class ShardedImages(ImageSource):
         if not 0 <= label < len(self.classes):
             raise InputError(f"{self.name(index)}: its label {stored!r} is none of the {len(self.classes)} classes")
         return label
+
+
+def _fetch_quietly(url: str) -> None:
+    # Whoever reads an image of the shard tries again, and says what fails.
+    with suppress(InputError):
+        local_copy(url)
 
 
 class _OpenShard:
