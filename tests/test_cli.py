@@ -139,6 +139,17 @@ def test_missing_extra_names_the_command_to_type(capsys, monkeypatch):
     assert err.splitlines()[0].endswith("pip install 'acmix[train]'")
 
 
+def test_missing_extra_for_data(capsys, monkeypatch, tmp_path):
+    for name in ("state.json", "dataset_info.json"):
+        (tmp_path / name).touch()
+    for name in ("datasets", "aiohttp"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for data in (tmp_path, "http://127.0.0.1:9/a.tar"):
+        code, _, err = call(capsys, "data", "check", data)
+        assert code == 2
+        assert err.splitlines()[0].endswith("pip install 'acmix[data]'")
+
+
 def test_stopping_ends_with_130(capsys, monkeypatch):
     def stop(*arguments, **options):  # noqa: ARG001
         raise KeyboardInterrupt

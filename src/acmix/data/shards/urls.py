@@ -97,15 +97,18 @@ def read_beside(folder: str, name: str) -> bytes | None:
     Raises:
         InputError: If the folder cannot be read.
     """
-    try:
-        if not is_remote(folder):
+    if not is_remote(folder):
+        try:
             return (local_path(folder) / name).read_bytes()
-        system, path = remote(f"{folder.rstrip('/')}/{name}")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise InputError(f"{folder}/{name} cannot be read: {error.strerror or error}") from error
+    system, path = remote(f"{folder.rstrip('/')}/{name}")
+    try:
         return system.cat_file(path)
     except (FileNotFoundError, PermissionError):
         return None
-    except InputError:
-        raise
     except Exception as error:  # fsspec's file systems raise whatever their clients raise
         # Stores that do not let everyone list them say "forbidden" of what is not there.
         if getattr(error, "status", None) == HTTPStatus.FORBIDDEN:
@@ -122,13 +125,13 @@ def remote(url: str) -> tuple[Any, str]:
     import fsspec
 
     options: dict[str, Any] = {}
-    try:
-        if url.startswith(("http://", "https://")):
-            from aiohttp import ClientTimeout
+    if url.startswith(("http://", "https://")):
+        from aiohttp import ClientTimeout
 
-            # A shard may take longer than the five minutes of the default, as long as it goes on arriving.
-            timeout = ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)
-            options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
+        # A shard may take longer than the five minutes of the default, as long as it goes on arriving.
+        timeout = ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)
+        options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
+    try:
         return fsspec.url_to_fs(url, **options)
     except (ImportError, ValueError) as error:
         raise InputError(f"{url} cannot be read: {error}") from error
