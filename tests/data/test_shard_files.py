@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 
+import fsspec
 import pytest
 
 from acmix import InputError
@@ -38,8 +39,12 @@ def test_patterns(pattern, expected):
 def test_list_of_urls(tmp_path):
     (tmp_path / "list.txt").write_text("a-{0..1}.tar\n\ns3://b/c.tar\n")
     assert expand(str(tmp_path / "list.txt")) == [f"{tmp_path}/a-0.tar", f"{tmp_path}/a-1.tar", "s3://b/c.tar"]
-    with pytest.raises(InputError, match="cannot be read"):
-        expand(str(tmp_path / "absent.txt"))
+    fsspec.filesystem("memory").pipe("/lists/list.txt", b"a.tar\n/d/b.tar\n")
+    assert expand("memory://lists/list.txt") == ["memory://lists/a.tar", "/d/b.tar"]
+    (tmp_path / "list.txt").write_bytes(b"\xff")
+    for name, rule in (("absent.txt", "does not exist"), ("list.txt", "not text")):
+        with pytest.raises(InputError, match=rf"{name}.* {rule}"):
+            expand(str(tmp_path / name))
 
 
 @pytest.mark.parametrize(
@@ -180,6 +185,15 @@ def test_links_and_devices_are_refused(tmp_path, kind):
         index_of(write_tar(tmp_path / "s.tar", [member]))
 
 
+def with_size(content, size):
+    """A tar file whose first header claims a size, with a valid checksum."""
+    header = bytearray(content[:512])
+    header[124:136] = (b"\xff" if size < 0 else b"\x80") + size.to_bytes(11, "big", signed=True)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + content[512:]
+
+
 def test_damaged_archives(tmp_path):
     path = write_shard(tmp_path / "s.tar", [0, 1, 2])
     content = path.read_bytes()
@@ -188,6 +202,10 @@ def test_damaged_archives(tmp_path):
     for cut in (content[:1024], content[:1536], content[:1600], content[:700], b"", b"text" * 300, bytes(damaged)):
         path.write_bytes(cut)
         with pytest.raises(InputError, match=r"not a whole, uncompressed tar file|truncated or damaged"):
+            index_of(path)
+    for size in (-512, 1 << 62, 1 << 70):
+        path.write_bytes(with_size(content, size))
+        with pytest.raises(InputError, match="damaged|not a whole"):
             index_of(path)
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz"):

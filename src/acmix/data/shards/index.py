@@ -61,7 +61,10 @@ def read_index(file: BinaryIO, name: str, json_key: str | None = None) -> ShardI
             samples = _samples(archive, file.fileno(), name)
             # tarfile takes a damaged header for the end.
             whole = os.pread(file.fileno(), _BLOCK, archive.offset) == bytes(_BLOCK)
-    except tarfile.ReadError as error:
+    except InputError:
+        raise
+    # Damaged sizes are numbers that no file has.
+    except (tarfile.TarError, ValueError, OverflowError) as error:
         raise InputError(f"shard {name} is not a whole, uncompressed tar file ({error})") from error
     except OSError as error:
         raise InputError(f"shard {name} cannot be read ({error.strerror or error})") from error
@@ -101,6 +104,8 @@ def _samples(archive: tarfile.TarFile, descriptor: int, name: str) -> list[_Samp
 def _refuse(member: tarfile.TarInfo, name: str) -> None:
     if member.name.startswith("/") or ".." in member.name.split("/"):
         raise InputError(f"shard {name} is refused: its member {member.name!r} leaves the folder")
+    if member.size < 0:
+        raise InputError(f"shard {name} is damaged: its member {member.name!r} has {member.size} bytes")
     if not (member.isreg() or member.isdir()) or member.issparse():
         raise InputError(f"shard {name} is refused: its member {member.name!r} is a link, a device or a sparse file")
 

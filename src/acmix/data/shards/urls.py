@@ -37,7 +37,7 @@ def expand(pattern: str) -> list[str]:
 
     Args:
         pattern: Paths or URLs joined by `::`, each with braces as in `train-{000..127}.tar` or `{a,b}.tar`; or a text
-            file of this machine with one of these a line, relative paths counting from its folder.
+            file with one of these a line, relative paths counting from its folder.
 
     Raises:
         InputError: If it names no shard, the same shard twice, or something that is not a .tar file.
@@ -78,12 +78,13 @@ def _unfold(pattern: str) -> Iterator[str]:
 
 
 def _listed(path: str) -> list[str]:
-    file = local_path(path)
-    try:
-        lines = [line.strip() for line in file.read_text().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the list of shards {path!r} cannot be read: {error}") from error
-    return [line if is_remote(line) else str(file.parent / line.removeprefix("file://")) for line in lines if line]
+    url = path if is_remote(path) else str(local_path(path))
+    folder, _, name = url.rpartition("/")
+    content = read_beside(folder, name)
+    if content is None:
+        raise InputError(f"the list of shards {path!r} does not exist")
+    lines = [line.strip().removeprefix("file://") for line in _text(content, path).splitlines()]
+    return [line if is_remote(line) or line.startswith("/") else f"{folder}/{line}" for line in lines if line]
 
 
 def parent(url: str) -> str:
