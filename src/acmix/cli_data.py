@@ -14,7 +14,7 @@ def check(data: str, *, validation: str | None = None, json: bool = False) -> in
     Args:
         data: A folder of class folders, of shards or of a saved dataset, a pattern of shards, or digits.
         validation: The same of the validation images, where they are not part of DATA.
-        json: Print JSON, with every image that is named in part otherwise.
+        json: Print JSON, which names every image in question.
     """
     from acmix import display
     from acmix.data.checking import check_data

@@ -142,7 +142,7 @@ def show_data_report(location: str, report: DataReport, *, as_json: bool) -> Non
         parts = {name: asdict(part) | {"empty": part.empty} for name, part in report.parts.items()}
         _print_json({"data": location, "sound": report.sound, "parts": parts} | groups)
         return
-    table = _table(location)
+    table = _table(escape(location))
     table.add_column("")
     for name in report.parts:
         table.add_column(name, justify="right")
@@ -205,7 +205,7 @@ def _show_faults(report: DataReport) -> None:
 
 def show_shards(output: Path, written: Mapping[str, WrittenSplit]) -> None:
     """Show what `acmix data shard` wrote and what to type next."""
-    table = _table(str(output))
+    table = _table(escape(str(output)))
     for heading in ("split", "images", "shards", "MB"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for name, split in written.items():

@@ -64,6 +64,16 @@ def test_splits(tmp_path):
     assert [images.read(index)[1] for index in range(2)] == [0, 1]
 
 
+def test_parts_of_other_names_are_not_passed_over(tmp_path):
+    content = datasets.DatasetDict(train=table([0, 1] * 3), valid=table([0, 1]))
+    with pytest.raises(InputError, match="has the parts train, valid, none of them called val, validation, test"):
+        open_dataset(saved(tmp_path / "set", content))
+    alone = saved(tmp_path / "alone", datasets.DatasetDict(train=table([0, 1] * 3)))
+    data = open_dataset(alone)
+    assert (data.was_split, data.train.name(0)[:6]) == (True, "train/")
+    assert len(open_dataset(alone, validation=saved(tmp_path / "other", table([1, 0]))).validation) == 2
+
+
 def test_a_single_table_is_split_by_class_and_row(tmp_path):
     path = saved(tmp_path / "set", table([0, 1] * 10, paths=[f"{number}.PNG" for number in range(20)]))
     data = open_dataset(path)

@@ -129,6 +129,11 @@ def open_parts(data: str, *, validation: str | None = None, progress: bool = Fal
             f"{location} has train/ but none of val/, validation/, test/; add one, "
             f"or give {Path(location) / 'train'} to have it split"
         )
+    elif len(found) > 1:
+        raise InputError(
+            f"{location} has the parts {', '.join(found)}, none of them called {', '.join(_VALIDATION_NAMES)}; "
+            "rename one, or give validation (--validation)"
+        )
     opened = _open(chosen, progress)
     train, held_out = opened["train"], opened.get("validation")
     if isinstance(train, LabelledImages) and isinstance(held_out, LabelledImages):
@@ -214,7 +219,9 @@ def _sole(location: str, found: Mapping[str, _Found]) -> _Found:
     """The validation part, else the only one."""
     name = _validation_name(location, found)
     if name is None and len(found) > 1:
-        raise InputError(f"{location} has the parts {', '.join(found)} and none of {', '.join(_VALIDATION_NAMES)}")
+        raise InputError(
+            f"{location} has the parts {', '.join(found)}, none of them called {', '.join(_VALIDATION_NAMES)}"
+        )
     return found[next(iter(found)) if name is None else name]
 
 

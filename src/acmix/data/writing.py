@@ -43,9 +43,9 @@ def write_shards(
 ) -> dict[str, WrittenSplit]:
     """Write `SPLIT-NUMBER.tar` for every part, and timm's `_info.json` with the class names.
 
-    The bytes of every image are kept as they are, beside its label in `.cls`. Images are in the order of a hash of seed
-    and name; equal images, names and seed give equal files, byte for byte. Every shard is read back. All is written to
-    a folder `OUTPUT.partial`, renamed when it is whole and removed when it cannot be.
+    The bytes of every image are kept as they are, not decoded, beside its label in `.cls`. Images are in the order of a
+    hash of seed and name; equal images, names and seed give equal files, byte for byte. Every shard is read back. All
+    is written to a folder `OUTPUT.partial`, renamed when it is whole and removed when it cannot be.
 
     Args:
         parts: Images of each split, by its name, with the same classes.

@@ -20,7 +20,10 @@ _BLOCK, _TRIES = 512, 3
 
 
 def cache_folder() -> Path:
-    """Where copies of remote shards and counts are kept: ACMIX_CACHE, or acmix in the user's cache folder."""
+    """Where copies of remote shards and counts are kept: ACMIX_CACHE, or acmix in the user's cache folder.
+
+    It belongs on a disk of the machine: a network is what the copies are to save.
+    """
     if given := os.environ.get("ACMIX_CACHE"):
         return Path(given).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "acmix"
