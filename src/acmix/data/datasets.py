@@ -1,6 +1,7 @@
 """Open what a person calls DATA: class folders on disk, or the bundled digits."""
 
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,26 +10,26 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
 from acmix.data.images import check_images as check_every_image
-from acmix.data.images import read_image
+from acmix.data.images import read_bytes, read_image
+from acmix.data.sources import EncodedImage, ImageSource
 from acmix.errors import InputError
 
 DIGITS = "digits"
 _VALIDATION_NAMES = ("val", "validation", "test")
 
 
-class LabelledImages(Dataset[tuple[Any, int]]):
-    """Images with labels; item i is `(transform(RGB image), label)`.
+class LabelledImages(ImageSource):
+    """Images in files or in memory, with their labels in lists.
 
     Args:
         names: What to call each image, unique and stable: a path relative to its data folder.
         images: Files, or images already in memory.
         labels: Index into classes, one an image.
         classes: Class names in the order of the labels.
-        transform: Applied to the RGB image; None leaves the PIL image.
+        transform: Applied to the RGB image by indexing; None leaves the PIL image.
     """
 
     def __init__(
@@ -46,15 +47,31 @@ class LabelledImages(Dataset[tuple[Any, int]]):
         """Count the images."""
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Read, convert and transform one image."""
-        source = self.images[index]
-        image = read_image(source) if isinstance(source, Path) else source
-        return (image if self.transform is None else self.transform(image)), self.labels[index]
+    def name(self, index: int) -> str:
+        """The image's path relative to its data folder."""
+        return self.names[index]
 
-    def with_transform(self, transform: Callable[[Image.Image], Any]) -> "LabelledImages":
-        """Return the same images under another transform."""
-        return LabelledImages(self.names, self.images, self.labels, self.classes, transform)
+    def encoded(self, index: int) -> EncodedImage:
+        """The bytes of the image's file; an image in memory becomes a PNG file.
+
+        Raises:
+            InputError: If the file cannot be read.
+        """
+        image, label = self.images[index], self.labels[index]
+        if isinstance(image, Path):
+            return EncodedImage(read_bytes(image), image.suffix.lower(), label)
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        return EncodedImage(file.getvalue(), ".png", label)
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        """One image as 8-bit RGB, and its label.
+
+        Raises:
+            InputError: If the file cannot be read or decoded.
+        """
+        image = self.images[index]
+        return (read_image(image) if isinstance(image, Path) else image), self.labels[index]
 
     def subset(self, indices: Sequence[int]) -> "LabelledImages":
         """Return the images at these indices, in this order."""

@@ -1,5 +1,6 @@
-"""Image files of any mode as 8-bit RGB, and the check that every file can be read."""
+"""Images of any mode as 8-bit RGB, and the check that every file can be read."""
 
+import io
 import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,15 +26,40 @@ def read_image(path: str | Path) -> Image.Image:
     Raises:
         InputError: If the file is missing or is not an image that Pillow can decode.
     """
+    return decode_image(read_bytes(path), path)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of an image file.
+
+    Raises:
+        InputError: If the file is missing or cannot be read.
+    """
     try:
-        with Image.open(path) as image:
-            return _to_rgb(ImageOps.exif_transpose(image))
+        return Path(path).read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
     except IsADirectoryError:
         raise InputError(f"{path}: is a folder, expected an image file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def decode_image(content: bytes, name: str | Path) -> Image.Image:
+    """Decode the bytes of an image file as `read_image` does.
+
+    Args:
+        content: The bytes of the file.
+        name: What to call the image in an error.
+
+    Raises:
+        InputError: If it is not an image that Pillow can decode.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return _to_rgb(ImageOps.exif_transpose(image))
     except _BROKEN as error:
-        raise InputError(f"{path}: not a readable image ({_first_line(error)})") from error
+        raise InputError(f"{name}: not a readable image ({_first_line(error)})") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

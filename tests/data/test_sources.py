@@ -1,0 +1,61 @@
+import io
+import pickle
+
+import pytest
+from PIL import Image
+
+from acmix import InputError
+from acmix.data import Digits, EncodedImage, ImageSource, open_dataset
+
+
+class Reds(ImageSource):
+    classes = ("dark", "bright")
+    shard_lengths = (2, 1)
+
+    def __len__(self):
+        return 3
+
+    def name(self, index):
+        return f"red {index}"
+
+    def encoded(self, index):
+        file = io.BytesIO()
+        Image.new("RGB", (4, 4), (index, 0, 0)).save(file, "PNG")
+        return EncodedImage(file.getvalue()[: None if index < 2 else 20], ".png", index % 2)
+
+    def fingerprint(self):
+        return "reds"
+
+
+def test_reading_is_made_of_what_a_source_gives():
+    source = Reds()
+    image, label = source.read(1)
+    assert (image.mode, image.getpixel((0, 0)), label) == ("RGB", (1, 0, 0), 1)
+    assert source.with_transform(lambda image: image.size)[0] == ((4, 4), 0)
+    assert source.transform is None
+    with pytest.raises(InputError, match="^red 2: not a readable image"):
+        source.read(2)
+
+
+def test_files_are_sources(tmp_path):
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        for index in range(2):
+            Image.new("L", (3, 2), index).save(tmp_path / name / f"{index}.JPG")
+    source = pickle.loads(pickle.dumps(open_dataset(str(tmp_path)).train))  # noqa: S301
+    assert isinstance(source, ImageSource)
+    assert (source.classes, source.shard_lengths, len(source)) == (("ant", "bee"), None, 2)
+    stored = source.encoded(1)
+    assert stored.content == (tmp_path / source.name(1)).read_bytes()
+    assert (stored.suffix, stored.label) == (".jpg", source.read(1)[1])
+    (tmp_path / source.name(1)).unlink()
+    with pytest.raises(InputError, match=f"{source.name(1)}: there is no such file"):
+        source.read(1)
+
+
+def test_images_in_memory_are_encoded_without_loss():
+    digits = Digits()
+    stored = digits.encoded(7)
+    with Image.open(io.BytesIO(stored.content)) as image:
+        assert image.tobytes() == digits.read(7)[0].tobytes()
+    assert (stored.suffix, stored.label) == (".png", 7)
