@@ -30,6 +30,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    if os.name != "posix":
+        return
     # The new name, too, survives a loss of power.
     folder = os.open(path.parent, os.O_RDONLY)
     try:

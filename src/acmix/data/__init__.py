@@ -5,7 +5,7 @@ from acmix.data.evaluation import DataRecord, data_record, open_evaluation
 from acmix.data.huggingface import HuggingFaceImages
 from acmix.data.images import read_image
 from acmix.data.labelled import Digits, LabelledImages
-from acmix.data.loading import image_loader
+from acmix.data.loading import image_loader, training_loader
 from acmix.data.shards import ShardedImages
 from acmix.data.sources import EncodedImage, ImageSource, SplittableImages
 from acmix.data.transforms import preprocessing_for, training_transform
@@ -27,5 +27,6 @@ __all__ = [
     "open_evaluation",
     "preprocessing_for",
     "read_image",
+    "training_loader",
     "training_transform",
 ]

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from acmix.data.huggingface import has_saved, open_saved
 from acmix.data.images import check_images as check_every_image
@@ -25,16 +24,16 @@ class ImageData:
 
     Attributes:
         location: `digits`, the absolute path of a folder, a pattern of shards, or the URL of their folder.
-        train: Images to learn from, an `ImageSource` without a transform.
-        validation: Images held out, an `ImageSource` without a transform.
+        train: Images to learn from, without a transform.
+        validation: Images held out, without a transform.
         was_split: Whether validation was split off by seed, rather than having a place of its own.
         fingerprint: Of all images before a split; of the training images otherwise.
         validation_location: As location, where the validation images are not part of that data.
     """
 
     location: str
-    train: Any
-    validation: Any
+    train: ImageSource
+    validation: ImageSource
     was_split: bool
     fingerprint: str
     validation_location: str | None = None

@@ -1,33 +1,152 @@
-"""Batches of labelled images."""
+"""Batches of labelled images, for evaluation and for training."""
 
-import signal
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from acmix.data.datasets import LabelledImages
+from acmix.data.sampling import Draw, EpochSampler
+from acmix.data.sources import ImageSource
+from acmix.errors import InputError
+
+# Neighbours tried in place of an unreadable image before the data set is given up.
+_REPLACEMENTS = 100
 
 
-def image_loader(images: LabelledImages, *, batch_size: int, workers: int = 0, **options: Any) -> DataLoader[Any]:
+def image_loader(images: ImageSource, *, workers: int = 0, **options: Any) -> DataLoader[Any]:
     """A `DataLoader` of images in batches.
 
     Args:
         images: Images whose transform gives tensors.
-        batch_size: Images a batch.
         workers: Processes that read images; 0 reads in this one.
-        **options: Options of `DataLoader`.
+        **options: Options of `DataLoader`: batch_size, or batch_sampler.
     """
+    return _loader(images, workers, **options)
+
+
+def _loader(images: Dataset[Any], workers: int, **options: Any) -> DataLoader[Any]:
     return DataLoader(
         images,
-        batch_size=batch_size,
         num_workers=workers,
+        persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_interrupts_to_parent,
+        worker_init_fn=_work_for_parent,
         **options,
     )
 
 
-def _leave_interrupts_to_parent(_: int) -> None:
-    # A terminal sends Ctrl-C to every process; the one that trains ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _work_for_parent(_: int) -> None:
+    # A terminal sends Ctrl-C to a whole group of processes, a scheduler SIGTERM; the one that trains ends its workers.
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    torch.set_num_threads(1)
+
+
+@dataclass
+class Batch:
+    """Augmented images of one forward pass.
+
+    Attributes:
+        images: `(B, C, H, W)`.
+        labels: `(B,)`, int64.
+        names: Of the images that were read, in the order of the batch.
+        unreadable: Name and reason of every image that another one replaced.
+        seconds: Spent on reading and augmenting, over all processes that read.
+    """
+
+    images: Tensor
+    labels: Tensor
+    names: list[str]
+    unreadable: list[tuple[str, str]]
+    seconds: float
+
+    def pin_memory(self) -> "Batch":
+        """Let tensors be copied to a device while it computes."""
+        self.images, self.labels = self.images.pin_memory(), self.labels.pin_memory()
+        return self
+
+
+class _Augmented(Dataset[Any]):
+    """Images under a random transform whose randomness is a function of seed, epoch and position alone."""
+
+    def __init__(self, images: ImageSource, transform: Callable[[Image.Image], Any], seed: int) -> None:
+        self.images, self.transform, self.seed = images, transform, seed
+
+    def __getitem__(self, index: Draw) -> tuple[Any, int, str, list[tuple[str, str]], float]:
+        began = time.perf_counter()
+        image, label, name, unreadable = self._read(index.index)
+        with _randomness(self.seed, index.epoch, index.position):
+            image = self.transform(image)
+        return image, label, name, unreadable, time.perf_counter() - began
+
+    def _read(self, index: int) -> tuple[Image.Image, int, str, list[tuple[str, str]]]:
+        """An image, or the next one that can be read."""
+        unreadable: list[tuple[str, str]] = []
+        for step in range(min(_REPLACEMENTS, len(self.images))):
+            at = (index + step) % len(self.images)
+            name = self.images.name(at)
+            try:
+                image, label = self.images.read(at)
+            except InputError as error:
+                unreadable.append((name, str(error)))
+            else:
+                return image, label, name, unreadable
+        raise InputError(
+            f"{len(unreadable)} images in a row cannot be read, from {unreadable[0][0]} on: {unreadable[0][1]}"
+        )
+
+
+@contextmanager
+def _randomness(*numbers: int) -> Iterator[None]:
+    """Seed every generator that transforms draw from, and put them back."""
+    kept = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])
+        torch.set_rng_state(kept[2])
+
+
+def _collate(items: Sequence[tuple[Any, int, str, list[tuple[str, str]], float]]) -> Batch:
+    images, labels, names, unreadable, seconds = zip(*items, strict=True)
+    return Batch(
+        images=default_collate(list(images)),
+        labels=torch.tensor(labels),
+        names=list(names),
+        unreadable=[fault for faults in unreadable for fault in faults],
+        seconds=sum(seconds),
+    )
+
+
+def training_loader(
+    images: ImageSource,
+    sampler: EpochSampler,
+    transform: Callable[[Image.Image], Any],
+    *,
+    seed: int,
+    workers: int = 0,
+) -> DataLoader[Batch]:
+    """A `DataLoader` of augmented images; an image that cannot be read is replaced by the next one that can.
+
+    Args:
+        images: The training images.
+        sampler: The batches of this process.
+        transform: From an RGB image to a tensor `(C, H, W)`; may draw random numbers.
+        seed: Of the augmentation.
+        workers: Processes that read images; 0 reads in this one.
+    """
+    return _loader(_Augmented(images, transform, seed), workers, batch_sampler=sampler, collate_fn=_collate)

@@ -11,12 +11,15 @@ from acmix.errors import InputError
 _DIGITS_AUGMENTATION: dict[str, Any] = {"scale": (0.7, 1.0), "ratio": (0.85, 1.18), "hflip": 0.0, "color_jitter": None}
 
 
-def preprocessing_for(model: nn.Module, *, image_size: int | None = None, digits: bool = False) -> dict[str, Any]:
+def preprocessing_for(
+    model: nn.Module, *, image_size: int | None = None, crop_share: float | None = None, digits: bool = False
+) -> dict[str, Any]:
     """What a network expects of its images: timm's data configuration.
 
     Args:
         model: A timm model; its `pretrained_cfg` gives size, mean, std, interpolation and crop.
         image_size: Side of the square input in pixels, in place of the model's own.
+        crop_share: Side of the centre crop that is evaluated, a share of the image's, in place of the model's own.
         digits: Show the whole image (digits fill theirs) instead of timm's centre crop.
 
     Returns:
@@ -26,6 +29,8 @@ def preprocessing_for(model: nn.Module, *, image_size: int | None = None, digits
         InputError: If image_size is not positive.
     """
     arguments: dict[str, Any] = {"crop_pct": 1.0} if digits else {}
+    if crop_share is not None:
+        arguments["crop_pct"] = crop_share
     if image_size is not None:
         if image_size < 1:
             raise InputError(f"image_size must be at least 1 pixel, got {image_size}")
@@ -33,7 +38,35 @@ def preprocessing_for(model: nn.Module, *, image_size: int | None = None, digits
     return resolve_data_config(arguments, model=model)
 
 
-def training_transform(preprocessing: dict[str, Any], *, digits: bool = False) -> Any:
-    """timm's training transform: random crops, flips and colours, or gentle crops alone for digits."""
+def training_transform(
+    preprocessing: dict[str, Any],
+    *,
+    digits: bool = False,
+    random_augment: str | None = None,
+    random_erase: float = 0.0,
+) -> Any:
+    """timm's training transform: random crops, flips and colours, or gentle crops alone for digits.
+
+    Args:
+        preprocessing: Of `preprocessing_for`.
+        digits: Keep the handedness of digits.
+        random_augment: timm's policy in place of random colours, "rand-m7-mstd0.5-inc1" for instance.
+        random_erase: Probability that a rectangle is erased.
+
+    Raises:
+        InputError: If timm does not know the policy.
+    """
     augmentation: dict[str, Any] = _DIGITS_AUGMENTATION if digits else {}
-    return create_transform(**preprocessing, is_training=True, **augmentation)
+    try:
+        return create_transform(
+            **preprocessing,
+            is_training=True,
+            auto_augment=random_augment,
+            re_prob=random_erase,
+            re_mode="pixel",
+            **augmentation,
+        )
+    except (AssertionError, ValueError) as error:
+        raise InputError(
+            f"timm does not know the policy random_augment {random_augment!r}; rand-m7-mstd0.5-inc1 is one"
+        ) from error
