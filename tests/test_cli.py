@@ -131,7 +131,7 @@ def test_bad_usage_is_one_line(capsys, tmp_path, monkeypatch, arguments, rule):
 
 def test_missing_extra_names_the_command_to_type(capsys, monkeypatch):
     # None in sys.modules makes an import fail as if the package were not installed.
-    monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
+    monkeypatch.setitem(sys.modules, "lightning.fabric", None)
     monkeypatch.delitem(sys.modules, "acmix.tasks.classification", raising=False)
     monkeypatch.delitem(sys.modules, "acmix.tasks.run", raising=False)
     code, _, err = call(capsys, "train", "digits")

@@ -8,7 +8,8 @@ import pytest
 
 from acmix import InputError
 from acmix.report import write_report
-from acmix.tasks.classification import Settings, fit
+from acmix.tasks.classification import fit
+from acmix.tasks.settings import Settings
 
 SETTINGS = Settings(
     model="acmix_resnet14_small", epochs=1, batch_size=64, image_size=8, precision="float32", val_fraction=0.9

@@ -10,6 +10,7 @@ import inspect
 import os
 import re
 import sys
+import types
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,8 +20,10 @@ from jsonargparse import ArgumentParser
 
 import acmix
 from acmix import cli_bench, cli_data
-from acmix.errors import InputError
+from acmix.errors import InputError, PreemptedError, TrainingError
 
+# EX_TEMPFAIL of sysexits.h: a scheduler may start the job again.
+_TRY_AGAIN = 75
 # What each extra of the package installs, by the name that is imported.
 _EXTRAS = {
     "train": {"lightning", "torchmetrics", "tensorboard", "sklearn", "matplotlib", "jinja2"},
@@ -59,32 +62,42 @@ def info(model: str, *, input_size: int | None = None, json: bool = False) -> in
 def train(
     data: str,
     *,
+    validation: str | None = None,
+    recipe: str | None = None,
     model: str | None = None,
-    epochs: int = 30,
-    batch_size: int = 64,
-    lr: float = 1e-3,
-    weight_decay: float = 0.05,
-    optimizer: str = "adamw",
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    optimizer: str | None = None,
     warmup_epochs: int | None = None,
-    label_smoothing: float = 0.1,
+    label_smoothing: float | None = None,
     image_size: int | None = None,
-    precision: Literal["float32", "bfloat16", "float16"] = "float32",
-    seed: int = 0,
-    val_fraction: float = 0.2,
+    precision: Literal["float32", "bfloat16", "float16"] | None = None,
+    seed: int | None = None,
+    val_fraction: float | None = None,
     deterministic: bool = False,
+    set: list[str] | None = None,  # noqa: A002
+    print_config: bool = False,
     output: Path | None = None,
     resume: bool = False,
     weights: Path | None = None,
     workers: int | None = None,
+    devices: int | None = None,
+    strategy: Literal["ddp", "fsdp"] = "ddp",
+    save_minutes: float = 15.0,
+    keep_states: int = 2,
     check_images: bool = True,
 ) -> int:
-    """Train a classifier on a folder of images, or on digits.
+    """Train a classifier on a folder of images, on shards, or on digits.
 
     Args:
-        data: A folder with train/ and val/ of class folders, one folder of class folders, or digits.
-        model: timm's name of the network (default: acmix_resnet14_small for digits, acmix_resnet26 for folders).
+        data: Class folders, in train/ and val/ or not; a folder or a pattern of shards; a saved dataset; or digits.
+        validation: Of validation images, where DATA is a pattern of shards.
+        recipe: Named settings, or a YAML file of them (default: small); see acmix recipes.
+        model: timm's name of the network (default: the recipe's, or acmix_resnet14_small for digits, acmix_resnet26).
         epochs: Passes over the training images.
-        batch_size: Images an update.
+        batch_size: Images a process and forward pass.
         lr: Highest learning rate; a cosine takes it to zero.
         weight_decay: Of weights; biases, norms and the operator's rates are not decayed.
         optimizer: timm's name of the optimiser.
@@ -93,49 +106,95 @@ def train(
         image_size: Side of the input in pixels (default: the model's own).
         precision: float32, or mixed precision in bfloat16 or float16.
         seed: Of weights, order, augmentation and the split.
-        val_fraction: Share held out where DATA has no validation folder.
+        val_fraction: Share held out where DATA has no validation images.
         deterministic: Refuse operations without a deterministic implementation.
+        set: Any setting of a recipe, written name=value; may be repeated.
+        print_config: Print the settings in full, as YAML that --recipe takes, and stop.
         output: The run folder (default: the next free runs/DATA-MODEL).
-        resume: Continue the unfinished run in --output; repeat its other options.
+        resume: Continue the unfinished run in --output where it was saved last; its settings are known.
         weights: Start weights, of acmix train or published.
-        workers: Processes that read images (default: one a core, at most 8; none for digits).
+        workers: Processes that read images, for each that trains (default: the cores, at most 8; none for digits).
+        devices: Processes that train together on this machine (default: what torchrun or SLURM started, else one).
+        strategy: Each process holds the network (ddp) or a part of it (fsdp).
+        save_minutes: The run can be resumed from a state at most this old.
+        keep_states: How many states stay.
         check_images: Read every image once before training starts.
     """
     from acmix import display
-    from acmix.tasks.classification import Settings, fit
-    from acmix.tasks.run import free_folder
+    from acmix.tasks import recipes
+    from acmix.tasks.run import CONFIG, free_folder, read_json
 
     if resume and output is None:
         raise InputError("--resume needs --output, the folder of the run to continue")
-    model = model or ("acmix_resnet14_small" if data == "digits" else "acmix_resnet26")
-    output = output or free_folder(Path("runs"), f"{Path(data).resolve().name}-{model}")
-    settings = Settings(
-        model=model,
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        learning_rate=lr,
-        weight_decay=weight_decay,
-        warmup_epochs=warmup_epochs,
-        label_smoothing=label_smoothing,
-        image_size=image_size,
-        precision=precision,
-        seed=seed,
-        val_fraction=val_fraction,
-        deterministic=deterministic,
-    )
-    result = fit(
-        data,
-        settings,
-        output,
-        resume=resume,
-        weights=weights,
-        workers=workers,
-        check_images=check_images,
-        progress=sys.stderr.isatty() and sys.stdout.isatty(),
-        on_epoch=lambda row: display.show_epoch(row, epochs),
-    )
-    display.show_training(result, data)
+    options = {
+        "model": model,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": lr,
+        "weight_decay": weight_decay,
+        "optimizer": optimizer,
+        "warmup_epochs": warmup_epochs,
+        "label_smoothing": label_smoothing,
+        "image_size": image_size,
+        "precision": precision,
+        "seed": seed,
+        "val_fraction": val_fraction,
+        "deterministic": deterministic or None,
+    }
+    changes = {name: value for name, value in options.items() if value is not None}
+    for assignment in set or ():
+        name, value = recipes.parse_assignment(assignment)
+        if name in changes:
+            raise InputError(f"{name} is given twice; leave one out")
+        changes[name] = value
+    default = {"model": "acmix_resnet14_small" if data == "digits" else "acmix_resnet26"}
+    if resume and recipe is None and output is not None:
+        saved = read_json(output / CONFIG).get("settings") if (output / CONFIG).is_file() else None
+        settings = recipes.resolve(saved if isinstance(saved, dict) else default, changes)
+    else:
+        settings = recipes.resolve(default | recipes.load(recipe or "small"), changes)
+    if print_config:
+        sys.stdout.write(recipes.as_yaml(settings))
+        return 0
+    output = output or free_folder(Path("runs"), f"{Path(data).resolve().name}-{settings.model}")
+
+    from acmix.tasks.classification import fit
+
+    interactive = sys.stderr.isatty() and sys.stdout.isatty()
+    with display.TrainingDisplay(settings.epochs, live=interactive) as shown:
+        result = fit(
+            data,
+            settings,
+            output,
+            validation=validation,
+            resume=resume,
+            weights=weights,
+            workers=workers,
+            check_images=check_images,
+            progress=interactive,
+            devices=devices,
+            strategy=strategy,
+            reporting=shown.reporting(save_minutes=save_minutes, keep_states=keep_states),
+        )
+    if result is not None:
+        display.show_training(result, data)
+    return 0
+
+
+def recipes(name: str | None = None) -> int:
+    """List the recipes that come with the package, or print one in full.
+
+    Args:
+        name: The recipe to print (default: list all).
+    """
+    from acmix import display
+    from acmix.tasks import recipes as shipped
+
+    if name is None:
+        display.show_recipes({recipe: shipped.load(recipe) for recipe in shipped.names()})
+        return 0
+    default = {"model": "acmix_resnet26"}
+    sys.stdout.write(shipped.as_yaml(shipped.resolve(default | shipped.load(name), {})))
     return 0
 
 
@@ -261,6 +320,7 @@ def export(checkpoint: Path, output: Path, *, fixed_size: bool = False, half: bo
 _COMMANDS: dict[str, Any] = {
     "info": info,
     "train": train,
+    "recipes": recipes,
     "validate": validate,
     "predict": predict,
     "report": report,
@@ -313,6 +373,8 @@ def _add_parameters(parser: ArgumentParser, function: Callable[..., int]) -> Non
             many = typing.get_origin(hint) is list
             shape: dict[str, Any] = {"nargs": "+", "type": typing.get_args(hint)[0]} if many else {"type": hint}
             parser.add_argument(name, help=text, metavar="IMAGE" if many else name.upper(), **shape)
+        elif typing.get_origin(hint) is types.UnionType and list[str] in typing.get_args(hint):
+            parser.add_argument(option, action="append", type=str, default=argparse.SUPPRESS, help=text)
         elif parameter.default is False:
             parser.add_argument(option, action="store_true", help=text)
         elif parameter.default is None:
@@ -328,7 +390,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Without the program's name; None takes those of the process.
 
     Returns:
-        The exit code: 0 done, 1 done in part, 2 bad usage or input, 130 stopped with Ctrl-C.
+        The exit code: 0 done, 1 done in part, 2 bad usage or input, 75 stopped by a scheduler and to be continued
+        with --resume, 130 stopped with Ctrl-C.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     named = _named(arguments)
@@ -342,6 +405,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(program, f"{_readable(str(error), named)}; see {program} --help")
     except InputError as error:
         return _fail(program, str(error))
+    except TrainingError as error:
+        sys.stderr.write(f"{program}: {' '.join(str(error).split())}\n")
+        return _TRY_AGAIN if isinstance(error, PreemptedError) else 1
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         for extra, packages in _EXTRAS.items():

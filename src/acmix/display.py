@@ -4,11 +4,15 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich import box, get_console
+from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 
 from acmix.accounting import Account, Cost, NetworkCost
@@ -46,13 +50,83 @@ def _cells(cost: NetworkCost, part: str) -> tuple[str, str]:
     return f"{value.parameters / 1e6:.3f} M", f"{value.multiply_adds / 1e6:,.1f} M"
 
 
-def show_epoch(row: dict[str, float], epochs: int) -> None:
-    """Show one line for a finished epoch."""
-    get_console().print(
-        f"epoch {row['epoch']:>3.0f}/{epochs}  train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
-        f"val top-1 {row['val_top1']:7.2%}  {row['seconds']:.1f} s",
-        highlight=False,
-    )
+def show_recipes(recipes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Show `acmix recipes`."""
+    table = _table("recipes, for acmix train DATA --recipe NAME")
+    names = ("model", "epochs", "optimizer", "learning_rate", "weight_decay")
+    for heading in ("recipe", *names):
+        table.add_column(heading.replace("_", " "), justify="left" if heading in ("recipe", "model") else "right")
+    for recipe, settings in recipes.items():
+        table.add_row(recipe, *(str(settings.get(name, "any" if name == "model" else "")) for name in names))
+    table.caption = "acmix recipes --name NAME prints one in full"
+    get_console().print(table)
+
+
+class TrainingDisplay:
+    """One line for a finished epoch; above them, where a person looks on, a live line of the present one.
+
+    Args:
+        epochs: How many there will be.
+        live: Whether a person looks on.
+    """
+
+    def __init__(self, epochs: int, *, live: bool) -> None:
+        self.epochs = epochs
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}  {task.fields[state]}"),
+            console=get_console(),
+            transient=True,
+            disable=not live,
+        )
+        self._task = self._bar.add_task("", visible=False, state="")
+
+    def __enter__(self) -> Self:
+        """Begin to draw."""
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Leave the terminal clean."""
+        self._bar.stop()
+
+    def reporting(self, **options: Any) -> Any:
+        """The `acmix.tasks.training.Reporting` that shows a run here."""
+        from acmix.tasks.training import Reporting
+
+        return Reporting(
+            on_epoch=self._show_epoch, on_update=self._show_update, on_problem=self._show_problem, **options
+        )
+
+    def _show_epoch(self, row: Mapping[str, float]) -> None:
+        get_console().print(
+            f"epoch {row['epoch']:>3.0f}/{self.epochs}  train loss {row['train_loss']:.4f}  "
+            f"val loss {row['val_loss']:.4f}  val top-1 {row['val_top1']:7.2%}  {row['seconds']:.1f} s",
+            highlight=False,
+        )
+
+    def _show_update(self, progress: Any) -> None:
+        loads = f"loader {progress.loader_images_per_second:,.0f}/s"
+        state = (
+            f"loss {progress.loss:.4f}  rate {progress.learning_rate:.2e}  {progress.images_per_second:,.0f} images/s  "
+            f"{loads}, waits {progress.waiting:.0%}  {_duration(progress.seconds_left)} left"
+        )
+        self._bar.update(
+            self._task,
+            visible=True,
+            description=f"epoch {progress.epoch}/{self.epochs}",
+            completed=progress.update,
+            total=progress.updates,
+            state=state,
+        )
+
+    def _show_problem(self, sentence: str) -> None:
+        Console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
 
 
 def show_training(result: Any, data: str) -> None:

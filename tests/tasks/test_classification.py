@@ -11,35 +11,22 @@ import torch
 
 from acmix import InputError
 from acmix.checkpoints.classifier import load_classifier
-from acmix.data import open_dataset
-from acmix.tasks import run
-from acmix.tasks.classification import ClassificationModule, Settings, fit
+from acmix.tasks import states
+from acmix.tasks.classification import fit
 from acmix.tasks.networks import create_network
+from acmix.tasks.optimization import make_optimizer, make_schedule
+from acmix.tasks.settings import Settings
+from acmix.tasks.training import Reporting
 
 # A few images and a tiny network: what is tested is the run, not the accuracy.
 TINY = Settings(model="test_resnet.r160_in1k", epochs=2, batch_size=16, image_size=32, precision="float32")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Ten digits of each of six classes, as files."""
-    root = tmp_path_factory.mktemp("digits")
-    images = open_dataset("digits").train
-    counts = [0] * 6
-    for name, image, label in zip(images.names, images.images, images.labels, strict=True):
-        if label < 6 and counts[label] < 10:
-            counts[label] += 1
-            path = root / name
-            path.parent.mkdir(exist_ok=True)
-            image.save(path)
-    return str(root)
-
-
-@pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
     rows = []
     output = tmp_path_factory.mktemp("runs") / "new" / "run"
-    result = fit(data, TINY, output, workers=0, on_epoch=rows.append)
+    result = fit(data, TINY, output, workers=0, reporting=Reporting(on_epoch=rows.append))
     return result, rows
 
 
@@ -49,8 +36,9 @@ def contents(folder):
 
 def test_run_holds_its_files(finished):
     output = finished[0].output
-    names = {"best.safetensors", "last.safetensors", "last.ckpt", "metrics.csv", "config.json", "summary.json"}
-    assert {path.name for path in output.iterdir()} == names | {"tensorboard"}
+    names = {"best.safetensors", "last.safetensors", "metrics.csv", "config.json", "summary.json"}
+    assert {path.name for path in output.iterdir()} == names | {"tensorboard", "states"}
+    assert [path.name for path in states.paths(output)] == ["update-000000003.pt", "update-000000006.pt"]
     assert list((output / "tensorboard").glob("events.out.*"))
 
 
@@ -61,7 +49,7 @@ def test_metrics_have_one_row_an_epoch(finished):
     assert [int(row["epoch"]) for row in table] == [1, 2]
     assert [{key: float(value) for key, value in row.items()} for row in table] == rows
     names = {"epoch", "train_loss", "val_loss", "val_top1", "val_top5", "learning_rate", "seconds"}
-    assert set(table[0]) == names | {"images_per_second"}
+    assert set(table[0]) == names | {"images_per_second", "waiting"}
     assert all(math.isfinite(value) for row in rows for value in row.values())
 
 
@@ -92,7 +80,7 @@ def test_summary_and_configuration(finished):
 def test_a_run_is_reproducible(finished, data, tmp_path):
     rows = finished[1]
     again = []
-    fit(data, TINY, tmp_path, workers=0, on_epoch=again.append)
+    fit(data, TINY, tmp_path, workers=0, reporting=Reporting(on_epoch=again.append))
     learned = ("train_loss", "val_loss", "val_top1", "learning_rate")
     assert [[row[name] for name in learned] for row in again] == [[row[name] for name in learned] for row in rows]
 
@@ -121,16 +109,17 @@ def stopped(data, tmp_path_factory):
             raise StopError
 
     with pytest.raises(StopError):
-        fit(data, replace(TINY, epochs=3), output, workers=0, on_epoch=stop)
+        fit(data, replace(TINY, epochs=3), output, workers=0, reporting=Reporting(on_epoch=stop))
     return output
 
 
-def test_resume_continues_after_the_last_full_epoch(data, stopped, tmp_path):
+def test_resume_continues_after_the_last_state(data, stopped, tmp_path):
     output = shutil.copytree(stopped, tmp_path / "run")
     rows = []
-    result = fit(data, replace(TINY, epochs=3), output, workers=0, resume=True, on_epoch=rows.append)
-    # The second epoch was stopped before its state was saved: it is trained again.
-    assert [row["epoch"] for row in rows] == [2, 3]
+    result = fit(
+        data, replace(TINY, epochs=3), output, workers=0, resume=True, reporting=Reporting(on_epoch=rows.append)
+    )
+    assert [row["epoch"] for row in rows] == [3]
     assert result.epochs == 3
     with (output / "metrics.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
@@ -151,13 +140,6 @@ def test_resume_needs_equal_settings(data, stopped, changes, rule):
             resume=True,
         )
     assert contents(stopped) == before
-
-
-def test_resume_from_a_damaged_file(data, stopped, tmp_path):
-    output = shutil.copytree(stopped, tmp_path / "run")
-    (output / run.RESUME).write_bytes((output / run.RESUME).read_bytes()[:1000])
-    with pytest.raises(InputError, match="corrupt"):
-        fit(data, replace(TINY, epochs=3), output, workers=0, resume=True)
 
 
 def test_resume_without_a_run(data, tmp_path):
@@ -207,13 +189,10 @@ def test_bad_settings_make_no_folder(data, tmp_path, changes, rule):
 
 def test_biases_norms_and_rates_are_not_decayed():
     network = create_network("acmix_resnet14_small", num_classes=10)
-    module = ClassificationModule(network, replace(TINY, epochs=10), classes=10, updates_per_epoch=7)
-    configured = module.configure_optimizers()
+    optimizer = make_optimizer(network, TINY, 1e-3)
     names = {parameter: name for name, parameter in network.named_parameters()}
     decayed = {
-        names[parameter]: group["weight_decay"] > 0
-        for group in configured["optimizer"].param_groups
-        for parameter in group["params"]
+        names[parameter]: group["weight_decay"] > 0 for group in optimizer.param_groups for parameter in group["params"]
     }
     assert len(decayed) == len(names)
     assert any(decayed.values())
@@ -222,17 +201,33 @@ def test_biases_norms_and_rates_are_not_decayed():
     assert any("rate_attention" in name for name in decayed)
 
 
+def test_rates_fall_with_depth():
+    network = create_network("acmix_resnet14_small", num_classes=10)
+    optimizer = make_optimizer(network, replace(TINY, layer_decay=0.5), 1e-3)
+    make_schedule(optimizer, replace(TINY, epochs=10, warmup_epochs=0), 1e-3, 7)(0)
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    rates = {names[parameter]: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert rates["fc.weight"] == pytest.approx(1e-3)
+    assert rates["conv1.0.weight"] < rates["layer1.0.conv1.weight"] < rates["layer4.0.conv1.weight"] < 1e-3
+
+
 def test_rate_warms_up_and_ends_at_zero():
-    network = create_network(TINY.model, num_classes=10)
-    module = ClassificationModule(network, replace(TINY, epochs=10), classes=10, updates_per_epoch=7)
-    configured = module.configure_optimizers()
-    scheduler, group = configured["lr_scheduler"]["scheduler"], configured["optimizer"].param_groups[0]
+    settings = replace(TINY, epochs=10)
+    optimizer = make_optimizer(create_network(TINY.model, num_classes=10), settings, 1e-3)
+    schedule = make_schedule(optimizer, settings, 1e-3, 7)
     rates = []
     for update in range(71):
-        scheduler.step_update(update)
-        rates.append(group["lr"])
+        schedule(update)
+        rates.append(optimizer.param_groups[0]["lr"])
     assert rates[0] == pytest.approx(1e-5)
     assert rates[:8] == sorted(rates[:8])
     assert rates[8:] == sorted(rates[8:], reverse=True)
     assert max(rates) == pytest.approx(1e-3, rel=0.03)
     assert rates[-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_rate_is_scaled_where_a_batch_is_named():
+    assert TINY.scaled_learning_rate(640) == TINY.learning_rate
+    linear = replace(TINY, learning_rate=0.1, learning_rate_batch=256)
+    assert linear.scaled_learning_rate(1024) == pytest.approx(0.4)
+    assert replace(linear, learning_rate_scaling="square_root").scaled_learning_rate(1024) == pytest.approx(0.2)

@@ -55,12 +55,13 @@ class Classifier:
         return transform
 
 
-def save_classifier(path: str | Path, classifier: Classifier) -> None:
+def save_classifier(path: str | Path, classifier: Classifier, weights: Mapping[str, Tensor] | None = None) -> None:
     """Write a classifier; an existing file is replaced only once the new one is complete.
 
     Args:
         path: The file, by convention `.safetensors`.
         classifier: What to write; its versions are set to the ones running.
+        weights: In place of its model's own: an average of them, or those that processes hold in parts.
 
     Raises:
         OSError: If the file cannot be written.
@@ -74,7 +75,8 @@ def save_classifier(path: str | Path, classifier: Classifier) -> None:
         "training": classifier.training,
         "versions": running_versions(),
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.model.state_dict().items()}
+    weights = classifier.model.state_dict() if weights is None else weights
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     write_atomically(path, safetensors.torch.save(tensors, {_METADATA_KEY: json.dumps(metadata, allow_nan=False)}))
 
 

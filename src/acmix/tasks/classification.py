@@ -1,52 +1,41 @@
-"""Train a classifier: timm's networks, optimisers and schedule in Lightning's loop."""
+"""Train a classifier: everything is checked first, then `acmix.tasks.training` runs."""
 
 import logging
 import os
-import signal
 import statistics
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
-from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
-from timm.optim import create_optimizer_v2, get_optimizer_class
-from timm.scheduler import create_scheduler_v2
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+import torch
+from lightning.fabric import Fabric, seed_everything
+from torch import nn
 
-from acmix.checkpoints import load_state_dict
 from acmix.checkpoints.classifier import Classifier, load_classifier, running_versions, save_classifier
 from acmix.data import (
     DataRecord,
     ImageData,
-    LabelledImages,
+    ImageSource,
     image_loader,
     open_dataset,
     preprocessing_for,
+    training_loader,
     training_transform,
 )
 from acmix.data.datasets import DIGITS
-from acmix.errors import InputError
+from acmix.data.sampling import EpochSampler, evaluation_batches
+from acmix.errors import InputError, TrainingError
 from acmix.models.names import check_name
-from acmix.tasks import run
+from acmix.tasks import run, states
+from acmix.tasks.distribution import Strategy, make_fabric
 from acmix.tasks.inference import Evaluation, evaluate
-from acmix.tasks.networks import check_input_size, create_network, load_start_weights
-from acmix.tasks.settings import Precision, Settings
+from acmix.tasks.networks import check_input_size, create_network, load_start_weights, prepare_for_training
+from acmix.tasks.settings import Settings
+from acmix.tasks.training import Reporting, Training
 
-_LIGHTNING_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
-    "float32": "32-true",
-    "bfloat16": "bf16-mixed",
-    "float16": "16-mixed",
-}
 # More processes than this only wait for the network.
 _MOST_WORKERS = 8
 
@@ -74,136 +63,113 @@ class TrainingResult:
     validation: Evaluation
 
 
-class ClassificationModule(LightningModule):
-    """One network under label-smoothed cross-entropy.
-
-    Args:
-        model: `(B, C, H, W)` to logits `(B, classes)`.
-        settings: The run's settings.
-        classes: How many classes.
-        updates_per_epoch: Batches an epoch, for the schedule.
-    """
-
-    def __init__(self, model: nn.Module, settings: Settings, classes: int, updates_per_epoch: int) -> None:
-        super().__init__()
-        self.model, self.settings, self.updates_per_epoch = model, settings, updates_per_epoch
-        self.train_criterion = nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
-        self.train_loss = MeanMetric()
-        self.val_loss = MeanMetric()
-        self.val_top1 = MulticlassAccuracy(num_classes=classes, average="micro")
-        self.val_top5 = MulticlassAccuracy(num_classes=classes, average="micro", top_k=5) if classes > 5 else None
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ARG002
-        """Loss of one batch, with label smoothing."""
-        images, labels = args[0]
-        loss = self.train_criterion(self.model(images), labels)
-        self.train_loss.update(loss.detach(), weight=len(labels))
-        self.log("train_loss", self.train_loss, on_step=False, on_epoch=True)
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log("learning_rate", rate, on_step=False, on_epoch=True, batch_size=len(labels))
-        return loss
-
-    def validation_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        """Loss without label smoothing, and accuracies."""
-        images, labels = args[0]
-        logits = self.model(images).float()
-        self.val_loss.update(nn.functional.cross_entropy(logits, labels), weight=len(labels))
-        self.val_top1.update(logits, labels)
-        self.log("val_loss", self.val_loss)
-        self.log("val_top1", self.val_top1, prog_bar=True)
-        if self.val_top5 is not None:
-            self.val_top5.update(logits, labels)
-            self.log("val_top5", self.val_top5)
-
-    def configure_optimizers(self) -> Any:
-        """timm's optimiser without decay on one-axis parameters, and a cosine stepped every update."""
-        settings = self.settings
-        warmup = settings.epochs // 10 if settings.warmup_epochs is None else settings.warmup_epochs
-        accepted = signature(get_optimizer_class(settings.optimizer, bind_defaults=False)).parameters
-        # One kernel for all parameters, where the optimiser has one.
-        options: dict[str, Any] = {"fused": True} if "fused" in accepted else {}
-        optimizer = create_optimizer_v2(
-            self.model,
-            opt=settings.optimizer,
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            **options,
-        )
-        scheduler, _ = create_scheduler_v2(
-            optimizer,
-            sched="cosine",
-            num_epochs=settings.epochs,
-            warmup_epochs=warmup,
-            warmup_lr=settings.learning_rate / 100,
-            step_on_epochs=False,
-            updates_per_epoch=self.updates_per_epoch,
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:  # noqa: ARG002
-        """timm's schedule counts updates itself."""
-        scheduler.step_update(self.global_step)
-
-
 def fit(
     data: str,
     settings: Settings,
     output: Path,
     *,
+    validation: str | None = None,
     resume: bool = False,
     weights: Path | None = None,
     workers: int | None = None,
     check_images: bool = True,
     progress: bool = False,
-    on_epoch: Callable[[run.EpochRow], None] | None = None,
-) -> TrainingResult:
+    devices: int | None = None,
+    strategy: Strategy = "ddp",
+    reporting: Reporting | None = None,
+) -> TrainingResult | None:
     """Train a classifier; everything is checked before the run folder is touched.
 
     Args:
         data: What `acmix.data.open_dataset` takes.
         settings: The run's settings.
         output: The run folder, made if missing; it must not hold a run.
-        resume: Continue the unfinished run in output, which had equal settings, after its last full epoch.
+        validation: Of validation images, where DATA holds none: shards, for instance.
+        resume: Continue the unfinished run in output, which had equal settings, at the update after its last state.
         weights: Start weights, ours or published, see `load_start_weights`.
-        workers: Processes that read images; None is one a core, at most 8, and none for digits.
+        workers: Processes that read images, for each that trains; None shares the cores among them, at most 8 each,
+            and is none for digits.
         check_images: Decode every image once before training.
-        progress: Show progress bars.
-        on_epoch: Called with the row of metrics.csv after every epoch.
+        progress: Show a progress bar while checking.
+        devices: Processes on this machine, see `acmix.tasks.distribution.make_fabric`.
+        strategy: How processes share the network, see there.
+        reporting: Whom to tell of progress, and how often to save.
+
+    Returns:
+        What the run achieved; None in all processes but the first.
 
     Raises:
         InputError: If an argument, the data or the run folder cannot be used.
+        TrainingError: If the run had to stop, `PreemptedError` because a scheduler asked it to.
         KeyboardInterrupt: If the person stops it; the run can be resumed.
     """
     settings.check()
     if workers is not None and workers < 0:
         raise InputError(f"workers must be at least 0, got {workers}")
-    run.prepare_folder(output, resume=resume)
-    seed_everything(settings.seed, workers=True, verbose=False)
     check_name(settings.model)
-    images = open_dataset(
-        data, val_fraction=settings.val_fraction, seed=settings.seed, check_images=check_images, progress=progress
-    )
-    classes = images.train.classes
-    model = create_network(settings.model, num_classes=len(classes))
-    preprocessing = preprocessing_for(model, image_size=settings.image_size, digits=data == DIGITS)
-    check_input_size(model, settings.model, preprocessing["input_size"])
-    config = _config(images, settings, model, preprocessing, weights)
-    if resume:
-        _check_resumable(output, config)
-    elif weights is not None:
-        load_start_weights(model, weights)
-    _make_folder(output)
-    if not resume:
-        run.write_json(output / run.CONFIG, config)
-    classifier = Classifier(model=model, model_name=settings.model, classes=classes, preprocessing=preprocessing)
-    if workers is None:
-        workers = 0 if data == DIGITS else min(_MOST_WORKERS, os.cpu_count() or 1)
-    files = _train(classifier, images, settings, output, config, resume, workers, progress, on_epoch)
-    return _summarise(files, images.validation, settings, workers)
+    run.prepare_folder(output, resume=resume)
+    with _quiet(), _determinism(settings.deterministic):
+        fabric = make_fabric(settings.precision, devices=devices, strategy=strategy)
+        fabric.launch()
+        first = fabric.is_global_zero
+        seed_everything(settings.seed, workers=True, verbose=False)
+        images = open_dataset(
+            data,
+            validation=validation,
+            val_fraction=settings.val_fraction,
+            seed=settings.seed,
+            check_images=check_images and first,
+            progress=progress and first,
+        )
+        classes = images.train.classes
+        model = create_network(
+            settings.model, num_classes=len(classes), drop_rate=settings.drop_rate, drop_path_rate=settings.drop_path
+        )
+        preprocessing = preprocessing_for(
+            model, image_size=settings.image_size, crop_share=settings.crop_share, digits=data == DIGITS
+        )
+        check_input_size(model, settings.model, preprocessing["input_size"])
+        sampler = EpochSampler(
+            len(images.train),
+            # An image is not drawn twice to fill a batch.
+            batch_size=min(settings.batch_size, len(images.train)),
+            accumulate=settings.accumulate,
+            processes=fabric.world_size,
+            rank=fabric.global_rank,
+            seed=settings.seed,
+            repeats=settings.repeats,
+            shard_lengths=images.train.shard_lengths,
+            prefetch=images.train.prefetch,
+        )
+        config = _config(images, settings, model, preprocessing, weights, fabric.world_size)
+        state = _resumable_state(output, config) if resume else None
+        if weights is not None and not resume:
+            load_start_weights(model, weights)
+        prepare_for_training(model, settings)
+        # Every process has looked at the folder before one writes to it.
+        fabric.barrier()
+        _make_folder(output)
+        if first and not resume:
+            run.write_json(output / run.CONFIG, config)
+        classifier = Classifier(model=model, model_name=settings.model, classes=classes, preprocessing=preprocessing)
+        if workers is None:
+            share = (os.cpu_count() or 1) // _local_processes(fabric)
+            workers = 0 if data == DIGITS else max(1, min(_MOST_WORKERS, share))
+        files = _train(classifier, images, settings, output, config, state, workers, fabric, sampler, reporting)
+    return _summarise(files, images.validation, settings, workers) if first else None
+
+
+def _local_processes(fabric: Fabric) -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))
 
 
 def _config(
-    images: ImageData, settings: Settings, model: nn.Module, preprocessing: dict[str, Any], weights: Path | None
+    images: ImageData,
+    settings: Settings,
+    model: nn.Module,
+    preprocessing: dict[str, Any],
+    weights: Path | None,
+    processes: int,
 ) -> dict[str, Any]:
     record = DataRecord(
         location=images.location,
@@ -211,9 +177,12 @@ def _config(
         val_fraction=settings.val_fraction,
         seed=settings.seed,
         fingerprint=images.fingerprint,
+        validation_location=images.validation_location,
     )
     return {
         "settings": asdict(settings),
+        "processes": processes,
+        "images_an_update": settings.batch_size * settings.accumulate * processes,
         "weights": None if weights is None else str(weights),
         "data": asdict(record),
         "train_images": len(images.train),
@@ -225,8 +194,8 @@ def _config(
     }
 
 
-def _check_resumable(output: Path, config: dict[str, Any]) -> None:
-    """Refuse to continue a run under other settings, with other data, or from a damaged file."""
+def _resumable_state(output: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The state to continue from; a run is not continued under other settings, with other data, from a damaged file."""
     saved = run.read_json(output / run.CONFIG)
     changed: list[str] = []
     for part in ("settings", "data"):
@@ -236,11 +205,14 @@ def _check_resumable(output: Path, config: dict[str, Any]) -> None:
         for key, value in config[part].items():
             if old.get(key) != value:
                 changed.append(f"{key} was {old.get(key)}, is {value}")
-    if saved.get("weights") != config["weights"]:
-        changed.append(f"weights was {saved.get('weights')}, is {config['weights']}")
+    changed += [
+        f"{key} was {saved.get(key)}, is {config[key]}"
+        for key in ("weights", "processes")
+        if saved.get(key) != config[key]
+    ]
     if changed:
         raise InputError(f"resume needs the settings and data the run began with: {'; '.join(changed)}")
-    load_state_dict(output / run.RESUME)
+    return states.read(states.paths(output)[-1])
 
 
 def _make_folder(output: Path) -> None:
@@ -250,93 +222,118 @@ def _make_folder(output: Path) -> None:
         raise InputError(f"output {output} cannot be made: {error.strerror or error}") from error
 
 
-def _loaders(
-    classifier: Classifier, images: ImageData, settings: Settings, workers: int
-) -> tuple[DataLoader[Any], DataLoader[Any]]:
-    batch_size = min(settings.batch_size, len(images.train))
-    digits = images.location == DIGITS
-    loader = partial(image_loader, workers=workers, persistent_workers=workers > 0)
-    train = loader(
-        images.train.with_transform(training_transform(classifier.preprocessing, digits=digits)),
-        batch_size=batch_size,
-        shuffle=True,
-        # Batch normalisation cannot learn from a last batch of one image.
-        drop_last=True,
-    )
-    validation = loader(images.validation.with_transform(classifier.transform), batch_size=settings.batch_size)
-    return train, validation
-
-
 def _train(
     classifier: Classifier,
     images: ImageData,
     settings: Settings,
     output: Path,
     config: dict[str, Any],
-    resume: bool,
+    state: dict[str, Any] | None,
     workers: int,
-    progress: bool,
-    on_epoch: Callable[[run.EpochRow], None] | None,
+    fabric: Fabric,
+    sampler: EpochSampler,
+    reporting: Reporting | None,
 ) -> run.RunFiles:
-    train, validation = _loaders(classifier, images, settings, workers)
-    module = ClassificationModule(classifier.model, settings, len(classifier.classes), len(train))
-
-    def save(path: Path, row: run.EpochRow) -> None:
-        training = {key: config[key] for key in ("settings", "data", "weights")} | {"metrics": row}
-        save_classifier(path, replace(classifier, training=training))
-
-    files = run.RunFiles(output, len(train) * (train.batch_size or 1), save, on_epoch)
-    state = ModelCheckpoint(
-        output, filename=Path(run.RESUME).stem, save_on_train_epoch_end=True, enable_version_counter=False
+    transform = training_transform(
+        classifier.preprocessing,
+        digits=images.location == DIGITS,
+        random_augment=settings.random_augment,
+        random_erase=settings.random_erase,
     )
-    callbacks: list[Callback] = [files, state]
-    if progress:
-        callbacks.append(RichProgressBar(leave=False))
-    with _quiet():
-        trainer = Trainer(
-            default_root_dir=output,
-            devices=1,
-            precision=_LIGHTNING_PRECISION[settings.precision],
-            max_epochs=settings.epochs,
-            callbacks=callbacks,
-            logger=TensorBoardLogger(output, name="tensorboard", version=""),
-            log_every_n_steps=min(50, len(train)),
-            num_sanity_val_steps=0,
-            enable_model_summary=False,
-            enable_progress_bar=progress,
-            deterministic=settings.deterministic,
+    loader = training_loader(images.train, sampler, transform, seed=settings.seed, workers=workers)
+    batches = evaluation_batches(
+        len(images.validation),
+        batch_size=settings.batch_size,
+        processes=fabric.world_size,
+        rank=fabric.global_rank,
+    )
+    validation = image_loader(
+        images.validation.with_transform(classifier.transform), batch_sampler=batches, workers=workers
+    )
+
+    def save(path: Path, row: run.EpochRow, weights: Any) -> None:
+        training = {key: config[key] for key in ("settings", "data", "weights")} | {"metrics": row}
+        save_classifier(path, replace(classifier, training=training), weights)
+
+    files = run.RunFiles(output, save)
+    try:
+        training = Training(
+            fabric,
+            classifier.model,
+            settings,
+            len(classifier.classes),
+            loader,
+            sampler,
+            validation,
+            files,
+            reporting or Reporting(),
         )
-        try:
-            trainer.fit(module, train, validation, ckpt_path=output / run.RESUME if resume else None, weights_only=True)
-        except SystemExit:
-            # Lightning turns Ctrl-C into an exit with code 1 and leaves the signal ignored.
-            if not trainer.interrupted:
-                raise
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            raise KeyboardInterrupt from None
+        if state is not None:
+            training.restore(state)
+        training.run()
+    except (OSError, RuntimeError, InputError) as error:
+        raise _explained(error, output) from error
     return files
+
+
+def _explained(error: Exception, output: Path) -> Exception:
+    """What a person can do about a failure; the failure itself where we do not know."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    kept = f"{paths[-1]} is kept" if (paths := states.paths(output)) else "no state was saved yet"
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in lines[0]:
+        return TrainingError(
+            f"out of memory: {lines[0]}; halve batch_size and double accumulate, which learns the same, "
+            f"or set recompute=true; {kept}"
+        )
+    if "DataLoader worker" in lines[0] and isinstance(error, RuntimeError):
+        return TrainingError(
+            f"a process that reads images died ({lines[0]}), often for want of memory; use fewer --workers; "
+            f"{kept}, continue with --resume"
+        )
+    if isinstance(error, InputError):
+        # From a process that reads images, with its traceback around it.
+        return TrainingError(f"{lines[-1].removeprefix('acmix.errors.InputError: ')}; {kept}")
+    if isinstance(error, OSError):
+        return TrainingError(
+            f"{error.filename or 'a file'}: {error.strerror or lines[0]}; {kept}, continue with --resume"
+        )
+    return error
+
+
+@contextmanager
+def _determinism(wanted: bool) -> Iterator[None]:
+    """Refuse operations without a deterministic implementation, if wanted."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        # What cuBLAS asks for.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Lightning's notes on hardware and its advice on worker counts off the terminal."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    """Keep Lightning's notes on hardware and processes off the terminal."""
+    # Both write what Fabric says, whichever was imported last.
+    loggers = [logging.getLogger(f"lightning.{name}") for name in ("fabric", "pytorch")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-            # Lightning 2.6 uses a name that torch 2.15 deprecates.
+            # Of convolutions with one input channel a group.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
             warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
-            # A run folder may be moved before it is resumed.
-            warnings.filterwarnings("ignore", message="The dirpath has changed")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
-def _summarise(files: run.RunFiles, validation: LabelledImages, settings: Settings, workers: int) -> TrainingResult:
+def _summarise(files: run.RunFiles, validation: ImageSource, settings: Settings, workers: int) -> TrainingResult:
     """Evaluate the best checkpoint as a user would load it, and write summary.json."""
     evaluation = evaluate(
         load_classifier(files.output / run.BEST), validation, batch_size=settings.batch_size, workers=workers

@@ -9,7 +9,7 @@ import torch
 from torchvision.datasets.folder import is_image_file
 
 from acmix.checkpoints.classifier import Classifier
-from acmix.data import LabelledImages, image_loader, read_image
+from acmix.data import ImageSource, image_loader, read_image
 from acmix.errors import InputError
 
 
@@ -59,7 +59,7 @@ class Predictions:
     unreadable: list[str]
 
 
-def evaluate(classifier: Classifier, images: LabelledImages, *, batch_size: int = 64, workers: int = 0) -> Evaluation:
+def evaluate(classifier: Classifier, images: ImageSource, *, batch_size: int = 64, workers: int = 0) -> Evaluation:
     """Classify labelled images and count.
 
     Args:

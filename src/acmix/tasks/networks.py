@@ -1,29 +1,53 @@
 """Networks by name, with errors a person can act on."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from acmix.checkpoints import from_published, load_state_dict, load_weights
 from acmix.errors import InputError
 from acmix.models.names import check_name
+from acmix.tasks.settings import Settings
 
 
-def create_network(name: str, *, num_classes: int | None = None) -> nn.Module:
+def create_network(name: str, *, num_classes: int | None = None, **regularisation: float) -> nn.Module:
     """Create a network of timm's registry, ours included, with fresh weights.
 
     Args:
         name: timm's name, `acmix_resnet26` for instance.
         num_classes: Size of the output; None keeps the network's own.
+        **regularisation: Arguments of the network that matter if they are not zero: drop_rate, drop_path_rate.
 
     Raises:
-        InputError: If there is no such network.
+        InputError: If there is no such network, or it does not take an argument.
     """
     check_name(name)
-    return timm.create_model(name) if num_classes is None else timm.create_model(name, num_classes=num_classes)
+    arguments: dict[str, Any] = {key: value for key, value in regularisation.items() if value}
+    if num_classes is not None:
+        arguments["num_classes"] = num_classes
+    try:
+        return timm.create_model(name, **arguments)
+    except TypeError as error:
+        raise InputError(f"model {name!r} does not take {', '.join(arguments)}: {error}") from error
+
+
+def prepare_for_training(model: nn.Module, settings: Settings) -> None:
+    """Change a network in place as settings ask: activations recomputed, batch norms over all processes.
+
+    Raises:
+        InputError: If the network cannot recompute its activations.
+    """
+    if settings.recompute:
+        try:
+            cast("Any", model).set_grad_checkpointing()
+        except (AttributeError, AssertionError) as error:
+            raise InputError(f"model {settings.model!r} cannot recompute activations; leave recompute out") from error
+    if settings.synchronize_norms:
+        convert_sync_batchnorm(model)
 
 
 def check_input_size(model: nn.Module, name: str, input_size: tuple[int, int, int]) -> None:

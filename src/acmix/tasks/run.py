@@ -5,7 +5,8 @@
 | config.json | settings, data, classes, preprocessing, versions |
 | metrics.csv | one row an epoch |
 | best.safetensors, last.safetensors | usable checkpoints (`acmix.checkpoints.classifier`) |
-| last.ckpt | Lightning's state, to resume |
+| states/ | everything a run needs to continue at its next update (`acmix.tasks.states`) |
+| problems.jsonl | images that could not be read, updates without finite numbers; written only if there were any |
 | summary.json | best accuracy and epoch, evaluation of the best checkpoint, time; written at the end |
 | tensorboard/ | logs |
 """
@@ -13,19 +14,19 @@
 import csv
 import io
 import json
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from acmix.errors import InputError
 from acmix.storage import write_atomically
+from acmix.tasks import states
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.csv", "summary.json"
-BEST, LAST, RESUME = "best.safetensors", "last.safetensors", "last.ckpt"
-_MARKS = (CONFIG, METRICS, SUMMARY, BEST, LAST, RESUME)
+BEST, LAST, PROBLEMS = "best.safetensors", "last.safetensors", "problems.jsonl"
+_MARKS = (CONFIG, METRICS, SUMMARY, BEST, LAST, states.FOLDER)
 
 EpochRow = dict[str, float]
 
@@ -44,8 +45,10 @@ def prepare_folder(output: Path, *, resume: bool) -> None:
         return
     if (output / SUMMARY).exists():
         raise InputError(f"output {output} holds a finished run; choose another --output to train anew")
-    if missing := [name for name in (CONFIG, RESUME) if not (output / name).is_file()]:
-        raise InputError(f"output {output} holds no run to resume: {' and '.join(missing)} missing")
+    if not (output / CONFIG).is_file():
+        raise InputError(f"output {output} holds no run to resume: {CONFIG} is missing")
+    if not states.paths(output):
+        raise InputError(f"output {output} holds no run to resume: it stopped before its first state; train anew")
 
 
 def free_folder(parent: Path, name: str) -> Path:
@@ -79,63 +82,40 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-class RunFiles(Callback):
-    """Write metrics.csv and both usable checkpoints after every epoch.
+class RunFiles:
+    """metrics.csv, both usable checkpoints and the list of problems.
 
     Args:
         output: The run folder.
-        images: Training images an epoch.
-        save: Writes the present weights to a path; the row of the epoch goes into the checkpoint's record.
-        on_epoch: Called with every finished row.
+        save: Writes weights to a path; the row of their epoch goes into the checkpoint's record.
     """
 
-    def __init__(
-        self,
-        output: Path,
-        images: int,
-        save: Callable[[Path, EpochRow], None],
-        on_epoch: Callable[[EpochRow], None] | None = None,
-    ) -> None:
-        self.output, self.images, self.save, self.on_epoch = output, images, save, on_epoch
+    def __init__(self, output: Path, save: Callable[[Path, EpochRow, Mapping[str, Tensor]], None]) -> None:
+        self.output, self._save = output, save
         self.rows: list[EpochRow] = []
-        self._epoch_start = self._training_end = 0.0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Keep the rows, so that a resumed run continues the very file that its weights belong to."""
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the rows over from the run that is resumed."""
-        self.rows = state_dict["rows"]
 
     @property
     def best(self) -> EpochRow:
         """The row of the highest validation accuracy; of equals, the one with the lowest loss."""
         return max(self.rows, key=lambda row: (row["val_top1"], -row["val_loss"]))
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Start the clock."""
-        self._epoch_start = time.perf_counter()
+    def write_epoch(self, row: EpochRow, weights: Mapping[str, Tensor]) -> None:
+        """Add an epoch.
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Stop the clock of the training part."""
-        self._training_end = time.perf_counter()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Write the epoch."""
-        names = ("train_loss", "val_loss", "val_top1", "val_top5", "learning_rate")
-        metrics = trainer.callback_metrics
-        row = {"epoch": trainer.current_epoch + 1} | {name: float(metrics[name]) for name in names if name in metrics}
-        row["seconds"] = time.perf_counter() - self._epoch_start
-        row["images_per_second"] = self.images / (self._training_end - self._epoch_start)
+        Raises:
+            OSError: If a file cannot be written; those before it are then whole.
+        """
         self.rows.append(row)
         if self.best is row:
-            self.save(self.output / BEST, row)
-        self.save(self.output / LAST, row)
+            self._save(self.output / BEST, row, weights)
+        self._save(self.output / LAST, row, weights)
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_atomically(self.output / METRICS, text.getvalue())
-        if self.on_epoch is not None:
-            self.on_epoch(row)
+
+    def report_problem(self, content: dict[str, Any]) -> None:
+        """Add a line to problems.jsonl; several processes may do so at once."""
+        with (self.output / PROBLEMS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(content, ensure_ascii=False) + "\n")

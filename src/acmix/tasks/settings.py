@@ -1,7 +1,10 @@
 """The settings of a training run and the check of their values."""
 
-from dataclasses import dataclass
-from typing import Literal
+import re
+import typing
+from dataclasses import dataclass, fields
+from types import NoneType, UnionType
+from typing import Any, Literal
 
 import torch
 from timm.optim import list_optimizers
@@ -10,6 +13,8 @@ from acmix.errors import InputError
 from acmix.models.names import nearest
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Loss = Literal["cross_entropy", "binary_cross_entropy"]
+RateScaling = Literal["linear", "square_root"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,32 +24,77 @@ class Settings:
     Attributes:
         model: timm's name of the network.
         epochs: Passes over the training images.
-        batch_size: Images an update.
+        batch_size: Images a process and forward pass; an update takes batch_size x accumulate x processes of them.
+        accumulate: Forward passes an update, whose gradients are added.
         optimizer: timm's name of the optimiser.
+        momentum: Of optimisers that have one; adamw for instance has none.
         learning_rate: Highest rate, reached after the warm-up; a cosine takes it to zero.
+        learning_rate_batch: Images an update that learning_rate is meant for; it is scaled to those that there are.
+            None does not scale.
+        learning_rate_scaling: Scale with the number of images, or with its square root.
         weight_decay: Of weights; biases, norms and the operator's two rates are not decayed.
+        layer_decay: Factor on the learning rate from each layer to the one before it, 0 to 1; None for equal rates.
         warmup_epochs: Epochs of linear rise; None is a tenth of epochs.
+        warmup_start: Learning rate at the start of the warm-up, a share of the highest.
+        clip_norm: Largest norm of an update's gradients; None does not clip.
+        average_decay: Of the moving average of weights that is validated and kept as best; None keeps no average.
+        loss: Cross-entropy, or binary cross-entropy of each class.
+        loss_threshold: With binary cross-entropy: mixed targets above it become one, others zero; None keeps them.
         label_smoothing: Share of the target spread over all classes, 0 to below 1.
+        mixup: alpha of the Beta distribution that mixes images; 0 is off.
+        cutmix: alpha of the Beta distribution that mixes areas; 0 is off. With mixup, one of both for each batch.
+        random_augment: timm's policy, "rand-m7-mstd0.5-inc1" for instance; None for crops, flips and colours alone.
+        random_erase: Probability that a rectangle of an image is erased.
+        repeats: Copies of an image in an epoch, each augmented anew; an epoch keeps its number of images.
+        drop_rate: Share of features dropped before the classifier.
+        drop_path: Share of residual branches dropped, rising with depth to this.
+        synchronize_norms: Batch norms take their statistics over all processes.
+        recompute: Recompute activations in the backward pass: less memory, a third more time.
         image_size: Side of the input in pixels; None is the model's own.
+        crop_share: Side of the centre crop that is evaluated, a share of the image's; None is the model's own.
         precision: float32, or automatic mixed precision in bfloat16 or float16.
         seed: Of weights, order, augmentation and the split.
-        val_fraction: Share held out where DATA has no validation folder.
+        val_fraction: Share held out where DATA has no validation images.
         deterministic: Refuse operations without a deterministic implementation.
+        most_failures: Updates in a row without finite loss and gradients after which the run stops.
+        most_unreadable: Share of unreadable training images above which the run stops.
     """
 
     model: str
     epochs: int = 30
     batch_size: int = 64
+    accumulate: int = 1
     optimizer: str = "adamw"
+    momentum: float = 0.9
     learning_rate: float = 1e-3
+    learning_rate_batch: int | None = None
+    learning_rate_scaling: RateScaling = "linear"
     weight_decay: float = 0.05
+    layer_decay: float | None = None
     warmup_epochs: int | None = None
+    warmup_start: float = 0.01
+    clip_norm: float | None = None
+    average_decay: float | None = None
+    loss: Loss = "cross_entropy"
+    loss_threshold: float | None = None
     label_smoothing: float = 0.1
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    random_augment: str | None = None
+    random_erase: float = 0.0
+    repeats: int = 1
+    drop_rate: float = 0.0
+    drop_path: float = 0.0
+    synchronize_norms: bool = False
+    recompute: bool = False
     image_size: int | None = None
+    crop_share: float | None = None
     precision: Precision = "float32"
     seed: int = 0
     val_fraction: float = 0.2
     deterministic: bool = False
+    most_failures: int = 10
+    most_unreadable: float = 0.01
 
     def check(self) -> None:
         """Check every value that does not need the data or the network.
@@ -52,22 +102,88 @@ class Settings:
         Raises:
             InputError: If one is out of range.
         """
+        infinity = float("inf")
         warmup = self.warmup_epochs or 0
+        # Of an optional value None is always allowed.
         rules = (
-            ("epochs", self.epochs >= 1, "at least 1", self.epochs),
-            ("batch_size", self.batch_size >= 1, "at least 1", self.batch_size),
-            ("learning_rate", 0 < self.learning_rate < float("inf"), "positive", self.learning_rate),
-            ("weight_decay", 0 <= self.weight_decay < float("inf"), "at least 0", self.weight_decay),
-            ("warmup_epochs", 0 <= warmup < self.epochs, f"0 to below epochs = {self.epochs}", warmup),
-            ("label_smoothing", 0 <= self.label_smoothing < 1, "0 to below 1", self.label_smoothing),
-            ("seed", 0 <= self.seed < 2**32, "0 to below 2**32", self.seed),
+            ("epochs", self.epochs >= 1, "at least 1"),
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("accumulate", self.accumulate >= 1, "at least 1"),
+            ("momentum", 0 <= self.momentum < 1, "0 to below 1"),
+            ("learning_rate", 0 < self.learning_rate < infinity, "positive"),
+            ("learning_rate_batch", self.learning_rate_batch is None or self.learning_rate_batch >= 1, "at least 1"),
+            ("weight_decay", 0 <= self.weight_decay < infinity, "at least 0"),
+            ("layer_decay", self.layer_decay is None or 0 < self.layer_decay <= 1, "above 0, at most 1"),
+            ("warmup_epochs", 0 <= warmup < self.epochs, f"0 to below epochs = {self.epochs}"),
+            ("warmup_start", 0 <= self.warmup_start <= 1, "0 to 1"),
+            ("clip_norm", self.clip_norm is None or 0 < self.clip_norm < infinity, "positive"),
+            ("average_decay", self.average_decay is None or 0 < self.average_decay < 1, "between 0 and 1"),
+            ("loss_threshold", self.loss_threshold is None or 0 <= self.loss_threshold < 1, "0 to below 1"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "0 to below 1"),
+            ("mixup", 0 <= self.mixup < infinity, "at least 0"),
+            ("cutmix", 0 <= self.cutmix < infinity, "at least 0"),
+            ("random_erase", 0 <= self.random_erase <= 1, "0 to 1"),
+            ("repeats", self.repeats >= 1, "at least 1"),
+            ("drop_rate", 0 <= self.drop_rate < 1, "0 to below 1"),
+            ("drop_path", 0 <= self.drop_path < 1, "0 to below 1"),
+            ("crop_share", self.crop_share is None or 0 < self.crop_share <= 1, "above 0, at most 1"),
+            ("seed", 0 <= self.seed < 2**32, "0 to below 2**32"),
+            ("most_failures", self.most_failures >= 1, "at least 1"),
+            ("most_unreadable", 0 <= self.most_unreadable <= 1, "0 to 1"),
         )
-        for name, holds, rule, value in rules:
+        for name, holds, rule in rules:
             if not holds:
-                raise InputError(f"{name} must be {rule}, got {value}")
+                raise InputError(f"{name} must be {rule}, got {getattr(self, name)}")
+        if self.loss_threshold is not None and self.loss != "binary_cross_entropy":
+            raise InputError("loss_threshold is for loss binary_cross_entropy; leave it out, or choose that loss")
         known = [str(name) for name in list_optimizers()]
         if self.optimizer not in known:
             near = nearest(self.optimizer, known) or "sgd, adamw, lamb"
             raise InputError(f"unknown optimizer {self.optimizer!r}; the nearest names are {near}")
         if self.precision == "float16" and not torch.accelerator.is_available():
             raise InputError("precision float16 needs an accelerator; choose bfloat16 or float32")
+        if self.synchronize_norms and not torch.accelerator.is_available():
+            raise InputError("synchronize_norms needs an accelerator: PyTorch has no synchronised batch norm for CPUs")
+
+    def scaled_learning_rate(self, images: int) -> float:
+        """The highest learning rate for so many images an update."""
+        if self.learning_rate_batch is None:
+            return self.learning_rate
+        factor = images / self.learning_rate_batch
+        return self.learning_rate * (factor if self.learning_rate_scaling == "linear" else factor**0.5)
+
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
+_HINTS = typing.get_type_hints(Settings)
+NAMES = [field.name for field in fields(Settings)]
+
+
+def check_setting(name: str, value: Any) -> Any:
+    """Check the name and the type of one setting that comes from a person or a file.
+
+    Returns:
+        The value; an integer as a float where a float is meant.
+
+    Raises:
+        InputError: If there is no such setting, naming the nearest, or the value is of another type.
+    """
+    if name not in _HINTS:
+        near = nearest(name, NAMES)
+        raise InputError(f"there is no setting {name!r}; " + (f"the nearest are {near}" if near else "see the help"))
+    hint = _HINTS[name]
+    allowed = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    for kind in allowed:
+        if typing.get_origin(kind) is Literal and value in typing.get_args(kind):
+            return value
+        if kind is float and (type(value) is int or (isinstance(value, str) and _NUMBER.fullmatch(value))):
+            # YAML takes 1e-3, without a point, for text.
+            return float(value)
+        if isinstance(kind, type) and type(value) is kind:
+            return value
+    words = [
+        f"one of {', '.join(typing.get_args(kind))}"
+        if typing.get_origin(kind) is Literal
+        else {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}[kind]
+        for kind in allowed
+    ]
+    raise InputError(f"{name} must be {' or '.join(words)}, got {value!r}")

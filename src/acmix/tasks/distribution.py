@@ -1,0 +1,85 @@
+"""How many processes train together, and how they share a network: Lightning Fabric on torchrun, SLURM or by itself."""
+
+import os
+from typing import Any, Literal
+
+from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+
+from acmix.errors import InputError
+from acmix.tasks.settings import Precision
+
+Strategy = Literal["ddp", "fsdp"]
+
+_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "float32": "32-true",
+    "bfloat16": "bf16-mixed",
+    "float16": "16-mixed",
+}
+
+
+def make_fabric(precision: Precision, *, devices: int | None = None, strategy: Strategy = "ddp") -> Fabric:
+    """The processes of a run.
+
+    Args:
+        precision: float32, or automatic mixed precision.
+        devices: Processes on this machine, each with an accelerator of its own where there are any; None asks the
+            launcher (torchrun, SLURM), and is one without a launcher.
+        strategy: Every process holds the network and gradients are averaged (ddp), or each holds a part of every
+            layer (fsdp, PyTorch's `fully_shard`).
+
+    Raises:
+        InputError: If an argument breaks its rule or contradicts the launcher.
+    """
+    here, nodes = _launched()
+    if devices is not None and devices < 1:
+        raise InputError(f"devices must be at least 1, got {devices}")
+    if None not in (here, devices) and here != devices:
+        raise InputError(f"devices is {devices}, but the launcher started {here} processes here; leave devices out")
+    if strategy == "fsdp" and precision == "float16":
+        raise InputError("strategy fsdp does not scale the losses of float16; choose bfloat16")
+    count = here or devices or 1
+    kind: Any = "auto"
+    if strategy == "fsdp":
+        kind = ModelParallelStrategy(
+            parallelize_fn=_shard_blocks, data_parallel_size=count * nodes, tensor_parallel_size=1
+        )
+    elif count * nodes > 1:
+        kind = DDPStrategy(gradient_as_bucket_view=True)
+    try:
+        return Fabric(devices=count, num_nodes=nodes, strategy=kind, precision=_PRECISION[precision])
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{count} devices cannot be used: {' '.join(str(error).split())}") from error
+
+
+def _launched() -> tuple[int | None, int]:
+    """Processes on this machine and machines, as the launcher says."""
+    if TorchElasticEnvironment.detect():
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        return here, int(os.environ["WORLD_SIZE"]) // here
+    if SLURMEnvironment.detect():
+        nodes = int(os.environ.get("SLURM_NNODES", "1"))
+        return int(os.environ["SLURM_NTASKS"]) // nodes, nodes
+    return None, 1
+
+
+def _shard_blocks(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """Split a network over the processes block by block: those grandchildren of timm's networks that have parts."""
+    data = mesh["data_parallel"]
+    for stage in network.children():
+        for block in stage.children():
+            if any(True for _ in block.children()):
+                fully_shard(block, mesh=data)
+    # The same object, of a class that is also FSDPModule.
+    fully_shard(network, mesh=data)
+    return network
+
+
+def shard(fabric: Fabric, network: nn.Module) -> nn.Module:
+    """Split a network that Fabric does not train, its average for instance, as Fabric splits those that it does."""
+    strategy = fabric.strategy
+    return _shard_blocks(network, strategy.device_mesh) if isinstance(strategy, ModelParallelStrategy) else network

@@ -1,0 +1,95 @@
+"""Recipes: named settings in YAML, shipped with the package or written by the user."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from acmix.errors import InputError
+from acmix.models.names import nearest
+from acmix.tasks.settings import Settings, check_setting
+
+_FOLDER = resources.files("acmix") / "recipes"
+
+
+def names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(Path(entry.name).stem for entry in _FOLDER.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load(recipe: str) -> dict[str, Any]:
+    """Settings by name, of a recipe and of the one it builds on.
+
+    Args:
+        recipe: One of `names()`, or the path of a YAML file of settings; the key `base` names the recipe beneath it.
+
+    Raises:
+        InputError: If there is no such recipe, it is no YAML mapping, or a setting has the wrong name or type.
+    """
+    return _load(recipe, ())
+
+
+def _load(recipe: str, above: tuple[str, ...]) -> dict[str, Any]:
+    if recipe in above:
+        raise InputError(f"recipe {recipe!r} builds on itself: {' -> '.join((*above, recipe))}")
+    try:
+        content = yaml.safe_load(_text(recipe))
+    except yaml.YAMLError as error:
+        raise InputError(f"recipe {recipe!r} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"recipe {recipe!r} must be a mapping of settings, got {type(content).__name__}")
+    base = content.pop("base", None)
+    if base is not None and not isinstance(base, str):
+        raise InputError(f"recipe {recipe!r}: base must name a recipe, got {base!r}")
+    settings: dict[str, Any] = {} if base is None else _load(base, (*above, recipe))
+    try:
+        return settings | {str(name): check_setting(str(name), value) for name, value in content.items()}
+    except InputError as error:
+        raise InputError(f"recipe {recipe!r}: {error}") from error
+
+
+def _text(recipe: str) -> str:
+    if recipe in names():
+        return (_FOLDER / f"{recipe}.yaml").read_text(encoding="utf-8")
+    path = Path(recipe)
+    if not path.is_file():
+        near = nearest(recipe, names()) or ", ".join(names())
+        raise InputError(f"there is no recipe and no file {recipe!r}; the nearest are {near}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {recipe!r} cannot be read: {error}") from error
+
+
+def parse_assignment(assignment: str) -> tuple[str, Any]:
+    """Name and value of `name=value`, the value as YAML writes it.
+
+    Raises:
+        InputError: If it has no equals sign, or the setting has the wrong name or type.
+    """
+    name, equals, text = assignment.partition("=")
+    if not equals:
+        raise InputError(f"a setting must be written name=value, got {assignment!r}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"the value of {assignment!r} is not YAML: {' '.join(str(error).split())}") from error
+    return name, check_setting(name, value)
+
+
+def resolve(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> Settings:
+    """Full settings: a recipe's, or those saved with a run, with changes.
+
+    Raises:
+        InputError: If a setting has the wrong name or type.
+    """
+    given = {**recipe, **changes}
+    return Settings(**{name: check_setting(name, value) for name, value in given.items()})
+
+
+def as_yaml(settings: Settings) -> str:
+    """Settings as a recipe."""
+    return yaml.safe_dump(asdict(settings), sort_keys=False)

@@ -1,0 +1,413 @@
+"""The loop: updates, epochs, states. Fabric distributes it; everything random is a function of seed and position."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.loggers import TensorBoardLogger
+from timm.utils import ModelEmaV3, distribute_bn
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from acmix.data.loading import Batch
+from acmix.data.sampling import EpochSampler
+from acmix.errors import PreemptedError, TrainingError
+from acmix.tasks import states
+from acmix.tasks.distribution import shard
+from acmix.tasks.interruption import Interruption
+from acmix.tasks.optimization import make_optimizer, make_schedule, mixing, training_loss
+from acmix.tasks.run import EpochRow, RunFiles
+from acmix.tasks.settings import Settings
+
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_LOG_EVERY = 50
+_NAMED = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run is after an update.
+
+    Attributes:
+        epoch: Counted from 1.
+        update: Of this epoch, counted from 1.
+        updates: Of this epoch.
+        loss: Mean training loss of this epoch so far.
+        learning_rate: Of the update.
+        images_per_second: Of this epoch so far, over all processes.
+        loader_images_per_second: What this process's readers could deliver if nothing waited for the network.
+        waiting: Share of the time that the network waited for images.
+        seconds_left: Of all epochs, validation not included.
+    """
+
+    epoch: int
+    update: int
+    updates: int
+    loss: float
+    learning_rate: float
+    images_per_second: float
+    loader_images_per_second: float
+    waiting: float
+    seconds_left: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reporting:
+    """Whom to tell, and how often to save.
+
+    Attributes:
+        on_epoch: Called with every row of metrics.csv.
+        on_update: Called after every update.
+        on_problem: Called with a sentence about a problem that does not stop the run.
+        save_minutes: A state is saved when the last one is as old, besides the one after every epoch.
+        keep_states: How many stay.
+    """
+
+    on_epoch: Callable[[EpochRow], None] | None = None
+    on_update: Callable[[Progress], None] | None = None
+    on_problem: Callable[[str], None] | None = None
+    save_minutes: float = 15.0
+    keep_states: int = 2
+
+
+@dataclass
+class _Epoch:
+    """Sums over the updates of an epoch so far."""
+
+    loss: float = 0.0
+    learned: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+    read_seconds: float = 0.0
+    read_images: int = 0
+
+
+class Training:
+    """One run.
+
+    Args:
+        fabric: The processes, launched.
+        model: `(B, C, H, W)` to logits `(B, classes)`, the same in every process.
+        settings: The run's settings.
+        classes: How many classes.
+        loader: Of the training images.
+        sampler: The loader's batch sampler.
+        validation: Batches of validation images and labels of this process.
+        files: The run folder.
+        reporting: Whom to tell.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: nn.Module,
+        settings: Settings,
+        classes: int,
+        loader: DataLoader[Batch],
+        sampler: EpochSampler,
+        validation: DataLoader[Any],
+        files: RunFiles,
+        reporting: Reporting,
+    ) -> None:
+        self.fabric, self.settings, self.files, self.reporting = fabric, settings, files, reporting
+        self.loader, self.sampler, self.validation = loader, sampler, validation
+        model = fabric.to_device(model)
+        self.average: ModelEmaV3 | None = None
+        if settings.average_decay is not None:
+            # Averages of few updates forget the fresh weights sooner.
+            self.average = ModelEmaV3(model, decay=settings.average_decay, use_warmup=True)
+            self.average.module = shard(fabric, self.average.module)
+        self.model = fabric.setup_module(model)
+        learning_rate = settings.scaled_learning_rate(sampler.update_sizes[0])
+        self._optimizer = make_optimizer(self.model.module, settings, learning_rate)
+        self.schedule = make_schedule(self._optimizer, settings, learning_rate, len(sampler.update_sizes))
+        self.optimizer: Any = fabric.setup_optimizers(self._optimizer)
+        self.criterion, self.mixing = training_loss(settings), mixing(settings, classes)
+        metrics: dict[str, Any] = {"val_loss": MeanMetric()}
+        for count in (1, 5) if classes > 5 else (1,):
+            metrics[f"val_top{count}"] = MulticlassAccuracy(num_classes=classes, average="micro", top_k=count)
+        self.metrics = MetricCollection(metrics, compute_groups=False).to(fabric.device)
+        self.logger = TensorBoardLogger(files.output, name="tensorboard", version="") if fabric.is_global_zero else None
+        self.epoch = self.update = self._failures = 0
+        self._sums = _Epoch()
+        self._unreadable: dict[str, str] = {}
+        self._saved_at = 0.0
+        self._interruption = Interruption()
+
+    @property
+    def updates(self) -> int:
+        """Updates since the run began."""
+        return self.epoch * len(self.sampler.update_sizes) + self.update
+
+    def run(self) -> None:
+        """Train to the last epoch.
+
+        Raises:
+            TrainingError: If the run has to stop; its message says why.
+            PreemptedError: If a signal asked it to; the state is saved.
+            KeyboardInterrupt: If a person did; the state is saved.
+        """
+        self._saved_at = time.monotonic()
+        with self._interruption:
+            while self.epoch < self.settings.epochs:
+                self._train_epoch()
+                began = time.perf_counter()
+                found = self._validate()
+                self._finish_epoch(found, time.perf_counter() - began)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue where a state of `acmix.tasks.states` left off.
+
+        Raises:
+            KeyError: If the state lacks a part.
+        """
+        set_optimizer_state_dict(self.model.module, self._optimizer, state["optimizer"], options=_WHOLE)
+        set_model_state_dict(self.model.module, state["model"], options=_WHOLE)
+        if self.average is not None:
+            set_model_state_dict(self.average.module, state["average"], options=_WHOLE)
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.epoch, self.update, self._failures = state["epoch"], state["update"], state["failures"]
+        self._sums = _Epoch(**state["sums"])
+        self._unreadable = state["unreadable"]
+        self.files.rows = state["rows"]
+
+    def _save_state(self) -> None:
+        content = {
+            "updates": self.updates,
+            "epoch": self.epoch,
+            "update": self.update,
+            "failures": self._failures,
+            "sums": vars(self._sums),
+            "unreadable": self._unreadable,
+            "rows": self.files.rows,
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "model": get_model_state_dict(self.model.module, options=_WHOLE),
+            "optimizer": get_optimizer_state_dict(self.model.module, self._optimizer, options=_WHOLE),
+        }
+        if self.average is not None:
+            content["average"] = get_model_state_dict(self.average.module, options=_WHOLE)
+        if self.fabric.is_global_zero:
+            states.save(self.files.output, self.updates, content, keep=self.reporting.keep_states)
+        self.fabric.barrier()
+        self._saved_at = time.monotonic()
+
+    def _train_epoch(self) -> None:
+        sizes = self.sampler.update_sizes
+        self.model.train()
+        self.sampler.start_at(self.epoch, self.update)
+        batches = iter(self.loader) if self.update < len(sizes) else iter(())
+        while self.update < len(sizes):
+            began = time.perf_counter()
+            size = sizes[self.update]
+            stop, save = self._learn(batches, size)
+            self.update += 1
+            self._sums.images += size
+            self._sums.seconds += time.perf_counter() - began
+            self._tell()
+            if stop:
+                self._stop()
+            if save:
+                self._save_state()
+
+    def _learn(self, batches: Iterator[Batch], size: int) -> tuple[bool, bool]:
+        """One update of `size` images over all processes; whether to stop after it, and whether to save."""
+        # The same however the run came here.
+        torch.manual_seed(
+            int(np.random.SeedSequence([self.settings.seed, self.updates, self._rank]).generate_state(1)[0])
+        )
+        self.schedule(self.updates)
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        names: list[str] = []
+        loss = torch.zeros((), device=self.fabric.device)
+        for part in range(self.settings.accumulate):
+            batch = self._next(batches)
+            names += batch.names
+            images, targets = self.fabric.to_device((batch.images, batch.labels))
+            if self.mixing is not None:
+                images, targets = self.mixing(images, targets)
+            # Processes are averaged: this makes the update the mean over its images, however they are divided.
+            weight = len(batch.names) * self.fabric.world_size / size
+            with self.fabric.no_backward_sync(self.model, enabled=part < self.settings.accumulate - 1):
+                part_loss = self.criterion(self.model(images), targets) * weight
+                self.fabric.backward(part_loss)
+            loss += part_loss.detach().float()
+        if not loss.isfinite():
+            self._report_failure(names)
+        due = time.monotonic() - self._saved_at > 60 * self.reporting.save_minutes
+        told = [not loss.isfinite(), self._interruption.received is not None, due and self.fabric.is_global_zero]
+        flags = torch.stack([loss.nan_to_num(), *(torch.tensor(float(flag), device=loss.device) for flag in told)])
+        total, failed, stop, save = self._reduced(flags).tolist()
+        if failed == 0 and self._step():
+            self._failures = 0
+            self._sums.loss += total / self.fabric.world_size * size
+            self._sums.learned += size
+        else:
+            self._skip(buffers)
+        self.optimizer.zero_grad()
+        return stop > 0, save > 0
+
+    @property
+    def _rank(self) -> int:
+        return self.fabric.global_rank
+
+    def _reduced(self, values: Tensor) -> Tensor:
+        return cast("Tensor", self.fabric.all_reduce(values, reduce_op="sum")) if self.fabric.world_size > 1 else values
+
+    def _step(self) -> bool:
+        """Let the optimiser step unless gradients are not finite; in half precision the scaler sees to that."""
+        settings = self.settings
+        if settings.clip_norm is not None:
+            clipped = self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=settings.clip_norm, error_if_nonfinite=False
+            )
+            norm = cast("Tensor", clipped)
+        else:
+            norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if settings.precision != "float16" and not norm.isfinite():
+            self._report_failure([])
+            return False
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.model.module, step=self.updates)
+        return True
+
+    def _skip(self, buffers: list[Tensor]) -> None:
+        """Leave the network as if the update had not been; too often in a row, stop."""
+        for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+        self._failures += 1
+        failures = self._failures
+        if failures >= self.settings.most_failures:
+            self.update, self._failures = self.update + 1, 0
+            self._save_state()
+            raise TrainingError(
+                f"{failures} updates in a row without finite loss and gradients, the last in epoch "
+                f"{self.epoch + 1}; their images are in {self.files.output / 'problems.jsonl'}; the weights before "
+                "them are kept; a lower learning_rate, clip_norm=1 or another precision may help"
+            )
+
+    def _report_failure(self, names: list[str]) -> None:
+        what = "loss" if names else "gradients"
+        place = {"epoch": self.epoch + 1, "update": self.update + 1, "process": self._rank}
+        self.files.report_problem({"problem": f"{what} not finite", **place, "images": names})
+        listed = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+        self._tell_problem(
+            f"epoch {self.epoch + 1}, update {self.update + 1}: {what} not finite; update skipped {listed}"
+        )
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        began = time.perf_counter()
+        batch = next(batches)
+        sums = self._sums
+        sums.waited += time.perf_counter() - began
+        sums.read_seconds += batch.seconds
+        sums.read_images += len(batch.names)
+        for name, reason in batch.unreadable:
+            if name not in self._unreadable:
+                self._unreadable[name] = reason
+                self.files.report_problem({"problem": "unreadable", "image": name, "reason": reason})
+                self._tell_problem(f"{reason}; another image takes its place")
+        most = self.settings.most_unreadable * self.sampler.count / self.fabric.world_size
+        if len(self._unreadable) > most:
+            listed = "; ".join([*self._unreadable.values()][:_NAMED]) + (
+                "; ..." if len(self._unreadable) > _NAMED else ""
+            )
+            raise TrainingError(
+                f"{len(self._unreadable)} of {self.sampler.count} images cannot be read, more than the share "
+                f"most_unreadable = {self.settings.most_unreadable}: {listed}; all are in "
+                f"{self.files.output / 'problems.jsonl'}"
+            )
+        return batch
+
+    def _tell(self) -> None:
+        sums, updates = self._sums, len(self.sampler.update_sizes)
+        left = updates * self.settings.epochs - self.updates
+        progress = Progress(
+            epoch=self.epoch + 1,
+            update=self.update,
+            updates=updates,
+            loss=sums.loss / max(1, sums.learned),
+            learning_rate=self._optimizer.param_groups[0]["lr"],
+            images_per_second=sums.images / sums.seconds,
+            loader_images_per_second=sums.read_images * max(1, self.loader.num_workers) / sums.read_seconds,
+            waiting=sums.waited / sums.seconds,
+            seconds_left=left * sums.seconds / self.update,
+        )
+        if self.reporting.on_update is not None and self.fabric.is_global_zero:
+            self.reporting.on_update(progress)
+        if self.logger is not None and self.updates % _LOG_EVERY == 0:
+            names = ("loss", "learning_rate", "images_per_second", "waiting")
+            self.logger.log_metrics({name: getattr(progress, name) for name in names}, self.updates)
+
+    def _tell_problem(self, sentence: str) -> None:
+        if self.reporting.on_problem is not None:
+            self.reporting.on_problem(sentence)
+
+    def _stop(self) -> None:
+        """Save and end, as the signal asked."""
+        self._save_state()
+        received = self._interruption.received
+        place = f"epoch {self.epoch + 1} after update {self.update} of {len(self.sampler.update_sizes)}"
+        if received is not None and received.name == "SIGINT":
+            raise KeyboardInterrupt(place)
+        name = "another process" if received is None else received.name
+        raise PreemptedError(f"stopped by {name} in {place}; the state is saved, continue with --resume")
+
+    @torch.no_grad()
+    def _validate(self) -> Mapping[str, float]:
+        """Loss without label smoothing, and accuracies, over all processes."""
+        network: nn.Module = self.model if self.average is None else self.average.module
+        if self.fabric.world_size > 1:
+            distribute_bn(network, self.fabric.world_size, reduce=True)
+        network.eval()
+        for images, labels in self.validation:
+            images, labels = self.fabric.to_device((images, labels))
+            with self.fabric.autocast() if self.average is not None else nullcontext():
+                logits = network(images).float()
+            loss = nn.functional.cross_entropy(logits, labels)
+            self.metrics["val_loss"].update(loss, weight=len(labels))
+            for name, metric in self.metrics.items():
+                if name != "val_loss":
+                    metric.update(logits, labels)
+            stop = torch.tensor(float(self._interruption.received is not None), device=self.fabric.device)
+            if self._reduced(stop) > 0:
+                self._stop()
+        found = {name: float(value) for name, value in self.metrics.compute().items()}
+        self.metrics.reset()
+        return found
+
+    def _finish_epoch(self, found: Mapping[str, float], validation_seconds: float) -> None:
+        sums = self._sums
+        row = {"epoch": self.epoch + 1, "train_loss": sums.loss / max(1, sums.learned), **found}
+        row["learning_rate"] = self._optimizer.param_groups[0]["lr"]
+        row["seconds"] = sums.seconds + validation_seconds
+        row["images_per_second"] = sums.images / sums.seconds
+        row["waiting"] = sums.waited / sums.seconds
+        network = self.model.module if self.average is None else self.average.module
+        weights = cast("Mapping[str, Tensor]", get_model_state_dict(network, options=_WHOLE))
+        if self.fabric.is_global_zero:
+            self.files.write_epoch(row, weights)
+        if self.logger is not None:
+            self.logger.log_metrics({name: value for name, value in row.items() if name != "epoch"}, self.updates)
+            self.logger.save()
+        self.epoch, self.update, self._sums = self.epoch + 1, 0, _Epoch()
+        self._save_state()
+        if self.reporting.on_epoch is not None and self.fabric.is_global_zero:
+            self.reporting.on_epoch(row)

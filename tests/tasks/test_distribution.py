@@ -1,0 +1,171 @@
+"""Two and four processes against one: equal parameters after the same updates, metrics of all images."""
+
+import json
+import os
+import signal
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from acmix import InputError
+from acmix.errors import PreemptedError
+from acmix.tasks import states
+from acmix.tasks.classification import fit
+from acmix.tasks.distribution import make_fabric
+from acmix.tasks.settings import Settings
+from acmix.tasks.training import Reporting
+
+# Without batch norm, whose statistics are of a process's own images; with one, equality needs an accelerator.
+SETTINGS = Settings(
+    model="test_convnext.r160_in1k",
+    epochs=2,
+    batch_size=20,
+    image_size=32,
+    optimizer="sgd",
+    learning_rate=0.05,
+    weight_decay=1e-3,
+    average_decay=0.8,
+    clip_norm=5.0,
+    label_smoothing=0.1,
+)
+
+
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def train(data, output, settings, **options):
+    return fit(data, settings, Path(output), workers=0, check_images=False, **options)
+
+
+def together(start, count, function, *arguments):
+    """Run a function in processes as torchrun starts them, and give their exit codes."""
+    common = {
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "TORCHELASTIC_RUN_ID": "test",
+    }
+    processes = [
+        start(function, *arguments, environment=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(count)
+    ]
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
+@pytest.fixture(scope="module")
+def alone(data, tmp_path_factory):
+    """One process that takes the images of all."""
+    output = tmp_path_factory.mktemp("alone") / "run"
+    train(data, output, SETTINGS)
+    return output
+
+
+def compare(found, expected, tolerance=2e-5):
+    ours, theirs = (safetensors.torch.load_file(Path(run) / "last.safetensors") for run in (found, expected))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        # Sums of gradients in another order.
+        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=tolerance, msg=lambda text, name=name: name + text)
+    first, second = (
+        [line.split(",") for line in (Path(run) / "metrics.csv").read_text().splitlines()] for run in (found, expected)
+    )
+    columns = [first[0].index(name) for name in ("train_loss", "val_loss", "val_top1")]
+    for row, other in zip(first[1:], second[1:], strict=True):
+        assert [float(row[i]) for i in columns] == pytest.approx([float(other[i]) for i in columns], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("count", "strategy", "changes"),
+    [
+        (2, "ddp", {"batch_size": 10}),
+        (2, "fsdp", {"batch_size": 10}),
+        (4, "ddp", {"batch_size": 5}),
+        (4, "fsdp", {"batch_size": 5}),
+        (2, "ddp", {"batch_size": 5, "accumulate": 2}),
+        (2, "fsdp", {"batch_size": 5, "accumulate": 2}),
+    ],
+)
+def test_processes_learn_what_one_learns(data, alone, tmp_path, start, count, strategy, changes):
+    settings = replace(SETTINGS, **changes)
+    codes = together(start, count, lambda: train(data, tmp_path / "run", settings, strategy=strategy))
+    assert codes == [0] * count
+    compare(tmp_path / "run", alone)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["processes"], config["images_an_update"]) == (count, 20)
+    # The evaluation of the best checkpoint is of all images.
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["validation"]["images"] == 12
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_all_processes_stop_together_and_resume(data, alone, tmp_path, start, strategy):
+    output, settings = tmp_path / "run", replace(SETTINGS, batch_size=10)
+
+    def stopped():
+        def stop(progress):
+            # A scheduler may tell one process before another.
+            if (progress.epoch, progress.update) == (1, 1):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        with pytest.raises(PreemptedError):
+            train(data, output, settings, strategy=strategy, reporting=Reporting(on_update=stop))
+
+    assert together(start, 2, stopped) == [0, 0]
+    assert states.read(states.paths(output)[-1])["updates"] == 2
+    resumed = together(start, 2, lambda: train(data, output, settings, strategy=strategy, resume=True))
+    assert resumed == [0, 0]
+    compare(output, alone)
+    with pytest.raises(InputError, match="finished run"):
+        train(data, output, settings, resume=True)
+
+
+def test_resuming_needs_as_many_processes(data, tmp_path, start):
+    def stopped():
+        with pytest.raises(PreemptedError):
+            train(
+                data,
+                tmp_path / "run",
+                SETTINGS,
+                reporting=Reporting(on_update=lambda _: os.kill(os.getpid(), signal.SIGTERM)),
+            )
+
+    assert together(start, 2, stopped) == [0, 0]
+    with pytest.raises(InputError, match="processes was 2, is 1"):
+        train(data, tmp_path / "run", SETTINGS, resume=True)
+
+
+def test_arguments(monkeypatch):
+    with pytest.raises(InputError, match="devices must be at least 1, got 0"):
+        make_fabric("float32", devices=0)
+    with pytest.raises(InputError, match="strategy fsdp does not scale the losses of float16"):
+        make_fabric("float16", strategy="fsdp")
+    for name in ("RANK", "LOCAL_RANK", "GROUP_RANK"):
+        monkeypatch.setenv(name, "0")
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    with pytest.raises(InputError, match="devices is 3, but the launcher started 2 processes here"):
+        make_fabric("float32", devices=3)
+
+
+def test_our_networks_are_split(data, tmp_path, start):
+    settings = replace(SETTINGS, model="acmix_resnet14_small", epochs=1, batch_size=10, average_decay=None)
+    for strategy in ("ddp", "fsdp"):
+        output = tmp_path / strategy
+        assert together(start, 2, lambda: train(data, output, settings, strategy=strategy)) == [0, 0]  # noqa: B023
+    ours, theirs = (safetensors.torch.load_file(tmp_path / name / "last.safetensors") for name in ("fsdp", "ddp"))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        # Running statistics are averaged over processes in the one, the first's in the other.
+        if "running" not in name:
+            torch.testing.assert_close(ours[name], tensor, rtol=0, atol=2e-5)

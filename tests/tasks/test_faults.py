@@ -1,0 +1,283 @@
+"""What may happen to a run, and that it loses nothing: killed, stopped, a full disk, damaged files, bad numbers."""
+
+import json
+import os
+import pickle
+import random
+import resource
+import shutil
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from acmix import InputError
+from acmix.cli import main
+from acmix.errors import PreemptedError, TrainingError
+from acmix.tasks import classification, states, training
+from acmix.tasks.classification import fit
+from acmix.tasks.settings import Settings
+from acmix.tasks.training import Reporting
+
+# Everything that draws random numbers or carries a state of its own.
+SETTINGS = Settings(
+    model="test_resnet.r160_in1k",
+    epochs=3,
+    batch_size=8,
+    accumulate=2,
+    image_size=32,
+    mixup=0.2,
+    cutmix=1.0,
+    drop_path=0.2,
+    random_augment="rand-m7-mstd0.5-inc1",
+    random_erase=0.3,
+    average_decay=0.9,
+    clip_norm=1.0,
+)
+EVERY_UPDATE = Reporting(save_minutes=0.0)
+# `make soak` asks for more.
+KILLS = int(os.environ.get("ACMIX_KILLS", "3"))
+
+
+def train(data, output, settings=SETTINGS, **options):
+    return fit(data, settings, output, check_images=False, **({"workers": 0, "reporting": EVERY_UPDATE} | options))
+
+
+def weights(output, name="last.safetensors"):
+    return safetensors.torch.load_file(Path(output) / name)
+
+
+def same(found, expected):
+    assert found.keys() == expected.keys()
+    return all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, tmp_path_factory):
+    """Weights of a run that nothing stopped, and its seconds."""
+    output = tmp_path_factory.mktemp("uninterrupted") / "run"
+    began = time.monotonic()
+    train(data, output)
+    return output, time.monotonic() - began
+
+
+def at(update, action):
+    """Do something after an update of the second epoch."""
+
+    def on_update(progress):
+        if (progress.epoch, progress.update) == (2, update):
+            action()
+
+    return Reporting(save_minutes=60, on_update=on_update)
+
+
+def send(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+def test_killed_at_random_moments(data, uninterrupted, tmp_path, start):
+    output, seconds = tmp_path / "run", uninterrupted[1]
+    moments = random.Random(time.time_ns())  # noqa: S311
+    killed = 0
+    for _ in range(50 * KILLS):
+        resume = bool(states.paths(output))
+        if not resume:
+            shutil.rmtree(output, ignore_errors=True)
+        process = start(lambda resume=resume: train(data, output, resume=resume))
+        process.join(moments.uniform(0, seconds) if killed < KILLS else None)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            killed += 1
+        elif process.exitcode == 0:
+            break
+        else:
+            # A run that was killed before its first state has nothing to resume.
+            raise AssertionError(f"exit code {process.exitcode}")
+    assert (output / "summary.json").exists()
+    for name in ("last.safetensors", "best.safetensors"):
+        assert same(weights(output, name), weights(uninterrupted[0], name))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_stopped_by_a_signal(data, uninterrupted, tmp_path, number, workers):
+    error = KeyboardInterrupt if number == signal.SIGINT else PreemptedError
+    with pytest.raises(error, match="epoch 2 after update 2 of 3"):
+        train(data, tmp_path / "run", workers=workers, reporting=at(1, send(number)))
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    train(data, tmp_path / "run", resume=True, workers=workers)
+    assert same(weights(tmp_path / "run"), weights(uninterrupted[0]))
+
+
+def test_stopped_while_it_validates(data, uninterrupted, tmp_path, monkeypatch):
+    metric = training.MulticlassAccuracy.update
+
+    def update(self, *arguments):
+        send(signal.SIGTERM)()
+        metric(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.MulticlassAccuracy, "update", update)
+        with pytest.raises(PreemptedError, match="epoch 1 after update 3 of 3"):
+            train(data, tmp_path / "run")
+    train(data, tmp_path / "run", resume=True)
+    assert same(weights(tmp_path / "run"), weights(uninterrupted[0]))
+
+
+def test_the_command_line_asks_to_be_started_again(data, tmp_path, capsys):
+    output = tmp_path / "run"
+    arguments = ["train", data, "--model", SETTINGS.model, "--epochs", "500", "--image-size", "32", "--workers", "0"]
+    arguments += ["--output", str(output), "--save-minutes", "0"]
+
+    def stop():
+        while not states.paths(output):
+            time.sleep(0.01)
+        send(signal.SIGTERM)()
+
+    threading.Thread(target=stop).start()
+    assert main(arguments) == 75
+    assert "acmix train: stopped by SIGTERM in epoch" in capsys.readouterr().err
+
+
+def test_a_resumed_run_knows_its_settings(data, tmp_path, capsys):
+    output = tmp_path / "run"
+    with pytest.raises(PreemptedError):
+        train(data, output, reporting=at(1, send(signal.SIGTERM)))
+    assert main(["train", data, "--output", str(output), "--resume", "--epochs", "4", "--workers", "0"]) == 2
+    assert "epochs was 3, is 4" in capsys.readouterr().err
+    assert main(["train", data, "--output", str(output), "--resume", "--workers", "0"]) == 0
+    assert "epoch   3/3" in capsys.readouterr().out
+
+
+def test_a_full_disk_keeps_the_state_before(data, tmp_path, uninterrupted):
+    output = tmp_path / "run"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+
+    reporting = replace(EVERY_UPDATE, on_update=at(2, fill).on_update)
+    try:
+        with pytest.raises(TrainingError, match=r"update-000000005\.pt cannot be written: .*000004\.pt is whole"):
+            train(data, output, reporting=reporting)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in (output / "states").iterdir() if path.suffix != ".pt"] == []
+    assert states.read(states.paths(output)[-1])["updates"] == 4
+    train(data, output, resume=True)
+    assert same(weights(output), weights(uninterrupted[0]))
+
+
+class Payload:
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "changed", "code", "other"])
+def test_damaged_states_are_refused_by_name(uninterrupted, tmp_path, damage, data):
+    output = shutil.copytree(uninterrupted[0], tmp_path / "run")
+    (output / "summary.json").unlink()
+    path = states.paths(output)[-1]
+    content = bytearray(path.read_bytes())
+    if damage == "cut off":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "changed":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif damage == "code":
+        torch.save({"updates": Payload()}, path, pickle_module=pickle)
+    else:
+        torch.save([1], path)
+    with pytest.raises(InputError, match=rf"the state .*{path.name} is damaged: .*; delete it"):
+        train(data, output, resume=True)
+    path.unlink()
+    train(data, output, resume=True)
+    assert same(weights(output), weights(uninterrupted[0]))
+
+
+class Faulty(nn.Module):
+    """A loss that is not a number, or no gradient, at some calls."""
+
+    def __init__(self, calls, gradients=False):
+        super().__init__()
+        self.calls, self.gradients, self.count = calls, gradients, 0
+
+    def forward(self, logits, targets):
+        self.count += 1
+        if self.count not in self.calls:
+            return nn.functional.cross_entropy(logits, targets)
+        return (logits * 0).sum().sqrt() if self.gradients else logits.sum() * torch.nan
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_updates_without_finite_numbers_are_skipped(data, tmp_path, monkeypatch, gradients):
+    monkeypatch.setattr(training, "training_loss", lambda _: Faulty({3, 4, 6}, gradients))
+    told = []
+    settings = replace(SETTINGS, accumulate=1, epochs=1, clip_norm=None)
+    train(data, tmp_path / "run", settings, reporting=Reporting(on_problem=told.append))
+    problems = [json.loads(line) for line in (tmp_path / "run" / "problems.jsonl").read_text().splitlines()]
+    assert [problem["update"] for problem in problems] == [3, 4, 6]
+    assert len(told) == 3
+    if not gradients:
+        assert len(set(problems[0]["images"])) == 8
+        assert all((Path(data) / name).is_file() for name in problems[0]["images"])
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "run").values())
+
+
+def test_too_many_in_a_row_stop_the_run(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "training_loss", lambda _: Faulty(range(5, 100)))
+    settings = replace(SETTINGS, accumulate=1, most_failures=3)
+    with pytest.raises(TrainingError, match=r"3 updates in a row without finite loss .*problems\.jsonl"):
+        train(data, tmp_path / "run", settings, reporting=Reporting())
+    path = states.paths(tmp_path / "run")[-1]
+    state = states.read(path)
+    assert state["updates"] == 7
+    assert all(tensor.isfinite().all() for tensor in state["model"].values())
+
+
+def test_unreadable_images_are_named_and_replaced(data, tmp_path):
+    folder = shutil.copytree(data, tmp_path / "data")
+    faulty = sorted((folder / "3").iterdir())
+    for path in faulty:
+        path.write_bytes(path.read_bytes()[:60])
+    told = []
+    settings = replace(SETTINGS, most_unreadable=1.0, val_fraction=0.001)
+    with pytest.raises(TrainingError, match="not a readable image"):
+        # Of training it survives all, of validation none: what is measured must be whole.
+        train(str(folder), tmp_path / "run", settings, reporting=Reporting(on_problem=told.append))
+    problems = [json.loads(line) for line in (tmp_path / "run" / "problems.jsonl").read_text().splitlines()]
+    names = [problem["image"] for problem in problems]
+    assert len(names) == len(set(names)) == 9
+    assert set(names) < {path.relative_to(folder).as_posix() for path in faulty}
+    assert all("not a readable image" in sentence for sentence in told)
+    with pytest.raises(TrainingError, match=r"of 54 images cannot be read, more than the share most_unreadable = 0\.1"):
+        train(str(folder), tmp_path / "second", replace(settings, most_unreadable=0.1))
+
+
+def test_a_reader_that_dies_is_reported(data, tmp_path, monkeypatch):
+    def transform(*_arguments, **_options):
+        def die(image):  # noqa: ARG001
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        return die
+
+    monkeypatch.setattr(classification, "training_transform", transform)
+    with pytest.raises(TrainingError, match=r"a process that reads images died .*use fewer --workers"):
+        train(data, tmp_path / "run", workers=1)
+
+
+def test_want_of_memory_is_explained(data, tmp_path, monkeypatch):
+    class Hungry(Faulty):
+        def forward(self, *_):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GiB.")
+
+    monkeypatch.setattr(training, "training_loss", lambda _: Hungry(()))
+    with pytest.raises(TrainingError, match=r"out of memory: .*halve batch_size .*no state was saved yet"):
+        train(data, tmp_path / "run")
