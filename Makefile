@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 # Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv test test-slow test-gpu check format sanitize demo bench bench-gpu clean
+.PHONY: venv test test-slow soak test-gpu check format sanitize demo bench bench-gpu clean
 
 venv: $(INSTALLED)
 
@@ -22,12 +22,17 @@ $(INSTALLED): pyproject.toml constraints.txt $(KERNELS)
 
 # Triton decides at import whether it interprets, so its kernels are tested in processes of their own.
 test: check
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not soak"
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/ops/test_triton.py
 
 # What compiles for minutes.
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
+
+# Kill runs at random moments, a hundred times alone and twenty as two processes of torchrun, and resume them.
+soak: venv
+	ACMIX_KILLS=100 $(BIN)/python -m pytest tests/tasks/test_faults.py -k killed
+	$(BIN)/python -m pytest -m soak
 
 # On a machine with a GPU; PYTHON_WITH_GPU may name an interpreter that has torch, triton, pytest and hypothesis.
 PYTHON_WITH_GPU ?= $(BIN)/python

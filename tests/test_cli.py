@@ -7,6 +7,7 @@ import onnx
 import pytest
 import timm
 import torch
+import yaml
 from PIL import Image
 
 import acmix
@@ -73,13 +74,19 @@ def test_version_and_light_start():
         ([], "acmix: error: .*info"),
         (["trian"], "acmix: error: .*invalid choice: 'trian'"),
         (["train"], "acmix train: error: .*required: data;"),
-        (["train", "digits", "--epochs", "many"], "acmix train: error: --epochs: .*int.*many"),
+        (["train", "digits", "--epochs", "many"], "acmix train: error: --epochs: .*whole number.*many"),
         (["train", "digits", "--epoch", "3"], "acmix train: error: .*--epoch"),
         (["train", "digits", "--lr"], "acmix train: error: .*--lr"),
         (["train", "digits", "--precision", "int8"], "acmix train: error: .*precision.*int8"),
         (["train", "digits", "--epochs", "0"], "acmix train: error: epochs must be at least 1, got 0"),
         (["train", "/nowhere"], "acmix train: error: .*'/nowhere' does not exist"),
         (["train", "digits", "--model", "acmix_resnet27"], "acmix train: error: .*nearest names are acmix_resnet26"),
+        (["train", "digits", "--recipe", "resnet51"], "acmix train: error: there is no recipe .*nearest are resnet50"),
+        (["train", "digits", "--set", "epochs"], "acmix train: error: a setting must be written name=value"),
+        (["train", "digits", "--set", "epoch=3"], "acmix train: error: there is no setting 'epoch'; .*epochs"),
+        (["train", "digits", "--set", "epochs=3", "--epochs", "4"], "acmix train: error: epochs is given twice"),
+        (["train", "digits", "--devices", "0"], "acmix train: error: devices must be at least 1, got 0"),
+        (["recipes", "--name", "resnet51"], "acmix recipes: error: there is no recipe .*nearest are resnet50"),
         (["train", "digits", "--resume"], "acmix train: error: --resume needs --output"),
         (["train", "digits", "--weights", "/nowhere"], "acmix train: error: weights .*missing"),
         (["info", "acmix_resnet27"], "acmix info: error: .*nearest names are acmix_resnet26"),
@@ -330,3 +337,22 @@ def test_data_check_names_all_in_json(capsys, tmp_path):
     assert code == 1
     assert "unreadable: 14\n  ant/0.png: not a readable image" in out
     assert "and 9 more" in out
+
+
+def test_recipes_are_listed_and_printed_in_full(capsys):
+    code, out, _ = call(capsys, "recipes")
+    assert code == 0
+    assert all(name in out for name in ("small", "finetune", "resnet26", "resnet50_a2"))
+    code, printed, _ = call(capsys, "recipes", "--name", "resnet38")
+    assert code == 0
+    code, configured, _ = call(capsys, "train", "anything", "--recipe", "resnet38", "--print-config")
+    assert (code, configured) == (0, printed)
+
+
+def test_settings_given_on_the_command_line_win(capsys):
+    arguments = ["train", "digits", "--recipe", "resnet26", "--epochs", "7", "--set", "learning_rate=1e-2"]
+    code, out, _ = call(capsys, *arguments, "--set", "clip_norm=1", "--print-config")
+    assert code == 0
+    settings = yaml.safe_load(out)
+    assert (settings["epochs"], settings["learning_rate"], settings["clip_norm"]) == (7, 0.01, 1.0)
+    assert (settings["optimizer"], settings["model"]) == ("sgd", "acmix_resnet26")

@@ -378,7 +378,8 @@ def _add_parameters(parser: ArgumentParser, function: Callable[..., int]) -> Non
         elif parameter.default is False:
             parser.add_argument(option, action="store_true", help=text)
         elif parameter.default is None:
-            parser.add_argument(option, type=hint, default=argparse.SUPPRESS, help=text)
+            kind = next(kind for kind in typing.get_args(hint) if kind is not types.NoneType)
+            parser.add_argument(option, type=kind, default=argparse.SUPPRESS, help=text)
         else:
             parser.add_argument(option, type=hint, default=parameter.default, help=text)
 
@@ -414,8 +415,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if missing in packages:
                 return _fail(program, f"this needs {error.name}; install it with: pip install 'acmix[{extra}]'")
         raise
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\n{program}: stopped\n")
+    except KeyboardInterrupt as error:
+        sys.stderr.write(f"\n{program}: {str(error) or 'stopped'}\n")
         return 130
     except BrokenPipeError:
         # The reader of the output has gone, head for instance; keep Python from complaining again at exit.
@@ -440,6 +441,9 @@ def _readable(message: str, commands: Sequence[str]) -> str:
         r'^Parser key "([\w.]+)": ', lambda found: f"--{found[1].replace('_', '-')}: ", " ".join(message.split())
     )
     message = re.sub(r"<class '(\w+)'>", r"\1", message).removesuffix(".")
+    message = re.sub(
+        r"a typing\.Literal\[([^]]*)\]", lambda found: f"one of {found[1].replace(chr(39), '')}", message
+    ).replace("a int", "a whole number")
     return message.replace(f"{'.'.join(commands)}.", "") if commands else message
 
 

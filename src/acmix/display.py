@@ -53,9 +53,10 @@ def _cells(cost: NetworkCost, part: str) -> tuple[str, str]:
 def show_recipes(recipes: Mapping[str, Mapping[str, Any]]) -> None:
     """Show `acmix recipes`."""
     table = _table("recipes, for acmix train DATA --recipe NAME")
-    names = ("model", "epochs", "optimizer", "learning_rate", "weight_decay")
-    for heading in ("recipe", *names):
-        table.add_column(heading.replace("_", " "), justify="left" if heading in ("recipe", "model") else "right")
+    names = {"model": "model", "epochs": "epochs", "optimizer": "optimizer", "learning_rate": "rate"}
+    for heading in ("recipe", *names.values()):
+        left = heading in ("recipe", "model")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for recipe, settings in recipes.items():
         table.add_row(recipe, *(str(settings.get(name, "any" if name == "model" else "")) for name in names))
     table.caption = "acmix recipes --name NAME prints one in full"

@@ -364,18 +364,20 @@ class Training:
         """Save and end, as the signal asked."""
         self._save_state()
         received = self._interruption.received
-        place = f"epoch {self.epoch + 1} after update {self.update} of {len(self.sampler.update_sizes)}"
-        if received is not None and received.name == "SIGINT":
-            raise KeyboardInterrupt(place)
         name = "another process" if received is None else received.name
-        raise PreemptedError(f"stopped by {name} in {place}; the state is saved, continue with --resume")
+        message = (
+            f"stopped by {name} in epoch {self.epoch + 1} after update {self.update} of "
+            f"{len(self.sampler.update_sizes)}; the state is saved, continue with --output {self.files.output} --resume"
+        )
+        raise KeyboardInterrupt(message) if name == "SIGINT" else PreemptedError(message)
 
     @torch.no_grad()
     def _validate(self) -> Mapping[str, float]:
         """Loss without label smoothing, and accuracies, over all processes."""
         network: nn.Module = self.model if self.average is None else self.average.module
         if self.fabric.world_size > 1:
-            distribute_bn(network, self.fabric.world_size, reduce=True)
+            # The first process's statistics are those that states keep.
+            distribute_bn(network, self.fabric.world_size, reduce=False)
         network.eval()
         for images, labels in self.validation:
             images, labels = self.fabric.to_device((images, labels))
