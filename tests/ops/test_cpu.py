@@ -1,5 +1,6 @@
 """What is special to the compiled kernels; tests/ops/test_backends.py holds them against the definition."""
 
+import dataclasses
 import importlib
 import os
 import shutil
@@ -46,11 +47,67 @@ def test_bands_and_tails_leave_nothing_unwritten(layout, stride, height, width):
     assert_mix_as_exact_as_eager(case, "cpu")
 
 
+# Output columns: two strips, strips of the backward pass that leave one column over, the same of the forward pass.
+@pytest.mark.usefixtures("_poisoned_memory")
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("heads", "columns", "window", "kernel", "dtype"),
+    [
+        (2, 129, 7, 3, torch.float32),
+        (8, 129, 7, 3, torch.float32),
+        (8, 257, 7, 3, torch.float64),
+        (2, 257, 9, 5, torch.float32),
+        (8, 193, 5, 1, torch.bfloat16),
+        (2, 1025, 3, 5, torch.float32),
+    ],
+)
+def test_strips_of_wide_maps_meet(layout, stride, heads, columns, window, kernel, dtype):
+    height = 5 if columns > 1000 else 23
+    case = problem(heads, 3, height, stride * (columns - 1) + 1, stride=stride, batch=1, dtype=dtype, layout=layout)
+    assert_mix_as_exact_as_eager(dataclasses.replace(case, window=window, kernel=kernel), "cpu")
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("heads", [2, 8])
+def test_strips_of_each_path_alone(stride, heads):
+    case = problem(heads, 4, 20, 260 * stride, stride=stride, dtype=torch.float64, layout="channels_last")
+    projections, _, fc, dep, _, _ = case.tensors()
+    for function, tensors in ((ops.local_attention, projections.chunk(3, 1)), (ops.shift_conv, (projections, fc, dep))):
+        results = [
+            run(function, tensors, {"stride": stride, "backend": backend}, projections.sum())
+            for backend in ("cpu", "portable")
+        ]
+        torch.testing.assert_close(*results)
+
+
+def test_strips_of_the_widest_window():
+    case = dataclasses.replace(problem(1, 2, 40, 200, batch=1, dtype=torch.float64), window=31)
+    assert_mix_as_exact_as_eager(case, "cpu")
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_scratch_shows_nothing_of_the_task_before(threads, stride):
+    threads(1)
+    case = problem(2, 8, 60, 400, stride=stride, batch=1)
+    tensors, keywords = case.tensors(), {**case.keywords(), "backend": "cpu"}
+    first = run(ops.mix, tensors, keywords, torch.ones(()))
+    infinite = [tensors[0].clone(), *tensors[1:]]
+    infinite[0][..., :200] = torch.inf
+    output, (gradient, *_) = run(ops.mix, infinite, keywords, torch.ones(()))
+    assert output[..., -(-203 // stride) :].isfinite().all()
+    assert gradient[..., 206:].isfinite().all()
+    run(ops.mix, [torch.full_like(tensors[0], torch.nan), *tensors[1:]], keywords, torch.ones(()))
+    again = run(ops.mix, tensors, keywords, torch.ones(()))
+    assert torch.equal(first[0], again[0])
+    assert all(torch.equal(a, b) for a, b in zip(first[1], again[1], strict=True))
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("batch", [1, 3])
-def test_bitwise_the_same_for_any_number_of_threads(threads, stride, layout, batch):
-    case = problem(4, 16, 30, 13, batch=batch, stride=stride, layout=layout)
+@pytest.mark.parametrize(("batch", "width"), [(1, 13), (3, 13), (1, 300)])
+def test_bitwise_the_same_for_any_number_of_threads(threads, stride, layout, batch, width):
+    case = problem(4, 16, 30, width, batch=batch, stride=stride, layout=layout)
     results = []
     for count in (1, 2, 4, 1, 2):
         threads(count)

@@ -19,14 +19,15 @@ struct AttentionScratch {
   Fold* folds;
   int64_t* cells;  // how far the columns of a window are
   int64_t ring_rows, ring_part, ring_row, fold_count = 0;  // ring: (row, weights and slopes, cell, column)
-  T *weights, *slopes, *descents, *sums, *position_sums, *ring;
+  T *weights, *slopes, *descents, *sums, *position_sums, *own, *ring;  // own: 1 in the strip's own query columns
+  Strip columns;
 
   AttentionScratch(const Mix& problem, const BackwardLayout<T>& layout, Arena<T>& arena) {
     const Shape& shape = problem.shape;
     const int64_t size = layout.window * layout.window;
-    ring_part = size * layout.out_pitch;
+    ring_part = size * layout.query_pitch;
     ring_row = 2 * ring_part;
-    ring_rows = (layout.window - 1) / layout.stride + 2 * tile_rows + 2;
+    ring_rows = layout.ring_rows(layout.window, layout.stride);
     steps = take_steps(layout, arena);
     folds = reinterpret_cast<Fold*>(take_integers(arena, 4 * layout.radius * layout.window));
     cells = take_integers(arena, layout.window);
@@ -35,17 +36,28 @@ struct AttentionScratch {
     descents = arena.take(tile_rows * 2 * lanes<T>);
     sums = arena.take(tile_rows * 2 * lanes<T>);
     position_sums = arena.take(2 * shape.head_size * lanes<T>);
+    own = arena.take(layout.query_pitch);
     ring = take_padded(arena, ring_rows * ring_row, layout.margin);
     if (!arena.memory) return;
+    ring += layout.lead;
+    own += layout.lead;
     // Keys at the border read, and multiply by zero, columns that no query has written.
-    std::memset(ring, 0, static_cast<size_t>(ring_rows * ring_row) * sizeof(T));
+    clear(ring, -layout.lead, ring_rows * ring_row - layout.lead);
     for (int64_t c = 0; c < layout.window; ++c) cells[c] = layout.cell_offset(c);
-    for (int64_t x = 0; x < shape.width_out; ++x)
+  }
+
+  // Make the tables of the strip that has these output columns.
+  void aim(const Shape& shape, const BackwardLayout<T>& layout, const Strip& strip) {
+    columns = strip;
+    for (int64_t x = -layout.lead; x < layout.query_pitch - layout.lead; ++x)
+      own[x] = x >= 0 && x < strip.size() * layout.interleave;
+    fold_count = 0;
+    for (int64_t x = most(0, strip.first - layout.lead); x < least(shape.width_out, strip.last + layout.trail); ++x)
       for (int64_t c = 0; c < layout.window; ++c) {
         const int64_t place = layout.stride * x + c - layout.radius, mirrored = reflect(place, shape.width);
         if (mirrored == place) continue;
-        const int64_t column = x * layout.interleave;
-        folds[fold_count++] = {c * layout.out_pitch + column, (c + mirrored - place) * layout.out_pitch + column};
+        const int64_t column = (x - strip.first) * layout.interleave;
+        folds[fold_count++] = {c * layout.query_pitch + column, (c + mirrored - place) * layout.query_pitch + column};
       }
   }
 
@@ -62,6 +74,7 @@ static Vector<T> differentiate(const Mix& problem, const BackwardLayout<T>& layo
   const int64_t window = layout.window, cells = window * window;
   const T scale = logit_scale<T>(problem.shape.head_size), rate = static_cast<T>(problem.attention.rate);
   const T* row_locations = static_cast<const T*>(problem.attention.row_location);
+  const auto own = load(scratch.own + column) > T(0);
   Vector<T> rate_gradient = {};
   for (int64_t a = 0; a < rows; ++a) {
     T *weights = scratch.weights + a * cells * count, *slopes = scratch.slopes + a * cells * count;
@@ -81,21 +94,22 @@ static Vector<T> differentiate(const Mix& problem, const BackwardLayout<T>& layo
         sum += slope;
         across += slope * load(locations + scratch.cells[c]);
         store(slopes + j * count, slope);
-        store(ring_weights + j * layout.out_pitch, weight);
-        store(ring_slopes + j * layout.out_pitch, slope);
+        store(ring_weights + j * layout.query_pitch, weight);
+        store(ring_slopes + j * layout.query_pitch, slope);
       }
       down += sum * row_locations[scratch.steps[layout.stride * a + t].row];
     }
-    store(scratch.sums + 2 * a * count, across);
-    store(scratch.sums + (2 * a + 1) * count, down);
+    // What other strips count stays out of sums over columns.
+    store(scratch.sums + 2 * a * count, own ? across : Vector<T>{});
+    store(scratch.sums + (2 * a + 1) * count, own ? down : Vector<T>{});
   }
-  return rate_gradient;
+  return own ? rate_gradient : Vector<T>{};
 }
 
 // Add to the cells that border queries see themselves what they see there by reflection.
 template <class T>
 static void fold_ring(const BackwardLayout<T>& layout, const AttentionScratch<T>& scratch, int64_t height, int64_t y) {
-  const int64_t line = layout.window * layout.out_pitch;
+  const int64_t line = layout.window * layout.query_pitch;
   for (T* part = scratch.ring_of(y); part < scratch.ring_of(y) + scratch.ring_row; part += scratch.ring_part) {
     for (int64_t i = 0; i < scratch.fold_count; ++i)
       for (int64_t t = 0; t < layout.window; ++t)
@@ -104,8 +118,8 @@ static void fold_ring(const BackwardLayout<T>& layout, const AttentionScratch<T>
     for (int64_t t = 0; t < layout.window; ++t) {
       const int64_t row = layout.stride * y + t - layout.radius, mirrored = reflect(row, height);
       if (mirrored == row) continue;
-      const T* from = part + t * line;
-      T* to = part + (t + mirrored - row) * line;
+      const T* from = part + t * line - layout.lead;
+      T* to = part + (t + mirrored - row) * line - layout.lead;
       for (int64_t i = 0; i < line; i += lanes<T>) store(to + i, load(to + i) + load(from + i));
     }
   }
@@ -149,7 +163,8 @@ static Vector<T> backward_queries(const Mix& problem, const BackwardLayout<T>& l
   Vector<T> scale[tile_rows], rate_gradient = {};
   for (auto& value : scale) value = splat(inverse_root<T>(shape.head_size));
   window_steps(layout, shape, y, rows, band.begin, scratch.steps);
-  for (int64_t x = 0; x < layout.out_pitch; x += lanes<T>) {
+  const int64_t end = scratch.columns.size() * layout.interleave + layout.trail;
+  for (int64_t x = -layout.lead; x < end; x += lanes<T>) {
     const Rows<const T> query = {maps.query + (layout.stride * y - band.begin) * layout.row + x,
                                  layout.stride * layout.row, layout.pitch};
     const Rows<const T> gradient = {maps.output_gradient + (y - band.out_begin) * layout.out_row + x, layout.out_row,
@@ -177,7 +192,7 @@ template <class T, int channels>
 static inline void gather_channels(const BackwardLayout<T>& layout, const Step* steps, int64_t step_count, int64_t rows,
                                    int64_t cell, const T* weight, const Rows<const T>& value, T scale,
                                    const Rows<T>& to) {
-  const int64_t stride = layout.stride, window = layout.window, pitch = layout.out_pitch;
+  const int64_t stride = layout.stride, window = layout.window, pitch = layout.query_pitch;
   Vector<T> sum[tile_rows][channels] = {};
   if (cell < window)
     add_steps<T, channels>(sum, steps, step_count, weight, stride * window * pitch, stride * pitch - layout.interleave,
@@ -204,15 +219,15 @@ static void gather_tile(const BackwardLayout<T>& layout, const AttentionScratch<
     const int64_t offset = row - stride * y + layout.radius;
     scratch.steps[count++] = {offset < 0 ? ceil_divide(-offset, stride) : 0,
                               least(rows - 1, floor_divide(window - 1 - offset, stride)),
-                              y % scratch.ring_rows * scratch.ring_row + offset * window * layout.out_pitch,
+                              y % scratch.ring_rows * scratch.ring_row + offset * window * layout.query_pitch,
                               y * value.row - skipped, y};
   }
   for (int64_t phase = 0; phase < stride; ++phase) {
     // The cells in whose column a key of this phase lies, and how far right of it the query of the first one is.
     const int64_t cell = (phase + layout.radius) % stride;
     const int64_t shift = (phase + layout.radius) / stride * layout.interleave;
-    for (int64_t x = 0; x < layout.out_pitch; x += lanes<T>) {
-      const T* weight = ring + cell * layout.out_pitch + x + shift;
+    for (int64_t x = 0; x < scratch.columns.size() * layout.interleave; x += lanes<T>) {
+      const T* weight = ring + cell * layout.query_pitch + x + shift;
       Rows<const T> from = {value.data + x + shift, value.row, value.pitch};
       Rows<T> out = {to.data + phase * layout.columns.phase_pitch + x, to.row, to.pitch};
       int64_t d = 0;

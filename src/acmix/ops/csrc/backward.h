@@ -1,5 +1,6 @@
-// Both paths, backward. A task is a band of input rows of a group of images: projections and the output's gradient are
-// brought into scratch once, a few heads at a time, both paths add to one gradient there, and it is written once.
+// Both paths, backward. A task is a band of input rows of a strip of a group of images: projections and the output's
+// gradient are brought into scratch once, a few heads at a time, both paths add to one gradient there, and it is
+// written once.
 #pragma once
 
 #include "attention_backward.h"
@@ -41,15 +42,18 @@ static void pack_outputs(const Mix& problem, const BackwardLayout<T>& layout, co
   const Shape& shape = problem.shape;
   const Field& field = problem.output;
   const int64_t channels = shape.heads * shape.head_size;
+  const Strip& strip = scratch.maps.outputs;
+  T* outputs = scratch.outputs + strip.begin - strip.first;
+  clear(scratch.outputs - layout.margin, 0, layout.margin);
   for (int64_t row = band.out_begin; row < band.out_end; ++row) {
-    T* to = scratch.outputs + (row - band.out_begin) * layout.out_row;
+    T* to = outputs + (row - band.out_begin) * layout.out_row;
     const bool inside = row >= 0 && row < shape.height_out;
     clear(to, inside ? channels * layout.outputs.pitch() : 0, layout.out_row);
     for (int64_t g = 0; inside && g < layout.members(group, shape.batch); ++g)
       pack_row(layout.outputs, scratch.maps, field, (group * layout.interleave + g) * field.batch + row * field.row,
-               channels, shape.width_out, g, to);
+               channels, strip, g, to);
   }
-  clear(scratch.outputs + (band.out_end - band.out_begin) * layout.out_row, 0, layout.margin + lanes<T>);
+  clear(outputs + (band.out_end - band.out_begin) * layout.out_row, 0, layout.margin + lanes<T>);
 }
 
 // Write the gradient of the band's own rows of the heads from `head` on.
@@ -65,7 +69,7 @@ static void unpack_gradient(const Mix& problem, const MixGradient& to, const Bac
         for_runs(layout, *fields[part], group * layout.interleave + g, head, row,
                  [&](int64_t channel, int64_t channels, int64_t offset) {
                    unpack_row(layout.columns, scratch.maps, from + channel * layout.pitch, *fields[part], offset,
-                              channels, shape.width, g);
+                              channels, scratch.maps.inputs, g);
                  });
       }
 }
@@ -139,10 +143,10 @@ static Vector<T> backward_pass(const Mix& problem, const MixGradient& to, const 
   const Shape& shape = problem.shape;
   pack_rows(problem, layout, scratch.maps, group, head, band.begin, band.end, band.first - layout.halo,
             band.last + layout.halo);
-  if (problem.convolution.kernel)
-    convolve_backward(problem, to, layout, scratch, slice, head, band);
-  else
-    clear(scratch.gradient, 0, (band.last - band.first) * layout.row);
+  // Attention adds to columns that are not the strip's own, too.
+  if (!problem.convolution.kernel || layout.strips > 1)
+    clear(scratch.gradient, -layout.margin, (band.last - band.first) * layout.row);
+  if (problem.convolution.kernel) convolve_backward(problem, to, layout, scratch, slice, head, band);
   Vector<T> rate_gradient = {};
   if (layout.window) {
     reflect_columns(layout, scratch.maps, most(0, -band.begin), least(shape.height, band.end) - band.begin);
@@ -175,8 +179,8 @@ static void backward(const Mix& problem, const MixGradient& to, int64_t first_it
   Arena<T> arena;
   BackwardScratch<T>(problem, layout, arena);
   arena = {static_cast<T*>(workspace(static_cast<size_t>(arena.used) * sizeof(T))), 0};
-  const BackwardScratch<T> scratch(problem, layout, arena);
-  const int64_t tasks = layout.groups * layout.bands, passes = layout.passes / layout.parts;
+  BackwardScratch<T> scratch(problem, layout, arena);
+  const int64_t tasks = layout.tasks, passes = layout.passes / layout.parts;
   const size_t sums = static_cast<size_t>(2 * shape.head_size * lanes<T>);
   int64_t packed = -1;
   for (int64_t item = first_item; item < last_item; ++item) {
@@ -184,8 +188,10 @@ static void backward(const Mix& problem, const MixGradient& to, int64_t first_it
     Vector<T> rate_gradient[1] = {};
     std::memset(scratch.attention.position_sums, 0, sums * sizeof(T));
     for (int64_t task = slice * tasks / layout.slices; task < (slice + 1) * tasks / layout.slices; ++task) {
-      const int64_t group = task / layout.bands;
+      const int64_t group = task / (layout.bands * layout.strips);
       const BackwardBand band = layout.band(shape, task % layout.bands);
+      if (scratch.maps.aim(problem, layout, task / layout.bands % layout.strips))
+        scratch.attention.aim(shape, layout, scratch.maps.outputs);
       if (task != packed) pack_outputs(problem, layout, scratch, group, band);
       packed = task;
       for (int64_t pass = first_pass; pass < first_pass + passes; ++pass)

@@ -5,7 +5,8 @@
 
 namespace acmix::ACMIX_ISA {
 
-constexpr int64_t backward_cache_bytes = 3 << 20, wanted_items = 8, most_slices = 64;
+// The ring must stay in the second-level cache; the rest of a band is read row by row.
+constexpr int64_t ring_bytes = 3 << 18, backward_cache_bytes = 8 << 20, wanted_items = 8, most_slices = 64;
 
 // Input rows [first, last) of a band, whose gradients it writes; map rows [begin, end) and output rows
 // [out_begin, out_end) in scratch; query rows that see the band, and those that lie in it ("own").
@@ -17,9 +18,10 @@ template <class T>
 struct BackwardLayout : MapLayout<T> {
   Columns outputs;  // of the output's gradient, with a halo
   int64_t out_row, out_halo, map_halo, bands, band_rows, rows, out_rows;
-  int64_t slices, parts;  // of the bands of all groups; of the passes of one slice
+  int64_t lead, trail, query_pitch;  // query columns that see a strip's keys from its left, its right; of the ring
+  int64_t tasks, slices, parts;      // slices of the tasks, parts of the passes of one slice
 
-  explicit BackwardLayout(const Mix& problem) : MapLayout<T>(problem) {
+  explicit BackwardLayout(const Mix& problem) : MapLayout<T>(problem, widest(problem), 2) {
     const Shape& shape = problem.shape;
     const MapLayout<T>& map = *this;
     const int64_t size = static_cast<int64_t>(sizeof(T));
@@ -27,18 +29,32 @@ struct BackwardLayout : MapLayout<T> {
     out_row = shape.heads * shape.head_size * outputs.pitch() + lanes<T>;
     out_halo = ceil_divide(map.halo, map.stride);
     map_halo = most(2 * map.radius, map.padding);
+    lead = map.strips > 1 ? map.radius / map.stride : 0;
+    trail = map.strips > 1 ? ceil_divide(map.radius, map.stride) : 0;
+    query_pitch = map.out_pitch + round_up(lead + trail, lanes<T>);
+    // Cells of the ring a multiple of 512 bytes apart would fall into few sets of the first-level cache.
+    if (query_pitch * size % 512 == 0) query_pitch += lanes<T>;
     // Every band computes the queries of its halo again: no shorter than twice the window.
     const int64_t shortest = round_up(2 * most(map.window, 1), map.stride);
     const int64_t cached = backward_cache_bytes / ((2 * map.row + ceil_divide(out_row, map.stride)) * size) - 2 * map_halo;
-    const int64_t shared = ceil_divide(shape.height, ceil_divide(wanted_items, map.groups * map.passes));
+    const int64_t shared = ceil_divide(shape.height, ceil_divide(wanted_items, map.groups * map.strips * map.passes));
     bands = ceil_divide(shape.height, most(least(cached, shared), shortest));
     band_rows = round_up(ceil_divide(shape.height, bands), map.stride);
     bands = ceil_divide(shape.height, band_rows);
     rows = band_rows + 2 * map_halo;
     out_rows = band_rows / map.stride + 2 * out_halo;
-    const int64_t tasks = map.groups * bands;
+    tasks = map.groups * map.strips * bands;
     slices = least(tasks, most_slices);
     parts = tasks < wanted_items ? map.passes : 1;
+  }
+
+  static int64_t ring_rows(int64_t window, int64_t stride) { return (window - 1) / stride + 2 * tile_rows + 2; }
+  // Output columns whose ring, with that of the queries beside them, takes ring_bytes.
+  static int64_t widest(const Mix& problem) {
+    const int64_t window = problem.attention.window, stride = problem.shape.stride;
+    if (!window) return widest_strip;
+    const int64_t column = 2 * window * window * ring_rows(window, stride) * static_cast<int64_t>(sizeof(T));
+    return least(widest_strip, (ring_bytes / column - window / stride) / lanes<T> * lanes<T>);
   }
 
   BackwardBand band(const Shape& shape, int64_t index) const {

@@ -72,9 +72,11 @@ static const T* tapped_maps(const Mix& problem, const MapLayout<T>& layout, cons
                             const T* maps, int64_t d, int64_t rows) {
   maps += d * layout.pitch;
   if (!problem.convolution.positions) return maps;
-  convolve<T>({maps, problem.shape.head_size * layout.pitch, 3 * problem.shape.heads, scratch.wide},
+  // With the halo on its left, without that of the next line.
+  convolve<T>({maps - layout.reach, problem.shape.head_size * layout.pitch, 3 * problem.shape.heads, scratch.wide},
               scratch.mixing(static_cast<const T*>(problem.convolution.mixing)),
-              {scratch.mixed, layout.pitch, scratch.count, scratch.mixed_wide}, rows * scratch.wide_registers);
+              {scratch.mixed - layout.reach, layout.pitch, scratch.count, scratch.mixed_wide},
+              rows * scratch.wide_registers);
   return scratch.mixed;
 }
 

@@ -1,5 +1,5 @@
-// Both paths, forward. A task is a band of output rows of a group of images: its projections are brought into scratch
-// once, a few heads at a time, both paths read them there, and the sum is written once.
+// Both paths, forward. A task is a band of output rows of a strip of a group of images: its projections are brought
+// into scratch once, a few heads at a time, both paths read them there, and the sum is written once.
 #pragma once
 
 #include "attention.h"
@@ -14,7 +14,7 @@ struct ForwardLayout : MapLayout<T> {
   Columns outputs;
   int64_t out_row, bands, band_rows, rows;
 
-  explicit ForwardLayout(const Mix& problem) : MapLayout<T>(problem) {
+  explicit ForwardLayout(const Mix& problem) : MapLayout<T>(problem, widest_strip, 1) {
     const Shape& shape = problem.shape;
     const MapLayout<T>& map = *this;
     outputs = {1, map.interleave, map.out_pitch};
@@ -22,7 +22,8 @@ struct ForwardLayout : MapLayout<T> {
     const int64_t size = static_cast<int64_t>(sizeof(T)), row_bytes = (map.stride * map.row + out_row) * size;
     const int64_t cached = most((forward_cache_bytes - 2 * map.halo * map.row * size) / row_bytes,
                                 ceil_divide(2 * map.halo + 1, map.stride));
-    const int64_t shared = most(ceil_divide(shape.height_out, ceil_divide(problem.threads, map.groups)), tile_rows);
+    const int64_t shared = most(ceil_divide(shape.height_out, ceil_divide(problem.threads, map.groups * map.strips)),
+                                tile_rows);
     bands = ceil_divide(shape.height_out, least(cached, shared));
     band_rows = ceil_divide(shape.height_out, bands);
     bands = ceil_divide(shape.height_out, band_rows);
@@ -87,7 +88,7 @@ static void attend_head(const Mix& problem, const ForwardLayout<T>& layout, cons
   for (int64_t y = band.first; y < band.last; y += tile_rows) {
     const int64_t rows = least(tile_rows, band.last - y);
     window_steps(layout, problem.shape, y, rows, band.begin, scratch.steps);
-    for (int64_t x = 0; x < layout.out_pitch; x += lanes<T>) {
+    for (int64_t x = 0; x < scratch.maps.outputs.size() * layout.interleave; x += lanes<T>) {
       const Rows<const T> query = {queries + (layout.stride * y - band.begin) * layout.row + x,
                                    layout.stride * layout.row, layout.pitch};
       Location<T> location = {};
@@ -109,7 +110,7 @@ static void attend_head(const Mix& problem, const ForwardLayout<T>& layout, cons
 template <class T>
 static int64_t forward_tasks(const Mix& problem) {
   const ForwardLayout<T> layout(problem);
-  return layout.groups * layout.bands;
+  return layout.groups * layout.strips * layout.bands;
 }
 
 template <class T>
@@ -131,7 +132,7 @@ static void forward_band(const Mix& problem, const ForwardLayout<T>& layout, con
     for (int64_t g = 0; g < layout.members(group, shape.batch); ++g)
       unpack_row(layout.outputs, scratch.maps, scratch.output + (row - band.first) * layout.out_row, field,
                  (group * layout.interleave + g) * field.batch + row * field.row, shape.heads * shape.head_size,
-                 shape.width_out, g);
+                 scratch.maps.outputs, g);
 }
 
 template <class T>
@@ -140,11 +141,12 @@ static void forward(const Mix& problem, int64_t first_task, int64_t last_task) {
   Arena<T> arena;
   ForwardScratch<T>(problem, layout, arena);
   arena = {static_cast<T*>(workspace(static_cast<size_t>(arena.used) * sizeof(T))), 0};
-  const ForwardScratch<T> scratch(problem, layout, arena);
+  ForwardScratch<T> scratch(problem, layout, arena);
   for (int64_t task = first_task; task < last_task; ++task) {
     const int64_t first = task % layout.bands * layout.band_rows;
     const int64_t last = least(first + layout.band_rows, problem.shape.height_out);
-    forward_band(problem, layout, scratch, task / layout.bands,
+    scratch.maps.aim(problem, layout, task / layout.bands % layout.strips);
+    forward_band(problem, layout, scratch, task / (layout.bands * layout.strips),
                  {first, last, layout.stride * first - layout.halo, layout.stride * (last - 1) + 1 + layout.halo});
   }
 }

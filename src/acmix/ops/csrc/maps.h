@@ -2,15 +2,16 @@
 //
 // Columns are split by their remainder modulo the stride ("phases"): column x lies at x / stride of phase x % stride,
 // so that every window cell and every tap is a constant offset. Narrow maps of several images are interleaved (column x
-// of image g at x * interleave + g), so that lanes are full at every width. A row's halo is the room behind the rows
-// before and after it: zeros while the convolution path runs, reflections while attention does.
+// of image g at x * interleave + g), so that lanes are full at every width. Wide maps are cut into strips of columns.
+// A row's halo is the room behind the rows before and after it: the strip's neighbours or, beyond the map, zeros while
+// the convolution path runs and reflections while attention does.
 #pragma once
 
 #include "lines.h"
 
 namespace acmix::ACMIX_ISA {
 
-constexpr int64_t shortest_run = 32;
+constexpr int64_t shortest_run = 32, narrowest_strip = 64, widest_strip = 128;
 
 static inline int64_t floor_divide(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 
@@ -34,15 +35,25 @@ struct Columns {
   }
 };
 
+// Columns [first, last) of a map belong to a strip, [begin, end) are read into scratch; column first lies at 0.
+struct Strip {
+  int64_t first, last, begin, end;
+
+  int64_t size() const { return last - first; }
+  int64_t width() const { return end - begin; }
+};
+
 template <class T>
 struct MapLayout {
   int64_t window, radius, stride, padding, halo;  // padding: radius of the taps; halo: the larger radius
   int64_t heads, channels, passes;                // heads and channels of q, k or v that are in scratch at once
+  int64_t strip, strips;                          // output columns of a strip
   int64_t interleave, groups, reach, margin;      // reach: cells of a halo
   Columns columns;
   int64_t pitch, row, out_pitch;  // cells from channel to channel, from row to row, computed for each output channel
 
-  explicit MapLayout(const Mix& problem) {
+  // Strips of at most `widest` output columns, which see `radii` radii of the window beyond their own.
+  MapLayout(const Mix& problem, int64_t widest, int64_t radii) {
     const Shape& shape = problem.shape;
     constexpr int64_t count = lanes<T>;
     window = problem.attention.window;
@@ -55,15 +66,20 @@ struct MapLayout {
       if (shape.heads % heads == 0 && heads * shape.head_size >= shortest_run && !problem.convolution.positions) break;
     channels = heads * shape.head_size;
     passes = shape.heads / heads;
-    interleave = choose_interleave(shape.width_out, shape.batch);
+    const int64_t border = most(radii * radius, padding);
+    strips = ceil_divide(shape.width_out, most(widest, most(narrowest_strip, border)));
+    // Whole registers: what sums over them must not see a neighbour's columns.
+    strip = strips > 1 ? round_up(ceil_divide(shape.width_out, strips), count) : shape.width_out;
+    strips = ceil_divide(shape.width_out, strip);
+    interleave = strips > 1 ? 1 : choose_interleave(shape.width_out, shape.batch);
     groups = ceil_divide(shape.batch, interleave);
-    reach = ceil_divide(halo, stride) * interleave;
+    reach = ceil_divide(strips > 1 ? border : halo, stride) * interleave;
     margin = round_up(reach, count);
-    columns = {stride, interleave, round_up(shape.width_out * interleave + 2 * reach, count)};
+    columns = {stride, interleave, round_up(strip * interleave + 2 * reach, count)};
     pitch = columns.pitch();
     // A register more: rows a multiple of 4 KiB apart would fall into the same sets of the cache.
     row = 3 * channels * pitch + count;
-    out_pitch = round_up(shape.width_out * interleave, count);
+    out_pitch = round_up(strip * interleave, count);
   }
 
   static int64_t choose_interleave(int64_t width, int64_t batch) {
@@ -75,6 +91,11 @@ struct MapLayout {
 
   int64_t members(int64_t group, int64_t batch) const { return least(interleave, batch - group * interleave); }
   int64_t cell_offset(int64_t cell) const { return columns.slot(cell - radius); }
+  // Of a map `width` columns wide, `step` for each output column.
+  Strip strip_of(int64_t index, int64_t width, int64_t step) const {
+    const int64_t first = index * strip * step, last = least(first + strip * step, width);
+    return {first, last, most(0, first - step * reach), least(width, last + step * reach)};
+  }
 };
 
 template <class T>
@@ -93,6 +114,13 @@ static T* take_padded(Arena<T>& arena, int64_t size, int64_t margin) {
   return part + margin;
 }
 
+template <class T>
+static inline void clear(T* cells, int64_t from, int64_t to) {
+  alignas(vector_bytes) static constexpr T zeros[lanes<T>] = {};
+  for (; from + lanes<T> <= to; from += lanes<T>) store(cells + from, Vector<T>{});
+  copy_run(zeros, to - from, cells + from);
+}
+
 // Rows of channels in memory: `row` from row to row, `pitch` from channel to channel.
 template <class T>
 struct Rows {
@@ -102,46 +130,52 @@ struct Rows {
 
 template <class T>
 struct MapScratch {
-  int64_t *target, *source;  // of every column in the halo: its place and the place of the column that it mirrors
+  int64_t *target, *source;  // of every column beyond the map: its place and the place of the column that it mirrors
   T *line, *locations, *maps;
-  int64_t line_pitch;
+  int64_t line_pitch, mirrored = 0, aimed = -1;
+  Strip inputs, outputs;  // columns of the maps and of the output or its gradient
 
   MapScratch(const Mix& problem, const MapLayout<T>& layout, int64_t rows, Arena<T>& arena) {
     const Shape& shape = problem.shape;
     target = take_integers(arena, 2 * layout.radius);
     source = take_integers(arena, 2 * layout.radius);
-    line_pitch = round_up(shape.width, lanes<T>);
+    line_pitch = round_up(least(shape.width, layout.stride * (layout.strip + 2 * layout.reach)), lanes<T>);
     line = arena.take(layout.columns.direct() ? 0 : shape.heads * shape.head_size * line_pitch);
     locations = take_padded(arena, layout.pitch, layout.margin);
     maps = take_padded(arena, rows * layout.row, layout.margin);
-    if (!arena.memory) return;
+  }
+
+  // Make the tables of a strip; false if they are made already.
+  bool aim(const Mix& problem, const MapLayout<T>& layout, int64_t strip) {
+    if (strip == aimed) return false;
+    aimed = strip;
+    const int64_t width = problem.shape.width, border = layout.reach / layout.interleave * layout.stride;
+    inputs = layout.strip_of(strip, width, layout.stride);
+    outputs = layout.strip_of(strip, problem.shape.width_out, 1);
+    mirrored = 0;
     for (int64_t i = 0; i < 2 * layout.radius; ++i) {
-      const int64_t x = i < layout.radius ? i - layout.radius : shape.width + i - layout.radius;
-      target[i] = layout.columns.slot(x);
-      source[i] = layout.columns.slot(reflect(x, shape.width));
+      const int64_t x = i < layout.radius ? i - layout.radius : width + i - layout.radius;
+      if (x < inputs.first - border || x >= inputs.last + border) continue;
+      target[mirrored] = layout.columns.slot(x - inputs.first);
+      source[mirrored++] = layout.columns.slot(reflect(x, width) - inputs.first);
     }
     const T* x = static_cast<const T*>(problem.attention.column_location);
-    std::memset(locations, 0, static_cast<size_t>(layout.pitch) * sizeof(T));
-    for (int64_t c = -layout.radius; c < shape.width + layout.radius; ++c)
+    clear(locations, 0, layout.pitch);
+    for (int64_t c = inputs.first - border; c < inputs.last + border; ++c)
       for (int64_t g = 0; g < layout.interleave; ++g)
-        locations[layout.columns.slot(c) + g] = x[reflect(c, shape.width)];
+        locations[layout.columns.slot(c - inputs.first) + g] = x[reflect(c, width)];
+    return true;
   }
 };
 
-template <class T>
-static inline void clear(T* cells, int64_t from, int64_t to) {
-  alignas(vector_bytes) static constexpr T zeros[lanes<T>] = {};
-  for (; from + lanes<T> <= to; from += lanes<T>) store(cells + from, Vector<T>{});
-  copy_run(zeros, to - from, cells + from);
-}
-
-// One row of `channels` channels of image g of a group, zeros beyond the map.
+// One row of `channels` channels of image g of a group, zeros beyond the map. `to` is where column strip.begin lies.
 template <class T>
 static void pack_row(const Columns& columns, const MapScratch<T>& scratch, const Field& field, int64_t offset,
-                     int64_t channels, int64_t width, int64_t g, T* to) {
+                     int64_t channels, const Strip& strip, int64_t g, T* to) {
   const int64_t pitch = columns.pitch(), line_pitch = columns.direct() ? pitch : scratch.line_pitch;
+  const int64_t width = strip.width();
   T* line = columns.direct() ? to : scratch.line;
-  load_lines(field, offset, field.inner, field.column, channels, width, line, line_pitch);
+  load_lines(field, offset + strip.begin * field.column, field.inner, field.column, channels, width, line, line_pitch);
   for (int64_t c = 0; c < channels; ++c) {
     T* cells = to + c * pitch;
     const T* values = line + c * line_pitch;
@@ -162,11 +196,12 @@ static void pack_row(const Columns& columns, const MapScratch<T>& scratch, const
   }
 }
 
-// The way back.
+// The way back, of the strip's own columns.
 template <class T>
 static void unpack_row(const Columns& columns, const MapScratch<T>& scratch, const T* from, const Field& field,
-                       int64_t offset, int64_t channels, int64_t width, int64_t g) {
+                       int64_t offset, int64_t channels, const Strip& strip, int64_t g) {
   const int64_t pitch = columns.pitch(), line_pitch = columns.direct() ? pitch : scratch.line_pitch;
+  const int64_t width = strip.size();
   for (int64_t c = 0; c < channels && !columns.direct(); ++c) {
     const T* cells = from + c * pitch;
     T* values = scratch.line + c * line_pitch;
@@ -179,8 +214,8 @@ static void unpack_row(const Columns& columns, const MapScratch<T>& scratch, con
       }
     }
   }
-  store_lines(columns.direct() ? from : scratch.line, line_pitch, field, offset, field.inner, field.column, channels,
-              width);
+  store_lines(columns.direct() ? from : scratch.line, line_pitch, field, offset + strip.first * field.column,
+              field.inner, field.column, channels, width);
 }
 
 // Call f(first channel, channels, offset) for the channels of the heads from `head` on in one row of one image: once
@@ -201,8 +236,10 @@ static void pack_rows(const Mix& problem, const MapLayout<T>& layout, const MapS
                       int64_t head, int64_t begin, int64_t end, int64_t first, int64_t last) {
   const Shape& shape = problem.shape;
   const Field* fields[] = {&problem.query, &problem.key, &problem.value};
+  T* maps = scratch.maps + (scratch.inputs.begin - scratch.inputs.first) / layout.stride;
+  clear(scratch.maps - layout.margin, 0, layout.margin);
   for (int64_t row = begin; row < end; ++row) {
-    T* to = scratch.maps + (row - begin) * layout.row;
+    T* to = maps + (row - begin) * layout.row;
     const bool tapped = row >= first && row < last;
     if (row < 0 || row >= shape.height) {
       // The end of a row is the halo of the next.
@@ -210,24 +247,26 @@ static void pack_rows(const Mix& problem, const MapLayout<T>& layout, const MapS
       continue;
     }
     clear(to, 3 * layout.channels * layout.pitch, layout.row);
+    // Without queries before them, the first key's halo is left over from another task.
+    if (!tapped) clear(to, layout.channels * layout.pitch - layout.reach, layout.channels * layout.pitch);
     for (int64_t g = 0; g < layout.members(group, shape.batch); ++g)
       for (int64_t part = tapped ? 0 : 1; part < 3; ++part)
         for_runs(layout, *fields[part], group * layout.interleave + g, head, row,
                  [&](int64_t channel, int64_t channels, int64_t offset) {
-                   pack_row(layout.columns, scratch, *fields[part], offset, channels, shape.width, g,
+                   pack_row(layout.columns, scratch, *fields[part], offset, channels, scratch.inputs, g,
                             to + (part * layout.channels + channel) * layout.pitch);
                  });
   }
-  clear(scratch.maps + (end - begin) * layout.row, 0, layout.margin + lanes<T>);
+  clear(maps + (end - begin) * layout.row, 0, layout.margin + lanes<T>);
 }
 
-// Fill the halo columns of keys and values of rows [first, last) of scratch by reflection.
+// Fill the columns beyond the map of keys and values of rows [first, last) of scratch by reflection.
 template <class T>
 static void reflect_columns(const MapLayout<T>& layout, const MapScratch<T>& scratch, int64_t first, int64_t last) {
-  for (int64_t row = first; row < last; ++row) {
+  for (int64_t row = first; scratch.mirrored && row < last; ++row) {
     T* cells = scratch.maps + row * layout.row + layout.channels * layout.pitch;
     for (int64_t c = 0; c < 2 * layout.channels; ++c, cells += layout.pitch)
-      for (int64_t i = 0; i < 2 * layout.radius; ++i) {
+      for (int64_t i = 0; i < scratch.mirrored; ++i) {
         T* to = cells + scratch.target[i];
         const T* from = cells + scratch.source[i];
         to[0] = from[0];
