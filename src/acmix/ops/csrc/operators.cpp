@@ -3,6 +3,10 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -57,6 +61,21 @@ Field heads_of(const Tensor& tensor, int64_t first) {
           tensor.stride(2),
           tensor.stride(3),
           tensor.stride(4)};
+}
+
+// Large tensors are mapped anew in every call and their pages cleared as they are first written: in pages of 4 KiB that
+// takes three times as long as the writing does, in pages of 2 MiB a third of that.
+void ask_for_large_pages(const Tensor& tensor) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  // What is smaller, glibc hands out again with its pages still mapped.
+  constexpr uintptr_t fresh = 32 << 20, page = 2 << 20;
+  const uintptr_t size = static_cast<uintptr_t>(tensor.numel()) * tensor.element_size();
+  if (size < fresh) return;
+  const uintptr_t data = reinterpret_cast<uintptr_t>(tensor.mutable_data_ptr());
+  const uintptr_t first = (data + page - 1) / page * page, last = (data + size) / page * page;
+  // A system without large pages declines, and no harm is done.
+  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
 }
 
 // The tensors and numbers of one call, as an operator takes them; window 0 means no attention, no kernel no convolution.
@@ -115,10 +134,12 @@ struct Call {
 
   // A map of 4 axes in the memory order of the input.
   Tensor empty_map(int64_t channels, int64_t height, int64_t width) const {
-    return torch::stable::empty({shape.batch, channels, height, width}, like.scalar_type(), std::nullopt,
-                                like.device(), std::nullopt,
-                                channels_last ? torch::headeronly::MemoryFormat::ChannelsLast
-                                              : torch::headeronly::MemoryFormat::Contiguous);
+    Tensor map = torch::stable::empty({shape.batch, channels, height, width}, like.scalar_type(), std::nullopt,
+                                      like.device(), std::nullopt,
+                                      channels_last ? torch::headeronly::MemoryFormat::ChannelsLast
+                                                    : torch::headeronly::MemoryFormat::Contiguous);
+    ask_for_large_pages(map);
+    return map;
   }
 
   Tensor empty_parameter(const std::vector<int64_t>& sizes) const {
