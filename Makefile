@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml constraints.txt $(KERNELS)
 
 # Triton decides at import whether it interprets, so its kernels are tested in processes of their own.
 test: check
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not soak"
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/ops/test_triton.py
 
 # What compiles for minutes.

@@ -87,6 +87,7 @@ def test_version_and_light_start():
         (["train", "digits", "--set", "epochs=3", "--epochs", "4"], "acmix train: error: epochs is given twice"),
         (["train", "digits", "--devices", "0"], "acmix train: error: devices must be at least 1, got 0"),
         (["recipes", "--name", "resnet51"], "acmix recipes: error: there is no recipe .*nearest are resnet50"),
+        (["train", "digits", "--requeue"], "acmix train: error: --requeue needs --output"),
         (["train", "digits", "--resume"], "acmix train: error: --resume needs --output"),
         (["train", "digits", "--weights", "/nowhere"], "acmix train: error: weights .*missing"),
         (["info", "acmix_resnet27"], "acmix info: error: .*nearest names are acmix_resnet26"),

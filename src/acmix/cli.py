@@ -81,6 +81,7 @@ def train(
     print_config: bool = False,
     output: Path | None = None,
     resume: bool = False,
+    requeue: bool = False,
     weights: Path | None = None,
     workers: int | None = None,
     devices: int | None = None,
@@ -112,6 +113,7 @@ def train(
         print_config: Print the settings in full, as YAML that --recipe takes, and stop.
         output: The run folder (default: the next free runs/DATA-MODEL).
         resume: Continue the unfinished run in --output where it was saved last; its settings are known.
+        requeue: Begin the run in --output, or continue it: one command for all attempts of a scheduler.
         weights: Start weights, of acmix train or published.
         workers: Processes that read images, for each that trains (default: the cores, at most 8; none for digits).
         devices: Processes that train together on this machine (default: what torchrun or SLURM started, else one).
@@ -121,11 +123,12 @@ def train(
         check_images: Read every image once before training starts.
     """
     from acmix import display
-    from acmix.tasks import recipes
+    from acmix.tasks import recipes, states
     from acmix.tasks.run import CONFIG, free_folder, read_json
 
-    if resume and output is None:
-        raise InputError("--resume needs --output, the folder of the run to continue")
+    if (resume or requeue) and output is None:
+        raise InputError(f"--{'resume' if resume else 'requeue'} needs --output, the folder of the run to continue")
+    resume = resume or (output is not None and requeue and bool(states.paths(output)))
     options = {
         "model": model,
         "epochs": epochs,

@@ -86,10 +86,7 @@ def test_killed_at_random_moments(data, uninterrupted, tmp_path, start):
     moments = random.Random(time.time_ns())  # noqa: S311
     killed = 0
     for _ in range(50 * KILLS):
-        resume = bool(states.paths(output))
-        if not resume:
-            shutil.rmtree(output, ignore_errors=True)
-        process = start(lambda resume=resume: train(data, output, resume=resume))
+        process = start(lambda: train(data, output, resume=bool(states.paths(output))))
         process.join(moments.uniform(0, seconds) if killed < KILLS else None)
         if process.exitcode is None:
             process.kill()
@@ -98,7 +95,6 @@ def test_killed_at_random_moments(data, uninterrupted, tmp_path, start):
         elif process.exitcode == 0:
             break
         else:
-            # A run that was killed before its first state has nothing to resume.
             raise AssertionError(f"exit code {process.exitcode}")
     assert (output / "summary.json").exists()
     for name in ("last.safetensors", "best.safetensors"):
@@ -279,5 +275,36 @@ def test_want_of_memory_is_explained(data, tmp_path, monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GiB.")
 
     monkeypatch.setattr(training, "training_loss", lambda _: Hungry(()))
-    with pytest.raises(TrainingError, match=r"out of memory: .*halve batch_size .*no state was saved yet"):
+    with pytest.raises(TrainingError, match=r"out of memory: .*halve batch_size .*update-000000000.pt is kept"):
         train(data, tmp_path / "run")
+
+
+def test_one_command_for_all_attempts(data, tmp_path, capsys):
+    output = tmp_path / "run"
+    arguments = ["train", data, "--model", SETTINGS.model, "--epochs", "2", "--image-size", "32", "--workers", "0"]
+    arguments += ["--output", str(output), "--requeue"]
+    with pytest.raises(PreemptedError):
+        train(data, output, reporting=at(1, send(signal.SIGTERM)))
+    # It had a state: under other settings it is not continued, and nothing is lost.
+    assert main(arguments) == 2
+    assert "resume needs the settings" in capsys.readouterr().err
+    # A run that ended before its first state leaves a configuration.
+    configuration = (output / "config.json").read_text()
+    shutil.rmtree(output)
+    output.mkdir()
+    (output / "config.json").write_text(configuration)
+    assert main(arguments) == 0
+    assert main(arguments) == 2
+    assert "holds a finished run" in capsys.readouterr().err
+
+
+def test_a_state_of_another_version(data, tmp_path):
+    output = tmp_path / "run"
+    with pytest.raises(PreemptedError):
+        train(data, output, reporting=at(1, send(signal.SIGTERM)))
+    path = states.paths(output)[-1]
+    content = states.read(path)
+    del content["sums"]
+    torch.save(content, path)
+    with pytest.raises(InputError, match="the state holds no sums: another version"):
+        train(data, output, resume=True)

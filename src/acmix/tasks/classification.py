@@ -256,20 +256,20 @@ def _train(
         save_classifier(path, replace(classifier, training=training), weights)
 
     files = run.RunFiles(output, save)
+    training = Training(
+        fabric,
+        classifier.model,
+        settings,
+        len(classifier.classes),
+        loader,
+        sampler,
+        validation,
+        files,
+        reporting or Reporting(),
+    )
+    if state is not None:
+        training.restore(state)
     try:
-        training = Training(
-            fabric,
-            classifier.model,
-            settings,
-            len(classifier.classes),
-            loader,
-            sampler,
-            validation,
-            files,
-            reporting or Reporting(),
-        )
-        if state is not None:
-            training.restore(state)
         training.run()
     except (OSError, RuntimeError, InputError) as error:
         raise _explained(error, output) from error

@@ -26,7 +26,7 @@ from acmix.tasks import states
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.csv", "summary.json"
 BEST, LAST, PROBLEMS = "best.safetensors", "last.safetensors", "problems.jsonl"
-_MARKS = (CONFIG, METRICS, SUMMARY, BEST, LAST, states.FOLDER)
+_MARKS = (METRICS, SUMMARY, BEST, LAST)
 
 EpochRow = dict[str, float]
 
@@ -40,7 +40,8 @@ def prepare_folder(output: Path, *, resume: bool) -> None:
     if output.exists() and not output.is_dir():
         raise InputError(f"output {output} is a file; give a folder")
     if not resume:
-        if any((output / name).exists() for name in _MARKS):
+        # A configuration alone is of a run that ended before its first state.
+        if any((output / name).exists() for name in _MARKS) or states.paths(output):
             raise InputError(f"output {output} already holds a run; choose another --output, or continue with --resume")
         return
     if (output / SUMMARY).exists():

@@ -26,7 +26,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from acmix.data.loading import Batch
 from acmix.data.sampling import EpochSampler
-from acmix.errors import PreemptedError, TrainingError
+from acmix.errors import InputError, PreemptedError, TrainingError
 from acmix.tasks import states
 from acmix.tasks.distribution import shard
 from acmix.tasks.interruption import Interruption
@@ -163,8 +163,11 @@ class Training:
             PreemptedError: If a signal asked it to; the state is saved.
             KeyboardInterrupt: If a person did; the state is saved.
         """
-        self._saved_at = time.monotonic()
         with self._interruption:
+            # A disk that is full or slow shows at once, and whatever happens next can be resumed.
+            if self.updates == 0:
+                self._save_state()
+            self._saved_at = time.monotonic()
             while self.epoch < self.settings.epochs:
                 self._train_epoch()
                 began = time.perf_counter()
@@ -175,8 +178,12 @@ class Training:
         """Continue where a state of `acmix.tasks.states` left off.
 
         Raises:
-            KeyError: If the state lacks a part.
+            InputError: If the state is of another version, which kept other parts.
         """
+        if missing := [part for part in self._state() if part not in state]:
+            raise InputError(
+                f"the state holds no {', '.join(missing)}: another version of acmix wrote it; use that one"
+            )
         set_optimizer_state_dict(self.model.module, self._optimizer, state["optimizer"], options=_WHOLE)
         set_model_state_dict(self.model.module, state["model"], options=_WHOLE)
         if self.average is not None:
@@ -187,7 +194,7 @@ class Training:
         self._unreadable = state["unreadable"]
         self.files.rows = state["rows"]
 
-    def _save_state(self) -> None:
+    def _state(self) -> dict[str, Any]:
         content = {
             "updates": self.updates,
             "epoch": self.epoch,
@@ -202,6 +209,10 @@ class Training:
         }
         if self.average is not None:
             content["average"] = get_model_state_dict(self.average.module, options=_WHOLE)
+        return content
+
+    def _save_state(self) -> None:
+        content = self._state()
         if self.fabric.is_global_zero:
             states.save(self.files.output, self.updates, content, keep=self.reporting.keep_states)
         self.fabric.barrier()
