@@ -308,3 +308,13 @@ def test_a_state_of_another_version(data, tmp_path):
     torch.save(content, path)
     with pytest.raises(InputError, match="the state holds no sums: another version"):
         train(data, output, resume=True)
+
+
+def test_shards_are_continued_in_the_middle(data, tmp_path):
+    assert main(["data", "shard", data, str(tmp_path / "shards"), "--images-per-shard", "10"]) == 0
+    shards = str(tmp_path / "shards")
+    train(shards, tmp_path / "whole")
+    with pytest.raises(PreemptedError):
+        train(shards, tmp_path / "run", workers=2, reporting=at(1, send(signal.SIGTERM)))
+    train(shards, tmp_path / "run", resume=True)
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
