@@ -310,6 +310,20 @@ def test_a_state_of_another_version(data, tmp_path):
         train(data, output, resume=True)
 
 
+def test_a_lost_shard_is_replaced_image_by_image(data, tmp_path):
+    assert main(["data", "shard", data, str(tmp_path / "shards"), "--images-per-shard", "5"]) == 0
+    settings = replace(SETTINGS, most_unreadable=0.5)
+    with pytest.raises(PreemptedError):
+        train(str(tmp_path / "shards"), tmp_path / "run", settings, reporting=at(1, send(signal.SIGTERM)))
+    lost = sorted((tmp_path / "shards").glob("train-*.tar"))[1]
+    lost.write_bytes(lost.read_bytes()[:700])
+    # What was counted when the run began is known; that a shard is lost shows when it is read.
+    train(str(tmp_path / "shards"), tmp_path / "run", settings, resume=True)
+    problems = [json.loads(line) for line in (tmp_path / "run" / "problems.jsonl").read_text().splitlines()]
+    assert 0 < len(problems) <= 5
+    assert all(lost.name in problem["reason"] for problem in problems)
+
+
 def test_shards_are_continued_in_the_middle(data, tmp_path):
     assert main(["data", "shard", data, str(tmp_path / "shards"), "--images-per-shard", "10"]) == 0
     shards = str(tmp_path / "shards")

@@ -18,8 +18,8 @@ from acmix.data.sampling import Draw, EpochSampler
 from acmix.data.sources import ImageSource
 from acmix.errors import InputError
 
-# Neighbours tried in place of an unreadable image before the data set is given up.
-_REPLACEMENTS = 100
+# Images tried in place of an unreadable one before the data set is given up.
+_REPLACEMENTS = 30
 
 
 def image_loader(images: ImageSource, *, workers: int = 0, **options: Any) -> DataLoader[Any]:
@@ -89,19 +89,22 @@ class _Augmented(Dataset[Any]):
         return image, label, name, unreadable, time.perf_counter() - began
 
     def _read(self, index: int) -> tuple[Image.Image, int, str, list[tuple[str, str]]]:
-        """An image, or the next one that can be read."""
+        """An image, or another one that can be read: a neighbour, or where a whole shard is lost, one far away."""
         unreadable: list[tuple[str, str]] = []
-        for step in range(min(_REPLACEMENTS, len(self.images))):
-            at = (index + step) % len(self.images)
-            name = self.images.name(at)
+        count = len(self.images)
+        far = round(0.618 * count)
+        for step in range(min(_REPLACEMENTS, count)):
+            at = (index + step * (1 if step < 3 else far)) % count
+            name = f"image {at}"
             try:
+                name = self.images.name(at)
                 image, label = self.images.read(at)
             except InputError as error:
                 unreadable.append((name, str(error)))
             else:
                 return image, label, name, unreadable
         raise InputError(
-            f"{len(unreadable)} images in a row cannot be read, from {unreadable[0][0]} on: {unreadable[0][1]}"
+            f"{unreadable[0][0]} and {len(unreadable) - 1} in its place cannot be read: {unreadable[0][1]}"
         )
 
 
@@ -140,7 +143,7 @@ def training_loader(
     seed: int,
     workers: int = 0,
 ) -> DataLoader[Batch]:
-    """A `DataLoader` of augmented images; an image that cannot be read is replaced by the next one that can.
+    """A `DataLoader` of augmented images; an image that cannot be read is replaced by another.
 
     Args:
         images: The training images.

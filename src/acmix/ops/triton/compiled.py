@@ -21,7 +21,7 @@ from acmix.ops.triton.convolution import convolve, convolve_weight_gradient
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 SIZES = (16, 32, 64, 128)
 # Generations of GPUs and dtypes on record; each pair is thirty kernels, minutes to compile.
-TARGETS = ((80, "bf16"), (90, "bf16"), (90, "fp16"), (90, "fp32"))
+TARGETS = tuple((capability, dtype) for capability in (80, 90, 100) for dtype in ("bf16", "fp16", "fp32"))
 _ATTENTION = {"forward": attention_forward, "query": attention_query_gradient, "key": attention_key_gradient}
 _MAPS = ("projections", "output", "output_gradient", "gradient", "source", "weight")
 _INTEGERS = ("height", "width", "output_height", "output_width", "pixels", "splits")
