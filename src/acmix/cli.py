@@ -29,6 +29,7 @@ _EXTRAS = {
     "train": {"lightning", "torchmetrics", "tensorboard", "sklearn", "matplotlib", "jinja2"},
     "data": {"datasets", "pyarrow", "fsspec", "aiohttp"},
     "export": {"onnx", "onnxscript", "onnxruntime", "onnx_ir"},
+    "explain": {"captum"},
 }
 
 
