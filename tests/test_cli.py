@@ -42,6 +42,7 @@ def checkpoint(tmp_path_factory):
         ["train"],
         ["validate"],
         ["predict"],
+        ["explain"],
         ["export"],
         ["bench"],
         ["bench", "layer"],
@@ -95,6 +96,8 @@ def test_version_and_light_start():
         (["validate", "only"], "acmix validate: error: .*required: data;"),
         (["predict", "/nowhere", "image.png"], "acmix predict: error: checkpoint /nowhere does not exist"),
         (["predict", "/nowhere"], "acmix predict: error: .*required: images;"),
+        (["explain", "/nowhere", "image.png"], "acmix explain: error: checkpoint /nowhere does not exist"),
+        (["explain", "/nowhere"], "acmix explain: error: .*required: images;"),
         (["export", "only"], "acmix export: error: .*required: output;"),
         (["export", "/nowhere", "a.onnx"], "acmix export: error: checkpoint /nowhere does not exist"),
         (["export", "/nowhere", "a.tflite"], "acmix export: error: OUTPUT must end in .onnx or .pt2, or be a folder"),
@@ -144,6 +147,13 @@ def test_missing_extra_names_the_command_to_type(capsys, monkeypatch):
     code, _, err = call(capsys, "train", "digits")
     assert code == 2
     assert err.splitlines()[0].endswith("pip install 'acmix[train]'")
+
+
+def test_missing_extra_for_explanations(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "captum", None)
+    code, _, err = call(capsys, "explain", "best.safetensors", "photo.jpg")
+    assert code == 2
+    assert err == "acmix explain: error: this needs captum; install it with: pip install 'acmix[explain]'\n"
 
 
 def test_missing_extra_for_data(capsys, monkeypatch, tmp_path):

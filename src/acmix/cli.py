@@ -19,7 +19,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 import acmix
-from acmix import cli_bench, cli_data
+from acmix import cli_bench, cli_data, cli_explain
 from acmix.errors import InputError, PreemptedError, TrainingError
 
 # EX_TEMPFAIL of sysexits.h: a scheduler may start the job again.
@@ -325,6 +325,7 @@ _COMMANDS: dict[str, Any] = {
     "validate": validate,
     "predict": predict,
     "report": report,
+    "explain": cli_explain.explain,
     "export": export,
     "bench": {"layer": cli_bench.layer, "model": cli_bench.model, "scaling": cli_bench.scaling},
     "data": {"check": cli_data.check, "shard": cli_data.shard},
