@@ -35,6 +35,7 @@ LAYERS = {
     "acmix.report": 5,
     "acmix.display": 5,
     "acmix.explanations": 5,
+    "acmix.demo": 5,
     "acmix.cli_bench": 6,
     "acmix.cli_data": 6,
     "acmix.cli_explain": 6,

@@ -147,6 +147,22 @@ def _overlay(
     axes.imshow(values.numpy(), extent=frame, alpha=0.75, **colors)
 
 
+def heat(values: Tensor, *, signed: bool, side: int) -> Image.Image:
+    """A map as an RGB picture, pixel by pixel.
+
+    Args:
+        values: Shape `(H, W)`; from 0 up, or of both signs.
+        signed: Blue below 0, red above, white at 0; else dark at 0.
+        side: The longer side is enlarged to this many pixels at most, by a whole factor.
+    """
+    most = max(float(values.abs().max()), 1e-30)
+    shares = (values / most + 1) / 2 if signed else values / most
+    colors = mpl.colormaps["RdBu_r" if signed else "magma"](shares.numpy(), bytes=True)
+    picture = Image.fromarray(colors[..., :3].copy())
+    scale = max(1, side // max(picture.size))
+    return picture.resize((scale * picture.width, scale * picture.height), Image.Resampling.NEAREST)
+
+
 def paths(shares: Sequence[PathShare], rates: Sequence[Rates], changes: Sequence[KernelChange]) -> bytes:
     """What either path adds, the rates' log |alpha / beta| and how far the kernels moved, layer by layer; PNG."""
     figure = Figure(figsize=(10, 1.1 + 0.3 * len(shares)), layout="constrained")
