@@ -80,6 +80,9 @@ def test_shown_attention_is_the_definition_s(capsys, monkeypatch, checkpoint, im
             shown = torch.from_numpy(panel.images[1].get_array().data)
             torch.testing.assert_close(shown, expected[head], atol=1e-5, rtol=1e-4)
             assert panel.images[1].get_extent() == [0, 20, 20, 0]
+        evidence = grid[6 * number + 5].images[1]
+        # Signed about 0, also where nothing speaks for or against: an untrained last layer.
+        assert evidence.norm.vmin == -evidence.norm.vmax < 0
         frame = panels[0].patches[0].get_bbox()
         size = 20 / inputs[name].shape[-1]
         assert (frame.y0, frame.x0, frame.width) == pytest.approx((size * cell[0], size * cell[1], size))
@@ -169,3 +172,16 @@ def test_explained_scores_are_the_most_probable(checkpoint, image):
     assert [part.layer for part in explanation.attention] == LAYERS[2:]
     assert [map_.shape for map_ in explanation.evidence] == [(3, 3), (2, 2)]
     assert explanation.picture.size == (20, 20)
+
+
+def test_maps_as_pictures():
+    values = torch.tensor([[0.0, 1.0], [-2.0, 2.0]])
+    picture = figures.heat(values, signed=True, side=7)
+    assert picture.size == (6, 6)
+    zero, above, below, most = (picture.getpixel(place) for place in ((0, 0), (5, 0), (0, 5), (5, 5)))
+    assert most[0] > most[2]
+    assert below[2] > below[0]
+    assert above[0] > above[2]
+    assert min(zero) > 240
+    assert set(figures.heat(torch.zeros(2, 2), signed=True, side=2).get_flattened_data()) == {zero}
+    assert set(figures.heat(torch.zeros(2, 2), signed=False, side=2).get_flattened_data()) == {(0, 0, 3)}

@@ -15,6 +15,8 @@ from acmix.bench import Comparison, Scaling
 from acmix.explain import KernelChange, PathShare, PixelAttention, Rates
 
 _ATTENTION, _CONVOLUTION = "#c2410c", "#1d4ed8"
+# The scale of a map that is 0 everywhere: it has the colour of 0.
+_SILENT = 1e-30
 
 
 def _save(figure: Figure, kind: str) -> bytes:
@@ -130,7 +132,7 @@ def explanation(picture: Image.Image, attention: Sequence[PixelAttention], evide
         for head, weights in enumerate(part.weights[0].cpu()):
             _overlay(row[head + 1], picture, frame, weights, cmap="magma", vmin=0)
             row[head + 1].set_title(f"head {head + 1}, at most {weights.max():.2f}", fontsize=8)
-        most = float(map_.abs().max())
+        most = max(float(map_.abs().max()), _SILENT)
         _overlay(row[-1], picture, frame, map_.cpu(), cmap="RdBu_r", vmin=-most, vmax=most)
         row[-1].set_title("evidence", fontsize=8)
         top, bottom, left, right = part.region
@@ -143,8 +145,8 @@ def explanation(picture: Image.Image, attention: Sequence[PixelAttention], evide
 def _overlay(
     axes: Axes, picture: Image.Image, frame: tuple[float, float, float, float], values: Tensor, **colors: Any
 ) -> None:
-    axes.imshow(picture.convert("L"), extent=frame, cmap="gray", alpha=0.35)
-    axes.imshow(values.numpy(), extent=frame, alpha=0.75, **colors)
+    axes.imshow(picture.convert("L"), extent=frame, cmap="gray", alpha=0.5)
+    axes.imshow(values.numpy(), extent=frame, alpha=0.65, **colors)
 
 
 def heat(values: Tensor, *, signed: bool, side: int) -> Image.Image:
@@ -155,7 +157,7 @@ def heat(values: Tensor, *, signed: bool, side: int) -> Image.Image:
         signed: Blue below 0, red above, white at 0; else dark at 0.
         side: The longer side is enlarged to this many pixels at most, by a whole factor.
     """
-    most = max(float(values.abs().max()), 1e-30)
+    most = max(float(values.abs().max()), _SILENT)
     shares = (values / most + 1) / 2 if signed else values / most
     colors = mpl.colormaps["RdBu_r" if signed else "magma"](shares.numpy(), bytes=True)
     picture = Image.fromarray(colors[..., :3].copy())
