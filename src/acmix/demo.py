@@ -34,9 +34,10 @@ _FRAME = "#22d3ee"
 
 @dataclass(frozen=True)
 class _Seen:
-    """An image after its one reading: the network's input, and what does not depend on a pixel."""
+    """An image after its one reading: the network's input, and what does not depend on a pixel; best is `(1,)`."""
 
     tensor: Tensor
+    best: Tensor
     scores: list[tuple[str, float]]
     shares: list[explain.PathShare]
 
@@ -73,7 +74,7 @@ class Demo:
         values, indices = probabilities.topk(min(_TOP, len(self.classifier.classes)))
         names = [self.classifier.classes[index] for index in indices.tolist()]
         scores = list(zip(names, values.tolist(), strict=True))
-        return _Seen(tensor, scores, explain.path_shares(self.classifier.model, [tensor[None]]))
+        return _Seen(tensor, indices[:1], scores, explain.path_shares(self.classifier.model, [tensor[None]]))
 
     def show_scores(self, seen: _Seen) -> str:
         """The most probable classes, as HTML."""
@@ -83,8 +84,7 @@ class Demo:
         """The picture with the pixel's cell, the attention of every head with the evidence, and the paths' shares."""
         model = self.classifier.model
         (part,) = explain.pixel_attention(model, seen.tensor[None], pixel, [layer])
-        target = torch.tensor([self.classifier.classes.index(seen.scores[0][0])], device=self.device)
-        evidence = explain.class_evidence(model, seen.tensor[None], target, explain.operators(model)[layer])[0]
+        evidence = explain.class_evidence(model, seen.tensor[None], seen.best, explain.operators(model)[layer])[0]
         picture = _enlarged(self.classifier.as_seen(seen.tensor))
         scale = picture.width / part.size[1]
         top, bottom, left, right = (border * scale for border in part.region)
@@ -136,7 +136,7 @@ def build_page(demo: Demo) -> gr.Blocks:
             with gr.Column(scale=1, min_width=300):
                 upload = gr.File(label="Image", height=140, elem_id="upload")
                 _take_uploads_only(upload)
-                status = gr.HTML(elem_id="status", padding=False)
+                status = gr.HTML(elem_id="status", padding=False, visible=False)
                 picture = gr.Image(
                     show_label=False,
                     alt_text="What the network sees",
@@ -163,15 +163,16 @@ def build_page(demo: Demo) -> gr.Blocks:
                 seen: None,
                 pixel: None,
                 picture: gr.Image(None, visible=False),
+                status: gr.HTML("", visible=False),
                 button: gr.Button(visible=False),
             }
-            blank |= dict.fromkeys((status, scores, heads, paths, answers), "")
+            blank |= dict.fromkeys((scores, heads, paths, answers), "")
             if path is None:
                 return blank
             try:
                 found = demo.look(read_bytes(path), Path(path).name)
             except InputError as error:
-                return blank | {status: demo.refusal(str(error))}
+                return blank | {status: gr.HTML(demo.refusal(str(error)), visible=True)}
             height, width = found.tensor.shape[-2:]
             answer = {seen: found, scores: demo.show_scores(found), button: gr.Button(visible=True)}
             return blank | answer | shown(found, (height // 2, width // 2), name)
