@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 # Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv test test-slow soak test-gpu check format sanitize demo bench bench-gpu clean
+.PHONY: venv test test-slow test-browser soak test-gpu check format sanitize demo bench bench-gpu clean
 
 venv: $(INSTALLED)
 
@@ -28,6 +28,24 @@ test: check
 # What compiles for minutes.
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
+
+# The demo in a headless Chromium, where there is one (Debian: chromium, chromium-driver). Gradio admits no Pillow 13, so it
+# has an environment of its own, with an older Pillow, that finds everything else in .venv.
+DEMO := .venv-demo
+SITE := import sysconfig; print(sysconfig.get_path('purelib'))
+$(DEMO)/.installed: $(INSTALLED)
+	rm -rf $(DEMO)
+	$(BIN)/uv venv --quiet --python $(BIN)/python $(DEMO)
+	grep -v '^pillow==' constraints.txt > $(DEMO)/constraints.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(DEMO)/bin/python \
+		--constraint $(DEMO)/constraints.txt gradio selenium
+	$(BIN)/python -c "$(SITE)" > "$$($(DEMO)/bin/python -c "$(SITE)")/development.pth"
+	touch $@
+
+test-browser: $(DEMO)/.installed
+# Gradio leaves event loops open.
+	PYTHONPATH=src $(DEMO)/bin/python -m pytest -m browser tests/test_demo.py \
+		-W default::ResourceWarning -W default::pytest.PytestUnraisableExceptionWarning
 
 # Kill runs at random moments, a hundred times alone and twenty as two processes of torchrun, and resume them.
 soak: venv
@@ -84,4 +102,4 @@ sanitize: venv
 		PYTHONPATH=build/sanitize/lib $(BIN)/python -m pytest tests/ops/test_cpu.py -k "not compile and not export"
 
 clean:
-	rm -rf .venv build dist demo
+	rm -rf .venv .venv-demo build dist demo

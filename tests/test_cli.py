@@ -42,6 +42,8 @@ def checkpoint(tmp_path_factory):
         ["train"],
         ["validate"],
         ["predict"],
+        ["explain"],
+        ["demo"],
         ["export"],
         ["bench"],
         ["bench", "layer"],
@@ -96,6 +98,10 @@ def test_version_and_light_start():
         (["validate", "only"], "acmix validate: error: .*required: data;"),
         (["predict", "/nowhere", "image.png"], "acmix predict: error: checkpoint /nowhere does not exist"),
         (["predict", "/nowhere"], "acmix predict: error: .*required: images;"),
+        (["explain", "/nowhere", "image.png"], "acmix explain: error: checkpoint /nowhere does not exist"),
+        (["explain", "/nowhere"], "acmix explain: error: .*required: images;"),
+        (["demo", "--port", "0"], "acmix demo: error: --port must lie in 1 to 65535, got 0"),
+        (["demo", "--port", "any"], "acmix demo: error: --port: .*whole number.*any"),
         (["export", "only"], "acmix export: error: .*required: output;"),
         (["export", "/nowhere", "a.onnx"], "acmix export: error: checkpoint /nowhere does not exist"),
         (["export", "/nowhere", "a.tflite"], "acmix export: error: OUTPUT must end in .onnx or .pt2, or be a folder"),
@@ -145,6 +151,20 @@ def test_missing_extra_names_the_command_to_type(capsys, monkeypatch):
     code, _, err = call(capsys, "train", "digits")
     assert code == 2
     assert err.splitlines()[0].endswith("pip install 'acmix[train]'")
+
+
+def test_missing_extra_for_the_demo(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    code, _, err = call(capsys, "demo")
+    assert code == 2
+    assert err == "acmix demo: error: this needs gradio; install it with: pip install 'acmix[demo]'\n"
+
+
+def test_missing_extra_for_explanations(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "captum", None)
+    code, _, err = call(capsys, "explain", "best.safetensors", "photo.jpg")
+    assert code == 2
+    assert err == "acmix explain: error: this needs captum; install it with: pip install 'acmix[explain]'\n"
 
 
 def test_missing_extra_for_data(capsys, monkeypatch, tmp_path):

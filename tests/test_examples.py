@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import acmix
+from acmix import cli_explain
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 NETWORK = """
@@ -53,3 +54,7 @@ def test_a_yaml_parser_learns_the_layer_and_its_network_is_operated_on():
     report = example.replace_deep(network, image, 16 * 16)
     assert [layer.name for layer in report.replaced] == ["3", "4"]
     assert network(image).shape == expected
+
+
+def test_the_demo_trains_as_the_example_does():
+    assert load_example("digits").TRAIN == cli_explain.DEMO_TRAINING

@@ -1,8 +1,9 @@
 """The `acmix` command: typed functions become subcommands.
 
-A command is a function in `_COMMANDS`. Its parameters become arguments: those without a default are positional (a
-list takes one or more), `False` becomes a flag, the rest are options; the docstring's Args are the help. jsonargparse
-checks the types. Bad usage and bad input end with exit code 2 and one line on stderr; Ctrl-C ends with 130.
+A command is a function in `_COMMANDS`. Its parameters become arguments: those before `*` are positional (a list takes
+one or more, one with a default may be left out), `False` becomes a flag, the rest are options; the docstring's Args are
+the help. jsonargparse checks the types. Bad usage and bad input end with exit code 2 and one line on stderr; Ctrl-C
+ends with 130.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 import acmix
-from acmix import cli_bench, cli_data
+from acmix import cli_bench, cli_data, cli_explain
 from acmix.errors import InputError, PreemptedError, TrainingError
 
 # EX_TEMPFAIL of sysexits.h: a scheduler may start the job again.
@@ -29,6 +30,8 @@ _EXTRAS = {
     "train": {"lightning", "torchmetrics", "tensorboard", "sklearn", "matplotlib", "jinja2"},
     "data": {"datasets", "pyarrow", "fsspec", "aiohttp"},
     "export": {"onnx", "onnxscript", "onnxruntime", "onnx_ir"},
+    "explain": {"captum"},
+    "demo": {"gradio"},
 }
 
 
@@ -184,7 +187,7 @@ def train(
     return 0
 
 
-def recipes(name: str | None = None) -> int:
+def recipes(*, name: str | None = None) -> int:
     """List the recipes that come with the package, or print one in full.
 
     Args:
@@ -327,6 +330,8 @@ _COMMANDS: dict[str, Any] = {
     "validate": validate,
     "predict": predict,
     "report": report,
+    "explain": cli_explain.explain,
+    "demo": cli_explain.demo,
     "export": export,
     "bench": {"layer": cli_bench.layer, "model": cli_bench.model, "scaling": cli_bench.scaling},
     "data": {"check": cli_data.check, "shard": cli_data.shard},
@@ -376,6 +381,9 @@ def _add_parameters(parser: ArgumentParser, function: Callable[..., int]) -> Non
             many = typing.get_origin(hint) is list
             shape: dict[str, Any] = {"nargs": "+", "type": typing.get_args(hint)[0]} if many else {"type": hint}
             parser.add_argument(name, help=text, metavar="IMAGE" if many else name.upper(), **shape)
+        elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            kind = next(kind for kind in typing.get_args(hint) if kind is not types.NoneType)
+            parser.add_argument(name, nargs="?", type=kind, default=None, help=text, metavar=name.upper())
         elif typing.get_origin(hint) is types.UnionType and list[str] in typing.get_args(hint):
             parser.add_argument(option, action="append", type=str, default=argparse.SUPPRESS, help=text)
         elif parameter.default is False:

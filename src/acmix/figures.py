@@ -5,14 +5,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor
 
 from acmix.bench import Comparison, Scaling
-from acmix.explain import Rates
+from acmix.explain import KernelChange, PathShare, PixelAttention, Rates
 
 _ATTENTION, _CONVOLUTION = "#c2410c", "#1d4ed8"
+# The scale of a map that is 0 everywhere: it has the colour of 0.
+_SILENT = 1e-30
 
 
 def _save(figure: Figure, kind: str) -> bytes:
@@ -104,6 +108,86 @@ def attention(image: Image.Image, maps: Tensor, cell: tuple[int, int]) -> str:
         part.plot(cell[1], cell[0], marker="s", color="none", markeredgecolor="#22d3ee", markersize=7, linewidth=1)
         part.set_axis_off()
     return _svg(figure)
+
+
+def explanation(picture: Image.Image, attention: Sequence[PixelAttention], evidence: Sequence[Tensor]) -> bytes:
+    """An image layer by layer: the pixel and its cell, what it attends to in every head, evidence for a class; PNG.
+
+    Args:
+        picture: The input as the network sees it.
+        attention: One layer each, for a batch of this one image.
+        evidence: In the output of the same layers, `(H_l', W_l')` each.
+    """
+    heads = max(part.weights.shape[1] for part in attention)
+    height, width = attention[0].size
+    frame, shape = (0, width, height, 0), 1.55 * height / width
+    figure = Figure(figsize=(1.55 * (heads + 2), (shape + 0.32) * len(attention)), layout="constrained")
+    grid = figure.subplots(len(attention), heads + 2, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for row, part, map_ in zip(grid, attention, evidence, strict=True):
+        cells = "x".join(map(str, part.weights.shape[-2:]))
+        row[0].set_title(f"{part.layer}, {cells}", fontsize=8)
+        row[0].imshow(picture, extent=frame)
+        for head, weights in enumerate(part.weights[0].cpu()):
+            _overlay(row[head + 1], picture, frame, weights, cmap="magma", vmin=0)
+            row[head + 1].set_title(f"head {head + 1}, at most {weights.max():.2f}", fontsize=8)
+        most = max(float(map_.abs().max()), _SILENT)
+        _overlay(row[-1], picture, frame, map_.cpu(), cmap="RdBu_r", vmin=-most, vmax=most)
+        row[-1].set_title("evidence", fontsize=8)
+        top, bottom, left, right = part.region
+        for axes in row[: part.weights.shape[1] + 1]:
+            box = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="#22d3ee", linewidth=1.2)
+            axes.add_patch(box)
+    return _save(figure, "png")
+
+
+def _overlay(
+    axes: Axes, picture: Image.Image, frame: tuple[float, float, float, float], values: Tensor, **colors: Any
+) -> None:
+    axes.imshow(picture.convert("L"), extent=frame, cmap="gray", alpha=0.5)
+    axes.imshow(values.numpy(), extent=frame, alpha=0.65, **colors)
+
+
+def heat(values: Tensor, *, signed: bool, side: int) -> Image.Image:
+    """A map as an RGB picture, pixel by pixel.
+
+    Args:
+        values: Shape `(H, W)`; from 0 up, or of both signs.
+        signed: Blue below 0, red above, white at 0; else dark at 0.
+        side: The longer side is enlarged to this many pixels at most, by a whole factor.
+    """
+    most = max(float(values.abs().max()), _SILENT)
+    shares = (values / most + 1) / 2 if signed else values / most
+    colors = mpl.colormaps["RdBu_r" if signed else "magma"](shares.numpy(), bytes=True)
+    picture = Image.fromarray(colors[..., :3].copy())
+    scale = max(1, side // max(picture.size))
+    return picture.resize((scale * picture.width, scale * picture.height), Image.Resampling.NEAREST)
+
+
+def paths(shares: Sequence[PathShare], rates: Sequence[Rates], changes: Sequence[KernelChange]) -> bytes:
+    """What either path adds, the rates' log |alpha / beta| and how far the kernels moved, layer by layer; PNG."""
+    figure = Figure(figsize=(10, 1.1 + 0.3 * len(shares)), layout="constrained")
+    added, ratio, moved = figure.subplots(1, 3, sharey=True)
+    places = range(len(shares))
+    attention = [100 * part.share for part in shares]
+    added.barh(places, attention, color=_ATTENTION, label="attention")
+    added.barh(places, [100 - part for part in attention], left=attention, color=_CONVOLUTION, label="convolution")
+    added.axvline(50, color="white", linestyle=":", linewidth=1)
+    ratio.plot([part.log_ratio for part in rates], places, "o-", color="#57534e", markersize=4)
+    ratio.axvline(0, color="#a8a29e", linestyle=":", linewidth=1)
+    moved.barh(places, [part.distance for part in changes], color="#15803d")
+    added.set_yticks(places, [part.layer for part in shares])
+    added.invert_yaxis()
+    added.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.12))
+    for axes, title in (
+        (added, "share of what the paths add, %"),
+        (ratio, "log |alpha / beta|"),
+        (moved, "kernels' distance from shifts"),
+    ):
+        axes.set_title(title, fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    return _save(figure, "png")
 
 
 def benchmark(kind: str, *, comparisons: Sequence[Comparison] = (), scalings: Sequence[Scaling] = ()) -> bytes:

@@ -147,3 +147,10 @@ def test_a_failed_write_leaves_the_old_file(original, saved, tmp_path, request):
         save_classifier(path, replace(original, classes=("other", "names", "here")))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_picture_as_the_network_sees_it(original):
+    image = Image.effect_noise((32, 32), 90).convert("RGB")
+    seen = original.as_seen(original.transform(image))
+    assert seen.mode == "RGB"
+    assert seen.tobytes() == image.tobytes()

@@ -54,6 +54,12 @@ class Classifier:
         transform: Any = create_transform(**self.preprocessing)
         return transform
 
+    def as_seen(self, tensor: Tensor) -> Image.Image:
+        """The RGB picture that the network sees, out of a normalised tensor `(C, H, W)` of `transform`."""
+        mean, deviation = (tensor.new_tensor(self.preprocessing[key])[:, None, None] for key in ("mean", "std"))
+        pixels = ((tensor * deviation + mean).clamp(0, 1) * 255).round().byte()
+        return Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).cpu().numpy()).convert("RGB")
+
 
 def save_classifier(path: str | Path, classifier: Classifier, weights: Mapping[str, Tensor] | None = None) -> None:
     """Write a classifier; an existing file is replaced only once the new one is complete.

@@ -3,7 +3,7 @@
 import io
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
+from torchvision.datasets.folder import is_image_file
 
 from acmix.errors import InputError
 
@@ -44,6 +45,26 @@ def read_image(path: str | Path) -> Image.Image:
         InputError: If the file is missing, is not an image that Pillow can decode, or is refused by `open_image`.
     """
     return decode_image(read_bytes(path), path)
+
+
+def read_images(paths: Iterable[str | Path], faults: list[str]) -> Iterator[tuple[Path, Image.Image]]:
+    """Read image files one after another as `read_image` does.
+
+    Args:
+        paths: Image files; a folder stands for the image files directly in it, by name.
+        faults: Gets one line for every file that cannot be read, and for every folder without image files.
+    """
+    for path in map(Path, paths):
+        files = sorted(file for file in path.iterdir() if is_image_file(file.name)) if path.is_dir() else [path]
+        if not files:
+            faults.append(f"{path}: the folder holds no image files")
+        for file in files:
+            try:
+                image = read_image(file)
+            except InputError as error:
+                faults.append(str(error))
+            else:
+                yield file, image
 
 
 def read_bytes(path: str | Path) -> bytes:

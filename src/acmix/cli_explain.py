@@ -1,0 +1,96 @@
+"""The commands that look inside; `acmix.cli` turns them into commands."""
+
+import importlib
+import re
+import shlex
+import sys
+import threading
+from pathlib import Path
+
+from acmix.errors import InputError
+
+_DEMO_RUN = Path("demo/run")
+# As in examples/digits.py, which `make demo` runs.
+DEMO_TRAINING = f"train digits --image-size 16 --batch-size 32 --epochs 7 --lr 0.003 --output {_DEMO_RUN}"
+
+
+def explain(
+    checkpoint: Path,
+    images: list[Path],
+    *,
+    out: Path = Path("explained"),
+    layer: str | None = None,
+    pixel: str | None = None,
+) -> int:
+    """Show what a pixel attends to and what each layer's paths add, as pictures and a page; exit code 1 as in predict.
+
+    Args:
+        checkpoint: A best.safetensors or last.safetensors of acmix train, of a network with ACmix layers.
+        images: Image files; a folder stands for the image files directly in it.
+        out: The folder for the pictures and index.html, which opens without a network.
+        layer: The layer to show, layer1.0.conv2 for instance (default: all).
+        pixel: ROW,COLUMN in the input of the network, whose size is that of its training (default: the centre).
+    """
+    place = None if pixel is None else _place(pixel)
+    # Checked first, so that a missing package names the extra with all that is needed here.
+    importlib.import_module("captum")
+    from acmix.checkpoints.classifier import load_classifier
+    from acmix.data.images import read_images
+    from acmix.explanations import write_explanations
+
+    faults: list[str] = []
+    page = write_explanations(
+        load_classifier(checkpoint),
+        read_images(images, faults),
+        out,
+        pixel=place,
+        layers=None if layer is None else [layer],
+    )
+    if page is not None:
+        sys.stdout.write(f"page: {page}\n")
+    for line in faults:
+        sys.stderr.write(f"acmix explain: {line}\n")
+    return 1 if faults else 0
+
+
+def demo(checkpoint: Path | None = None, *, port: int | None = None) -> int:
+    """Serve a page to this machine: drop an image, click a pixel, move through the layers. Ctrl-C stops it.
+
+    Args:
+        checkpoint: A best.safetensors or last.safetensors of acmix train (default: demo/run, trained on digits first).
+        port: Of 127.0.0.1 (default: the first free one from 7860 on).
+    """
+    if port is not None and not 1 <= port <= 65535:
+        raise InputError(f"--port must lie in 1 to 65535, got {port}")
+    # Checked before anything is trained; gradio first, so that a missing package names the extra with all of them.
+    for package in ("gradio", "captum", "matplotlib", "jinja2"):
+        importlib.import_module(package)
+    from acmix.checkpoints.classifier import load_classifier
+
+    if checkpoint is None:
+        checkpoint = _DEMO_RUN / "best.safetensors"
+        if not checkpoint.is_file():
+            from acmix.cli import main
+
+            sys.stdout.write(f"{checkpoint} is not there yet: training it on digits\n$ acmix {DEMO_TRAINING}\n")
+            if code := main(shlex.split(DEMO_TRAINING)):
+                return code
+    classifier = load_classifier(checkpoint)
+    from acmix.demo import serve
+
+    with serve(classifier, port) as address:
+        sys.stdout.write(f"demo: {address} (Ctrl-C stops it)\n")
+        sys.stdout.flush()
+        _wait_for_interrupt()
+    return 0
+
+
+def _wait_for_interrupt() -> None:
+    threading.Event().wait()
+
+
+def _place(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", text)
+    if match is None:
+        raise InputError(f"--pixel must be ROW,COLUMN, two whole numbers as in 12,30, got {text!r}")
+    return int(match[1]), int(match[2])

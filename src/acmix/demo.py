@@ -1,0 +1,271 @@
+"""A page on this machine to try a classifier: drop an image, click a pixel, see what every layer makes of it.
+
+Gradio serves it, to this machine alone and without calling anyone. A dropped file is read once, as an image; what stays
+is the network's input.
+"""
+
+import base64
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import jinja2
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from acmix import explain, figures
+from acmix.checkpoints.classifier import Classifier
+from acmix.data.images import decode_image, read_bytes
+from acmix.errors import InputError
+
+_LARGEST_UPLOAD = "32mb"
+_TOP = 5
+# Side of a shown picture: small inputs are enlarged, pixel by pixel, until they have it.
+_SHOWN = 448
+_FRAME = "#22d3ee"
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """An image after its one reading: the network's input, and what does not depend on a pixel; best is `(1,)`."""
+
+    tensor: Tensor
+    best: Tensor
+    scores: list[tuple[str, float]]
+    shares: list[explain.PathShare]
+
+
+class Demo:
+    """What the page does, apart from how it looks.
+
+    Args:
+        classifier: Of a network with ACmix layers; computes wherever its model is.
+
+    Raises:
+        InputError: If the network has no ACmix layer.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+        self.layers = list(explain.operators(classifier.model))
+        self.device = next(classifier.model.parameters()).device
+        self.rates = explain.rates(classifier.model)
+        loader = jinja2.PackageLoader("acmix")
+        environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+        self._html: Any = environment.get_template("demo.html").module
+
+    def look(self, content: bytes, name: str) -> _Seen:
+        """Read an image, of any size and mode, and classify it.
+
+        Raises:
+            InputError: If it is not an image.
+        """
+        image = decode_image(content, name)
+        tensor = self.classifier.transform(image).to(self.device)
+        with torch.no_grad():
+            probabilities = self.classifier.model(tensor[None])[0].float().softmax(0)
+        values, indices = probabilities.topk(min(_TOP, len(self.classifier.classes)))
+        names = [self.classifier.classes[index] for index in indices.tolist()]
+        scores = list(zip(names, values.tolist(), strict=True))
+        return _Seen(tensor, indices[:1], scores, explain.path_shares(self.classifier.model, [tensor[None]]))
+
+    def show_scores(self, seen: _Seen) -> str:
+        """The most probable classes, as HTML."""
+        return str(self._html.scores(seen.scores))
+
+    def show_layer(self, seen: _Seen, pixel: tuple[int, int], layer: str) -> tuple[Image.Image, str, str]:
+        """The picture with the pixel's cell, the attention of every head with the evidence, and the paths' shares."""
+        model = self.classifier.model
+        (part,) = explain.pixel_attention(model, seen.tensor[None], pixel, [layer])
+        evidence = explain.class_evidence(model, seen.tensor[None], seen.best, explain.operators(model)[layer])[0]
+        picture = _enlarged(self.classifier.as_seen(seen.tensor))
+        scale = picture.width / part.size[1]
+        top, bottom, left, right = (border * scale for border in part.region)
+        ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=_FRAME, width=3)
+        maps = zip(part.weights[0].cpu(), part.pixel_weights[0].cpu(), strict=True)
+        tiles = [
+            (f"head {head}", f"at most {cells.max():.2f}", _address(figures.heat(pixels, signed=False, side=_SHOWN)))
+            for head, (cells, pixels) in enumerate(maps, 1)
+        ]
+        pixels = explain.spread(evidence.cpu(), *part.size)
+        tiles.append(("evidence", f"for {seen.scores[0][0]}", _address(figures.heat(pixels, signed=True, side=_SHOWN))))
+        cells = "x".join(map(str, part.weights.shape[-2:]))
+        return (
+            picture,
+            str(self._html.heads(tiles, layer, cells, part.pixel, part.cell)),
+            str(self._html.paths(list(zip(seen.shares, self.rates, strict=True)), layer)),
+        )
+
+    def compare(self, seen: _Seen) -> str:
+        """Every backend's answer to the image, and its time, as HTML."""
+        rows = []
+        for answer in explain.compare_backends(self.classifier.model, seen.tensor[None]):
+            best = None
+            if answer.logits is not None:
+                probability, index = answer.logits[0].float().softmax(0).max(0)
+                best = (self.classifier.classes[int(index)], float(probability))
+            rows.append((answer, best))
+        return str(self._html.answers(rows))
+
+    def style(self) -> str:
+        """The style sheet of the HTML."""
+        return str(self._html.style())
+
+    def refusal(self, reason: str) -> str:
+        """Why an upload was refused, as HTML."""
+        return str(self._html.refusal(reason))
+
+
+def build_page(demo: Demo) -> gr.Blocks:
+    """The page: its parts, and what happens on an upload, a click and a choice of layer."""
+    title = demo.classifier.model_name
+    with gr.Blocks(title=f"{title} - acmix demo", analytics_enabled=False) as page:
+        seen, pixel = gr.State(), gr.State()
+        gr.Markdown(
+            f"# {title}\n"
+            "Drop an image. The picture is what the network sees of it: click a pixel, then move through the layers."
+        )
+        with gr.Row():
+            with gr.Column(scale=1, min_width=300):
+                upload = gr.File(label="Image", height=140, elem_id="upload")
+                _take_uploads_only(upload)
+                status = gr.HTML(elem_id="status", padding=False, visible=False)
+                picture = gr.Image(
+                    show_label=False,
+                    alt_text="What the network sees",
+                    format="png",
+                    interactive=False,
+                    buttons=[],
+                    elem_id="picture",
+                    visible=False,
+                )
+                scores = gr.HTML(elem_id="scores", padding=False)
+            with gr.Column(scale=2, min_width=300):
+                layer = gr.Radio(demo.layers, value=demo.layers[0], label="Layer", elem_id="layers")
+                heads = gr.HTML(elem_id="heads", padding=False)
+                paths = gr.HTML(elem_id="paths", padding=False)
+                button = gr.Button("Compare the backends", elem_id="compare", visible=False)
+                answers = gr.HTML(elem_id="answers", padding=False)
+
+        def shown(found: _Seen, place: tuple[int, int], name: str) -> dict[Any, Any]:
+            image, tiles, shares = demo.show_layer(found, place, name)
+            return {picture: gr.Image(image, visible=True), heads: tiles, paths: shares, pixel: place}
+
+        def opened(path: str | None, name: str) -> dict[Any, Any]:
+            blank = {
+                seen: None,
+                pixel: None,
+                picture: gr.Image(None, visible=False),
+                status: gr.HTML("", visible=False),
+                button: gr.Button(visible=False),
+            }
+            blank |= dict.fromkeys((scores, heads, paths, answers), "")
+            if path is None:
+                return blank
+            try:
+                found = demo.look(read_bytes(path), Path(path).name)
+            except InputError as error:
+                return blank | {status: gr.HTML(demo.refusal(str(error)), visible=True)}
+            height, width = found.tensor.shape[-2:]
+            answer = {seen: found, scores: demo.show_scores(found), button: gr.Button(visible=True)}
+            return blank | answer | shown(found, (height // 2, width // 2), name)
+
+        def clicked(found: _Seen | None, name: str, place: gr.SelectData) -> dict[Any, Any]:
+            if found is None:
+                return gr.skip()
+            height, width = found.tensor.shape[-2:]
+            column, row = (index // _scale(width, height) for index in place.index)
+            return shown(found, (min(row, height - 1), min(column, width - 1)), name)
+
+        def moved(found: _Seen | None, place: tuple[int, int], name: str) -> dict[Any, Any]:
+            return gr.skip() if found is None else shown(found, place, name)
+
+        view = [picture, heads, paths, pixel]
+        everything = [*view, seen, status, scores, button, answers]
+        # One at a time, whoever asks: hooks on the network tell neither threads nor sessions apart.
+        event: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "network", "concurrency_limit": 1}
+        upload.change(opened, [upload, layer], everything, **event)
+        picture.select(clicked, [seen, layer], view, **event)
+        layer.input(moved, [seen, pixel, layer], view, **event)
+        button.click(demo.compare, seen, answers, **event)
+    return page
+
+
+@contextmanager
+def serve(classifier: Classifier, port: int | None = None) -> Iterator[str]:
+    """Serve the page to this machine alone while the context lasts.
+
+    Args:
+        classifier: Of a network with ACmix layers.
+        port: Of 127.0.0.1; the first free one from 7860 on by default.
+
+    Yields:
+        The page's address.
+
+    Raises:
+        InputError: If the network has no ACmix layer or the port is taken.
+    """
+    demo = Demo(classifier)
+    with tempfile.TemporaryDirectory(prefix="acmix-demo-") as uploads:
+        # Uploads lie in a folder of their own and go with it; Gradio reads this when the page is built.
+        os.environ["GRADIO_TEMP_DIR"] = uploads
+        page = build_page(demo)
+        try:
+            _, address, _ = page.launch(
+                server_name="127.0.0.1",
+                server_port=port,
+                share=False,
+                prevent_thread_lock=True,
+                quiet=True,
+                allowed_paths=[],
+                max_file_size=_LARGEST_UPLOAD,
+                footer_links=[],
+                run_history=False,
+                enable_monitoring=False,
+                ssr_mode=False,
+                mcp_server=False,
+                css=demo.style(),
+                theme=gr.themes.Default(primary_hue="orange", neutral_hue="stone"),
+            )
+        except OSError as error:
+            raise InputError(
+                f"--port {port or '7860 and those after it'} cannot be used: {error}; give another"
+            ) from error
+        try:
+            yield address
+        finally:
+            page.close(verbose=False)
+
+
+def _take_uploads_only(component: Any) -> None:
+    """Refuse an address in place of an uploaded file: Gradio would fetch it."""
+    keep = component.async_move_resource_to_block_cache
+
+    async def keep_upload(file: str | Path | None) -> str | None:
+        if file is not None and "://" in str(file):
+            raise gr.Error("an image must be uploaded, addresses are not fetched")
+        return await keep(file)
+
+    component.async_move_resource_to_block_cache = keep_upload
+
+
+def _scale(width: int, height: int) -> int:
+    return max(1, _SHOWN // max(width, height))
+
+
+def _enlarged(picture: Image.Image) -> Image.Image:
+    scale = _scale(*picture.size)
+    return picture.resize((scale * picture.width, scale * picture.height), Image.Resampling.NEAREST)
+
+
+def _address(picture: Image.Image) -> str:
+    data = io.BytesIO()
+    picture.save(data, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"

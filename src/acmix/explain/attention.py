@@ -1,0 +1,114 @@
+"""What a pixel attends to."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from acmix.explain.layers import layer_inputs, operators
+from acmix.explain.regions import cell_at, cell_span, spread
+from acmix.nn import ACmix
+from acmix.ops.geometry import position_map, reflect, window_offsets
+
+
+@dataclass(frozen=True)
+class PixelAttention:
+    """What the query at one pixel attends to in one layer.
+
+    Attributes:
+        layer: Name of the layer.
+        pixel: Row and column of the pixel in the network's input.
+        size: Height and width of that input.
+        cell: Row and column, in the layer's input map, of the query that the pixel belongs to.
+        stride: Of the layer: only every stride-th cell holds a query.
+        weights: Attention of the query on the cells of that map, `(B, N, H_l, W_l)`, summing to 1 each.
+    """
+
+    layer: str
+    pixel: tuple[int, int]
+    size: tuple[int, int]
+    cell: tuple[int, int]
+    stride: int
+    weights: Tensor
+
+    @property
+    def region(self) -> tuple[float, float, float, float]:
+        """The pixels that the query's cell stands for: top, bottom, left and right border."""
+        cells = self.weights.shape[-2:]
+        top, bottom = cell_span(self.cell[0], self.size[0], cells[0])
+        return top, bottom, *cell_span(self.cell[1], self.size[1], cells[1])
+
+    @property
+    def pixel_weights(self) -> Tensor:
+        """The weights on pixels of the network's input, `(B, N, H, W)`, summing to 1 each."""
+        return spread(self.weights, *self.size)
+
+
+def pixel_attention(
+    network: nn.Module, images: Tensor, pixel: tuple[int, int], layers: list[str] | None = None
+) -> list[PixelAttention]:
+    """What one pixel attends to, layer by layer, in every head.
+
+    The pixel is taken to the cell that it lies in (see `acmix.explain.regions`) and, where the layer strides, to the
+    query at or before it. The weights are those of `attention_map`.
+
+    Args:
+        network: A network with ACmix layers; it is run once, without gradients, in the mode it is in.
+        images: Shape `(B, C, H, W)`.
+        pixel: Row and column in the images.
+        layers: Names of layers, all by default.
+
+    Raises:
+        InputError: If the network has no ACmix layer.
+        ValueError: If the pixel lies outside of the images.
+        KeyError: If a layer has another name.
+    """
+    named = operators(network)
+    inputs = layer_inputs(network, images)
+    size = (images.shape[-2], images.shape[-1])
+    found = []
+    for name in named if layers is None else layers:
+        layer, features = named[name], inputs[name]
+        row, column = (
+            cell_at(place, pixels, cells) // layer.stride * layer.stride
+            for place, pixels, cells in zip(pixel, size, features.shape[-2:], strict=True)
+        )
+        weights = attention_map(layer, features, (row, column))
+        found.append(PixelAttention(name, pixel, size, (row, column), layer.stride, weights))
+    return found
+
+
+def attention_map(layer: ACmix, features: Tensor, cell: tuple[int, int]) -> Tensor:
+    """Attention weights of one cell, on the cells they belong to.
+
+    softmax(D^-1/2 q_i . (k_j + pe_i - pe_j)) over the window of cell i; reflected window cells are added to the cells
+    they mirror, so that each map sums to 1 (ACmix, arXiv 2111.14556, eq. 12).
+
+    Args:
+        layer: The layer.
+        features: Its input, `(B, C_in, H, W)`.
+        cell: Row and column of the query in the input map, a multiple of the stride each.
+
+    Returns:
+        Shape `(B, N, H, W)`.
+
+    Raises:
+        ValueError: If the cell lies outside the map or holds no query.
+    """
+    height, width = features.shape[-2:]
+    for name, index, size in (("row", cell[0], height), ("column", cell[1], width)):
+        if not 0 <= index < size or index % layer.stride:
+            raise ValueError(
+                f"cell's {name} must be a multiple of the stride {layer.stride} in [0, {size}), got {index}"
+            )
+    with torch.no_grad():
+        query, key, _ = layer.qkv(features).unflatten(1, (3 * layer.heads, -1)).chunk(3, 1)
+        key = key - position_map(layer.position_weight, height, width).to(key.dtype)
+        offsets = window_offsets(layer.kernel_att, layer.dilation, features.device)
+        rows, columns = reflect(cell[0] + offsets, height), reflect(cell[1] + offsets, width)
+        window = key[..., rows[:, None], columns]
+        logits = torch.einsum("bnd,bnduv->bnuv", query[..., cell[0], cell[1]], window) * query.shape[2] ** -0.5
+        weights = logits.flatten(-2).softmax(-1)
+        target = (rows[:, None] * width + columns).flatten().expand_as(weights)
+        flat = weights.new_zeros(*weights.shape[:2], height * width)
+        return flat.scatter_add(-1, target, weights).unflatten(-1, (height, width))

@@ -1,0 +1,28 @@
+"""Where a layer holds what speaks for or against a class; needs captum, of the extra `explain`."""
+
+import torch
+from torch import Tensor, nn
+
+
+def class_evidence(network: nn.Module, images: Tensor, classes: Tensor, layer: nn.Module) -> Tensor:
+    """Evidence for one class an image, by Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391, eq. 1 and 2).
+
+    sum_c w_c A_c with A the layer's output and w_c the mean of d logit / d A_c over the cells. Negative values, which
+    the paper cuts off, are kept: they speak against the class.
+
+    Args:
+        network: `(B, C, H, W)` to logits, in evaluation mode; the gradients of its parameters are left alone.
+        images: Shape `(B, C, H, W)`.
+        classes: Index of the class of every image, `(B,)`.
+        layer: A module of the network whose output is a map.
+
+    Returns:
+        Shape `(B, H_l, W_l)`, in the cells of the layer's output.
+    """
+    from captum.attr import LayerGradCam
+
+    with torch.enable_grad():
+        evidence = LayerGradCam(network, layer).attribute(images, target=classes)
+    if not isinstance(evidence, Tensor):
+        raise TypeError(f"layer must have one output, {type(layer).__name__} has {len(evidence)}")
+    return evidence.detach()[:, 0]

@@ -1,0 +1,73 @@
+"""The ACmix layers of a network, their rates, and the maps that reach them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from acmix.errors import InputError
+from acmix.nn import ACmix
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The two learned rates of one layer: of its attention path (alpha) and its convolution path (beta)."""
+
+    layer: str
+    attention: float
+    convolution: float
+
+    @property
+    def log_ratio(self) -> float:
+        """log |alpha / beta|, as the paper draws it over depth; infinite or NaN where a rate is 0."""
+        alpha, beta = torch.tensor([self.attention, self.convolution], dtype=torch.float64).abs().log().tolist()
+        return alpha - beta
+
+
+def operators(network: nn.Module) -> dict[str, ACmix]:
+    """The ACmix layers of a network by name, in the order of the network.
+
+    Raises:
+        InputError: If it has none.
+    """
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, ACmix)}
+    if not layers:
+        raise InputError(
+            f"the network {type(network).__name__} has no ACmix layer to look into; give one with ACmix layers, "
+            "acmix_resnet26 for instance"
+        )
+    return layers
+
+
+def rates(network: nn.Module) -> list[Rates]:
+    """The learned rates of every ACmix layer, in the order of the network."""
+    return [
+        Rates(name, module.rate_attention.item(), module.rate_convolution.item())
+        for name, module in network.named_modules()
+        if isinstance(module, ACmix)
+    ]
+
+
+def layer_inputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """The input map of every ACmix layer for a batch of images, by layer name.
+
+    Args:
+        network: A network with ACmix layers; it is run once, without gradients, in the mode it is in.
+        images: Shape `(B, C, H, W)`.
+    """
+    inputs: dict[str, Tensor] = {}
+    names: dict[nn.Module, str] = {
+        module: name for name, module in network.named_modules() if isinstance(module, ACmix)
+    }
+
+    def keep(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        inputs[names[layer]] = arguments[0].detach()
+
+    hooks = [layer.register_forward_pre_hook(keep) for layer in names]
+    try:
+        with torch.no_grad():
+            network(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return inputs

@@ -1,0 +1,109 @@
+"""Explained images as pictures and one HTML page that opens without a network."""
+
+import base64
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import torch
+from PIL import Image
+
+from acmix import explain, figures
+from acmix.checkpoints.classifier import Classifier
+from acmix.errors import InputError
+from acmix.explain.images import ImageExplanation, check_place, explain_image
+from acmix.storage import write_atomically
+
+PAGE = "index.html"
+_PATHS = "layers.png"
+# The page holds all its pictures.
+_MOST = 100
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class _Section:
+    """What the page says of one image."""
+
+    title: str
+    picture: str
+    figure: str
+    explanation: ImageExplanation
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What the page says of one layer."""
+
+    rates: explain.Rates
+    share: explain.PathShare
+    change: explain.KernelChange
+
+
+def write_explanations(
+    classifier: Classifier,
+    images: Iterable[tuple[Path, Image.Image]],
+    folder: Path,
+    *,
+    pixel: tuple[int, int] | None = None,
+    layers: list[str] | None = None,
+) -> Path | None:
+    """Write a PNG for every image, one of all layers, and a page that holds them.
+
+    Args:
+        classifier: Of a network with ACmix layers.
+        images: RGB images with the files that they come from, at most 100.
+        folder: Is made if it does not exist; files of the same names are replaced.
+        pixel: Row and column in what the network sees, the centre by default.
+        layers: Names of ACmix layers, all by default.
+
+    Returns:
+        The page; None where there is no image, and then nothing is written.
+
+    Raises:
+        InputError: If the folder cannot be made, there are too many images, or `check_place` refuses.
+    """
+    check_place(classifier, pixel, layers)
+    if not folder.parent.is_dir() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"{folder} cannot be written: it must be a folder, or a new one in a folder that exists")
+    sections: list[_Section] = []
+    for path, image in images:
+        if len(sections) == _MOST:
+            raise InputError(f"a page holds at most {_MOST} images, got more; give fewer at a time")
+        explanation = explain_image(classifier, image, pixel=pixel, layers=layers)
+        folder.mkdir(exist_ok=True)
+        figure = figures.explanation(explanation.picture, explanation.attention, explanation.evidence)
+        write_atomically(folder / f"{len(sections) + 1:03d}-{path.stem[:40]}.png", figure)
+        # A name that is no text in the system's encoding is still shown.
+        title = str(path).encode("utf-8", "replace").decode()
+        sections.append(_Section(title, _png(_bytes_of(explanation.picture)), _png(figure), explanation))
+    if not sections:
+        return None
+    tensors = [section.explanation.tensor for section in sections]
+    batches = (torch.stack(tensors[start : start + _BATCH]) for start in range(0, len(tensors), _BATCH))
+    rates, shares = explain.rates(classifier.model), explain.path_shares(classifier.model, batches)
+    changes = explain.kernel_changes(classifier.model)
+    overview = figures.paths(shares, rates, changes)
+    write_atomically(folder / _PATHS, overview)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("acmix"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    rows = [_Row(*parts) for parts in zip(rates, shares, changes, strict=True)]
+    text = environment.get_template("explanations.html").render(
+        classifier=classifier, sections=sections, overview=_png(overview), rows=rows
+    )
+    write_atomically(folder / PAGE, text)
+    return folder / PAGE
+
+
+def _bytes_of(picture: Image.Image) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, format="PNG")
+    return data.getvalue()
+
+
+def _png(data: bytes) -> str:
+    """An address that holds its own data: nothing is fetched."""
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
