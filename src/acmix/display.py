@@ -93,8 +93,8 @@ class TrainingDisplay:
         self._bar.stop()
 
     def reporting(self, **options: Any) -> Any:
-        """The `acmix.tasks.training.Reporting` that shows a run here."""
-        from acmix.tasks.training import Reporting
+        """The `acmix.tasks.progress.Reporting` that shows a run here."""
+        from acmix.tasks.progress import Reporting
 
         return Reporting(
             on_epoch=self._show_epoch, on_update=self._show_update, on_problem=self._show_problem, **options

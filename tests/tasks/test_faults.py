@@ -22,8 +22,8 @@ from acmix.cli import main
 from acmix.errors import PreemptedError, TrainingError
 from acmix.tasks import classification, states, training
 from acmix.tasks.classification import fit
+from acmix.tasks.progress import Reporting
 from acmix.tasks.settings import Settings
-from acmix.tasks.training import Reporting
 
 # Everything that draws random numbers or carries a state of its own.
 SETTINGS = Settings(
