@@ -36,6 +36,7 @@ LAYERS = {
     "acmix.display": 5,
     "acmix.cli_bench": 6,
     "acmix.cli_data": 6,
+    "acmix.cli_runs": 6,
     "acmix.cli": 6,
     "acmix.__main__": 6,
     "acmix": 6,
