@@ -234,7 +234,7 @@ def test_report_of_a_broken_run(broken, data):
         file.write('{"problem": "loss not fin')
     page = Page(write_report(broken)).check()
     check_against_source(page, broken)
-    assert "This run has not finished. It stopped: stopped by SIGTERM in epoch 2 after update 2 of" in " ".join(
+    assert "This run has not finished. It ended with: stopped by SIGTERM in epoch 2 after update 2 of" in " ".join(
         page.words.split()
     )
     assert "1 of 2 epochs are finished; the last state lies in epoch 2 of 2, after update 2 of" in page.words
@@ -291,11 +291,14 @@ def test_folders_without_a_finished_epoch_are_refused(finished, tmp_path):
         ("metrics.csv", None, "metrics.csv is damaged: could not convert"),
         ("rates.csv", "epoch,layer,attention,convolution\n1,a\n", "rates.csv is damaged: "),
         ("config.json", "{}", "config.json is damaged: classes, data, "),
+        ("config.json", '"model": ', "config.json is damaged: settings.model missing"),
     ],
 )
 def test_damaged_files_are_named(finished, tmp_path, name, content, rule):
     run = shutil.copytree(finished, tmp_path / "run")
     text = (run / name).read_text()
+    if content == '"model": ':
+        content = text.replace(content, '"network": ')
     (run / name).write_text(re.sub(r"\n1,", "\n1,high", text) if content is None else content)
     with pytest.raises(InputError, match=re.escape(rule)):
         write_report(run)
@@ -321,8 +324,12 @@ def test_comparison(finished, broken, tmp_path):
         "image_size": ["8", "32", "32"],
         "learning_rate": ["0.001", "0.002", "0.002"],
     }
+    assert ">a run<" in page.figures[0]
     check_line(page.figures[0], 0, [row["val_top1"] for row in runs[0].rows])
     check_line(page.figures[0], 1, [row["val_top1"] for row in runs[1].rows])
+    long = [replace(runs[0], folder=tmp_path / f"{index}" / ("long" * 20)) for index in range(2)]
+    page = Page(write_comparison(long, compare_runs(long), tmp_path / "long.html")).check()
+    assert page.figures[0].count(f">...{('long' * 20)[-37:]}<") == 2
     alone = Page(write_comparison(runs[2:], compare_runs(runs[2:]), tmp_path / "alone.html")).check()
     assert "No run has finished an epoch." in alone.words
     assert "Nowhere: settings, data and versions are the same." in alone.words

@@ -29,6 +29,8 @@ from acmix.tasks.record import Run, read_run
 
 # Pictures of one kind, images whose layers are looked into, problems of one kind, pairs of classes.
 _TILES, _EXAMPLES, _PROBLEMS, _PAIRS = 12, 4, 20, 10
+# Letters of a name in a legend.
+_NAME = 40
 _EPOCH_COLUMNS = {
     "epoch": "{:.0f}",
     "train_loss": "{:.4f}",
@@ -123,16 +125,16 @@ def write_comparison(runs: Sequence[Run], comparison: RunComparison, output: Pat
         InputError: If output lies in no folder.
     """
     _checked_output(output)
-    with_epochs = [item for item in runs if item.rows]
+    shown = [(item, name) for item, name in zip(runs, _short_names(runs), strict=True) if item.rows]
     curves = [
-        _svg(figures.lines(title, [_line(item, str(item.folder), column, factor) for item in with_epochs]))
+        _svg(figures.lines(title, [_line(item, name, column, factor) for item, name in shown]))
         for title, column, factor in (
             ("validation top-1, %", "val_top1", 100),
             ("validation loss", "val_loss", 1),
             ("training loss", "train_loss", 1),
             ("images/s", "images_per_second", 1),
         )
-        if with_epochs
+        if shown
     ]
     context = {
         "title": f"{len(runs)} runs - acmix",
@@ -143,6 +145,13 @@ def write_comparison(runs: Sequence[Run], comparison: RunComparison, output: Pat
     }
     _render("compare.html", context, output)
     return output
+
+
+def _short_names(runs: Sequence[Run]) -> list[str]:
+    """Names that fit under a figure: of the folders if they differ, else the ends of their paths."""
+    names = [item.folder.resolve().name for item in runs]
+    names = names if len(set(names)) == len(names) else [str(item.folder) for item in runs]
+    return [name if len(name) <= _NAME else f"...{name[3 - _NAME :]}" for name in names]
 
 
 def _checked_output(output: Path) -> Path:

@@ -101,6 +101,7 @@ def test_killed_at_random_moments(data, uninterrupted, tmp_path, start):
             # A run that was killed before its first state has nothing to resume.
             raise AssertionError(f"exit code {process.exitcode}")
     assert (output / "summary.json").exists()
+    assert [line.split(",")[0] for line in (output / "metrics.csv").read_text().split()] == ["epoch", "1", "2", "3"]
     for name in ("last.safetensors", "best.safetensors"):
         assert same(weights(output, name), weights(uninterrupted[0], name))
 

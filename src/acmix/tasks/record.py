@@ -25,6 +25,8 @@ _CONFIG = {
     "validation_images": int,
     "versions": dict,
 }
+# What must be in parts of it.
+_WITHIN = {"settings": {"model", "epochs"}, "data": {"location"}, "preprocessing": {"input_size"}}
 _METRICS = {"epoch", "train_loss", "val_loss", "val_top1", "learning_rate", "seconds", "images_per_second"}
 
 
@@ -99,7 +101,10 @@ def read_run(folder: Path) -> Run:
     if not (folder / run.CONFIG).is_file():
         raise InputError(f"{folder} is not a run: {run.CONFIG} missing; give the --output folder of acmix train")
     config = run.read_json(folder / run.CONFIG)
-    if wrong := [name for name, kind in _CONFIG.items() if not isinstance(config.get(name), kind)]:
+    wrong = [name for name, kind in _CONFIG.items() if not isinstance(config.get(name), kind)]
+    if not wrong:
+        wrong = [f"{part}.{name}" for part, names in _WITHIN.items() for name in sorted(names - set(config[part]))]
+    if wrong:
         raise InputError(f"{folder / run.CONFIG} is damaged: {', '.join(wrong)} missing")
     summary = run.read_json(folder / run.SUMMARY) if (folder / run.SUMMARY).is_file() else None
     stopped = run.read_json(folder / run.STOPPED) if (folder / run.STOPPED).is_file() else None

@@ -10,6 +10,7 @@
 | problems.jsonl | images that could not be read, updates without finite numbers; written only if there were any |
 | stopped.json | why the run stopped; written when an error or a signal ends it, deleted when it continues |
 | summary.json | best accuracy and epoch, evaluation of the best checkpoint, time; written at the end |
+| report.html | what `acmix.report` shows of all this; written by the command line when the run ends |
 | tensorboard/ | logs |
 """
 
