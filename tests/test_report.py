@@ -231,6 +231,9 @@ def test_report_of_a_broken_run(broken, data):
     with (broken / "problems.jsonl").open("w") as file:
         for number in range(25):
             file.write(json.dumps({"problem": "unreadable", "image": f"<b>{number}", "reason": "cut"}) + "\n")
+        names = [f"{number}.png" for number in range(8)]
+        file.write(json.dumps({"problem": "loss not finite", "epoch": 1, "images": names}) + "\n")
+        file.write(json.dumps({"problem": "gradients not finite", "epoch": 2, "images": []}) + "\n")
         file.write('{"problem": "loss not fin')
     page = Page(write_report(broken)).check()
     check_against_source(page, broken)
@@ -242,6 +245,8 @@ def test_report_of_a_broken_run(broken, data):
     assert {"Confusion matrix", "25 x unreadable", "1 x line cut off"} < set(page.headings)
     assert "image <b>19; reason cut" in page.words
     assert "and 5 more in problems.jsonl" in page.words
+    assert "epoch 1; images 0.png, 1.png, 2.png, 3.png, 4.png and 3 more\n" in page.words
+    assert "epoch 2\n" in page.words
     # Without ACmix layers.
     assert "rates" not in page.tables
     assert "What a pixel attends to" not in page.headings

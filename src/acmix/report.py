@@ -29,8 +29,8 @@ from acmix.tasks.record import Run, read_run
 
 # Pictures of one kind, images whose layers are looked into, problems of one kind, pairs of classes.
 _TILES, _EXAMPLES, _PROBLEMS, _PAIRS = 12, 4, 20, 10
-# Letters of a name in a legend.
-_NAME = 40
+# Images that a problem names, letters of a name in a legend.
+_NAMED, _NAME = 5, 40
 _EPOCH_COLUMNS = {
     "epoch": "{:.0f}",
     "train_loss": "{:.4f}",
@@ -247,10 +247,13 @@ def _problems(found: Run) -> list[tuple[str, int, list[str]]]:
 
 
 def _in_words(problem: dict[str, Any]) -> str:
-    parts = []
+    parts: list[str] = []
     for name, value in problem.items():
-        if name != "problem" and value not in (None, []):
-            parts.append(f"{name} {', '.join(map(str, value)) if isinstance(value, list) else value}")
+        if isinstance(value, list):
+            more = f" and {len(value) - _NAMED} more" if len(value) > _NAMED else ""
+            value = ", ".join(map(str, value[:_NAMED])) + more
+        if name != "problem" and value not in (None, ""):
+            parts.append(f"{name} {value}")
     return "; ".join(parts)
 
 
