@@ -39,6 +39,7 @@ LAYERS = {
     "acmix.cli_bench": 6,
     "acmix.cli_data": 6,
     "acmix.cli_explain": 6,
+    "acmix.cli_runs": 6,
     "acmix.cli": 6,
     "acmix.__main__": 6,
     "acmix": 6,

@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -11,6 +13,8 @@ import yaml
 from PIL import Image
 
 import acmix
+import acmix.display
+import acmix.report
 from acmix.cli import main
 from acmix.data import export_digits
 
@@ -51,6 +55,8 @@ def checkpoint(tmp_path_factory):
         ["data"],
         ["data", "check"],
         ["data", "shard"],
+        ["report"],
+        ["compare"],
     ],
 )
 def test_help(capsys, command):
@@ -121,6 +127,13 @@ def test_version_and_light_start():
         (["bench", "layer", "--graphs"], "acmix bench layer: error: --graphs are CUDA graphs: they need --device cuda"),
         (["bench", "model", "--device", "tpu"], "acmix bench model: error: .*--device.*tpu"),
         (["bench", "scaling", "time"], "acmix bench scaling: error: .*axis.*time"),
+        (["report", "/nowhere"], "acmix report: error: /nowhere is not a run: config.json missing"),
+        (["report", "/nowhere", "--workers", "-1"], "acmix report: error: --workers must be at least 0, got -1"),
+        (["compare"], "acmix compare: error: .*required: runs;"),
+        (
+            ["compare", "/nowhere"],
+            "acmix compare: error: /nowhere is not a run: config.json missing",
+        ),
         (["data"], "acmix data: error: .*check"),
         (["data", "check"], "acmix data check: error: .*required: data;"),
         (["data", "check", "/nowhere"], "acmix data check: error: DATA '/nowhere' does not exist"),
@@ -207,11 +220,68 @@ def test_training_says_where_things_lie(capsys, tmp_path, monkeypatch):
     assert (code, err) == (0, "")
     folder = tmp_path / "runs" / "digits-test_resnet.r160_in1k"
     assert (folder / "best.safetensors").is_file()
+    assert "Most confident mistakes" in (folder / "report.html").read_text()
     assert "epoch   1/1" in out
     assert out.splitlines()[-1] == f"acmix validate {folder.relative_to(tmp_path) / 'best.safetensors'} digits"
     code, _, err = call(capsys, "train", "digits", *FAST, "--output", folder)
     assert code == 2
     assert "already holds a run" in err
+
+
+def test_runs_are_compared(capsys, checkpoint, tmp_path):
+    finished, broken = checkpoint.parent, tmp_path / "broken"
+    broken.mkdir()
+    config = json.loads((finished / "config.json").read_text())
+    config["settings"]["epochs"] = 9
+    (broken / "config.json").write_text(json.dumps(config))
+    code, out, err = call(capsys, "compare", finished, broken, "--output", tmp_path / "page.html")
+    assert (code, err) == (0, "")
+    assert "unfinished, 0 of 9 epochs" in out
+    assert out.splitlines()[-1] == f"page: {tmp_path / 'page.html'}"
+    assert "data:image/svg+xml" in (tmp_path / "page.html").read_text()
+    code, out, err = call(capsys, "compare", finished, broken, "--json")
+    content = json.loads(out)
+    assert (code, err) == (0, "")
+    assert content["differing"] == {"epochs": [1, 9]}
+    assert [run["finished"] for run in content["runs"]] == [True, False]
+    assert content["runs"][0]["best_top1"] == json.loads((finished / "summary.json").read_text())["best_top1"]
+    assert content["runs"][1]["best_top1"] is None
+    code, _, err = call(capsys, "compare", finished, "--output", tmp_path / "nowhere" / "page.html")
+    assert code == 2
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("no report today")])
+def test_a_run_that_stops_leaves_a_report(capsys, tmp_path, monkeypatch, fault):
+    shown = acmix.display.TrainingDisplay._show_epoch
+
+    def stop(self, row):
+        shown(self, row)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def fail(*_, **__):
+        raise fault
+
+    monkeypatch.setattr(acmix.display.TrainingDisplay, "_show_epoch", stop)
+    if fault is not None:
+        monkeypatch.setattr(acmix.report, "write_report", fail)
+    code, _, err = call(capsys, "train", "digits", *FAST, "--epochs", "2", "--output", tmp_path / "run")
+    assert code == 75
+    assert "acmix train: stopped by SIGTERM in epoch 2" in err.splitlines()[-1]
+    first = (
+        f"report: {tmp_path / 'run' / 'report.html'}" if fault is None else "acmix train: no report: no report today"
+    )
+    assert err.splitlines()[0] == first
+    assert (tmp_path / "run" / "report.html").exists() == (fault is None)
+
+
+def test_a_finished_run_is_safe_without_its_report(capsys, tmp_path):
+    output = tmp_path / "run"
+    (output / "report.html").mkdir(parents=True)
+    code, out, err = call(capsys, "train", "digits", *FAST, "--output", output)
+    assert code == 0
+    assert "acmix validate" in out
+    assert re.fullmatch(r"acmix train: no report: output .*report\.html cannot be written: Is a directory\n", err)
 
 
 def test_validation_repeats_the_best_epoch(capsys, checkpoint):

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 import acmix
-from acmix import cli_bench, cli_data, cli_explain
+from acmix import cli_bench, cli_data, cli_explain, cli_runs
 from acmix.errors import InputError, PreemptedError, TrainingError
 
 # EX_TEMPFAIL of sysexits.h: a scheduler may start the job again.
@@ -180,9 +180,12 @@ def train(
             progress=interactive,
             devices=devices,
             strategy=strategy,
-            reporting=shown.reporting(save_minutes=save_minutes, keep_states=keep_states),
+            reporting=shown.reporting(
+                save_minutes=save_minutes, keep_states=keep_states, on_stop=lambda: cli_runs.report_stop(output)
+            ),
         )
     if result is not None:
+        cli_runs.report_end(output, workers or 0)
         display.show_training(result, data)
     return 0
 
@@ -258,19 +261,6 @@ def predict(checkpoint: Path, images: list[Path], *, top: int = 5, json: bool = 
     return 1 if predictions.unreadable else 0
 
 
-def report(run: Path, *, output: Path | None = None) -> int:
-    """Write the report of a run as one HTML page that opens without a network.
-
-    Args:
-        run: The run folder of acmix train, finished or not.
-        output: The HTML file (default: report.html in the run folder).
-    """
-    from acmix.report import write_report
-
-    sys.stdout.write(f"report: {write_report(run, output)}\n")
-    return 0
-
-
 def export(checkpoint: Path, output: Path, *, fixed_size: bool = False, half: bool = False) -> int:
     """Write a checkpoint for a runtime: ONNX (.onnx), an exported program (.pt2), or a folder for the hub.
 
@@ -329,9 +319,10 @@ _COMMANDS: dict[str, Any] = {
     "recipes": recipes,
     "validate": validate,
     "predict": predict,
-    "report": report,
     "explain": cli_explain.explain,
     "demo": cli_explain.demo,
+    "report": cli_runs.report,
+    "compare": cli_runs.compare,
     "export": export,
     "bench": {"layer": cli_bench.layer, "model": cli_bench.model, "scaling": cli_bench.scaling},
     "data": {"check": cli_data.check, "shard": cli_data.shard},
@@ -380,7 +371,9 @@ def _add_parameters(parser: ArgumentParser, function: Callable[..., int]) -> Non
         if parameter.default is inspect.Parameter.empty:
             many = typing.get_origin(hint) is list
             shape: dict[str, Any] = {"nargs": "+", "type": typing.get_args(hint)[0]} if many else {"type": hint}
-            parser.add_argument(name, help=text, metavar="IMAGE" if many else name.upper(), **shape)
+            parser.add_argument(
+                name, help=text, metavar=name.removesuffix("s").upper() if many else name.upper(), **shape
+            )
         elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
             kind = next(kind for kind in typing.get_args(hint) if kind is not types.NoneType)
             parser.add_argument(name, nargs="?", type=kind, default=None, help=text, metavar=name.upper())

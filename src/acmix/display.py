@@ -19,6 +19,7 @@ from acmix.accounting import Account, Cost, NetworkCost
 from acmix.bench import Comparison, Scaling
 from acmix.data.checking import DataReport, PartReport
 from acmix.data.writing import WrittenSplit
+from acmix.tasks.comparison import RunComparison
 from acmix.tasks.inference import Evaluation, Prediction
 
 # A wider confusion matrix is not read on a terminal; --json has it.
@@ -93,8 +94,8 @@ class TrainingDisplay:
         self._bar.stop()
 
     def reporting(self, **options: Any) -> Any:
-        """The `acmix.tasks.training.Reporting` that shows a run here."""
-        from acmix.tasks.training import Reporting
+        """The `acmix.tasks.progress.Reporting` that shows a run here."""
+        from acmix.tasks.progress import Reporting
 
         return Reporting(
             on_epoch=self._show_epoch, on_update=self._show_update, on_problem=self._show_problem, **options
@@ -138,6 +139,7 @@ def show_training(result: Any, data: str) -> None:
     for name, meaning in (
         ("best.safetensors", "best checkpoint"),
         ("last.safetensors", "last checkpoint"),
+        ("report.html", "report"),
         ("metrics.csv", "every epoch"),
         ("summary.json", "this summary, confusion matrix"),
         ("config.json", "settings, versions"),
@@ -149,6 +151,24 @@ def show_training(result: Any, data: str) -> None:
     console.print("next:", style="bold")
     # Plain text: a command must not be wrapped, or it cannot be copied.
     sys.stdout.write(f"acmix validate {result.output / 'best.safetensors'} {data}\n")
+
+
+def show_runs(comparison: RunComparison, *, as_json: bool) -> None:
+    """Show `acmix compare`: facts, then the settings in which the runs differ; unfinished runs stand out."""
+    if as_json:
+        _print_json(asdict(comparison))
+        return
+    table = _table(f"{len(comparison.runs)} runs")
+    table.add_column("")
+    for run in comparison.runs:
+        table.add_column(escape(run.run), style=None if run.finished else "yellow", overflow="fold")
+    for name, cells in comparison.facts.items():
+        table.add_row(name, *map(escape, cells))
+    table.add_row("", *("" for _ in comparison.runs))
+    table.add_row("[bold]where they differ[/]" if comparison.differing else "they do not differ")
+    for name, values in comparison.differing.items():
+        table.add_row(escape(name), *(escape(str(value)) for value in values))
+    get_console().print(table)
 
 
 def show_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:

@@ -1,18 +1,21 @@
 """Figures of a run as SVG text, drawn without a display."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
 from acmix.bench import Comparison, Scaling
 from acmix.explain import KernelChange, PathShare, PixelAttention, Rates
+from acmix.tasks.inspection import PathNorms
 
 _ATTENTION, _CONVOLUTION = "#c2410c", "#1d4ed8"
 # The scale of a map that is 0 everywhere: it has the colour of 0.
@@ -22,7 +25,8 @@ _SILENT = 1e-30
 def _save(figure: Figure, kind: str) -> bytes:
     data = io.BytesIO()
     # Text as text keeps the page small and searchable; a fixed salt keeps it the same from run to run.
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "acmix"}):
+    style = {"svg.fonttype": "none", "svg.hashsalt": "acmix", "path.simplify": False}
+    with mpl.rc_context(style):
         metadata: dict[str, Any] | None = {"Date": None} if kind == "svg" else None
         figure.savefig(data, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
     return data.getvalue()
@@ -32,20 +36,64 @@ def _svg(figure: Figure) -> str:
     return _save(figure, "svg").decode()
 
 
-def curves(rows: Sequence[dict[str, float]]) -> str:
-    """Loss, validation accuracy and learning rate over epochs."""
-    figure = Figure(figsize=(10, 2.9), layout="constrained")
-    loss, accuracy, rate = figure.subplots(1, 3)
-    epochs = [row["epoch"] for row in rows]
-    marker = "o" if len(rows) < 30 else ""
-    for name, label in (("train_loss", "training"), ("val_loss", "validation")):
-        loss.plot(epochs, [row[name] for row in rows], label=label, marker=marker, markersize=3)
-    accuracy.plot(epochs, [100 * row["val_top1"] for row in rows], color="#15803d", marker=marker, markersize=3)
-    rate.plot(epochs, [row["learning_rate"] for row in rows], color="#57534e", marker=marker, markersize=3)
-    loss.legend(frameon=False, loc="upper right")
-    for axes, title in ((loss, "loss"), (accuracy, "validation top-1, %"), (rate, "learning rate")):
-        axes.set(title=title, xlabel="epoch")
-        axes.spines[["top", "right"]].set_visible(False)
+@dataclass(frozen=True)
+class Line:
+    """A named line; NaN leaves a gap."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+def lines(title: str, shown: Sequence[Line], *, by_depth: bool = False, reference: float | None = None) -> str:
+    """Lines over epochs, with a legend under them if there are several; line i has the id "line-i".
+
+    Args:
+        title: What is shown.
+        shown: The lines, in the order of the legend.
+        by_depth: Colour them from first to last, as layers of a network.
+        reference: Where a dotted line across is drawn.
+    """
+    columns = 2 if max(len(line.name) for line in shown) < 24 else 1
+    legend = 0.19 * -(-len(shown) // columns) if len(shown) > 1 else 0.0
+    figure = Figure(figsize=(4.6, 2.9 + legend), layout="constrained")
+    axes = figure.subplots()
+    colours = mpl.colormaps["viridis" if by_depth else "tab10"]
+    for index, line in enumerate(shown):
+        colour = colours(index / len(shown)) if by_depth else colours(index % colours.N)
+        (drawn,) = axes.plot(line.x, line.y, color=colour, label=line.name, marker="o", markersize=3)
+        drawn.set(gid=f"line-{index}", marker="o" if len(line.x) < 30 else "")
+    if reference is not None:
+        axes.axhline(reference, color="#a8a29e", linestyle=":", linewidth=1)
+    axes.set(title=title, xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(shown) > 1:
+        key = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+        for text in key.get_texts():
+            # A name is no formula, whatever it holds.
+            text.set_parse_math(False)
+    return _svg(figure)
+
+
+def stacked_seconds(epochs: Sequence[float], parts: Mapping[str, Sequence[float]]) -> str:
+    """Seconds of every epoch, divided into parts.
+
+    Args:
+        epochs: Their numbers.
+        parts: Seconds of each part, one number an epoch.
+    """
+    figure = Figure(figsize=(6.2, 3.8), layout="constrained")
+    axes = figure.subplots()
+    colours = mpl.colormaps["tab10"]
+    bottom = [0.0] * len(epochs)
+    for index, (name, seconds) in enumerate(parts.items()):
+        axes.bar(epochs, seconds, 0.8, bottom=bottom, color=colours(index), label=name)
+        bottom = [low + high for low, high in zip(bottom, seconds, strict=True)]
+    axes.set(xlabel="epoch", ylabel="seconds")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return _svg(figure)
 
 
@@ -70,18 +118,19 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
     return _svg(figure)
 
 
-def rate_bars(layers: Sequence[Rates]) -> str:
-    """The two learned rates of every layer."""
-    figure = Figure(figsize=(8, 1.2 + 0.4 * len(layers)), layout="constrained")
+def path_shares(layers: Sequence[PathNorms]) -> str:
+    """The share of the attention path in what both add to every layer's output."""
+    figure = Figure(figsize=(6.2, 1.1 + 0.3 * len(layers)), layout="constrained")
     axes = figure.subplots()
     places = range(len(layers))
-    axes.barh([p - 0.2 for p in places], [layer.attention for layer in layers], 0.38, color=_ATTENTION)
-    axes.barh([p + 0.2 for p in places], [layer.convolution for layer in layers], 0.38, color=_CONVOLUTION)
-    axes.axvline(0.5, color="#a8a29e", linestyle=":", linewidth=1)
-    axes.set_yticks(places, [layer.layer for layer in layers])
+    shares = [100 * layer.attention_share for layer in layers]
+    bars = axes.barh(places, shares, 0.7, color=_ATTENTION, label="attention")
+    axes.barh(places, [100 - share for share in shares], 0.7, left=shares, color=_CONVOLUTION, label="convolution")
+    axes.bar_label(bars, [f"{share:.0f} %" for share in shares], label_type="center", color="white", fontsize=8)
+    axes.set_yticks(places, [layer.layer for layer in layers], parse_math=False)
     axes.invert_yaxis()
-    axes.legend(["start", "attention (alpha)", "convolution (beta)"], frameon=False, ncols=3, loc="lower right")
-    axes.margins(y=0.15)
+    axes.set(xlabel="share of the sum of both norms, %", xlim=(0, 100))
+    axes.legend(frameon=False, ncols=2, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1))
     axes.spines[["top", "right"]].set_visible(False)
     return _svg(figure)
 

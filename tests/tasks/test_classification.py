@@ -1,7 +1,10 @@
 import csv
+import errno
 import json
 import math
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +14,13 @@ import torch
 
 from acmix import InputError
 from acmix.checkpoints.classifier import load_classifier
-from acmix.tasks import states
+from acmix.errors import PreemptedError
+from acmix.tasks import run, states
 from acmix.tasks.classification import fit
 from acmix.tasks.networks import create_network
 from acmix.tasks.optimization import make_optimizer, make_schedule
+from acmix.tasks.progress import PARTS, Reporting
 from acmix.tasks.settings import Settings
-from acmix.tasks.training import Reporting
 
 # A few images and a tiny network: what is tested is the run, not the accuracy.
 TINY = Settings(model="test_resnet.r160_in1k", epochs=2, batch_size=16, image_size=32, precision="float32")
@@ -49,7 +53,12 @@ def test_metrics_have_one_row_an_epoch(finished):
     assert [int(row["epoch"]) for row in table] == [1, 2]
     assert [{key: float(value) for key, value in row.items()} for row in table] == rows
     names = {"epoch", "train_loss", "val_loss", "val_top1", "val_top5", "learning_rate", "seconds"}
-    assert set(table[0]) == names | {"images_per_second", "waiting"}
+    parts = {f"{part}_seconds" for part in PARTS}
+    assert set(table[0]) == names | {"images_per_second", "waiting"} | parts
+    for row in rows:
+        assert all(row[part] > 0 for part in parts)
+        # Saving belongs to the time between epochs.
+        assert sum(row[part] for part in parts - {"saving_seconds"}) <= row["seconds"]
     assert all(math.isfinite(value) for row in rows for value in row.values())
 
 
@@ -231,3 +240,45 @@ def test_the_rate_is_scaled_where_a_batch_is_named():
     linear = replace(TINY, learning_rate=0.1, learning_rate_batch=256)
     assert linear.scaled_learning_rate(1024) == pytest.approx(0.4)
     assert replace(linear, learning_rate_scaling="square_root").scaled_learning_rate(1024) == pytest.approx(0.2)
+
+
+def test_rates_of_every_epoch_survive_a_stop(data, tmp_path):
+    settings = replace(TINY, model="acmix_resnet14_small", image_size=8, learning_rate=0.01)
+    fit(data, settings, tmp_path / "whole", workers=0)
+
+    def stop(progress):
+        if (progress.epoch, progress.update) == (2, 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(PreemptedError):
+        fit(data, settings, tmp_path / "run", workers=0, reporting=Reporting(on_update=stop))
+    stopped = json.loads((tmp_path / "run" / "stopped.json").read_text())
+    assert stopped["kind"] == "PreemptedError"
+    assert "stopped by SIGTERM in epoch 2 after update 2 of 3" in stopped["reason"]
+    fit(data, settings, tmp_path / "run", workers=0, resume=True)
+    assert not (tmp_path / "run" / "stopped.json").exists()
+    text = (tmp_path / "run" / "rates.csv").read_text()
+    assert text == (tmp_path / "whole" / "rates.csv").read_text()
+    rows = list(csv.DictReader(text.splitlines()))
+    weights = safetensors.torch.load_file(tmp_path / "run" / "last.safetensors")
+    layers = [name.removesuffix(".rate_attention") for name in weights if name.endswith("rate_attention")]
+    assert {(row["epoch"], row["layer"]) for row in rows} == {(epoch, name) for epoch in "12" for name in layers}
+    for row in rows[len(layers) :]:
+        assert float(row["attention"]) == weights[f"{row['layer']}.rate_attention"].item() != 0.5
+        assert float(row["convolution"]) == weights[f"{row['layer']}.rate_convolution"].item()
+
+
+def test_a_stop_that_cannot_be_recorded_hides_nothing(data, tmp_path, monkeypatch):
+    told = []
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def stop(_):
+        monkeypatch.setattr(run, "write_json", full)
+        raise StopError
+
+    reporting = Reporting(on_update=stop, on_problem=told.append, on_stop=lambda: told.append("stop"))
+    with pytest.raises(StopError):
+        fit(data, TINY, tmp_path / "run", workers=0, reporting=reporting)
+    assert told == [f"{tmp_path / 'run' / 'stopped.json'} cannot be written: No space left on device", "stop"]

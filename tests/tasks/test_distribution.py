@@ -16,8 +16,8 @@ from acmix.errors import PreemptedError
 from acmix.tasks import states
 from acmix.tasks.classification import fit
 from acmix.tasks.distribution import make_fabric
+from acmix.tasks.progress import Reporting
 from acmix.tasks.settings import Settings
-from acmix.tasks.training import Reporting
 
 # Without batch norm, whose statistics are of a process's own images; with one, equality needs an accelerator.
 SETTINGS = Settings(

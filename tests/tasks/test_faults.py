@@ -22,8 +22,8 @@ from acmix.cli import main
 from acmix.errors import PreemptedError, TrainingError
 from acmix.tasks import classification, states, training
 from acmix.tasks.classification import fit
+from acmix.tasks.progress import Reporting
 from acmix.tasks.settings import Settings
-from acmix.tasks.training import Reporting
 
 # Everything that draws random numbers or carries a state of its own.
 SETTINGS = Settings(
@@ -97,6 +97,7 @@ def test_killed_at_random_moments(data, uninterrupted, tmp_path, start):
         else:
             raise AssertionError(f"exit code {process.exitcode}")
     assert (output / "summary.json").exists()
+    assert [line.split(",")[0] for line in (output / "metrics.csv").read_text().split()] == ["epoch", "1", "2", "3"]
     for name in ("last.safetensors", "best.safetensors"):
         assert same(weights(output, name), weights(uninterrupted[0], name))
 

@@ -33,8 +33,9 @@ from acmix.tasks import run, states
 from acmix.tasks.distribution import Strategy, make_fabric
 from acmix.tasks.inference import Evaluation, evaluate
 from acmix.tasks.networks import check_input_size, create_network, load_start_weights, prepare_for_training
+from acmix.tasks.progress import Reporting
 from acmix.tasks.settings import Settings
-from acmix.tasks.training import Reporting, Training
+from acmix.tasks.training import Training
 
 # More processes than this only wait for the network.
 _MOST_WORKERS = 8
@@ -142,6 +143,7 @@ def fit(
             prefetch=images.train.prefetch,
         )
         config = _config(images, settings, model, preprocessing, weights, fabric.world_size)
+        config |= {"updates_an_epoch": len(sampler.update_sizes)}
         state = _resumable_state(output, config) if resume else None
         if weights is not None and not resume:
             load_start_weights(model, weights)
@@ -151,11 +153,19 @@ def fit(
         _make_folder(output)
         if first and not resume:
             run.write_json(output / run.CONFIG, config)
+        if first:
+            (output / run.STOPPED).unlink(missing_ok=True)
         classifier = Classifier(model=model, model_name=settings.model, classes=classes, preprocessing=preprocessing)
         if workers is None:
             share = (os.cpu_count() or 1) // _local_processes(fabric)
             workers = 0 if data == DIGITS else max(1, min(_MOST_WORKERS, share))
-        files = _train(classifier, images, settings, output, config, state, workers, fabric, sampler, reporting)
+        reporting = reporting or Reporting()
+        try:
+            files = _train(classifier, images, settings, output, config, state, workers, fabric, sampler, reporting)
+        except BaseException as error:
+            if first and not isinstance(error, InputError):
+                _record_stop(output, error, reporting)
+            raise
     return _summarise(files, images.validation, settings, workers) if first else None
 
 
@@ -232,7 +242,7 @@ def _train(
     workers: int,
     fabric: Fabric,
     sampler: EpochSampler,
-    reporting: Reporting | None,
+    reporting: Reporting,
 ) -> run.RunFiles:
     transform = training_transform(
         classifier.preprocessing,
@@ -265,7 +275,7 @@ def _train(
         sampler,
         validation,
         files,
-        reporting or Reporting(),
+        reporting,
     )
     if state is not None:
         training.restore(state)
@@ -274,6 +284,17 @@ def _train(
     except (OSError, RuntimeError, InputError) as error:
         raise _explained(error, output) from error
     return files
+
+
+def _record_stop(output: Path, error: BaseException, reporting: Reporting) -> None:
+    """Keep why a run ended; that must not hide the error itself, least of all when the disk is full."""
+    try:
+        run.write_json(output / run.STOPPED, {"kind": type(error).__name__, "reason": str(error)})
+    except OSError as fault:
+        if reporting.on_problem is not None:
+            reporting.on_problem(f"{output / run.STOPPED} cannot be written: {fault.strerror or fault}")
+    if reporting.on_stop is not None:
+        reporting.on_stop()
 
 
 def _explained(error: Exception, output: Path) -> Exception:

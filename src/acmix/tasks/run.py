@@ -4,17 +4,20 @@
 |---|---|
 | config.json | settings, data, classes, preprocessing, versions |
 | metrics.csv | one row an epoch |
+| rates.csv | the two rates of every ACmix layer after every epoch; written only if there are such layers |
 | best.safetensors, last.safetensors | usable checkpoints (`acmix.checkpoints.classifier`) |
 | states/ | everything a run needs to continue at its next update (`acmix.tasks.states`) |
 | problems.jsonl | images that could not be read, updates without finite numbers; written only if there were any |
+| stopped.json | why the run stopped; written when an error or a signal ends it, deleted when it continues |
 | summary.json | best accuracy and epoch, evaluation of the best checkpoint, time; written at the end |
+| report.html | what `acmix.report` shows of all this; written by the command line when the run ends |
 | tensorboard/ | logs |
 """
 
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +29,12 @@ from acmix.tasks import states
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.csv", "summary.json"
 BEST, LAST, PROBLEMS = "best.safetensors", "last.safetensors", "problems.jsonl"
+RATES, STOPPED, REPORT = "rates.csv", "stopped.json", "report.html"
 _MARKS = (METRICS, SUMMARY, BEST, LAST)
 
 EpochRow = dict[str, float]
+# epoch, layer, attention (alpha), convolution (beta)
+RateRow = dict[str, Any]
 
 
 def prepare_folder(output: Path, *, resume: bool) -> None:
@@ -83,8 +89,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def best_epoch(rows: Sequence[EpochRow]) -> EpochRow:
+    """The row of the highest validation accuracy; of equals, the one with the lowest loss."""
+    return max(rows, key=lambda row: (row["val_top1"], -row["val_loss"]))
+
+
+def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
+
+
 class RunFiles:
-    """metrics.csv, both usable checkpoints and the list of problems.
+    """metrics.csv, rates.csv, both usable checkpoints and the list of problems.
 
     Args:
         output: The run folder.
@@ -94,27 +113,27 @@ class RunFiles:
     def __init__(self, output: Path, save: Callable[[Path, EpochRow, Mapping[str, Tensor]], None]) -> None:
         self.output, self._save = output, save
         self.rows: list[EpochRow] = []
+        self.rates: list[RateRow] = []
 
     @property
     def best(self) -> EpochRow:
-        """The row of the highest validation accuracy; of equals, the one with the lowest loss."""
-        return max(self.rows, key=lambda row: (row["val_top1"], -row["val_loss"]))
+        """See `best_epoch`."""
+        return best_epoch(self.rows)
 
-    def write_epoch(self, row: EpochRow, weights: Mapping[str, Tensor]) -> None:
+    def write_epoch(self, row: EpochRow, rates: list[RateRow], weights: Mapping[str, Tensor]) -> None:
         """Add an epoch.
 
         Raises:
             OSError: If a file cannot be written; those before it are then whole.
         """
         self.rows.append(row)
+        self.rates += rates
         if self.best is row:
             self._save(self.output / BEST, row, weights)
         self._save(self.output / LAST, row, weights)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_atomically(self.output / METRICS, text.getvalue())
+        if self.rates:
+            _write_table(self.output / RATES, self.rates)
+        _write_table(self.output / METRICS, self.rows)
 
     def report_problem(self, content: dict[str, Any]) -> None:
         """Add a line to problems.jsonl; several processes may do so at once."""

@@ -49,6 +49,11 @@ def paths(output: Path) -> list[Path]:
     return sorted((output / FOLDER).glob("update-*.pt"))
 
 
+def updates(path: Path) -> int:
+    """The updates after which a state was saved, by its name."""
+    return int(path.stem.removeprefix("update-"))
+
+
 def read(path: Path) -> dict[str, Any]:
     """Read a state onto the CPU, every byte checked, without running anything that is stored in it.
 

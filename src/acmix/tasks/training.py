@@ -1,9 +1,8 @@
 """The loop: updates, epochs, states. Fabric distributes it; everything random is a function of seed and position."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -27,75 +26,18 @@ from torchmetrics.classification import MulticlassAccuracy
 from acmix.data.loading import Batch
 from acmix.data.sampling import EpochSampler
 from acmix.errors import InputError, PreemptedError, TrainingError
+from acmix.nn import ACmix
 from acmix.tasks import states
 from acmix.tasks.distribution import shard
 from acmix.tasks.interruption import Interruption
 from acmix.tasks.optimization import make_optimizer, make_schedule, mixing, training_loss
-from acmix.tasks.run import EpochRow, RunFiles
+from acmix.tasks.progress import EpochSums, Progress, Reporting
+from acmix.tasks.run import EpochRow, RateRow, RunFiles
 from acmix.tasks.settings import Settings
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 _LOG_EVERY = 50
 _NAMED = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where a run is after an update.
-
-    Attributes:
-        epoch: Counted from 1.
-        update: Of this epoch, counted from 1.
-        updates: Of this epoch.
-        loss: Mean training loss of this epoch so far.
-        learning_rate: Of the update.
-        images_per_second: Of this epoch so far, over all processes.
-        loader_images_per_second: What this process's readers could deliver if nothing waited for the network.
-        waiting: Share of the time that the network waited for images.
-        seconds_left: Of all epochs, validation not included.
-    """
-
-    epoch: int
-    update: int
-    updates: int
-    loss: float
-    learning_rate: float
-    images_per_second: float
-    loader_images_per_second: float
-    waiting: float
-    seconds_left: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reporting:
-    """Whom to tell, and how often to save.
-
-    Attributes:
-        on_epoch: Called with every row of metrics.csv.
-        on_update: Called after every update.
-        on_problem: Called with a sentence about a problem that does not stop the run.
-        save_minutes: A state is saved when the last one is as old, besides the one after every epoch.
-        keep_states: How many stay.
-    """
-
-    on_epoch: Callable[[EpochRow], None] | None = None
-    on_update: Callable[[Progress], None] | None = None
-    on_problem: Callable[[str], None] | None = None
-    save_minutes: float = 15.0
-    keep_states: int = 2
-
-
-@dataclass
-class _Epoch:
-    """Sums over the updates of an epoch so far."""
-
-    loss: float = 0.0
-    learned: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0
-    read_seconds: float = 0.0
-    read_images: int = 0
 
 
 class Training:
@@ -145,7 +87,7 @@ class Training:
         self.metrics = MetricCollection(metrics, compute_groups=False).to(fabric.device)
         self.logger = TensorBoardLogger(files.output, name="tensorboard", version="") if fabric.is_global_zero else None
         self.epoch = self.update = self._failures = 0
-        self._sums = _Epoch()
+        self._sums = EpochSums()
         self._unreadable: dict[str, str] = {}
         self._saved_at = 0.0
         self._interruption = Interruption()
@@ -170,9 +112,9 @@ class Training:
             self._saved_at = time.monotonic()
             while self.epoch < self.settings.epochs:
                 self._train_epoch()
-                began = time.perf_counter()
-                found = self._validate()
-                self._finish_epoch(found, time.perf_counter() - began)
+                with self._sums.measure("validation"):
+                    found = self._validate()
+                self._finish_epoch(found)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue where a state of `acmix.tasks.states` left off.
@@ -190,9 +132,17 @@ class Training:
             set_model_state_dict(self.average.module, state["average"], options=_WHOLE)
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.epoch, self.update, self._failures = state["epoch"], state["update"], state["failures"]
-        self._sums = _Epoch(**state["sums"])
+        self._sums = EpochSums(**state["sums"])
         self._unreadable = state["unreadable"]
-        self.files.rows = state["rows"]
+        self.files.rows, self.files.rates = state["rows"], state["rates"]
+
+    def _save_state(self) -> None:
+        with self._sums.measure("saving"):
+            content = self._state()
+            if self.fabric.is_global_zero:
+                states.save(self.files.output, self.updates, content, keep=self.reporting.keep_states)
+            self.fabric.barrier()
+        self._saved_at = time.monotonic()
 
     def _state(self) -> dict[str, Any]:
         content = {
@@ -203,6 +153,7 @@ class Training:
             "sums": vars(self._sums),
             "unreadable": self._unreadable,
             "rows": self.files.rows,
+            "rates": self.files.rates,
             "precision": self.fabric.strategy.precision.state_dict(),
             "model": get_model_state_dict(self.model.module, options=_WHOLE),
             "optimizer": get_optimizer_state_dict(self.model.module, self._optimizer, options=_WHOLE),
@@ -210,13 +161,6 @@ class Training:
         if self.average is not None:
             content["average"] = get_model_state_dict(self.average.module, options=_WHOLE)
         return content
-
-    def _save_state(self) -> None:
-        content = self._state()
-        if self.fabric.is_global_zero:
-            states.save(self.files.output, self.updates, content, keep=self.reporting.keep_states)
-        self.fabric.barrier()
-        self._saved_at = time.monotonic()
 
     def _train_epoch(self) -> None:
         sizes = self.sampler.update_sizes
@@ -245,26 +189,33 @@ class Training:
         self.schedule(self.updates)
         buffers = [buffer.clone() for buffer in self.model.buffers()]
         names: list[str] = []
+        measure = self._sums.measure
         loss = torch.zeros((), device=self.fabric.device)
         for part in range(self.settings.accumulate):
             batch = self._next(batches)
             names += batch.names
-            images, targets = self.fabric.to_device((batch.images, batch.labels))
-            if self.mixing is not None:
-                images, targets = self.mixing(images, targets)
             # Processes are averaged: this makes the update the mean over its images, however they are divided.
             weight = len(batch.names) * self.fabric.world_size / size
             with self.fabric.no_backward_sync(self.model, enabled=part < self.settings.accumulate - 1):
-                part_loss = self.criterion(self.model(images), targets) * weight
-                self.fabric.backward(part_loss)
+                with measure("forward"):
+                    images, targets = self.fabric.to_device((batch.images, batch.labels))
+                    if self.mixing is not None:
+                        images, targets = self.mixing(images, targets)
+                    part_loss = self.criterion(self.model(images), targets) * weight
+                with measure("backward"):
+                    self.fabric.backward(part_loss)
             loss += part_loss.detach().float()
-        if not loss.isfinite():
+        with measure("backward"):
+            finite = bool(loss.isfinite())
+        if not finite:
             self._report_failure(names)
         due = time.monotonic() - self._saved_at > 60 * self.reporting.save_minutes
-        told = [not loss.isfinite(), self._interruption.received is not None, due and self.fabric.is_global_zero]
+        told = [not finite, self._interruption.received is not None, due and self.fabric.is_global_zero]
         flags = torch.stack([loss.nan_to_num(), *(torch.tensor(float(flag), device=loss.device) for flag in told)])
         total, failed, stop, save = self._reduced(flags).tolist()
-        if failed == 0 and self._step():
+        with measure("optimizer"):
+            stepped = failed == 0 and self._step()
+        if stepped:
             self._failures = 0
             self._sums.loss += total / self.fabric.world_size * size
             self._sums.learned += size
@@ -324,10 +275,9 @@ class Training:
         )
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
-        began = time.perf_counter()
-        batch = next(batches)
         sums = self._sums
-        sums.waited += time.perf_counter() - began
+        with sums.measure("waiting"):
+            batch = next(batches)
         sums.read_seconds += batch.seconds
         sums.read_images += len(batch.names)
         for name, reason in batch.unreadable:
@@ -358,7 +308,7 @@ class Training:
             learning_rate=self._optimizer.param_groups[0]["lr"],
             images_per_second=sums.images / sums.seconds,
             loader_images_per_second=sums.read_images * max(1, self.loader.num_workers) / sums.read_seconds,
-            waiting=sums.waited / sums.seconds,
+            waiting=sums.parts["waiting"] / sums.seconds,
             seconds_left=left * sums.seconds / self.update,
         )
         if self.reporting.on_update is not None and self.fabric.is_global_zero:
@@ -406,21 +356,33 @@ class Training:
         self.metrics.reset()
         return found
 
-    def _finish_epoch(self, found: Mapping[str, float], validation_seconds: float) -> None:
+    def _finish_epoch(self, found: Mapping[str, float]) -> None:
         sums = self._sums
         row = {"epoch": self.epoch + 1, "train_loss": sums.loss / max(1, sums.learned), **found}
-        row["learning_rate"] = self._optimizer.param_groups[0]["lr"]
-        row["seconds"] = sums.seconds + validation_seconds
-        row["images_per_second"] = sums.images / sums.seconds
-        row["waiting"] = sums.waited / sums.seconds
+        row |= {"learning_rate": self._optimizer.param_groups[0]["lr"]} | sums.row()
+        self.epoch, self.update, self._sums = self.epoch + 1, 0, EpochSums()
         network = self.model.module if self.average is None else self.average.module
-        weights = cast("Mapping[str, Tensor]", get_model_state_dict(network, options=_WHOLE))
-        if self.fabric.is_global_zero:
-            self.files.write_epoch(row, weights)
+        with self._sums.measure("saving"):
+            weights = cast("Mapping[str, Tensor]", get_model_state_dict(network, options=_WHOLE))
+            if self.fabric.is_global_zero:
+                self.files.write_epoch(row, _rates(row, network, weights), weights)
         if self.logger is not None:
             self.logger.log_metrics({name: value for name, value in row.items() if name != "epoch"}, self.updates)
             self.logger.save()
-        self.epoch, self.update, self._sums = self.epoch + 1, 0, _Epoch()
         self._save_state()
         if self.reporting.on_epoch is not None and self.fabric.is_global_zero:
             self.reporting.on_epoch(row)
+
+
+def _rates(row: EpochRow, network: nn.Module, weights: Mapping[str, Tensor]) -> list[RateRow]:
+    """The two rates of every ACmix layer, out of whole weights: processes may hold the network in parts."""
+    return [
+        {
+            "epoch": row["epoch"],
+            "layer": name,
+            "attention": float(weights[f"{name}.rate_attention"]),
+            "convolution": float(weights[f"{name}.rate_convolution"]),
+        }
+        for name, module in network.named_modules()
+        if isinstance(module, ACmix)
+    ]

@@ -1,0 +1,72 @@
+"""The subcommands that look at runs, which `acmix.cli` makes commands of, and the reports that `acmix train` leaves."""
+
+import sys
+from pathlib import Path
+
+from acmix.errors import InputError
+
+
+def report(run: Path, *, output: Path | None = None, workers: int = 0) -> int:
+    """Write the report of a run as one HTML page that opens without a network.
+
+    Args:
+        run: The run folder of acmix train, finished or not.
+        output: The HTML file (default: report.html in the run folder).
+        workers: Processes that read the validation images.
+    """
+    from acmix.report import write_report
+
+    if workers < 0:
+        raise InputError(f"--workers must be at least 0, got {workers}")
+    sys.stdout.write(f"report: {write_report(run, output, workers=workers)}\n")
+    return 0
+
+
+def compare(runs: list[Path], *, output: Path | None = None, json: bool = False) -> int:
+    """Put runs side by side: what each achieved, and the settings in which they differ.
+
+    Args:
+        runs: Run folders of acmix train, finished or not.
+        output: An HTML file for the same with curves, which opens without a network.
+        json: Print JSON.
+    """
+    from acmix import display
+    from acmix.tasks.comparison import compare_runs
+    from acmix.tasks.record import read_run
+
+    found = [read_run(run) for run in runs]
+    comparison = compare_runs(found)
+    if output is not None:
+        from acmix.report import write_comparison
+
+        write_comparison(found, comparison, output)
+    display.show_runs(comparison, as_json=json)
+    if output is not None and not json:
+        sys.stdout.write(f"page: {output}\n")
+    return 0
+
+
+def report_end(run: Path, workers: int) -> None:
+    """Write the report of a run that has just finished; what it achieved is safe if that fails."""
+    from acmix.report import write_report
+
+    try:
+        write_report(run, workers=workers)
+    except InputError as error:
+        sys.stderr.write(f"acmix train: no report: {error}\n")
+
+
+def report_stop(run: Path) -> None:
+    """Write the report of a run that an error or a signal ends, if an epoch is finished: at once, without pictures.
+
+    A scheduler that stops a run kills it soon after, and a device that failed cannot classify images.
+    """
+    from acmix.report import write_report
+    from acmix.tasks.run import METRICS
+
+    if not (run / METRICS).is_file():
+        return
+    try:
+        sys.stderr.write(f"report: {write_report(run, pictures=False)}\n")
+    except Exception as error:
+        sys.stderr.write(f"acmix train: no report: {error}\n")

@@ -1,0 +1,162 @@
+"""Read a run folder: what `acmix.tasks.run` lists, whether the run finished, and how to continue it if not."""
+
+import csv
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from acmix.errors import InputError
+from acmix.tasks import run, states
+from acmix.tasks.progress import PARTS
+from acmix.tasks.run import EpochRow, RateRow
+
+_CONFIG = {
+    "classes": list,
+    "data": dict,
+    "parameters": int,
+    "preprocessing": dict,
+    "processes": int,
+    "settings": dict,
+    "train_images": int,
+    "updates_an_epoch": int,
+    "validation_images": int,
+    "versions": dict,
+}
+# What must be in parts of it.
+_WITHIN = {"settings": {"model", "epochs"}, "data": {"location"}, "preprocessing": {"input_size"}}
+_METRICS = {"epoch", "train_loss", "val_loss", "val_top1", "learning_rate", "seconds", "images_per_second"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run, finished or not.
+
+    Attributes:
+        folder: As it was given.
+        config: config.json.
+        rows: metrics.csv; empty before the first epoch is finished.
+        rates: rates.csv; empty for a network without ACmix layers.
+        problems: problems.jsonl; a line that was cut off is a problem of its own.
+        summary: summary.json; None if the run has not finished.
+        stopped: Why the run stopped; None if it finished, is at work, or was killed.
+        updates: Of the last state, since the run began; None if there is no state.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    rows: list[EpochRow]
+    rates: list[RateRow]
+    problems: list[dict[str, Any]]
+    summary: dict[str, Any] | None
+    stopped: str | None
+    updates: int | None
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were asked for."""
+        return self.config["settings"]["epochs"]
+
+    @property
+    def status(self) -> str:
+        """Whether the run finished, in a few words."""
+        if self.summary is not None:
+            return "finished"
+        return f"{'stopped' if self.stopped else 'unfinished'}, {len(self.rows)} of {self.epochs} epochs"
+
+    @property
+    def position(self) -> str:
+        """Where the last state lies, in words."""
+        if self.updates is None:
+            return "no state was saved"
+        epoch, update = divmod(self.updates, self.config["updates_an_epoch"])
+        if update == 0:
+            return f"the last state lies after epoch {epoch} of {self.epochs}"
+        return (
+            f"the last state lies in epoch {epoch + 1} of {self.epochs}, after update {update} of "
+            f"{self.config['updates_an_epoch']}"
+        )
+
+    @property
+    def command(self) -> str | None:
+        """What continues the run in a shell; None if it finished or has no state."""
+        if self.summary is not None or self.updates is None:
+            return None
+        data, processes = self.config["data"], self.config["processes"]
+        words = ["acmix", "train", data["location"]]
+        for option, value in (("validation", data.get("validation_location")), ("weights", self.config.get("weights"))):
+            words += [] if value is None else [f"--{option}", value]
+        words += ["--devices", str(processes)] if processes > 1 else []
+        return shlex.join([*words, "--output", str(self.folder), "--resume"])
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run of `acmix train`, finished or not.
+
+    Raises:
+        InputError: If the folder holds no run, or a file of it is damaged.
+    """
+    if not (folder / run.CONFIG).is_file():
+        raise InputError(f"{folder} is not a run: {run.CONFIG} missing; give the --output folder of acmix train")
+    config = run.read_json(folder / run.CONFIG)
+    wrong = [name for name, kind in _CONFIG.items() if not isinstance(config.get(name), kind)]
+    if not wrong:
+        wrong = [f"{part}.{name}" for part, names in _WITHIN.items() for name in sorted(names - set(config[part]))]
+    if wrong:
+        raise InputError(f"{folder / run.CONFIG} is damaged: {', '.join(wrong)} missing")
+    summary = run.read_json(folder / run.SUMMARY) if (folder / run.SUMMARY).is_file() else None
+    stopped = run.read_json(folder / run.STOPPED) if (folder / run.STOPPED).is_file() else None
+    found = states.paths(folder)
+    return Run(
+        folder=folder,
+        config=config,
+        rows=_read_metrics(folder / run.METRICS),
+        rates=_read_rates(folder / run.RATES),
+        problems=_read_problems(folder / run.PROBLEMS),
+        summary=summary,
+        stopped=None if stopped is None else str(stopped.get("reason") or stopped.get("kind")),
+        updates=states.updates(found[-1]) if found else None,
+    )
+
+
+def _read_metrics(path: Path) -> list[EpochRow]:
+    rows = _read_table(path, _METRICS | {f"{part}_seconds" for part in PARTS})
+    try:
+        return [{key: float(value) for key, value in row.items()} for row in rows]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+
+
+def _read_rates(path: Path) -> list[RateRow]:
+    numbers = ("epoch", "attention", "convolution")
+    rows = _read_table(path, {"layer", *numbers})
+    try:
+        return [{"layer": row["layer"]} | {name: float(row[name]) for name in numbers} for row in rows]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+
+
+def _read_table(path: Path, columns: set[str]) -> Sequence[dict[str, str]]:
+    """Rows of a table with a heading; none if there is no such file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if missing := sorted(columns - set(reader.fieldnames or ())):
+            raise InputError(f"{path} is damaged: it has no column {', '.join(missing)}")
+        return list(reader)
+
+
+def _read_problems(path: Path) -> list[dict[str, Any]]:
+    problems: list[dict[str, Any]] = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    for line in lines:
+        try:
+            problem = json.loads(line)
+        except ValueError:
+            problem = None
+        # A process that is killed while it writes leaves a part of a line.
+        problems.append(problem if isinstance(problem, dict) else {"problem": "line cut off", "reason": line})
+    return problems
