@@ -108,7 +108,7 @@ def fit(
         raise InputError(f"workers must be at least 0, got {workers}")
     check_name(settings.model)
     run.prepare_folder(output, resume=resume)
-    with _quiet(), _determinism(settings.deterministic):
+    with quiet(), determinism(settings.deterministic):
         fabric = make_fabric(settings.precision, devices=devices, strategy=strategy)
         fabric.launch()
         first = fabric.is_global_zero
@@ -129,18 +129,7 @@ def fit(
             model, image_size=settings.image_size, crop_share=settings.crop_share, digits=data in BUNDLED
         )
         check_input_size(model, settings.model, preprocessing["input_size"])
-        sampler = EpochSampler(
-            len(images.train),
-            # An image is not drawn twice to fill a batch.
-            batch_size=min(settings.batch_size, len(images.train)),
-            accumulate=settings.accumulate,
-            processes=fabric.world_size,
-            rank=fabric.global_rank,
-            seed=settings.seed,
-            repeats=settings.repeats,
-            shard_lengths=images.train.shard_lengths,
-            prefetch=images.train.prefetch,
-        )
+        sampler = training_sampler(images, settings, fabric)
         config = _config(images, settings, model, preprocessing, weights, fabric.world_size)
         state = _resumable_state(output, config) if resume else None
         if weights is not None and not resume:
@@ -152,15 +141,37 @@ def fit(
         if first and not resume:
             run.write_json(output / run.CONFIG, config)
         classifier = Classifier(model=model, model_name=settings.model, classes=classes, preprocessing=preprocessing)
-        if workers is None:
-            share = (os.cpu_count() or 1) // _local_processes(fabric)
-            workers = 0 if data in BUNDLED else max(1, min(_MOST_WORKERS, share))
-        files = _train(classifier, images, settings, output, config, state, workers, fabric, sampler, reporting)
+        workers = reading_processes(data, fabric) if workers is None else workers
+
+        def save(path: Path, row: run.EpochRow, weights: Any) -> None:
+            training = {key: config[key] for key in ("settings", "data", "weights")} | {"metrics": row}
+            save_classifier(path, replace(classifier, training=training), weights)
+
+        files = run.RunFiles(output, save)
+        train_classifier(classifier, images, settings, files, state, workers, fabric, sampler, reporting)
     return _summarise(files, images.validation, settings, workers) if first else None
 
 
-def _local_processes(fabric: Fabric) -> int:
-    return int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))
+def training_sampler(images: ImageData, settings: Settings, fabric: Fabric) -> EpochSampler:
+    """What each process draws of the training images, a function of the seed alone."""
+    return EpochSampler(
+        len(images.train),
+        # An image is not drawn twice to fill a batch.
+        batch_size=min(settings.batch_size, len(images.train)),
+        accumulate=settings.accumulate,
+        processes=fabric.world_size,
+        rank=fabric.global_rank,
+        seed=settings.seed,
+        repeats=settings.repeats,
+        shard_lengths=images.train.shard_lengths,
+        prefetch=images.train.prefetch,
+    )
+
+
+def reading_processes(data: str, fabric: Fabric) -> int:
+    """How many processes read images for each that trains: its share of the cores, none for bundled digits."""
+    share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))
+    return 0 if data in BUNDLED else max(1, min(_MOST_WORKERS, share))
 
 
 def _config(
@@ -222,18 +233,34 @@ def _make_folder(output: Path) -> None:
         raise InputError(f"output {output} cannot be made: {error.strerror or error}") from error
 
 
-def _train(
+def train_classifier(
     classifier: Classifier,
     images: ImageData,
     settings: Settings,
-    output: Path,
-    config: dict[str, Any],
+    files: run.RunFiles,
     state: dict[str, Any] | None,
     workers: int,
     fabric: Fabric,
     sampler: EpochSampler,
     reporting: Reporting | None,
-) -> run.RunFiles:
+) -> None:
+    """Train a network in a run folder that exists, to the last epoch.
+
+    Args:
+        classifier: The network with its classes and preprocessing.
+        images: To train on and to validate with.
+        settings: The run's settings.
+        files: What is written in the run folder.
+        state: Of `acmix.tasks.states`, to continue from; None begins.
+        workers: Processes that read images.
+        fabric: The processes that train, launched.
+        sampler: Of `training_sampler`.
+        reporting: Whom to tell of progress, and how often to save.
+
+    Raises:
+        TrainingError: If the run had to stop, `PreemptedError` because a scheduler asked it to.
+        KeyboardInterrupt: If the person stops it.
+    """
     transform = training_transform(
         classifier.preprocessing,
         digits=images.location in BUNDLED,
@@ -250,12 +277,6 @@ def _train(
     validation = image_loader(
         images.validation.with_transform(classifier.transform), batch_sampler=batches, workers=workers
     )
-
-    def save(path: Path, row: run.EpochRow, weights: Any) -> None:
-        training = {key: config[key] for key in ("settings", "data", "weights")} | {"metrics": row}
-        save_classifier(path, replace(classifier, training=training), weights)
-
-    files = run.RunFiles(output, save)
     try:
         training = Training(
             fabric,
@@ -272,8 +293,7 @@ def _train(
             training.restore(state)
         training.run()
     except (OSError, RuntimeError, InputError) as error:
-        raise _explained(error, output) from error
-    return files
+        raise _explained(error, files.output) from error
 
 
 def _explained(error: Exception, output: Path) -> Exception:
@@ -301,7 +321,7 @@ def _explained(error: Exception, output: Path) -> Exception:
 
 
 @contextmanager
-def _determinism(wanted: bool) -> Iterator[None]:
+def determinism(wanted: bool) -> Iterator[None]:
     """Refuse operations without a deterministic implementation, if wanted."""
     before = torch.are_deterministic_algorithms_enabled()
     if wanted:
@@ -315,7 +335,7 @@ def _determinism(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep Lightning's notes on hardware and processes off the terminal."""
     # Both write what Fabric says, whichever was imported last.
     loggers = [logging.getLogger(f"lightning.{name}") for name in ("fabric", "pytorch")]
