@@ -19,7 +19,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 import acmix
-from acmix import cli_bench, cli_data
+from acmix import cli_bench, cli_data, cli_study
 from acmix.errors import InputError, PreemptedError, TrainingError
 
 # EX_TEMPFAIL of sysexits.h: a scheduler may start the job again.
@@ -329,10 +329,12 @@ _COMMANDS: dict[str, Any] = {
     "export": export,
     "bench": {"layer": cli_bench.layer, "model": cli_bench.model, "scaling": cli_bench.scaling},
     "data": {"check": cli_data.check, "shard": cli_data.shard},
+    "study": {"run": cli_study.run, "show": cli_study.show},
 }
 _GROUPS = {
     "bench": "Measure the operator and networks on this machine, beside what they replace.",
     "data": "Check images before training, and write them as shards.",
+    "study": "Train networks that differ in the operator alone, and test the differences.",
 }
 
 

@@ -1,6 +1,6 @@
 """Handwritten digits that come with installed packages: data without a download."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from PIL import Image
@@ -11,11 +11,12 @@ from acmix.data.labelled import LabelledImages
 class _HandwrittenDigits(LabelledImages):
     """Greys `(images, H, W)` as RGB images of ten classes, named LABEL/INDEX.png."""
 
-    def __init__(self, pixels: np.ndarray, labels: np.ndarray) -> None:
+    def __init__(self, pixels: np.ndarray, labels: Iterable[int]) -> None:
+        digits = [int(label) for label in labels]
         super().__init__(
-            names=[f"{label}/{index:04d}.png" for index, label in enumerate(labels)],
+            names=[f"{digit}/{index:04d}.png" for index, digit in enumerate(digits)],
             images=[Image.fromarray(image).convert("RGB") for image in pixels],
-            labels=[int(label) for label in labels],
+            labels=digits,
             classes=[str(digit) for digit in range(10)],
         )
 
