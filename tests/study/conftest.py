@@ -29,7 +29,7 @@ def made_up():
         | {"learning_rate": 0.001},
         variants=variants,
         # One seed without its pairs.
-        trainings=[*trainings, Trained("acmix", 7, 0.1, [0.1], 2.0, [], 1.0)],
+        trainings=[*trainings, Trained("acmix", 7, 0.1, [0.1], 2.0, [(0.4, 0.6)], 1.0)],
         batch=10,
         machine=machine | {"withheld_share": 0.0},
     )

@@ -34,7 +34,7 @@ def results(found):
 
 def test_equal_seeds_are_equal_conditions(data, tmp_path, monkeypatch):
     monkeypatch.setitem(VARIANTS, "twin", VARIANTS["acmix"])
-    found = study(data, tmp_path, replace(SETTINGS, epochs=1), variants=["acmix", "twin"])
+    found = study(data, tmp_path, replace(SETTINGS, epochs=1), variants=["acmix", "twin", "acmix"])
     assert [(item.variant, item.seed) for item in found.trainings] == [
         ("acmix", 0),
         ("twin", 0),

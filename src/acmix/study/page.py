@@ -1,5 +1,7 @@
 """A study as Markdown: what was trained, a line a network, every test, and what follows; nothing is typed by hand."""
 
+import statistics
+
 from acmix.study.results import Study
 from acmix.study.statistics import FEWEST_RANKS
 from acmix.study.summary import Difference, Summary, differences, summarise
@@ -15,7 +17,8 @@ def as_markdown(study: Study) -> str:
         InputError: If fewer than two seeds are finished.
     """
     summaries, tests = summarise(study), differences(study)
-    parts = [_conditions(study), _networks(summaries, study.batch), _tests(tests, study), _verdict(summaries, tests)]
+    parts = [_conditions(study), _networks(summaries, study.batch), _tests(tests, study), _rates(study)]
+    parts.append(_verdict(summaries, tests))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -82,6 +85,17 @@ def _tests(tests: list[Difference], study: Study) -> str:
     return "\n".join(lines) + f"\n\n{note}"
 
 
+def _rates(study: Study) -> str:
+    """What the rates of ACmix have become, mean over all trainings."""
+    learned = [item.rates for item in study.trainings if item.variant == ACMIX and item.seed in study.seeds()]
+    layers = [
+        " / ".join(f"{statistics.fmean(values):.2f}" for values in zip(*layer, strict=True))
+        for layer in zip(*learned, strict=True)
+    ]
+    named = f"Learned rates, attention / convolution, operator by operator, mean over the seeds: {', '.join(layers)}."
+    return named if layers else ""
+
+
 def _points(item: Difference) -> str:
     found = item.found.difference
     return f"{100 * found.mean:+.2f} ± {100 * found.margin:.2f}"
@@ -101,10 +115,10 @@ def _verdict(summaries: list[Summary], tests: list[Difference]) -> str:
     for item in tests:
         if (item.name, item.reference) == (ACMIX, CONVOLUTION):
             apart = item.t_test is not None and item.t_test < _LEVEL
-            judged = "more than chance" if apart else "not told apart from chance"
+            judged = "tells" if apart else "does not tell"
             sentences.append(
-                f"{titles[ACMIX]}, against {titles[CONVOLUTION]}: {_points(item)} points, {judged} at {_LEVEL} "
-                f"(corrected p {_probability(item.t_test)})."
+                f"{titles[ACMIX]}, against {titles[CONVOLUTION]}: {_points(item)} points; the test {judged} them apart "
+                f"at {_LEVEL} (corrected p {_probability(item.t_test)})."
             )
     apart = [item for item in tests if item.t_test is not None and item.t_test < _LEVEL]
     if tests:

@@ -79,6 +79,7 @@ def run_study(
     """
     settings.check()
     _check(variants, seeds, seconds)
+    variants = list(dict.fromkeys(variants))
     watching = watching or Watching()
     with quiet(), determinism(settings.deterministic):
         fabric = make_fabric(settings.precision, devices=1)
