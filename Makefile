@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 # Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv test test-slow soak test-gpu check format sanitize demo bench bench-gpu clean
+.PHONY: venv test test-slow soak test-gpu check format sanitize demo bench bench-gpu study clean
 
 venv: $(INSTALLED)
 
@@ -69,6 +69,12 @@ bench-gpu:
 	PYTHONPATH=src $(PYTHON_WITH_GPU) -m acmix bench model --models acmix_resnet50,halonet26t,resnet50 $(GPU) $$mode \
 		--output $(RESULTS)/networks$$name.json --plot $(RESULTS)/networks$$name.svg || exit 1; done
 	$(PYTHON_WITH_GPU) benchmarks/readme.py
+
+# Convolutions, each path alone and ACmix on digits, five seeds each; continues where it was stopped; fills docs/study.md
+study: venv
+	$(BIN)/acmix study run digits --epochs 12 --set image_size=16 --threads 1 --output runs/study-digits
+	cp runs/study-digits/study.json $(RESULTS)/study-digits.json
+	$(BIN)/python benchmarks/readme.py
 
 format: venv
 	$(BIN)/ruff format .

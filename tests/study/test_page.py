@@ -1,10 +1,13 @@
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 
 from acmix import InputError
 from acmix.figures import study as draw
-from acmix.study import as_markdown, differences, summarise
+from acmix.study import as_markdown, differences, load_study, summarise
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_numbers(made_up):
@@ -52,3 +55,11 @@ def test_plot(made_up):
     for text in ("3x3 convolutions", "multiply-adds, millions", "forward + backward, ms an image"):
         assert text in svg
     assert draw("svg", summarise(made_up), made_up.batch).decode() == svg
+
+
+def test_published_tables_are_those_of_the_results():
+    document = (ROOT / "docs" / "study.md").read_text()
+    results = sorted((ROOT / "benchmarks" / "results").glob("study-*.json"))
+    assert results
+    for path in results:
+        assert as_markdown(load_study(path)) in document
