@@ -71,9 +71,11 @@ bench-gpu:
 	$(PYTHON_WITH_GPU) benchmarks/readme.py
 
 # Convolutions, each path alone and ACmix on digits, five seeds each; continues where it was stopped; fills docs/study.md
+STUDY := $(BIN)/acmix study run digits --epochs 12 --set image_size=16 --threads 1
 study: venv
-	$(BIN)/acmix study run digits --epochs 12 --set image_size=16 --threads 1 --output runs/study-digits
-	cp runs/study-digits/study.json $(RESULTS)/study-digits.json
+	$(STUDY) --output runs/study-digits
+	$(STUDY) --output runs/study-digits-rate --set learning_rate=3e-3 --variants convolution,attention,acmix
+	for name in digits digits-rate; do cp runs/study-$$name/study.json $(RESULTS)/study-$$name.json || exit 1; done
 	$(BIN)/python benchmarks/readme.py
 
 format: venv
