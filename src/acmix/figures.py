@@ -15,11 +15,13 @@ from torch import Tensor
 
 from acmix.bench import Comparison, Scaling
 from acmix.explain import KernelChange, PathShare, PixelAttention, Rates
+from acmix.study import Summary
 from acmix.tasks.inspection import PathNorms
 
 _ATTENTION, _CONVOLUTION = "#c2410c", "#1d4ed8"
 # The scale of a map that is 0 everywhere: it has the colour of 0.
 _SILENT = 1e-30
+_MARKERS = "osD^vP*"
 
 
 def _save(figure: Figure, kind: str) -> bytes:
@@ -273,4 +275,41 @@ def benchmark(kind: str, *, comparisons: Sequence[Comparison] = (), scalings: Se
             axes.loglog(counts, [getattr(point, part) for point in scaling.points], "o-", color=color, label=label)
         axes.set(xlabel=scaling.axis, ylabel="seconds")
         axes.legend(frameon=False, fontsize=8, loc="upper left")
+    return _save(figure, kind)
+
+
+def study(kind: str, summaries: Sequence[Summary], batch: int) -> bytes:
+    """Plot of a study: accuracy with its 95 % interval over parameters, multiply-adds and time.
+
+    Args:
+        kind: "png" or "svg".
+        summaries: Of the networks.
+        batch: Images a call when times were measured.
+    """
+    costs = {
+        "parameters, thousands": [item.cost.parameters / 1e3 for item in summaries],
+        "multiply-adds, millions": [item.cost.multiply_adds / 1e6 for item in summaries],
+    }
+    times = [item.cost.training.fastest / batch for item in summaries if item.cost.training is not None]
+    if len(times) == len(summaries):
+        costs["forward + backward, ms an image"] = [1e3 * seconds for seconds in times]
+    figure = Figure(figsize=(4 * len(costs), 4.2), layout="constrained")
+    for axes, (label, values) in zip(figure.subplots(1, len(costs), squeeze=False)[0], costs.items(), strict=True):
+        # Networks of equal cost are drawn side by side.
+        step = 0.01 * ((max(values) - min(values)) or max(values))
+        for place, (item, value) in enumerate(zip(summaries, values, strict=True)):
+            axes.errorbar(
+                value + step * (place - (len(values) - 1) / 2),
+                100 * item.accuracy.mean,
+                yerr=100 * item.accuracy.margin,
+                marker=_MARKERS[place % len(_MARKERS)],
+                color=f"C{place}",
+                capsize=3,
+                label=item.cost.title,
+            )
+        axes.set(xlabel=label, ylabel="accuracy, %")
+        axes.margins(x=0.1)
+        axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, ncols=2, loc="outside lower center")
     return _save(figure, kind)

@@ -123,6 +123,15 @@ def test_digits():
     assert opened.train.names[0].startswith(f"{opened.train.classes[label]}/")
 
 
+def test_mnist5k():
+    opened = open_dataset("mnist5k")
+    assert (len(opened.train), len(opened.validation)) == (4000, 1000)
+    assert opened.location == "mnist5k"
+    assert Counter(opened.validation.labels) == dict.fromkeys(range(10), 100)
+    image, label = opened.train[0]
+    assert (image.size, image.mode, label) == ((28, 28), "RGB", 0)
+
+
 def test_digits_are_never_mirrored():
     mean, std = (0.0,) * 3, (1.0,) * 3
     preprocessing = {"input_size": (3, 8, 8), "interpolation": "bilinear", "mean": mean, "std": std}

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from timm.layers import BlurPool2d
+from timm.models import resnet as timm_resnet
 
 from acmix import ACmix
+from acmix.accounting import convolution_twin
 from acmix.checkpoints import load_weights, to_published
 from acmix.models import Bottleneck, create_model
 
@@ -130,3 +132,10 @@ def test_projections_start_as_three_convolutions():
     expected = (2 / operator.out_channels) ** 0.5
     for weight in operator.qkv.weight.chunk(3):
         assert abs(weight.std().item() / expected - 1) < 0.01
+
+
+def test_with_bottlenecks_of_timm_it_is_the_network_with_convolutions():
+    network = create_model("acmix_resnet14_small", block=timm_resnet.Bottleneck)
+    twin = convolution_twin(create_model("acmix_resnet14_small"))
+    shapes = [{key: tensor.shape for key, tensor in module.state_dict().items()} for module in (network, twin)]
+    assert shapes[0] == shapes[1]

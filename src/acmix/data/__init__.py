@@ -1,10 +1,11 @@
-"""Labelled images: open folders, shards, saved datasets or the bundled digits, check, split and transform them."""
+"""Labelled images: open folders, shards, saved datasets or bundled digits, check, split and transform them."""
 
+from acmix.data.bundled import Digits, Mnist5k
 from acmix.data.datasets import ImageData, export_digits, open_dataset
 from acmix.data.evaluation import DataRecord, data_record, open_evaluation
 from acmix.data.huggingface import HuggingFaceImages
 from acmix.data.images import read_image
-from acmix.data.labelled import Digits, LabelledImages
+from acmix.data.labelled import LabelledImages
 from acmix.data.loading import image_loader, training_loader
 from acmix.data.shards import ShardedImages
 from acmix.data.sources import EncodedImage, ImageSource, SplittableImages
@@ -18,6 +19,7 @@ __all__ = [
     "ImageData",
     "ImageSource",
     "LabelledImages",
+    "Mnist5k",
     "ShardedImages",
     "SplittableImages",
     "data_record",

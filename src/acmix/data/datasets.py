@@ -1,21 +1,21 @@
-"""Open what a person calls DATA: class folders, webdataset shards, a saved dataset, or the bundled digits."""
+"""Open what a person calls DATA: class folders, webdataset shards, a saved dataset, or bundled digits."""
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from acmix.data.bundled import BUNDLED, Digits
 from acmix.data.huggingface import has_saved, open_saved
 from acmix.data.images import check_images as check_every_image
-from acmix.data.labelled import Digits, LabelledImages, open_folder
+from acmix.data.labelled import LabelledImages, open_folder
 from acmix.data.shards import has_shards, is_pattern, is_remote, list_folder, list_pattern, open_shards
 from acmix.data.shards.urls import Listing, local_path
 from acmix.data.sources import ImageSource, SplittableImages
 from acmix.errors import InputError
 
-DIGITS = "digits"
 _VALIDATION_NAMES = ("val", "validation", "test")
-_KINDS = "give a folder of class folders, of shards or of a saved dataset, a pattern of shards, or digits"
+_KINDS = "give a folder of class folders, of shards or of a saved dataset, a pattern of shards, digits or mnist5k"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ImageData:
     """Training and validation images with one list of classes.
 
     Attributes:
-        location: `digits`, the absolute path of a folder, a pattern of shards, or the URL of their folder.
+        location: A name of `BUNDLED`, the absolute path of a folder, a pattern of shards, or the URL of their folder.
         train: Images to learn from, without a transform.
         validation: Images held out, without a transform.
         was_split: Whether validation was split off by seed, rather than having a place of its own.
@@ -68,7 +68,7 @@ def open_dataset(
     """Open training and validation images and check them before any work starts.
 
     Args:
-        data: `digits`; a folder with train/ and val/ (or validation/, or test/), each holding class folders or
+        data: `digits` or `mnist5k`; a folder with train/ and val/ (or validation/, or test/), each of class folders or
             webdataset shards; one folder of class folders, which is split; a folder or URL of shards with timm's
             `_info.json` or named by their split; a pattern of shards as in `s3://bucket/train-{000..127}.tar`, see
             `acmix.data.shards.urls.expand`; or a folder written by `save_to_disk` of Hugging Face's datasets.
@@ -187,7 +187,7 @@ def locate(data: str) -> str:
     Raises:
         InputError: If it is neither a pattern of shards, a URL nor an existing folder.
     """
-    if data == DIGITS or is_remote(data):
+    if data in BUNDLED or is_remote(data):
         return data
     if is_pattern(data) and not Path(data).expanduser().is_dir():
         return "::".join(part if is_remote(part) else str(local_path(part)) for part in data.split("::"))
@@ -197,8 +197,8 @@ def locate(data: str) -> str:
 def _find(data: str) -> tuple[str, dict[str, _Found]]:
     """The location of DATA, and its parts by name; the only part of undivided data is called ""."""
     location = locate(data)
-    if location == DIGITS:
-        return location, {"": Digits()}
+    if location in BUNDLED:
+        return location, {"": BUNDLED[location]()}
     root = Path(location)
     if not root.is_dir():
         return location, {"": list_pattern(location)} if is_pattern(location) else dict(list_folder(location))

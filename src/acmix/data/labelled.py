@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
@@ -93,22 +92,6 @@ class LabelledImages(SplittableImages):
         sizes = [image.stat().st_size if isinstance(image, Path) else 0 for image in self.images]
         lines = sorted(f"{name}\t{size}" for name, size in zip(self.names, sizes, strict=True))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-class Digits(LabelledImages):
-    """The 1,797 handwritten digits of scikit-learn: 8x8 greys, 10 classes, as RGB images."""
-
-    def __init__(self) -> None:
-        from sklearn.datasets import load_digits
-
-        values, labels = load_digits(return_X_y=True)
-        pixels = (values.reshape(-1, 8, 8) * 255 / 16).round().astype(np.uint8)
-        super().__init__(
-            names=[f"{label}/{index:04d}.png" for index, label in enumerate(labels)],
-            images=[Image.fromarray(image).convert("RGB") for image in pixels],
-            labels=[int(label) for label in labels],
-            classes=[str(digit) for digit in range(10)],
-        )
 
 
 class _ClassFolders(ImageFolder):

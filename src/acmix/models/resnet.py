@@ -140,7 +140,9 @@ def _create(
     settings: dict[str, Any],
     model_class: type[ResNet] = ResNet,
 ) -> ResNet:
-    return build_model_with_cfg(model_class, variant, pretrained, block=Bottleneck, **settings)
+    # A caller may ask for timm's own bottleneck: the same network with 3x3 convolutions.
+    settings = {"block": Bottleneck, **settings}
+    return build_model_with_cfg(model_class, variant, pretrained, **settings)
 
 
 def _cfg(**kwargs: Any) -> dict[str, Any]:

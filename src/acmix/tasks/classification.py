@@ -25,7 +25,7 @@ from acmix.data import (
     training_loader,
     training_transform,
 )
-from acmix.data.datasets import DIGITS
+from acmix.data.bundled import BUNDLED
 from acmix.data.sampling import EpochSampler, evaluation_batches
 from acmix.errors import InputError, TrainingError
 from acmix.models.names import check_name
@@ -89,7 +89,7 @@ def fit(
         resume: Continue the unfinished run in output, which had equal settings, at the update after its last state.
         weights: Start weights, ours or published, see `load_start_weights`.
         workers: Processes that read images, for each that trains; None shares the cores among them, at most 8 each,
-            and is none for digits.
+            and is none for bundled digits.
         check_images: Decode every image once before training.
         progress: Show a progress bar while checking.
         devices: Processes on this machine, see `acmix.tasks.distribution.make_fabric`.
@@ -109,7 +109,7 @@ def fit(
         raise InputError(f"workers must be at least 0, got {workers}")
     check_name(settings.model)
     run.prepare_folder(output, resume=resume)
-    with _quiet(), _determinism(settings.deterministic):
+    with quiet(), determinism(settings.deterministic):
         fabric = make_fabric(settings.precision, devices=devices, strategy=strategy)
         fabric.launch()
         first = fabric.is_global_zero
@@ -127,21 +127,10 @@ def fit(
             settings.model, num_classes=len(classes), drop_rate=settings.drop_rate, drop_path_rate=settings.drop_path
         )
         preprocessing = preprocessing_for(
-            model, image_size=settings.image_size, crop_share=settings.crop_share, digits=data == DIGITS
+            model, image_size=settings.image_size, crop_share=settings.crop_share, digits=data in BUNDLED
         )
         check_input_size(model, settings.model, preprocessing["input_size"])
-        sampler = EpochSampler(
-            len(images.train),
-            # An image is not drawn twice to fill a batch.
-            batch_size=min(settings.batch_size, len(images.train)),
-            accumulate=settings.accumulate,
-            processes=fabric.world_size,
-            rank=fabric.global_rank,
-            seed=settings.seed,
-            repeats=settings.repeats,
-            shard_lengths=images.train.shard_lengths,
-            prefetch=images.train.prefetch,
-        )
+        sampler = training_sampler(images, settings, fabric)
         config = _config(images, settings, model, preprocessing, weights, fabric.world_size)
         config |= {"updates_an_epoch": len(sampler.update_sizes)}
         state = _resumable_state(output, config) if resume else None
@@ -156,12 +145,16 @@ def fit(
         if first:
             (output / run.STOPPED).unlink(missing_ok=True)
         classifier = Classifier(model=model, model_name=settings.model, classes=classes, preprocessing=preprocessing)
-        if workers is None:
-            share = (os.cpu_count() or 1) // _local_processes(fabric)
-            workers = 0 if data == DIGITS else max(1, min(_MOST_WORKERS, share))
+        workers = reading_processes(data, fabric) if workers is None else workers
+
+        def save(path: Path, row: run.EpochRow, weights: Any) -> None:
+            training = {key: config[key] for key in ("settings", "data", "weights")} | {"metrics": row}
+            save_classifier(path, replace(classifier, training=training), weights)
+
+        files = run.RunFiles(output, save)
         reporting = reporting or Reporting()
         try:
-            files = _train(classifier, images, settings, output, config, state, workers, fabric, sampler, reporting)
+            train_classifier(classifier, images, settings, files, state, workers, fabric, sampler, reporting)
         except BaseException as error:
             if first and not isinstance(error, InputError):
                 _record_stop(output, error, reporting)
@@ -169,8 +162,26 @@ def fit(
     return _summarise(files, images.validation, settings, workers) if first else None
 
 
-def _local_processes(fabric: Fabric) -> int:
-    return int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))
+def training_sampler(images: ImageData, settings: Settings, fabric: Fabric) -> EpochSampler:
+    """What each process draws of the training images, a function of the seed alone."""
+    return EpochSampler(
+        len(images.train),
+        # An image is not drawn twice to fill a batch.
+        batch_size=min(settings.batch_size, len(images.train)),
+        accumulate=settings.accumulate,
+        processes=fabric.world_size,
+        rank=fabric.global_rank,
+        seed=settings.seed,
+        repeats=settings.repeats,
+        shard_lengths=images.train.shard_lengths,
+        prefetch=images.train.prefetch,
+    )
+
+
+def reading_processes(data: str, fabric: Fabric) -> int:
+    """How many processes read images for each that trains: its share of the cores, none for bundled digits."""
+    share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))
+    return 0 if data in BUNDLED else max(1, min(_MOST_WORKERS, share))
 
 
 def _config(
@@ -232,21 +243,38 @@ def _make_folder(output: Path) -> None:
         raise InputError(f"output {output} cannot be made: {error.strerror or error}") from error
 
 
-def _train(
+def train_classifier(
     classifier: Classifier,
     images: ImageData,
     settings: Settings,
-    output: Path,
-    config: dict[str, Any],
+    files: run.RunFiles,
     state: dict[str, Any] | None,
     workers: int,
     fabric: Fabric,
     sampler: EpochSampler,
     reporting: Reporting,
-) -> run.RunFiles:
+) -> None:
+    """Train a network in a run folder that exists, to the last epoch.
+
+    Args:
+        classifier: The network with its classes and preprocessing.
+        images: To train on and to validate with.
+        settings: The run's settings.
+        files: What is written in the run folder.
+        state: Of `acmix.tasks.states`, to continue from; None begins.
+        workers: Processes that read images.
+        fabric: The processes that train, launched.
+        sampler: Of `training_sampler`.
+        reporting: Whom to tell of progress, and how often to save.
+
+    Raises:
+        InputError: If the state is of another version.
+        TrainingError: If the run had to stop, `PreemptedError` because a scheduler asked it to.
+        KeyboardInterrupt: If the person stops it.
+    """
     transform = training_transform(
         classifier.preprocessing,
-        digits=images.location == DIGITS,
+        digits=images.location in BUNDLED,
         random_augment=settings.random_augment,
         random_erase=settings.random_erase,
     )
@@ -260,12 +288,6 @@ def _train(
     validation = image_loader(
         images.validation.with_transform(classifier.transform), batch_sampler=batches, workers=workers
     )
-
-    def save(path: Path, row: run.EpochRow, weights: Any) -> None:
-        training = {key: config[key] for key in ("settings", "data", "weights")} | {"metrics": row}
-        save_classifier(path, replace(classifier, training=training), weights)
-
-    files = run.RunFiles(output, save)
     training = Training(
         fabric,
         classifier.model,
@@ -282,8 +304,7 @@ def _train(
     try:
         training.run()
     except (OSError, RuntimeError, InputError) as error:
-        raise _explained(error, output) from error
-    return files
+        raise _explained(error, files.output) from error
 
 
 def _record_stop(output: Path, error: BaseException, reporting: Reporting) -> None:
@@ -322,7 +343,7 @@ def _explained(error: Exception, output: Path) -> Exception:
 
 
 @contextmanager
-def _determinism(wanted: bool) -> Iterator[None]:
+def determinism(wanted: bool) -> Iterator[None]:
     """Refuse operations without a deterministic implementation, if wanted."""
     before = torch.are_deterministic_algorithms_enabled()
     if wanted:
@@ -336,7 +357,7 @@ def _determinism(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep Lightning's notes on hardware and processes off the terminal."""
     # Both write what Fabric says, whichever was imported last.
     loggers = [logging.getLogger(f"lightning.{name}") for name in ("fabric", "pytorch")]

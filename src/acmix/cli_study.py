@@ -1,0 +1,108 @@
+"""The subcommands of `acmix study`; `acmix.cli` turns them into commands."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from acmix.errors import InputError
+
+_SUFFIXES = (".png", ".svg")
+
+
+def run(
+    data: str,
+    *,
+    validation: str | None = None,
+    variants: str | None = None,
+    seeds: int = 5,
+    recipe: str = "small",
+    model: str = "acmix_resnet14_small",
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    set: list[str] | None = None,  # noqa: A002
+    output: Path | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    seconds: float = 30.0,
+) -> int:
+    """Train networks that differ in the operator alone, with several seeds each; the same command continues.
+
+    Args:
+        data: As in training, digits or mnist5k for instance.
+        validation: Validation images, where they are not part of DATA.
+        variants: Names of networks, comma-separated (default: all).
+        seeds: Trainings of each network, at least 2.
+        recipe: Named settings, or a YAML file of them; see acmix recipes.
+        model: timm's name of the ACmix-ResNet whose shape all have.
+        epochs: Passes over the training images.
+        batch_size: Images a forward pass.
+        set: Any setting of a recipe, written name=value; may be repeated.
+        output: The folder of the study (default: runs/study-DATA).
+        workers: Processes that read images (default: the cores, at most 8; none for bundled digits).
+        threads: Threads of PyTorch (default: PyTorch's own choice).
+        seconds: Time to spend on timing forward passes, and on forward and backward passes.
+    """
+    from acmix.tasks import recipes
+
+    changes: dict[str, Any] = {"model": model}
+    changes |= {name: value for name, value in (("epochs", epochs), ("batch_size", batch_size)) if value is not None}
+    for assignment in set or ():
+        name, value = recipes.parse_assignment(assignment)
+        if name in changes:
+            raise InputError(f"{name} is given twice; leave one out")
+        changes[name] = value
+    settings = recipes.resolve(recipes.load(recipe), changes)
+    if threads is not None:
+        if threads < 1:
+            raise InputError(f"--threads must be at least 1, got {threads}")
+        import torch
+
+        torch.set_num_threads(threads)
+    output = output or Path("runs") / f"study-{Path(data).resolve().name}"
+
+    from acmix import display, study
+
+    names = list(study.VARIANTS) if variants is None else [name.strip() for name in variants.split(",")]
+    live = sys.stderr.isatty() and sys.stdout.isatty()
+    with display.StudyDisplay(live=live) as shown:
+        done = study.run_study(
+            data,
+            settings,
+            output,
+            variants=names,
+            seeds=seeds,
+            validation=validation,
+            workers=workers,
+            seconds=seconds,
+            watching=shown.watching(),
+        )
+    sys.stdout.write(f"\n{study.as_markdown(done)}\nacmix study show {output / study.RESULTS} --plot study.svg\n")
+    return 0
+
+
+def show(results: Path, *, plot: Path | None = None, table: Path | None = None) -> int:
+    """Draw table and plot of a study anew from its results; nothing is trained.
+
+    Args:
+        results: The study.json of acmix study run.
+        plot: A PNG or SVG file for a plot of accuracy against cost.
+        table: A Markdown file for the table (default: the terminal).
+    """
+    for name, path in (("plot", plot), ("table", table)):
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"--{name} {path} cannot be written: {path.parent} is not a folder; make it first")
+    if plot is not None and plot.suffix not in _SUFFIXES:
+        raise InputError(f"--plot must end in {' or '.join(_SUFFIXES)}, got {plot}")
+    from acmix import study
+
+    loaded = study.load_study(results)
+    text = study.as_markdown(loaded)
+    if plot is not None:
+        from acmix import figures
+
+        plot.write_bytes(figures.study(plot.suffix[1:], study.summarise(loaded), loaded.batch))
+    if table is None:
+        sys.stdout.write(text)
+    else:
+        table.write_text(text, encoding="utf-8")
+    return 0

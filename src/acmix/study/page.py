@@ -1,0 +1,127 @@
+"""A study as Markdown: what was trained, a line a network, every test, and what follows; nothing is typed by hand."""
+
+import statistics
+
+from acmix.study.results import Study
+from acmix.study.statistics import FEWEST_RANKS
+from acmix.study.summary import Difference, Summary, differences, summarise
+from acmix.study.variants import ACMIX, CONVOLUTION
+
+_LEVEL = 0.05
+
+
+def as_markdown(study: Study) -> str:
+    """Tables and sentences.
+
+    Raises:
+        InputError: If fewer than two seeds are finished.
+    """
+    summaries, tests = summarise(study), differences(study)
+    parts = [_conditions(study), _networks(summaries, study.batch), _tests(tests, study), _rates(study)]
+    parts.append(_verdict(summaries, tests))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _conditions(study: Study) -> str:
+    data, settings, seeds = study.data, study.settings, study.seeds()
+    size = " x ".join(map(str, data["input_size"]))
+    text = (
+        f"Data `{data['location']}`: {data['train_images']:,} images to train on, {data['validation_images']:,} to "
+        f"validate with, {data['classes']} classes, input {size}. Shape of `{settings['model']}`, "
+        f"{settings['epochs']} epochs, batch {settings['batch_size']}, {settings['optimizer']}, learning rate "
+        f"{settings['learning_rate']:g}, {len(seeds)} seeds ({', '.join(map(str, seeds))}). Accuracy is that of the "
+        "last epoch, mean and 95 % interval over the seeds (Student's t). Trainings with one seed share split, order, "
+        "augmentation and batches."
+    )
+    if study.machine:
+        where = study.machine
+        text += (
+            f" Times: batch {study.batch}, fastest of interleaved runs in one process on {where['processor']} "
+            f"({where['instructions']}), threads: {where['threads']}, torch {where['torch']}, revision "
+            f"{where['revision']}, {where['withheld_share']:.0%} of a busy thread's time withheld."
+        )
+    return text
+
+
+def _networks(summaries: list[Summary], batch: int) -> str:
+    lines = [
+        "| network | accuracy, % | training loss | parameters | multiply-adds, M | forward, ms an image "
+        "| forward + backward, ms |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for item in summaries:
+        cost = item.cost
+        times = [
+            "not measured" if timing is None else f"{1e3 * timing.fastest / batch:.3f}"
+            for timing in (cost.forward, cost.training)
+        ]
+        lines.append(
+            f"| {cost.title} | {100 * item.accuracy.mean:.2f} ± {100 * item.accuracy.margin:.2f} "
+            f"| {item.train_loss:.3f} | {cost.parameters:,} | {cost.multiply_adds / 1e6:.2f} | {' | '.join(times)} |"
+        )
+    return "\n".join(lines)
+
+
+def _tests(tests: list[Difference], study: Study) -> str:
+    if not tests:
+        return ""
+    titles = {name: item.title for name, item in study.variants.items()}
+    lines = [
+        "| network | minus | difference, points | t-test | corrected | Wilcoxon, corrected |",
+        "|---|---|---|---|---|---|",
+    ]
+    for item in tests:
+        cells = [_probability(value) for value in (item.found.t_test, item.t_test, item.ranks)]
+        lines.append(f"| {titles[item.name]} | {titles[item.reference]} | {_points(item)} | {' | '.join(cells)} |")
+    ranks = (
+        ""
+        if len(study.seeds()) >= FEWEST_RANKS
+        else f" Wilcoxon's test is left out: with fewer than {FEWEST_RANKS} seeds it cannot reach {_LEVEL}."
+    )
+    note = (
+        "Differences are paired by seed, with 95 % intervals; two-sided paired t-tests and Wilcoxon's signed-rank "
+        f"tests, corrected for all {len(tests)} comparisons by Holm.{ranks}"
+    )
+    return "\n".join(lines) + f"\n\n{note}"
+
+
+def _rates(study: Study) -> str:
+    """What the rates of ACmix have become, mean over all trainings."""
+    learned = [item.rates for item in study.trainings if item.variant == ACMIX and item.seed in study.seeds()]
+    layers = [
+        " / ".join(f"{statistics.fmean(values):.2f}" for values in zip(*layer, strict=True))
+        for layer in zip(*learned, strict=True)
+    ]
+    named = f"Learned rates, attention / convolution, operator by operator, mean over the seeds: {', '.join(layers)}."
+    return named if layers else ""
+
+
+def _points(item: Difference) -> str:
+    found = item.found.difference
+    return f"{100 * found.mean:+.2f} ± {100 * found.margin:.2f}"
+
+
+def _probability(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "< 0.001" if value < 1e-3 else f"{value:.3f}"
+
+
+def _verdict(summaries: list[Summary], tests: list[Difference]) -> str:
+    """Who wins, and which differences are more than chance."""
+    titles = {item.name: item.cost.title for item in summaries}
+    best = max(summaries, key=lambda item: item.accuracy.mean)
+    sentences = [f"Highest mean accuracy: {best.cost.title}."]
+    for item in tests:
+        if (item.name, item.reference) == (ACMIX, CONVOLUTION):
+            apart = item.t_test is not None and item.t_test < _LEVEL
+            judged = "tells" if apart else "does not tell"
+            sentences.append(
+                f"{titles[ACMIX]}, against {titles[CONVOLUTION]}: {_points(item)} points; the test {judged} them apart "
+                f"at {_LEVEL} (corrected p {_probability(item.t_test)})."
+            )
+    apart = [item for item in tests if item.t_test is not None and item.t_test < _LEVEL]
+    if tests:
+        named = "; ".join(f"{titles[item.name]} against {titles[item.reference]}, {_points(item)}" for item in apart)
+        sentences.append(f"Differences that hold after correction: {named or 'none'}.")
+    return " ".join(sentences)

@@ -1,0 +1,123 @@
+"""What a study leaves: one JSON file, whole after every training, from which everything shown is drawn."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from acmix.bench import Timing
+from acmix.errors import InputError
+from acmix.storage import write_atomically
+
+_TIMES = ("forward", "training")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One finished training.
+
+    Attributes:
+        variant: Name of the network.
+        seed: Of split, order, augmentation and weights.
+        accuracy: On the validation images after the last epoch, 0 to 1; no epoch is chosen by it.
+        curve: The same after every epoch.
+        train_loss: Of the last epoch.
+        rates: The two rates of every operator after training, attention and convolution.
+        seconds: Of all epochs.
+    """
+
+    variant: str
+    seed: int
+    accuracy: float
+    curve: list[float]
+    train_loss: float
+    rates: list[tuple[float, float]]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a network costs.
+
+    Attributes:
+        title: The network in words.
+        parameters: That learn.
+        multiply_adds: Of one image.
+        forward: Seconds of a batch without gradients; None until measured.
+        training: Seconds of a batch forward and backward; None until measured.
+    """
+
+    title: str
+    parameters: int
+    multiply_adds: int
+    forward: Timing | None = None
+    training: Timing | None = None
+
+
+@dataclass(kw_only=True)
+class Study:
+    """All that is known.
+
+    Attributes:
+        data: Location, fingerprint, number of training and validation images, classes, input size.
+        settings: Of all trainings; their seeds are their own.
+        variants: By name, in the order shown.
+        trainings: Those that have finished.
+        batch: Images a call when times were measured.
+        machine: Where times were measured; empty until then.
+    """
+
+    data: dict[str, Any]
+    settings: dict[str, Any]
+    variants: dict[str, Measured]
+    trainings: list[Trained] = field(default_factory=list)
+    batch: int = 0
+    machine: dict[str, Any] = field(default_factory=dict)
+
+    def seeds(self) -> list[int]:
+        """Seeds with which every variant was trained."""
+        done = {name: {item.seed for item in self.trainings if item.variant == name} for name in self.variants}
+        return sorted(set.intersection(*done.values()))
+
+    def accuracies(self, variant: str) -> list[float]:
+        """Of one variant, in the order of `seeds`."""
+        found = {item.seed: item.accuracy for item in self.trainings if item.variant == variant}
+        return [found[seed] for seed in self.seeds()]
+
+
+def save_study(path: Path, study: Study) -> None:
+    """Write a study as JSON, atomically."""
+    write_atomically(path, json.dumps(asdict(study), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def load_study(path: Path) -> Study:
+    """Read what `save_study` wrote.
+
+    Raises:
+        InputError: If the file is missing, no JSON or no study.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return _study(content)
+    except OSError as error:
+        raise InputError(f"the study {path} cannot be read: {error.strerror or error}") from error
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"{path} is no study: {type(error).__name__}, {error}; give a file that acmix study run wrote"
+        ) from error
+
+
+def _study(content: dict[str, Any]) -> Study:
+    if unknown := set(content) - {item.name for item in fields(Study)}:
+        raise ValueError(f"unknown parts {', '.join(sorted(unknown))}")
+    variants = {name: _measured(item) for name, item in content.pop("variants").items()}
+    trainings = [
+        Trained(**item | {"rates": [(alpha, beta) for alpha, beta in item["rates"]]})
+        for item in content.pop("trainings")
+    ]
+    return Study(**content, variants=variants, trainings=trainings)
+
+
+def _measured(item: dict[str, Any]) -> Measured:
+    forward, training = (None if (timing := item.pop(name)) is None else Timing(**timing) for name in _TIMES)
+    return Measured(**item, forward=forward, training=training)

@@ -1,0 +1,245 @@
+"""Train every network of a study with every seed; what is finished is kept, what is interrupted continues."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric, seed_everything
+
+from acmix.bench import machine
+from acmix.bench.comparison import Candidate, forward_call, training_call
+from acmix.bench.measure import time_interleaved
+from acmix.checkpoints.classifier import Classifier
+from acmix.data import ImageData, open_dataset, preprocessing_for
+from acmix.data.bundled import BUNDLED
+from acmix.errors import InputError, PreemptedError
+from acmix.models.names import nearest
+from acmix.study.results import Measured, Study, Trained, load_study, save_study
+from acmix.study.variants import VARIANTS, rates
+from acmix.tasks import run, states
+from acmix.tasks.classification import determinism, quiet, reading_processes, train_classifier, training_sampler
+from acmix.tasks.distribution import make_fabric
+from acmix.tasks.networks import check_input_size, prepare_for_training
+from acmix.tasks.settings import Settings
+from acmix.tasks.training import Progress, Reporting
+
+RESULTS = "study.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watching:
+    """Whom to tell of a study's progress.
+
+    Attributes:
+        on_start: Called with the number of trainings that are finished and of all.
+        on_update: Called with network, seed and progress after every update.
+        on_trained: Called with every finished training.
+    """
+
+    on_start: Callable[[int, int], None] | None = None
+    on_update: Callable[[str, int, Progress], None] | None = None
+    on_trained: Callable[[Trained], None] | None = None
+
+
+def run_study(
+    data: str,
+    settings: Settings,
+    output: Path,
+    *,
+    variants: Sequence[str] = tuple(VARIANTS),
+    seeds: int = 5,
+    validation: str | None = None,
+    workers: int | None = None,
+    seconds: float = 30.0,
+    watching: Watching | None = None,
+) -> Study:
+    """Train networks that differ in the operator alone, then time them in turn in this process.
+
+    Trainings with one seed share split, order, augmentation and batches. The same call continues an unfinished study,
+    an interrupted training at its last state, and extends a finished one by networks and seeds.
+
+    Args:
+        data: What `acmix.data.open_dataset` takes.
+        settings: Of every training; `settings.seed` is the first seed, the model an ACmix-ResNet.
+        output: The folder of the study, made if missing.
+        variants: Names of `VARIANTS`.
+        seeds: How many, at least 2.
+        validation: Validation images, as in training.
+        workers: Processes that read images; None as in training.
+        seconds: Time to spend on timing forward passes, and on forward and backward passes.
+        watching: Whom to tell.
+
+    Raises:
+        InputError: If an argument or the data cannot be used, or output holds a study under other settings.
+        TrainingError: If a training had to stop, `PreemptedError` because a scheduler asked it to.
+        KeyboardInterrupt: If the person stops it.
+    """
+    settings.check()
+    _check(variants, seeds, seconds)
+    variants = list(dict.fromkeys(variants))
+    watching = watching or Watching()
+    with quiet(), determinism(settings.deterministic):
+        fabric = make_fabric(settings.precision, devices=1)
+        fabric.launch()
+        study = _begin(data, settings, output, variants, validation)
+        workers = reading_processes(data, fabric) if workers is None else workers
+        wanted = [(seed, name) for seed in range(settings.seed, settings.seed + seeds) for name in variants]
+        finished = {(item.seed, item.variant) for item in study.trainings} & set(wanted)
+        if watching.on_start is not None:
+            watching.on_start(len(finished), len(wanted))
+        # Seed by seed, so that an unfinished study has whole pairs.
+        for seed in sorted({seed for seed, _ in set(wanted) - finished}):
+            own = replace(settings, seed=seed)
+            images = _open(data, own, validation, check_images=False)
+            for name in [name for name in variants if (seed, name) not in finished]:
+                study.trainings.append(_train(name, own, images, output, workers, fabric, watching))
+                save_study(output / RESULTS, study)
+                if watching.on_trained is not None:
+                    watching.on_trained(study.trainings[-1])
+        if any(item.forward is None for item in study.variants.values()):
+            _measure(study, settings, fabric.device, seconds)
+            save_study(output / RESULTS, study)
+    return study
+
+
+def _check(variants: Sequence[str], seeds: int, seconds: float) -> None:
+    for name in variants:
+        if name not in VARIANTS:
+            near = nearest(name, list(VARIANTS)) or ", ".join(VARIANTS)
+            raise InputError(f"variants must be names of networks of the study, got {name!r}; the nearest are {near}")
+    if not variants:
+        raise InputError(f"variants must name at least one of {', '.join(VARIANTS)}")
+    if seeds < 2:
+        raise InputError(f"seeds must be at least 2, so that there is a spread, got {seeds}")
+    if not seconds > 0:
+        raise InputError(f"seconds must be positive, got {seconds}")
+
+
+def _open(data: str, settings: Settings, validation: str | None, *, check_images: bool) -> ImageData:
+    return open_dataset(
+        data,
+        validation=validation,
+        val_fraction=settings.val_fraction,
+        seed=settings.seed,
+        check_images=check_images,
+    )
+
+
+def _begin(data: str, settings: Settings, output: Path, variants: Sequence[str], validation: str | None) -> Study:
+    """The study in the folder, with room for all networks asked for; a new one if there is none."""
+    images = _open(data, settings, validation, check_images=True)
+    classes = len(images.train.classes)
+    network = VARIANTS[variants[0]].build(settings.model, classes)
+    size = _preprocessing(network, settings, images)["input_size"]
+    check_input_size(network, settings.model, size)
+    facts: dict[str, Any] = {
+        "location": images.location,
+        "validation_location": images.validation_location,
+        "fingerprint": images.fingerprint,
+        "train_images": len(images.train),
+        "validation_images": len(images.validation),
+        "classes": classes,
+        "input_size": list(size),
+    }
+    shared = {name: value for name, value in asdict(settings).items() if name != "seed"}
+    study = Study(data=facts, settings=shared, variants={})
+    if (output / RESULTS).exists():
+        study = load_study(output / RESULTS)
+        was, now = study.data | study.settings, facts | shared
+        if changed := [
+            f"{name} was {was.get(name)}, is {value}" for name, value in now.items() if was.get(name) != value
+        ]:
+            raise InputError(
+                f"{output} holds a study under other settings: {'; '.join(changed)}; choose another folder"
+            )
+    if new := [name for name in variants if name not in study.variants]:
+        costs = {name: VARIANTS[name].cost(settings.model, classes, size) for name in [*study.variants, *new]}
+        # Times are of one session, in turn: a new network has all timed again.
+        study.variants = {
+            name: Measured(variant.title, costs[name].parameters, costs[name].multiply_adds)
+            for name, variant in VARIANTS.items()
+            if name in costs
+        }
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output {output} cannot be made: {error.strerror or error}") from error
+    save_study(output / RESULTS, study)
+    return study
+
+
+def _preprocessing(network: torch.nn.Module, settings: Settings, images: ImageData) -> dict[str, Any]:
+    return preprocessing_for(
+        network,
+        image_size=settings.image_size,
+        crop_share=settings.crop_share,
+        digits=images.location in BUNDLED,
+    )
+
+
+def _train(
+    name: str, settings: Settings, images: ImageData, output: Path, workers: int, fabric: Fabric, watching: Watching
+) -> Trained:
+    seed_everything(settings.seed, workers=True, verbose=False)
+    regularisation = {"drop_rate": settings.drop_rate, "drop_path_rate": settings.drop_path}
+    network = VARIANTS[name].build(settings.model, len(images.train.classes), **regularisation)
+    prepare_for_training(network, settings)
+    classifier = Classifier(
+        model=network,
+        model_name=settings.model,
+        classes=images.train.classes,
+        preprocessing=_preprocessing(network, settings, images),
+    )
+    folder = output / "running" / f"{name}-{settings.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = states.paths(folder)
+    files = run.RunFiles(folder, _keep_no_weights)
+
+    def tell(progress: Progress) -> None:
+        if watching.on_update is not None:
+            watching.on_update(name, settings.seed, progress)
+
+    reporting = Reporting(on_update=tell, keep_states=1, save_minutes=5)
+    sampler = training_sampler(images, settings, fabric)
+    try:
+        state = states.read(saved[-1]) if saved else None
+        train_classifier(classifier, images, settings, files, state, workers, fabric, sampler, reporting)
+    except (KeyboardInterrupt, PreemptedError) as error:
+        stopped = f"{name}, seed {settings.seed}, was stopped and is saved; the same command continues the study"
+        raise type(error)(stopped) from error
+    last = files.rows[-1]
+    trained = Trained(
+        variant=name,
+        seed=settings.seed,
+        accuracy=last["val_top1"],
+        curve=[row["val_top1"] for row in files.rows],
+        train_loss=last["train_loss"],
+        rates=rates(network),
+        seconds=sum(row["seconds"] for row in files.rows),
+    )
+    shutil.rmtree(folder)
+    return trained
+
+
+def _keep_no_weights(*_: object) -> None:
+    """A study asks for accuracies; its states are enough to continue."""
+
+
+def _measure(study: Study, settings: Settings, device: torch.device, seconds: float) -> None:
+    """Fill in times of all networks, measured in turn."""
+    torch.manual_seed(0)
+    image = torch.randn(settings.batch_size, *study.data["input_size"], device=device)
+    networks = {name: VARIANTS[name].build(settings.model, study.data["classes"]).to(device) for name in study.variants}
+    candidates = {name: Candidate(network, image, network) for name, network in networks.items()}
+    forward = {name: forward_call(candidate) for name, candidate in candidates.items()}
+    forward_times = time_interleaved(forward, seconds, device=device)
+    training = {name: training_call(candidate, input_gradient=False) for name, candidate in candidates.items()}
+    training_times = time_interleaved(training, seconds, device=device)
+    study.batch, study.machine = settings.batch_size, machine()
+    study.variants = {
+        name: replace(item, forward=forward_times[name], training=training_times[name])
+        for name, item in study.variants.items()
+    }

@@ -1,0 +1,86 @@
+"""A study in numbers: a line a network, and every difference that is tested."""
+
+import statistics
+from dataclasses import dataclass
+
+from acmix.errors import InputError
+from acmix.study.results import Measured, Study
+from acmix.study.statistics import Interval, Paired, holm, interval, paired
+from acmix.study.variants import ACMIX, CONVOLUTION
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One network.
+
+    Attributes:
+        name: Of the variant.
+        cost: What it costs.
+        accuracy: Mean over seeds with its interval, 0 to 1.
+        train_loss: Mean over seeds, of the last epoch.
+    """
+
+    name: str
+    cost: Measured
+    accuracy: Interval
+    train_loss: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference in accuracy between two networks over the same seeds.
+
+    Attributes:
+        name: Of the variant.
+        reference: Of the one it is compared with.
+        found: The difference and its tests.
+        t_test: Probability of the t-test, Holm's correction over all differences of the study applied.
+        ranks: The same of Wilcoxon's test.
+    """
+
+    name: str
+    reference: str
+    found: Paired
+    t_test: float | None
+    ranks: float | None
+
+
+def summarise(study: Study) -> list[Summary]:
+    """A summary of every network, in the order of the study.
+
+    Raises:
+        InputError: If fewer than two seeds are finished.
+    """
+    seeds = study.seeds()
+    if len(seeds) < 2:
+        raise InputError(f"an interval needs every network trained with at least 2 seeds, got {len(seeds)}; train more")
+    losses = {
+        name: statistics.fmean(
+            item.train_loss for item in study.trainings if item.variant == name and item.seed in seeds
+        )
+        for name in study.variants
+    }
+    return [
+        Summary(name, cost, interval(study.accuracies(name)), losses[name]) for name, cost in study.variants.items()
+    ]
+
+
+def differences(study: Study) -> list[Difference]:
+    """Every network's difference to the convolutions and to ACmix, where the study has those; each pair once.
+
+    Raises:
+        InputError: If fewer than two seeds are finished.
+    """
+    summarise(study)
+    pairs = [
+        (name, reference)
+        for reference in (CONVOLUTION, ACMIX)
+        for name in study.variants
+        if reference in study.variants and name != reference and (name, reference) != (CONVOLUTION, ACMIX)
+    ]
+    found = [paired(study.accuracies(name), study.accuracies(reference)) for name, reference in pairs]
+    tests = zip(holm([item.t_test for item in found]), holm([item.ranks for item in found]), strict=True)
+    return [
+        Difference(name, reference, item, t_test, ranks)
+        for (name, reference), item, (t_test, ranks) in zip(pairs, found, tests, strict=True)
+    ]

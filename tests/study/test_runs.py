@@ -1,0 +1,102 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from acmix import InputError
+from acmix.data import Digits
+from acmix.study import RESULTS, VARIANTS, Watching, load_study, run_study, save_study
+from acmix.tasks.settings import Settings
+
+SETTINGS = Settings(model="acmix_resnet14_small", epochs=2, batch_size=16, image_size=16)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Sixteen zeros and sixteen ones as files."""
+    root = tmp_path_factory.mktemp("digits")
+    digits = Digits()
+    for label in range(2):
+        (root / str(label)).mkdir()
+        for index in [index for index, other in enumerate(digits.labels) if other == label][:16]:
+            digits.images[index].save(root / digits.names[index])
+    return str(root)
+
+
+def study(data, output, settings=SETTINGS, **options):
+    options = {"variants": ["equal-rates"], "seeds": 2, "workers": 0, "seconds": 0.01} | options
+    return run_study(data, settings, output, **options)
+
+
+def results(found):
+    return [replace(item, seconds=0) for item in found.trainings]
+
+
+def test_equal_seeds_are_equal_conditions(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(VARIANTS, "twin", VARIANTS["acmix"])
+    found = study(data, tmp_path, replace(SETTINGS, epochs=1), variants=["acmix", "twin", "acmix"])
+    assert [(item.variant, item.seed) for item in found.trainings] == [
+        ("acmix", 0),
+        ("twin", 0),
+        ("acmix", 1),
+        ("twin", 1),
+    ]
+    first, twin, other, _ = (replace(item, variant="", seconds=0) for item in found.trainings)
+    assert first == twin
+    assert first.train_loss != other.train_loss
+    assert len(first.rates) == 4
+    assert all(item.forward.fastest > 0 for item in found.variants.values())
+    assert found.machine["torch"]
+    assert load_study(tmp_path / RESULTS) == found
+    assert not any((tmp_path / "running").iterdir())
+
+
+def test_an_interrupted_study_continues_to_the_same_results(data, tmp_path):
+    whole = study(data, tmp_path / "whole")
+    seen = []
+
+    def stop(name, seed, progress):
+        seen.append((name, seed, progress.epoch))
+        if (seed, progress.epoch) == (1, 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="equal-rates, seed 1, was stopped.*same command continues"):
+        study(data, tmp_path / "cut", watching=Watching(on_update=stop))
+    assert len(load_study(tmp_path / "cut" / RESULTS).trainings) == 1
+    begun = []
+    watching = Watching(
+        on_start=lambda *counts: begun.append(counts), on_update=lambda *at: begun.append((at[1], at[2].epoch))
+    )
+    continued = study(data, tmp_path / "cut", watching=watching)
+    assert begun[:2] == [(1, 2), (1, 2)]
+    assert results(continued) == results(whole)
+    with pytest.raises(InputError, match="holds a study under other settings: epochs was 2, is 3; choose another"):
+        study(data, tmp_path / "cut", replace(SETTINGS, epochs=3))
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"variants": ["acmx"]}, "got 'acmx'; the nearest are acmix"),
+        ({"variants": []}, "variants must name at least one of convolution, "),
+        ({"seeds": 1}, "seeds must be at least 2, so that there is a spread, got 1"),
+        ({"seconds": 0}, "seconds must be positive, got 0"),
+        ({"settings": replace(SETTINGS, model="resnet18")}, "model must be an ACmix-ResNet"),
+    ],
+)
+def test_bad_arguments(data, tmp_path, options, rule):
+    with pytest.raises(InputError, match=rule):
+        study(data, tmp_path / "study", **options)
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("change", [{"trainings": [{}]}, {"other": 1}, {"variants": 3}])
+def test_damaged_results(tmp_path, made_up, change):
+    path = tmp_path / RESULTS
+    save_study(path, made_up)
+    assert load_study(path) == made_up
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match=r"study.json is no study: .*give a file that acmix study run wrote"):
+        load_study(path)
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        load_study(tmp_path / "none.json")
