@@ -73,6 +73,7 @@ def test_version_and_light_start():
     code = (
         "import sys\nfrom acmix.cli import main\n"
         "try:\n    main(['--version'])\nexcept SystemExit:\n    pass\n"
+        "import acmix.display\n"
         "print(sorted({'timm', 'lightning', 'torchvision', 'torchmetrics', 'sklearn'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich import box, get_console
 from rich.console import Console
@@ -15,13 +15,15 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from acmix.accounting import Account, Cost, NetworkCost
-from acmix.bench import Comparison, Scaling
-from acmix.data.checking import DataReport, PartReport
-from acmix.data.writing import WrittenSplit
-from acmix.study import Trained, Watching
-from acmix.tasks.comparison import RunComparison
-from acmix.tasks.inference import Evaluation, Prediction
+if TYPE_CHECKING:
+    from acmix.accounting import Account, Cost, NetworkCost
+    from acmix.bench import Comparison, Scaling
+    from acmix.data.checking import DataReport, PartReport
+    from acmix.data.writing import WrittenSplit
+    from acmix.study import Trained, Watching
+    from acmix.tasks.comparison import RunComparison
+    from acmix.tasks.inference import Evaluation, Prediction
+
 
 # A wider confusion matrix is not read on a terminal; --json has it.
 _WIDEST_MATRIX = 20
@@ -29,7 +31,7 @@ _WIDEST_MATRIX = 20
 _NAMED = 5
 
 
-def show_account(name: str, account: Account, *, as_json: bool) -> None:
+def show_account(name: str, account: "Account", *, as_json: bool) -> None:
     """Show `acmix info`."""
     if as_json:
         parts = {"network": account.network, "twin": account.twin}
@@ -47,7 +49,7 @@ def show_account(name: str, account: Account, *, as_json: bool) -> None:
         get_console().print(f"multiply-adds of {kind} ({count:,} parameters) are not counted")
 
 
-def _cells(cost: NetworkCost, part: str) -> tuple[str, str]:
+def _cells(cost: "NetworkCost", part: str) -> tuple[str, str]:
     value: Cost = getattr(cost, part)
     return f"{value.parameters / 1e6:.3f} M", f"{value.multiply_adds / 1e6:,.1f} M"
 
@@ -154,7 +156,7 @@ def show_training(result: Any, data: str) -> None:
     sys.stdout.write(f"acmix validate {result.output / 'best.safetensors'} {data}\n")
 
 
-def show_runs(comparison: RunComparison, *, as_json: bool) -> None:
+def show_runs(comparison: "RunComparison", *, as_json: bool) -> None:
     """Show `acmix compare`: facts, then the settings in which the runs differ; unfinished runs stand out."""
     if as_json:
         _print_json(asdict(comparison))
@@ -172,7 +174,7 @@ def show_runs(comparison: RunComparison, *, as_json: bool) -> None:
     get_console().print(table)
 
 
-def show_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
+def show_evaluation(evaluation: "Evaluation", *, as_json: bool) -> None:
     """Show `acmix validate`."""
     if as_json:
         _print_json(asdict(evaluation))
@@ -199,7 +201,7 @@ def show_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
     console.print(matrix)
 
 
-def show_predictions(predictions: Sequence[Prediction], *, as_json: bool) -> None:
+def show_predictions(predictions: "Sequence[Prediction]", *, as_json: bool) -> None:
     """Show `acmix predict`: one line an image."""
     if as_json:
         _print_json(
@@ -230,7 +232,7 @@ def show_onnx(written: Any) -> None:
     sys.stdout.write(f"largest difference: {written.largest_difference:.1e}\n")
 
 
-def show_data_report(location: str, report: DataReport, *, as_json: bool) -> None:
+def show_data_report(location: str, report: "DataReport", *, as_json: bool) -> None:
     """Show `acmix data check`."""
     if as_json:
         found = {"leaked": report.leaked, "conflicting": report.conflicting, "duplicates": report.duplicates}
@@ -259,7 +261,7 @@ def show_data_report(location: str, report: DataReport, *, as_json: bool) -> Non
     _show_faults(report)
 
 
-def _part_cells(part: PartReport) -> list[tuple[str, str]]:
+def _part_cells(part: "PartReport") -> list[tuple[str, str]]:
     """What a part holds as (heading, value)."""
     cells = [("images", f"{part.images:,}"), ("unreadable", f"{len(part.unreadable):,}")]
     for heading, side in (("width", part.width), ("height", part.height)):
@@ -274,7 +276,7 @@ def _part_cells(part: PartReport) -> list[tuple[str, str]]:
     return cells
 
 
-def _show_faults(report: DataReport) -> None:
+def _show_faults(report: "DataReport") -> None:
     faults = [
         ("unreadable", [f"{fault.name}: {fault.reason}" for part in report.parts.values() for fault in part.unreadable])
     ]
@@ -299,7 +301,7 @@ def _show_faults(report: DataReport) -> None:
     sys.stdout.write("the images are sound\n" if report.sound else "the images are NOT sound\n")
 
 
-def show_shards(output: Path, written: Mapping[str, WrittenSplit]) -> None:
+def show_shards(output: Path, written: "Mapping[str, WrittenSplit]") -> None:
     """Show what `acmix data shard` wrote and what to type next."""
     table = _table(escape(str(output)))
     for heading in ("split", "images", "shards", "MB"):
@@ -337,8 +339,10 @@ class StudyDisplay:
         """Leave the terminal clean."""
         self._bar.stop()
 
-    def watching(self) -> Watching:
+    def watching(self) -> "Watching":
         """Whom a study tells of its progress."""
+        from acmix.study import Watching
+
         return Watching(on_start=self._start, on_update=self._show_update, on_trained=self._show_trained)
 
     def _start(self, finished: int, trainings: int) -> None:
@@ -349,7 +353,7 @@ class StudyDisplay:
         state = f"{name}, seed {seed}: epoch {progress.epoch}, loss {progress.loss:.4f}, {left} left"
         self._bar.update(self._task, state=state)
 
-    def _show_trained(self, trained: Trained) -> None:
+    def _show_trained(self, trained: "Trained") -> None:
         self._bar.advance(self._task)
         get_console().print(
             f"seed {trained.seed:>3}  {trained.variant:<18}  accuracy {trained.accuracy:7.2%}  {trained.seconds:.1f} s",
@@ -366,7 +370,7 @@ def show_machine(machine: dict[str, object]) -> None:
     )
 
 
-def show_comparison(comparison: Comparison) -> None:
+def show_comparison(comparison: "Comparison") -> None:
     """Show one case of `acmix bench`: fastest run and median, ratios of the fastest to the baseline, memory."""
     table = _table(comparison.title)
     table.add_column("candidate", no_wrap=True)
@@ -389,7 +393,7 @@ def show_comparison(comparison: Comparison) -> None:
     get_console().print(table)
 
 
-def show_scaling(scaling: Scaling) -> None:
+def show_scaling(scaling: "Scaling") -> None:
     """Show growth and the fitted exponents."""
     table = _table(f"one layer over {scaling.axis}")
     for heading in (scaling.axis, "forward, ms", "forward + backward, ms", "memory, MB"):

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -15,8 +15,10 @@ from torch import Tensor
 
 from acmix.bench import Comparison, Scaling
 from acmix.explain import KernelChange, PathShare, PixelAttention, Rates
-from acmix.study import Summary
 from acmix.tasks.inspection import PathNorms
+
+if TYPE_CHECKING:
+    from acmix.study import Summary
 
 _ATTENTION, _CONVOLUTION = "#c2410c", "#1d4ed8"
 # The scale of a map that is 0 everywhere: it has the colour of 0.
@@ -278,7 +280,7 @@ def benchmark(kind: str, *, comparisons: Sequence[Comparison] = (), scalings: Se
     return _save(figure, kind)
 
 
-def study(kind: str, summaries: Sequence[Summary], batch: int) -> bytes:
+def study(kind: str, summaries: "Sequence[Summary]", batch: int) -> bytes:
     """Plot of a study: accuracy with its 95 % interval over parameters, multiply-adds and time.
 
     Args:

@@ -88,12 +88,10 @@ def compare(found, expected, tolerance=2e-5):
 @pytest.mark.parametrize(
     ("count", "strategy", "changes"),
     [
-        (2, "ddp", {"batch_size": 10}),
-        (2, "fsdp", {"batch_size": 10}),
-        (4, "ddp", {"batch_size": 5}),
-        (4, "fsdp", {"batch_size": 5}),
         (2, "ddp", {"batch_size": 5, "accumulate": 2}),
         (2, "fsdp", {"batch_size": 5, "accumulate": 2}),
+        (4, "ddp", {"batch_size": 5}),
+        pytest.param(4, "fsdp", {"batch_size": 5}, marks=pytest.mark.slow),
     ],
 )
 def test_processes_learn_what_one_learns(data, alone, tmp_path, start, count, strategy, changes):

@@ -102,8 +102,9 @@ def test_killed_at_random_moments(data, uninterrupted, tmp_path, start):
         assert same(weights(output, name), weights(uninterrupted[0], name))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGUSR1, 0), (signal.SIGINT, 0), (signal.SIGTERM, 2)]
+)
 def test_stopped_by_a_signal(data, uninterrupted, tmp_path, number, workers):
     error = KeyboardInterrupt if number == signal.SIGINT else PreemptedError
     with pytest.raises(error, match="epoch 2 after update 2 of 3"):
