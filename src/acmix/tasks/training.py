@@ -110,11 +110,22 @@ class Training:
             if self.updates == 0:
                 self._save_state()
             self._saved_at = time.monotonic()
-            while self.epoch < self.settings.epochs:
-                self._train_epoch()
-                with self._sums.measure("validation"):
-                    found = self._validate()
-                self._finish_epoch(found)
+            try:
+                while self.epoch < self.settings.epochs:
+                    self._train_epoch()
+                    with self._sums.measure("validation"):
+                        found = self._validate()
+                    self._finish_epoch(found)
+            finally:
+                self._close_log()
+
+    def _close_log(self) -> None:
+        """End TensorBoard's thread; that must not hide why a run stopped."""
+        if self.logger is not None:
+            try:
+                self.logger.finalize("finished")
+            except OSError as error:
+                self._tell_problem(f"TensorBoard's log is incomplete: {error.strerror or error}")
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue where a state of `acmix.tasks.states` left off.
