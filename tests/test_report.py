@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from torch import from_numpy
 
-from acmix import InputError
+from acmix import InputError, explain
 from acmix.checkpoints.classifier import load_classifier
 from acmix.data import data_record, open_dataset, open_evaluation
 from acmix.errors import PreemptedError
@@ -218,11 +218,11 @@ def test_paths_of_every_layer(finished, page):
 def test_both_norms_are_of_what_is_added(finished):
     network = load_classifier(finished / "best.safetensors").model
     images = np.random.default_rng(0).random((2, 3, 8, 8), dtype=np.float32)
-    before = inspection.path_norms(network, from_numpy(images))
+    before = explain.path_shares(network, [from_numpy(images)])
     name = before[0].layer
     layer = network.get_submodule(name)
     layer.rate_convolution.data *= 3
-    after = inspection.path_norms(network, from_numpy(images))
+    after = explain.path_shares(network, [from_numpy(images)])
     assert after[0].attention == pytest.approx(before[0].attention)
     assert after[0].convolution == pytest.approx(3 * before[0].convolution, rel=1e-5)
 

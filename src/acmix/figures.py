@@ -15,7 +15,6 @@ from torch import Tensor
 
 from acmix.bench import Comparison, Scaling
 from acmix.explain import KernelChange, PathShare, PixelAttention, Rates
-from acmix.tasks.inspection import PathNorms
 
 if TYPE_CHECKING:
     from acmix.study import Summary
@@ -122,18 +121,18 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
     return _svg(figure)
 
 
-def path_shares(layers: Sequence[PathNorms]) -> str:
+def path_shares(layers: Sequence[PathShare]) -> str:
     """The share of the attention path in what both add to every layer's output."""
     figure = Figure(figsize=(6.2, 1.1 + 0.3 * len(layers)), layout="constrained")
     axes = figure.subplots()
     places = range(len(layers))
-    shares = [100 * layer.attention_share for layer in layers]
+    shares = [100 * layer.share for layer in layers]
     bars = axes.barh(places, shares, 0.7, color=_ATTENTION, label="attention")
     axes.barh(places, [100 - share for share in shares], 0.7, left=shares, color=_CONVOLUTION, label="convolution")
     axes.bar_label(bars, [f"{share:.0f} %" for share in shares], label_type="center", color="white", fontsize=8)
     axes.set_yticks(places, [layer.layer for layer in layers], parse_math=False)
     axes.invert_yaxis()
-    axes.set(xlabel="share of the sum of both norms, %", xlim=(0, 100))
+    axes.set(xlabel="share of the sum of both, %", xlim=(0, 100))
     axes.legend(frameon=False, ncols=2, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1))
     axes.spines[["top", "right"]].set_visible(False)
     return _svg(figure)

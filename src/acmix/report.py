@@ -104,8 +104,8 @@ def write_report(folder: Path, output: Path | None = None, *, pictures: bool = T
         "configuration": _configuration(found),
     }
     empty = dict.fromkeys(("confusion", "confused", "without_images", "mistakes", "hardest", "easiest", "examples"))
-    context |= empty | {"paths": None, "norms": []} | seen | _times(found)
-    context |= _rates(found, context["norms"])
+    context |= empty | {"paths": None, "shares": []} | seen | _times(found)
+    context |= _rates(found, context["shares"])
     _render("report.html", context, output)
     return output
 
@@ -205,8 +205,8 @@ def _times(found: Run) -> dict[str, Any]:
     return {"time_figure": _svg(figure), "times": table}
 
 
-def _rates(found: Run, norms: Sequence[inspection.PathNorms]) -> dict[str, Any]:
-    """Both rates of every layer over epochs, and the last of them beside the norms."""
+def _rates(found: Run, shares: Sequence[explain.PathShare]) -> dict[str, Any]:
+    """Both rates of every layer over epochs, and the last of them beside what either path adds."""
     layers = list(dict.fromkeys(row["layer"] for row in found.rates))
     if not layers:
         return {"rates": [], "layers": []}
@@ -226,12 +226,12 @@ def _rates(found: Run, norms: Sequence[inspection.PathNorms]) -> dict[str, Any]:
     ]
     table = [["layer", "alpha", "beta"]]
     table += [[name, f"{rows[-1]['attention']:.4f}", f"{rows[-1]['convolution']:.4f}"] for name, rows in own.items()]
-    if norms:
-        by_name = {layer.layer: layer for layer in norms}
-        table[0] += ["norm of alpha attention", "norm of beta convolution", "share of attention"]
+    if shares:
+        by_name = {layer.layer: layer for layer in shares}
+        table[0] += ["size of alpha attention", "size of beta convolution", "share of attention"]
         for cells in table[1:]:
             layer = by_name[cells[0]]
-            share = f"{100 * layer.attention_share:.1f} %"
+            share = f"{100 * layer.share:.1f} %"
             cells += [f"{layer.attention:.4g}", f"{layer.convolution:.4g}", share]
     return {"rates": [_svg(curve) for curve in curves], "layers": table}
 
@@ -292,7 +292,7 @@ def _look(found: Run, workers: int) -> dict[str, Any]:
 def _tile(classifier: Classifier, images: ImageSource, outcome: Outcome) -> _Tile:
     return _Tile(
         name=images.name(outcome.index),
-        picture=_png(_as_seen(classifier, images[outcome.index][0])),
+        picture=_png(classifier.as_seen(images[outcome.index][0])),
         truth=classifier.classes[outcome.label],
         prediction=classifier.classes[outcome.prediction],
         probability=f"{100 * outcome.probability:.1f} %",
@@ -323,27 +323,18 @@ def _look_inside(classifier: Classifier, images: ImageSource) -> dict[str, Any]:
     inputs = explain.layer_inputs(classifier.model, batch)
     if not inputs:
         return {}
-    norms = inspection.path_norms(classifier.model, batch)
+    shares = explain.path_shares(classifier.model, [batch])
     name, features = next(iter(inputs.items()))
     layer = cast(ACmix, classifier.model.get_submodule(name))
     examples = []
     for tensor, (_, label), feature in zip(batch, samples, features, strict=True):
-        picture = _as_seen(classifier, tensor)
+        picture = classifier.as_seen(tensor)
         cell = _brightest_cell(picture, feature, layer.stride)
         maps = explain.attention_map(layer, feature[None], cell)[0]
         place = f"row {cell[0]}, column {cell[1]} of the {tuple(feature.shape[1:])} map of {name}"
         title = f"{classifier.classes[label]}: {place}"
         examples.append(_Example(title, _svg(figures.attention(picture, maps, cell))))
-    return {"examples": examples, "norms": norms, "paths": _svg(figures.path_shares(norms)), "looked_at": count}
-
-
-def _as_seen(classifier: Classifier, tensor: Tensor) -> Image.Image:
-    """The picture that the network sees, out of its normalised tensor `(C, H, W)`."""
-    mean, deviation = (
-        torch.tensor(classifier.preprocessing[key], dtype=tensor.dtype)[:, None, None] for key in ("mean", "std")
-    )
-    pixels = ((tensor * deviation + mean).clamp(0, 1) * 255).round().byte()
-    return Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).numpy()).convert("RGB")
+    return {"examples": examples, "shares": shares, "paths": _svg(figures.path_shares(shares)), "looked_at": count}
 
 
 def _brightest_cell(picture: Image.Image, feature: Tensor, stride: int) -> tuple[int, int]:

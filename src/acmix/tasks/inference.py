@@ -1,15 +1,15 @@
 """Use a classifier: accuracies on labelled images, classes of new ones."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import torch
-from torchvision.datasets.folder import is_image_file
 
 from acmix.checkpoints.classifier import Classifier
-from acmix.data import ImageSource, image_loader, read_image
+from acmix.data import ImageSource, image_loader
+from acmix.data.images import read_images
 from acmix.errors import InputError
 
 
@@ -129,18 +129,7 @@ def predict(classifier: Classifier, paths: Sequence[str | Path], *, top: int = 5
     predicted: list[Prediction] = []
     unreadable: list[str] = []
 
-    def readable() -> Iterator[tuple[Path, torch.Tensor]]:
-        for path in map(Path, paths):
-            files = sorted(file for file in path.iterdir() if is_image_file(file.name)) if path.is_dir() else [path]
-            if not files:
-                unreadable.append(f"{path}: the folder holds no image files")
-            for file in files:
-                try:
-                    yield file, transform(read_image(file))
-                except InputError as error:
-                    unreadable.append(str(error))
-
-    images = readable()
+    images = ((path, transform(image)) for path, image in read_images(paths, unreadable))
     with torch.inference_mode():
         while batch := list(islice(images, batch_size)):
             logits = model(torch.stack([image for _, image in batch]).to(device)).float()
