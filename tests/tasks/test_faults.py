@@ -309,7 +309,7 @@ def test_a_state_of_another_version(data, tmp_path):
     content = states.read(path)
     del content["sums"]
     torch.save(content, path)
-    with pytest.raises(InputError, match="the state holds no sums: another version"):
+    with pytest.raises(InputError, match=r"the state is of another version of acmix \('sums'\)"):
         train(data, output, resume=True)
 
 

@@ -133,19 +133,18 @@ class Training:
         Raises:
             InputError: If the state is of another version, which kept other parts.
         """
-        if missing := [part for part in self._state() if part not in state]:
-            raise InputError(
-                f"the state holds no {', '.join(missing)}: another version of acmix wrote it; use that one"
-            )
-        set_optimizer_state_dict(self.model.module, self._optimizer, state["optimizer"], options=_WHOLE)
-        set_model_state_dict(self.model.module, state["model"], options=_WHOLE)
-        if self.average is not None:
-            set_model_state_dict(self.average.module, state["average"], options=_WHOLE)
-        self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.epoch, self.update, self._failures = state["epoch"], state["update"], state["failures"]
-        self._sums = EpochSums(**state["sums"])
-        self._unreadable = state["unreadable"]
-        self.files.rows, self.files.rates = state["rows"], state["rates"]
+        try:
+            set_optimizer_state_dict(self.model.module, self._optimizer, state["optimizer"], options=_WHOLE)
+            set_model_state_dict(self.model.module, state["model"], options=_WHOLE)
+            if self.average is not None:
+                set_model_state_dict(self.average.module, state["average"], options=_WHOLE)
+            self.fabric.strategy.precision.load_state_dict(state["precision"])
+            self.epoch, self.update, self._failures = state["epoch"], state["update"], state["failures"]
+            self._sums = EpochSums(**state["sums"])
+            self._unreadable = state["unreadable"]
+            self.files.rows, self.files.rates = state["rows"], state["rates"]
+        except (KeyError, TypeError) as error:
+            raise InputError(f"the state is of another version of acmix ({error}); continue with that one") from error
 
     def _save_state(self) -> None:
         with self._sums.measure("saving"):
