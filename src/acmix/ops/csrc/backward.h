@@ -49,9 +49,9 @@ static void pack_outputs(const Mix& problem, const BackwardLayout<T>& layout, co
     T* to = outputs + (row - band.out_begin) * layout.out_row;
     const bool inside = row >= 0 && row < shape.height_out;
     clear(to, inside ? channels * layout.outputs.pitch() : 0, layout.out_row);
-    for (int64_t g = 0; inside && g < layout.members(group, shape.batch); ++g)
-      pack_row(layout.outputs, scratch.maps, field, (group * layout.interleave + g) * field.batch + row * field.row,
-               channels, strip, g, to);
+    if (inside)
+      pack_row(layout.outputs, scratch.maps, field, group * layout.interleave * field.batch + row * field.row, channels,
+               strip, layout.members(group, shape.batch), to);
   }
   clear(outputs + (band.out_end - band.out_begin) * layout.out_row, 0, layout.margin + lanes<T>);
 }
@@ -63,15 +63,14 @@ static void unpack_gradient(const Mix& problem, const MixGradient& to, const Bac
   const Shape& shape = problem.shape;
   const Field* fields[] = {&to.query, &to.key, &to.value};
   for (int64_t row = band.first; row < band.last; ++row)
-    for (int64_t g = 0; g < layout.members(group, shape.batch); ++g)
-      for (int64_t part = 0; part < 3; ++part) {
-        const T* from = scratch.gradient + (row - band.first) * layout.row + part * layout.channels * layout.pitch;
-        for_runs(layout, *fields[part], group * layout.interleave + g, head, row,
-                 [&](int64_t channel, int64_t channels, int64_t offset) {
-                   unpack_row(layout.columns, scratch.maps, from + channel * layout.pitch, *fields[part], offset,
-                              channels, scratch.maps.inputs, g);
-                 });
-      }
+    for (int64_t part = 0; part < 3; ++part) {
+      const T* from = scratch.gradient + (row - band.first) * layout.row + part * layout.channels * layout.pitch;
+      for_runs(layout, *fields[part], group * layout.interleave, head, row,
+               [&](int64_t channel, int64_t channels, int64_t offset) {
+                 unpack_row(layout.columns, scratch.maps, from + channel * layout.pitch, *fields[part], offset,
+                            channels, scratch.maps.inputs, layout.members(group, shape.batch));
+               });
+    }
 }
 
 // Gradients of the tapped maps of one channel on the band's own rows, by the taps that each phase of rows and columns

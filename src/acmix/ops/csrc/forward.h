@@ -85,10 +85,11 @@ static void attend_head(const Mix& problem, const ForwardLayout<T>& layout, cons
   const T* value = key + layout.channels * layout.pitch;
   T* output = scratch.output + (head + place) * head_size * layout.out_pitch;
   const T scale = logit_scale<T>(head_size);
-  for (int64_t y = band.first; y < band.last; y += tile_rows) {
-    const int64_t rows = least(tile_rows, band.last - y);
-    window_steps(layout, problem.shape, y, rows, band.begin, scratch.steps);
-    for (int64_t x = 0; x < scratch.maps.outputs.size() * layout.interleave; x += lanes<T>) {
+  // Down a column of registers, whose keys and values then stay in the first-level cache.
+  for (int64_t x = 0; x < scratch.maps.outputs.size() * layout.interleave; x += lanes<T>) {
+    for (int64_t y = band.first; y < band.last; y += tile_rows) {
+      const int64_t rows = least(tile_rows, band.last - y);
+      window_steps(layout, problem.shape, y, rows, band.begin, scratch.steps);
       const Rows<const T> query = {queries + (layout.stride * y - band.begin) * layout.row + x,
                                    layout.stride * layout.row, layout.pitch};
       Location<T> location = {};
@@ -129,10 +130,9 @@ static void forward_band(const Mix& problem, const ForwardLayout<T>& layout, con
   }
   const Field& field = problem.output;
   for (int64_t row = band.first; row < band.last; ++row)
-    for (int64_t g = 0; g < layout.members(group, shape.batch); ++g)
-      unpack_row(layout.outputs, scratch.maps, scratch.output + (row - band.first) * layout.out_row, field,
-                 (group * layout.interleave + g) * field.batch + row * field.row, shape.heads * shape.head_size,
-                 scratch.maps.outputs, g);
+    unpack_row(layout.outputs, scratch.maps, scratch.output + (row - band.first) * layout.out_row, field,
+               group * layout.interleave * field.batch + row * field.row, shape.heads * shape.head_size,
+               scratch.maps.outputs, layout.members(group, shape.batch));
 }
 
 template <class T>

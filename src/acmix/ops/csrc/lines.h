@@ -74,36 +74,58 @@ static inline Vector<T> load_wide(const E* from) {
   }
 }
 
-constexpr int64_t prefetched = 32;
+// Cells of a line in scratch by their remainder modulo the stride ("phases", `phase_pitch` apart), those of `members` of
+// `interleave` images in turn; every register of each phase.
+struct Weave {
+  int64_t stride, interleave, phase_pitch, members;
+};
 
-// Channels adjacent in memory: lines are written a register block at a time, zeros up to the next full register.
-template <class T, class E>
-static void load_transposed(const E* from, int64_t column, int64_t channels, int64_t width, T* to, int64_t pitch) {
+// Call f(place, lanes) for every register of a line: lanes[i] is where the pixel of its lane i lies, `batch` from image
+// to image and `column` from column to column, or null where there is none.
+template <class T, class E, class F>
+static inline void for_registers(E* pixels, int64_t batch, int64_t column, int64_t width, const Weave& weave,
+                                 const F& f) {
   constexpr int count = lanes<T>;
-  const int64_t whole = channels / count * count;
-  for (int64_t x = 0; x < width; x += count) {
-    const int64_t pixels = least(count, width - x);
+  for (int64_t phase = 0; phase < weave.stride; ++phase) {
+    int64_t x = phase, g = 0;
+    for (int64_t place = 0; place < weave.phase_pitch; place += count) {
+      E* lane[count];
+      for (int i = 0; i < count; ++i) {
+        lane[i] = x < width && g < weave.members ? pixels + g * batch + x * column : nullptr;
+        if (++g < weave.interleave) continue;
+        g = 0;
+        x += weave.stride;
+      }
+      f(phase * weave.phase_pitch + place, lane);
+    }
+  }
+}
+
+// Channels adjacent in memory: lines are written a block of registers at a time, zeros where there is no pixel.
+template <class T, class E>
+static void load_transposed(const E* from, int64_t batch, int64_t column, int64_t channels, int64_t width,
+                            const Weave& weave, T* to, int64_t pitch) {
+  constexpr int count = lanes<T>;
+  const int64_t whole = channels / count * count, ahead = count * weave.stride / weave.interleave * column;
+  for_registers<T>(from, batch, column, width, weave, [&](int64_t place, const E* const* lane) {
+    T* cells = to + place;
     for (int64_t j = 0; j < whole; j += count) {
       Vector<T> block[count];
-      // A pixel's line lies alone in memory; hardware does not foresee the next ones.
 #pragma GCC unroll 16
-      for (int i = 0; i < count; ++i) __builtin_prefetch(from + (x + i + prefetched) * column + j);
-      if (pixels == count) {
-#pragma GCC unroll 16
-        for (int i = 0; i < count; ++i) block[i] = load_wide<T>(from + (x + i) * column + j);
-      } else {
-#pragma GCC unroll 16
-        for (int i = 0; i < count; ++i)
-          block[i] = i < pixels ? load_wide<T>(from + (x + i) * column + j) : Vector<T>{};
+      for (int i = 0; i < count; ++i) {
+        block[i] = Vector<T>{};
+        if (!lane[i]) continue;
+        block[i] = load_wide<T>(lane[i] + j);
+        // A pixel's line lies alone in memory; hardware does not foresee the next ones.
+        __builtin_prefetch(lane[i] + ahead + j);
       }
       transpose<T>(block);
 #pragma GCC unroll 16
-      for (int i = 0; i < count; ++i) store(to + (j + i) * pitch + x, block[i]);
+      for (int i = 0; i < count; ++i) store(cells + (j + i) * pitch, block[i]);
     }
     for (int64_t j = whole; j < channels; ++j)
-      for (int64_t i = 0; i < count; ++i)
-        to[j * pitch + x + i] = i < pixels ? widen<T>(from[(x + i) * column + j]) : T(0);
-  }
+      for (int i = 0; i < count; ++i) cells[j * pitch + i] = lane[i] ? widen<T>(lane[i][j]) : T(0);
+  });
 }
 
 // A run of any length by whole registers, then halves: rows of a map are short.
@@ -122,9 +144,7 @@ static inline void copy_run(const T* from, int64_t size, T* to) {
 template <class T, class E>
 static void load_lines_of(const E* from, int64_t channel, int64_t column, int64_t channels, int64_t width, T* to,
                           int64_t pitch) {
-  if (channel == 1 && column != 1) {
-    load_transposed<T, E>(from, column, channels, width, to, pitch);
-  } else if (column == 1) {
+  if (column == 1) {
     for (int64_t j = 0; j < channels; ++j)
       if constexpr (sizeof(T) == sizeof(E))
         copy_run(reinterpret_cast<const T*>(from + j * channel), width, to + j * pitch);
@@ -136,39 +156,39 @@ static void load_lines_of(const E* from, int64_t channel, int64_t column, int64_
   }
 }
 
+// The way back.
 template <class T, class E>
-static void store_transposed(const T* from, int64_t pitch, E* to, int64_t column, int64_t channels, int64_t width) {
+static void store_transposed(const T* from, int64_t pitch, E* to, int64_t batch, int64_t column, int64_t channels,
+                             int64_t width, const Weave& weave) {
   constexpr int count = lanes<T>;
   const int64_t whole = channels / count * count;
-  for (int64_t x = 0; x < width; x += count) {
-    const int64_t pixels = least(count, width - x);
+  for_registers<T>(to, batch, column, width, weave, [&](int64_t place, E* const* lane) {
+    const T* cells = from + place;
     for (int64_t j = 0; j < whole; j += count) {
       Vector<T> block[count];
 #pragma GCC unroll 16
-      for (int i = 0; i < count; ++i) block[i] = load(from + (j + i) * pitch + x);
+      for (int i = 0; i < count; ++i) block[i] = load(cells + (j + i) * pitch);
       transpose<T>(block);
 #pragma GCC unroll 16
       for (int i = 0; i < count; ++i) {
-        if (i >= pixels) break;
-        E* target = to + (x + i) * column + j;
+        if (!lane[i]) continue;
         if constexpr (sizeof(T) == sizeof(E)) {
-          store(reinterpret_cast<T*>(target), block[i]);
+          store(reinterpret_cast<T*>(lane[i] + j), block[i]);
         } else {
-          for (int l = 0; l < count; ++l) target[l] = narrow<E, T>(block[i][l]);
+          for (int l = 0; l < count; ++l) lane[i][j + l] = narrow<E, T>(block[i][l]);
         }
       }
     }
     for (int64_t j = whole; j < channels; ++j)
-      for (int64_t i = 0; i < pixels; ++i) to[(x + i) * column + j] = narrow<E, T>(from[j * pitch + x + i]);
-  }
+      for (int i = 0; i < count; ++i)
+        if (lane[i]) lane[i][j] = narrow<E, T>(cells[j * pitch + i]);
+  });
 }
 
 template <class T, class E>
 static void store_lines_of(const T* from, int64_t pitch, E* to, int64_t channel, int64_t column, int64_t channels,
                            int64_t width) {
-  if (channel == 1 && column != 1) {
-    store_transposed<T, E>(from, pitch, to, column, channels, width);
-  } else if (column == 1) {
+  if (column == 1) {
     for (int64_t j = 0; j < channels; ++j)
       if constexpr (sizeof(T) != sizeof(E))
         for (int64_t x = 0; x < width; ++x) to[j * channel + x] = narrow<E, T>(from[j * pitch + x]);

@@ -28,6 +28,7 @@ struct Columns {
 
   int64_t pitch() const { return stride * phase_pitch; }
   bool direct() const { return stride == 1 && interleave == 1; }
+  Weave weave(int64_t members) const { return {stride, interleave, phase_pitch, members}; }
   // Where column x lies; x may lie in the halo.
   int64_t slot(int64_t x) const {
     const int64_t place = floor_divide(x, stride);
@@ -170,12 +171,12 @@ struct MapScratch {
 
 // One row of `channels` channels of image g of a group, zeros beyond the map. `to` is where column strip.begin lies.
 template <class T>
-static void pack_row(const Columns& columns, const MapScratch<T>& scratch, const Field& field, int64_t offset,
-                     int64_t channels, const Strip& strip, int64_t g, T* to) {
+static void pack_image(const Columns& columns, const MapScratch<T>& scratch, const Field& field, int64_t offset,
+                       int64_t channels, const Strip& strip, int64_t g, T* to) {
   const int64_t pitch = columns.pitch(), line_pitch = columns.direct() ? pitch : scratch.line_pitch;
   const int64_t width = strip.width();
   T* line = columns.direct() ? to : scratch.line;
-  load_lines(field, offset + strip.begin * field.column, field.inner, field.column, channels, width, line, line_pitch);
+  load_lines(field, offset, field.inner, field.column, channels, width, line, line_pitch);
   for (int64_t c = 0; c < channels; ++c) {
     T* cells = to + c * pitch;
     const T* values = line + c * line_pitch;
@@ -196,10 +197,26 @@ static void pack_row(const Columns& columns, const MapScratch<T>& scratch, const
   }
 }
 
+// The same of all images of a group.
+template <class T>
+static void pack_row(const Columns& columns, const MapScratch<T>& scratch, const Field& field, int64_t offset,
+                     int64_t channels, const Strip& strip, int64_t members, T* to) {
+  offset += strip.begin * field.column;
+  if (field.inner == 1 && field.column != 1) {
+    with_elements<T>(field, offset, [&](const auto* from) {
+      load_transposed<T>(from, field.batch, field.column, channels, strip.width(), columns.weave(members), to,
+                         columns.pitch());
+    });
+  } else {
+    for (int64_t g = 0; g < members; ++g)
+      pack_image(columns, scratch, field, offset + g * field.batch, channels, strip, g, to);
+  }
+}
+
 // The way back, of the strip's own columns.
 template <class T>
-static void unpack_row(const Columns& columns, const MapScratch<T>& scratch, const T* from, const Field& field,
-                       int64_t offset, int64_t channels, const Strip& strip, int64_t g) {
+static void unpack_image(const Columns& columns, const MapScratch<T>& scratch, const T* from, const Field& field,
+                         int64_t offset, int64_t channels, const Strip& strip, int64_t g) {
   const int64_t pitch = columns.pitch(), line_pitch = columns.direct() ? pitch : scratch.line_pitch;
   const int64_t width = strip.size();
   for (int64_t c = 0; c < channels && !columns.direct(); ++c) {
@@ -214,12 +231,27 @@ static void unpack_row(const Columns& columns, const MapScratch<T>& scratch, con
       }
     }
   }
-  store_lines(columns.direct() ? from : scratch.line, line_pitch, field, offset + strip.first * field.column,
-              field.inner, field.column, channels, width);
+  store_lines(columns.direct() ? from : scratch.line, line_pitch, field, offset, field.inner, field.column, channels,
+              width);
 }
 
-// Call f(first channel, channels, offset) for the channels of the heads from `head` on in one row of one image: once
-// if heads follow each other in memory.
+template <class T>
+static void unpack_row(const Columns& columns, const MapScratch<T>& scratch, const T* from, const Field& field,
+                       int64_t offset, int64_t channels, const Strip& strip, int64_t members) {
+  offset += strip.first * field.column;
+  if (field.inner == 1 && field.column != 1) {
+    with_elements<T>(field, offset, [&](auto* to) {
+      store_transposed<T>(from, columns.pitch(), to, field.batch, field.column, channels, strip.size(),
+                          columns.weave(members));
+    });
+  } else {
+    for (int64_t g = 0; g < members; ++g)
+      unpack_image(columns, scratch, from, field, offset + g * field.batch, channels, strip, g);
+  }
+}
+
+// Call f(first channel, channels, offset) for the channels of the heads from `head` on in one row from an image on:
+// once if heads follow each other in memory.
 template <class T, class F>
 static inline void for_runs(const MapLayout<T>& layout, const Field& field, int64_t image, int64_t head, int64_t row,
                             const F& f) {
@@ -249,13 +281,12 @@ static void pack_rows(const Mix& problem, const MapLayout<T>& layout, const MapS
     clear(to, 3 * layout.channels * layout.pitch, layout.row);
     // Without queries before them, the first key's halo is left over from another task.
     if (!tapped) clear(to, layout.channels * layout.pitch - layout.reach, layout.channels * layout.pitch);
-    for (int64_t g = 0; g < layout.members(group, shape.batch); ++g)
-      for (int64_t part = tapped ? 0 : 1; part < 3; ++part)
-        for_runs(layout, *fields[part], group * layout.interleave + g, head, row,
-                 [&](int64_t channel, int64_t channels, int64_t offset) {
-                   pack_row(layout.columns, scratch, *fields[part], offset, channels, scratch.inputs, g,
-                            to + (part * layout.channels + channel) * layout.pitch);
-                 });
+    for (int64_t part = tapped ? 0 : 1; part < 3; ++part)
+      for_runs(layout, *fields[part], group * layout.interleave, head, row,
+               [&](int64_t channel, int64_t channels, int64_t offset) {
+                 pack_row(layout.columns, scratch, *fields[part], offset, channels, scratch.inputs,
+                          layout.members(group, shape.batch), to + (part * layout.channels + channel) * layout.pitch);
+               });
   }
   clear(maps + (end - begin) * layout.row, 0, layout.margin + lanes<T>);
 }
@@ -263,15 +294,17 @@ static void pack_rows(const Mix& problem, const MapLayout<T>& layout, const MapS
 // Fill the columns beyond the map of keys and values of rows [first, last) of scratch by reflection.
 template <class T>
 static void reflect_columns(const MapLayout<T>& layout, const MapScratch<T>& scratch, int64_t first, int64_t last) {
+  constexpr int64_t block = 8;
+  const int64_t channels = 2 * layout.channels;
   for (int64_t row = first; scratch.mirrored && row < last; ++row) {
     T* cells = scratch.maps + row * layout.row + layout.channels * layout.pitch;
-    for (int64_t c = 0; c < 2 * layout.channels; ++c, cells += layout.pitch)
-      for (int64_t i = 0; i < scratch.mirrored; ++i) {
-        T* to = cells + scratch.target[i];
-        const T* from = cells + scratch.source[i];
-        to[0] = from[0];
-        for (int64_t g = 1; g < layout.interleave; ++g) to[g] = from[g];
-      }
+    for (int64_t c = 0; c < channels; c += block, cells += block * layout.pitch)
+      for (int64_t i = 0; i < scratch.mirrored; ++i)
+        for (int64_t g = 0; g < layout.interleave; ++g) {
+          T* to = cells + scratch.target[i] + g;
+          const T* from = cells + scratch.source[i] + g;
+          for (int64_t d = 0; d < least(block, channels - c); ++d) to[d * layout.pitch] = from[d * layout.pitch];
+        }
   }
 }
 
