@@ -120,10 +120,13 @@ def test_bitwise_the_same_for_any_number_of_threads(threads, stride, layout, bat
 # opcheck itself looks at gradients of tensors that are no leaves.
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_opcheck(layout):
-    projections, position, *_ = problem(2, 4, 5, 6, layout=layout).tensors()
-    kernel, rate = torch.randn(4, 2, 6, 3, 3, requires_grad=True), torch.ones(1, requires_grad=True)
-    arguments = (projections.detach().requires_grad_(), position.requires_grad_(), rate, kernel, None, 5, 2)
+@pytest.mark.parametrize("path", ["composed", "two steps", "given"])
+def test_opcheck(layout, path):
+    tensors = problem(2, 4, 5, 6, layout=layout).tensors()
+    projections, position, fc, dep, *rates = [tensor.detach().requires_grad_() for tensor in tensors]
+    if path == "given":
+        fc, dep = None, torch.randn(8, 6, 3, 3, requires_grad=True)
+    arguments = (projections, position, rates[0], fc, dep, rates[1], path == "composed", 5, 2)
     torch.library.opcheck(torch.ops.acmix.mix.default, arguments)
     maps = [tensor.detach().requires_grad_() for tensor in projections.chunk(3, 1)]
     torch.library.opcheck(torch.ops.acmix.local_attention.default, (*maps, 5, 2))

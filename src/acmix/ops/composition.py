@@ -38,4 +38,5 @@ def compose(
 
 def widen_to(projections: Tensor, parameter: Tensor) -> Tensor:
     """A parameter in the dtype that kernels accumulate in: that of the projections, or float32 where wider."""
-    return parameter.to(torch.promote_types(projections.dtype, torch.float32))
+    wide = torch.float64 if projections.dtype == torch.float64 else torch.float32
+    return parameter if parameter.dtype == wide else parameter.to(wide)

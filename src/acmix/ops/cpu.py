@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from acmix.ops.composition import compose, widen_to
-from acmix.ops.geometry import output_size
+from acmix.ops.composition import widen_to
+from acmix.ops.geometry import composes_kernels, output_size
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _LARGEST_WINDOW = 31
@@ -91,8 +91,10 @@ def _fake_mix(
     projections: Tensor,
     position: Tensor | None,  # noqa: ARG001
     rate: Tensor | None,  # noqa: ARG001
-    kernel: Tensor,  # noqa: ARG001
-    mixing: Tensor | None,  # noqa: ARG001
+    fc: Tensor | None,  # noqa: ARG001
+    dep: Tensor,  # noqa: ARG001
+    rate_convolution: Tensor | None,  # noqa: ARG001
+    composed: bool,  # noqa: ARG001
     window: int,  # noqa: ARG001
     stride: int,
 ) -> Tensor:
@@ -104,30 +106,32 @@ def _fake_mix_backward(
     projections: Tensor,
     position: Tensor | None,  # noqa: ARG001
     rate: Tensor | None,  # noqa: ARG001
-    kernel: Tensor,
-    mixing: Tensor | None,
+    fc: Tensor | None,
+    dep: Tensor,
+    rate_convolution: Tensor | None,
+    composed: bool,  # noqa: ARG001
     window: int,  # noqa: ARG001
     stride: int,  # noqa: ARG001
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     maps, head_size = projections.shape[1:3]
-    wide = torch.promote_types(projections.dtype, torch.float32)
     return (
         _empty_map(projections, maps * head_size, 1),
-        projections.new_empty((2 * head_size + 1,), dtype=wide),
-        projections.new_empty(kernel.shape, dtype=wide),
-        projections.new_empty(mixing.shape if mixing is not None else (0,), dtype=wide),
+        dep.new_empty((2 * head_size + 1,)),
+        dep.new_empty(fc.shape if fc is not None else (0,)),
+        dep.new_empty(dep.shape),
+        dep.new_empty((int(rate_convolution is not None),)),
     )
 
 
 def _save_mix(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
-    ctx.save_for_backward(*inputs[:5])
-    ctx.numbers = inputs[5:]
+    ctx.save_for_backward(*inputs[:6])
+    ctx.numbers = inputs[6:]
 
 
 def _mix_backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
-    projections, position, rate, _, mixing = saved
-    gradient, small, kernel_gradient, mixing_gradient = torch.ops.acmix.mix_backward(
+    projections, position, rate, fc, _, rate_convolution = saved
+    gradient, small, fc_gradient, dep_gradient, rate_convolution_gradient = torch.ops.acmix.mix_backward(
         output_gradient, *saved, *ctx.numbers
     )
     maps, head_size = projections.shape[1:3]
@@ -135,8 +139,10 @@ def _mix_backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor | None, ...
         gradient.unflatten(1, (maps, head_size)),
         None if position is None else small[:-1].reshape(head_size, 2),
         None if rate is None else small[-1:].reshape(rate.shape),
-        kernel_gradient,
-        None if mixing is None else mixing_gradient,
+        None if fc is None else fc_gradient,
+        dep_gradient,
+        None if rate_convolution is None else rate_convolution_gradient.reshape(rate_convolution.shape),
+        None,
         None,
         None,
     )
@@ -157,11 +163,19 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stri
     return output.unflatten(1, query.shape[1:3])
 
 
+def _weights(
+    projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, rate: Tensor | None
+) -> tuple[Tensor | None, Tensor, Tensor | None, bool]:
+    """What the operators take of the convolution path; fc and dep become one kernel where that is cheaper."""
+    composed = composes_kernels(projections.shape[1] // 3, dep_weight.shape[1], dep_weight.shape[-1])
+    fc, rate = (None if weight is None else widen_to(projections, weight).contiguous() for weight in (fc_weight, rate))
+    return fc, widen_to(projections, dep_weight).contiguous(), rate, composed
+
+
 def shift_conv(projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:  # noqa: ARG001
     """The convolution path; see `acmix.ops.shift_conv`."""
-    with torch.autocast("cpu", enabled=False):
-        kernel, mixing = compose(projections, fc_weight, dep_weight, None)
-    return torch.ops.acmix.mix(projections, None, None, kernel, mixing, 0, stride)
+    weights = _weights(projections, fc_weight, dep_weight, None)
+    return torch.ops.acmix.mix(projections, None, None, *weights, 0, stride)
 
 
 def mix(
@@ -176,11 +190,10 @@ def mix(
     dilation: int,  # noqa: ARG001
 ) -> Tensor:
     """Both paths and their sum; see `acmix.ops.mix`."""
-    with torch.autocast("cpu", enabled=False):
-        kernel, mixing = compose(projections, fc_weight, dep_weight, rate_convolution)
     position = widen_to(projections, position_weight).contiguous()
     rate = widen_to(projections, rate_attention)
-    return torch.ops.acmix.mix(projections, position, rate, kernel, mixing, window, stride)
+    weights = _weights(projections, fc_weight, dep_weight, rate_convolution)
+    return torch.ops.acmix.mix(projections, position, rate, *weights, window, stride)
 
 
 # At import, not at the first question: a question may be traced into a graph.

@@ -83,6 +83,34 @@ def _mix_backward_flops(
     return 5 * attention + 4 * _convolution(projections, kernel, mixing, stride)
 
 
+def _convolved(fc: Any, dep: Any, composed: bool) -> tuple[Any, Any]:
+    """The kernel and the mixing that the compiled kernels compute with."""
+    if fc is None or not composed:
+        return dep, fc
+    return (dep[0], fc[1], *dep[2:]), None
+
+
+def _parameters_flops(
+    projections: Any, position: Any, rate: Any, fc: Any, dep: Any, _rate: Any, composed: bool, *sizes: int, **_: Any
+) -> int:
+    return _mix_flops(projections, position, rate, *_convolved(fc, dep, composed), *sizes)
+
+
+def _parameters_backward_flops(
+    output_gradient: Any,
+    projections: Any,
+    position: Any,
+    rate: Any,
+    fc: Any,
+    dep: Any,
+    _rate: Any,
+    composed: bool,
+    *sizes: int,
+    **_: Any,
+) -> int:
+    return _mix_backward_flops(output_gradient, projections, position, rate, *_convolved(fc, dep, composed), *sizes)
+
+
 def _channels_first(cells: Any) -> Any:
     batch, height, width, *maps = cells
     return batch, *maps, height, width
@@ -99,8 +127,8 @@ def _cells_backward_flops(output_gradient: Any, _log_sum_exp: Any, projections: 
 if cpu.why_not(None, 7, 1, 1) is None:
     register_flop_formula(torch.ops.acmix.local_attention)(_attention_flops)
     register_flop_formula(torch.ops.acmix.local_attention_backward)(_attention_backward_flops)
-    register_flop_formula(torch.ops.acmix.mix)(_mix_flops)
-    register_flop_formula(torch.ops.acmix.mix_backward)(_mix_backward_flops)
+    register_flop_formula(torch.ops.acmix.mix)(_parameters_flops)
+    register_flop_formula(torch.ops.acmix.mix_backward)(_parameters_backward_flops)
 if triton.why_not(None, 7, 1, 1) is None:
     importlib.import_module("acmix.ops.triton.operators")
     register_flop_formula(torch.ops.acmix_triton.mix)(_cells_flops)

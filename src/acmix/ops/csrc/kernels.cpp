@@ -1,12 +1,14 @@
 // The kernels of one instruction set; compiled once for each with -DACMIX_ISA=name and its flags.
 #include "backward.h"
+#include "composition.h"
 #include "forward.h"
 #include "kernels.h"
 
 namespace acmix::ACMIX_ISA {
 
 template <class T>
-static constexpr Kernels table = {forward_tasks<T>, forward<T>, backward_work<T>, backward<T>};
+static constexpr Kernels table = {forward_tasks<T>, forward<T>, backward_work<T>, backward<T>,
+                                  compose<T>,       compose_backward<T>};
 
 const Kernels& kernels(bool is_double) { return is_double ? table<double> : table<float>; }
 

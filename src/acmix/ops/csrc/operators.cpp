@@ -78,6 +78,64 @@ void ask_for_large_pages(const Tensor& tensor) {
 #endif
 }
 
+Tensor empty_parameter(const Tensor& like, const std::vector<int64_t>& sizes) {
+  Tensor tensor = torch::stable::empty(sizes, compute_type(like), std::nullopt, like.device());
+  return torch::stable::zero_(tensor);
+}
+
+double number_of(const MaybeTensor& rate) {
+  if (!rate) return 1;
+  return rate->scalar_type() == ScalarType::Double ? *static_cast<const double*>(rate->const_data_ptr())
+                                                   : *static_cast<const float*>(rate->const_data_ptr());
+}
+
+// Call f with the tensor's data as a pointer to its type, float or double.
+template <class F>
+void with_data(const Tensor& tensor, const F& f) {
+  if (tensor.scalar_type() == ScalarType::Double)
+    f(static_cast<double*>(tensor.mutable_data_ptr()));
+  else
+    f(static_cast<float*>(tensor.mutable_data_ptr()));
+}
+
+// The weights of the convolution path as parameters: fc (P, 3 N) or none, dep (C, P, k, k), beta or none. `composed`
+// says whether fc and dep are computed as one kernel.
+struct Weights {
+  MaybeTensor fc;
+  Tensor dep;
+  MaybeTensor rate;
+  bool composed;
+
+  bool composes() const { return fc && composed; }
+  int64_t maps() const { return fc ? fc->size(1) : dep.size(1); }
+  Composition composition() const {
+    constexpr int64_t channels = 64, most_parts = 8;
+    const int64_t parts = (dep.size(0) + channels - 1) / channels;
+    return {dep.size(0), dep.size(1), maps(), dep.size(2) * dep.size(3), parts < most_parts ? parts : most_parts,
+            fc->const_data_ptr(), dep.const_data_ptr(), number_of(rate)};
+  }
+
+  // What the kernels convolve with: (C, 3 N or P, k, k).
+  Tensor kernel(const Kernels& kernels) const {
+    if (!composes() && !rate) return dep;
+    Tensor kernel = torch::stable::empty({dep.size(0), composes() ? maps() : dep.size(1), dep.size(2), dep.size(3)},
+                                         dep.scalar_type(), std::nullopt, dep.device());
+    if (composes()) {
+      const Composition weights = composition();
+      torch::stable::parallel_for(0, weights.parts, 1, [&](int64_t first, int64_t last) {
+        kernels.compose(weights, kernel.mutable_data_ptr(), first, last);
+      });
+    } else {
+      with_data(kernel, [&](auto* to) {
+        with_data(dep, [&](auto* from) {
+          for (int64_t i = 0; i < dep.numel(); ++i) to[i] = number_of(rate) * from[i];
+        });
+      });
+    }
+    return kernel;
+  }
+};
+
 // The tensors and numbers of one call, as an operator takes them; window 0 means no attention, no kernel no convolution.
 struct Call {
   Tensor like;
@@ -98,20 +156,24 @@ struct Call {
   }
 
   Call(const Tensor& projections, const MaybeTensor& position_weight, const MaybeTensor& rate_attention,
-       const Tensor& convolution_kernel, const MaybeTensor& fc, int64_t size, int64_t stride)
+       const Weights& weights, int64_t size, int64_t stride)
       : like(projections), query(heads_of(projections, 0)), key(heads_of(projections, projections.size(1) / 3)),
         value(heads_of(projections, projections.size(1) / 3 * 2)), position(position_weight), rate(rate_attention),
-        kernel(convolution_kernel), mixing(fc), window(size) {
+        window(size) {
     STD_TORCH_CHECK(like.size(1) % 3 == 0, "projections must have the shape (B, 3 N, D, H, W)");
     set_shape(like.size(1) / 3, stride);
     check_parameter(position, {shape.head_size, 2}, "position must be (D, 2)");
-    if (rate) STD_TORCH_CHECK(rate->numel() == 1 && rate->scalar_type() == compute_type(like), "rate is one element");
-    const int64_t inputs = mixing ? mixing->size(0) : 3 * shape.heads;
-    STD_TORCH_CHECK(kernel->dim() == 5, "kernel must be (D, N, P, k, k)");
-    kernel_size = kernel->size(3);
-    check_parameter(kernel, {shape.head_size, shape.heads, inputs, kernel_size, kernel_size},
-                    "kernel must be (D, N, P, k, k)");
-    check_parameter(mixing, {inputs, 3 * shape.heads}, "mixing must be (P, 3 N)");
+    for (const MaybeTensor& number : {rate, weights.rate})
+      STD_TORCH_CHECK(!number || (number->numel() == 1 && number->scalar_type() == compute_type(like)),
+                      "rates are one element");
+    STD_TORCH_CHECK(weights.dep.dim() == 4, "dep must be (C, P, k, k)");
+    kernel_size = weights.dep.size(3);
+    const int64_t inputs = weights.fc ? weights.fc->size(0) : like.size(1);
+    check_parameter(weights.dep, {shape.heads * shape.head_size, inputs, kernel_size, kernel_size},
+                    "dep must be (C, P, k, k)");
+    check_parameter(weights.fc, {inputs, like.size(1)}, "fc must be (P, 3 N)");
+    kernel = weights.kernel(best_kernels(is_double));
+    if (!weights.composed) mixing = weights.fc;
   }
 
   void set_shape(int64_t heads, int64_t stride) {
@@ -140,11 +202,6 @@ struct Call {
                                                     : torch::headeronly::MemoryFormat::Contiguous);
     ask_for_large_pages(map);
     return map;
-  }
-
-  Tensor empty_parameter(const std::vector<int64_t>& sizes) const {
-    Tensor tensor = torch::stable::empty(sizes, compute_type(like), std::nullopt, like.device());
-    return torch::stable::zero_(tensor);
   }
 };
 
@@ -178,15 +235,9 @@ struct Locations {
   }
 };
 
-double rate_of(const Call& call) {
-  if (!call.rate) return 1;
-  return call.is_double ? *static_cast<const double*>(call.rate->const_data_ptr())
-                        : *static_cast<const float*>(call.rate->const_data_ptr());
-}
-
 Mix problem_of(const Call& call, const Tensor& output, const Locations& columns, const Locations& rows) {
   const Attention attention = {call.window, call.position ? call.position->const_data_ptr() : nullptr,
-                               columns.data(call.is_double), rows.data(call.is_double), rate_of(call)};
+                               columns.data(call.is_double), rows.data(call.is_double), number_of(call.rate)};
   const Convolution convolution = {call.kernel_size, call.mixing ? call.mixing->size(0) : 0,
                                    call.kernel ? call.kernel->const_data_ptr() : nullptr,
                                    call.mixing ? call.mixing->const_data_ptr() : nullptr};
@@ -216,35 +267,46 @@ Tensor local_attention(const Tensor& query, const Tensor& key, const Tensor& val
   return run_forward(Call(query, key, value, window, stride));
 }
 
-Tensor mix(const Tensor& projections, const MaybeTensor& position, const MaybeTensor& rate, const Tensor& kernel,
-           const MaybeTensor& mixing, int64_t window, int64_t stride) {
-  return run_forward(Call(projections, position, rate, kernel, mixing, window, stride));
+Tensor mix(const Tensor& projections, const MaybeTensor& position, const MaybeTensor& rate, const MaybeTensor& fc,
+           const Tensor& dep, const MaybeTensor& rate_convolution, bool composed, int64_t window, int64_t stride) {
+  return run_forward(Call(projections, position, rate, {fc, dep, rate_convolution, composed}, window, stride));
 }
 
+// Of the projections as one (B, 3 C, H, W) map, of position and rate as (2 D + 1), of the kernel and mixing that were
+// computed with.
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
-std::vector<int64_t> sizes_of(const Tensor& tensor) {
+std::vector<int64_t> sizes_of(const MaybeTensor& tensor) {
   std::vector<int64_t> sizes;
-  for (int64_t axis = 0; axis < tensor.dim(); ++axis) sizes.push_back(tensor.size(axis));
-  return sizes;
+  for (int64_t axis = 0; tensor && axis < tensor->dim(); ++axis) sizes.push_back(tensor->size(axis));
+  return tensor ? sizes : std::vector<int64_t>{0};
 }
 
 // The sum over the first axis in its order, whatever the number of threads.
-Tensor sum_first(const Tensor& tensor, const std::vector<int64_t>& sizes, const Call& call) {
-  Tensor total = call.empty_parameter(sizes);
+Tensor sum_first(const Tensor& tensor, const std::vector<int64_t>& sizes) {
+  Tensor total = empty_parameter(tensor, sizes);
   const int64_t size = total.numel(), count = size > 0 ? tensor.numel() / size : 0;
-  auto add = [&](auto* to, const auto* from) {
+  with_data(total, [&](auto* to) {
+    const auto* from = static_cast<decltype(to)>(tensor.mutable_data_ptr());
     for (int64_t i = 0; i < count; ++i)
       for (int64_t j = 0; j < size; ++j) to[j] += from[i * size + j];
-  };
-  if (call.is_double)
-    add(static_cast<double*>(total.mutable_data_ptr()), static_cast<const double*>(tensor.const_data_ptr()));
-  else
-    add(static_cast<float*>(total.mutable_data_ptr()), static_cast<const float*>(tensor.const_data_ptr()));
+  });
   return total;
 }
 
-// Gradients of the projections as one (B, 3 C, H, W) map, of position and rate as (2 D + 1), of kernel and mixing.
+// In place: tensor times a number; returns its product with another, summed.
+double scale(const Tensor& tensor, double factor, const Tensor& other) {
+  double sum = 0;
+  with_data(tensor, [&](auto* to) {
+    const auto* from = static_cast<decltype(to)>(other.mutable_data_ptr());
+    for (int64_t i = 0; i < tensor.numel(); ++i) {
+      sum += static_cast<double>(to[i]) * static_cast<double>(from[i]);
+      to[i] *= factor;
+    }
+  });
+  return sum;
+}
+
 Gradients run_backward(const Call& call, const Tensor& output_gradient) {
   const Shape& shape = call.shape;
   STD_TORCH_CHECK(output_gradient.dim() == 4 && output_gradient.scalar_type() == call.like.scalar_type() &&
@@ -253,19 +315,18 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient) {
                       output_gradient.size(2) == shape.height_out && output_gradient.size(3) == shape.width_out,
                   "the output's gradient must be (B, C, H', W') in the dtype of the output");
   const int64_t channels = shape.heads * shape.head_size, small_size = 2 * shape.head_size + 1;
-  const std::vector<int64_t> kernel_sizes = call.kernel ? sizes_of(*call.kernel) : std::vector<int64_t>{0};
-  const std::vector<int64_t> mixing_sizes = call.mixing ? sizes_of(*call.mixing) : std::vector<int64_t>{0};
+  const std::vector<int64_t> kernel_sizes = sizes_of(call.kernel), mixing_sizes = sizes_of(call.mixing);
   Tensor gradient = call.empty_map(3 * channels, shape.height, shape.width);
   if (gradient.numel() == 0)
-    return {gradient, call.empty_parameter({small_size}), call.empty_parameter(kernel_sizes),
-            call.empty_parameter(mixing_sizes)};
+    return {gradient, empty_parameter(gradient, {small_size}), empty_parameter(gradient, kernel_sizes),
+            empty_parameter(gradient, mixing_sizes)};
   const Kernels& kernels = best_kernels(call.is_double);
   const Locations columns(shape.width), rows(shape.height);
   const Mix problem = problem_of(call, output_gradient, columns, rows);
   const BackwardWork work = kernels.backward_work(problem);
   auto parts = [&](int64_t count, std::vector<int64_t> sizes) {
     sizes.insert(sizes.begin(), count);
-    return call.empty_parameter(sizes);
+    return empty_parameter(gradient, sizes);
   };
   Tensor kernel = parts(work.slices, kernel_sizes), mixing = parts(work.slices, mixing_sizes);
   Tensor small = parts(work.items, {small_size});
@@ -277,8 +338,8 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient) {
                           small.mutable_data_ptr()};
   torch::stable::parallel_for(0, work.items, 1,
                               [&](int64_t first, int64_t last) { kernels.backward(problem, to, first, last); });
-  return {gradient, sum_first(small, {small_size}, call), sum_first(kernel, kernel_sizes, call),
-          sum_first(mixing, mixing_sizes, call)};
+  return {gradient, sum_first(small, {small_size}), sum_first(kernel, kernel_sizes),
+          sum_first(mixing, mixing_sizes)};
 }
 
 Tensor local_attention_backward(const Tensor& output_gradient, const Tensor& query, const Tensor& key,
@@ -286,10 +347,39 @@ Tensor local_attention_backward(const Tensor& output_gradient, const Tensor& que
   return std::get<0>(run_backward(Call(query, key, value, window, stride), output_gradient));
 }
 
-Gradients mix_backward(const Tensor& output_gradient, const Tensor& projections, const MaybeTensor& position,
-                       const MaybeTensor& rate, const Tensor& kernel, const MaybeTensor& mixing, int64_t window,
-                       int64_t stride) {
-  return run_backward(Call(projections, position, rate, kernel, mixing, window, stride), output_gradient);
+// Gradients of fc, of dep and of the rate, given those of the kernel and mixing: in place where they are the same.
+std::tuple<Tensor, Tensor, Tensor> differentiate(const Weights& weights, Tensor kernel, Tensor mixing) {
+  Tensor rate = empty_parameter(kernel, {weights.rate ? 1 : 0}), dep = kernel;
+  const double factor = number_of(weights.rate);
+  double slope = 0;
+  if (weights.composes()) {
+    const Kernels& kernels = best_kernels(kernel.scalar_type() == ScalarType::Double);
+    const Composition composition = weights.composition();
+    const std::vector<int64_t> sizes = sizes_of(weights.fc);
+    Tensor shares = empty_parameter(kernel, {composition.parts, sizes[0], sizes[1]});
+    dep = empty_parameter(kernel, sizes_of(weights.dep));
+    torch::stable::parallel_for(0, composition.parts, 1, [&](int64_t first, int64_t last) {
+      kernels.compose_backward(composition, kernel.const_data_ptr(), dep.mutable_data_ptr(), shares.mutable_data_ptr(),
+                               first, last);
+    });
+    mixing = sum_first(shares, sizes);
+    slope = scale(mixing, factor, *weights.fc);
+  } else if (weights.rate) {
+    slope = scale(dep, factor, weights.dep);
+  }
+  if (weights.rate) with_data(rate, [&](auto* to) { *to = slope; });
+  return {mixing, dep, rate};
+}
+
+// Gradients of the projections, of position and rate, of fc, of dep and of the convolution's rate.
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mix_backward(
+    const Tensor& output_gradient, const Tensor& projections, const MaybeTensor& position, const MaybeTensor& rate,
+    const MaybeTensor& fc, const Tensor& dep, const MaybeTensor& rate_convolution, bool composed, int64_t window,
+    int64_t stride) {
+  const Weights weights = {fc, dep, rate_convolution, composed};
+  const auto [gradient, small, kernel, mixing] =
+      run_backward(Call(projections, position, rate, weights, window, stride), output_gradient);
+  return std::tuple_cat(std::tuple(gradient, small), differentiate(weights, kernel, mixing));
 }
 
 }  // namespace
@@ -301,11 +391,11 @@ STABLE_TORCH_LIBRARY(acmix, library) {
       "local_attention_backward(Tensor output_gradient, Tensor query, Tensor key, Tensor value, int window, int stride) "
       "-> Tensor");
   library.def(
-      "mix(Tensor projections, Tensor? position, Tensor? rate, Tensor kernel, Tensor? mixing, int window, int stride) "
-      "-> Tensor");
+      "mix(Tensor projections, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, Tensor? rate_convolution, "
+      "bool composed, int window, int stride) -> Tensor");
   library.def(
-      "mix_backward(Tensor output_gradient, Tensor projections, Tensor? position, Tensor? rate, Tensor kernel, "
-      "Tensor? mixing, int window, int stride) -> (Tensor, Tensor, Tensor, Tensor)");
+      "mix_backward(Tensor output_gradient, Tensor projections, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, "
+      "Tensor? rate_convolution, bool composed, int window, int stride) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(acmix, CPU, library) {

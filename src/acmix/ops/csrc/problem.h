@@ -57,12 +57,23 @@ struct BackwardWork {
   int64_t items, slices;
 };
 
+// fc (positions, maps) and a kernel (channels, positions, taps) that become one kernel (channels, maps, taps), times rate,
+// in `parts` parts of the channels.
+struct Composition {
+  int64_t channels, positions, maps, taps, parts;
+  const void *mixing, *kernel;
+  double rate;
+};
+
 // Tasks are independent; those of the backward pass, which sum, are fixed by the shape, never by the threads.
 struct Kernels {
   int64_t (*forward_tasks)(const Mix&);
   void (*forward)(const Mix&, int64_t first, int64_t last);
   BackwardWork (*backward_work)(const Mix&);
   void (*backward)(const Mix&, const MixGradient&, int64_t first, int64_t last);
+  void (*compose)(const Composition&, void* composed, int64_t first, int64_t last);
+  void (*compose_backward)(const Composition&, const void* gradient, void* kernel, void* mixing, int64_t first,
+                           int64_t last);
 };
 
 // Scratch of the calling thread, 64-byte aligned, kept between calls so that its pages are mapped once.
