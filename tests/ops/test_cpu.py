@@ -126,6 +126,9 @@ def test_opcheck(layout, path):
     projections, position, fc, dep, *rates = [tensor.detach().requires_grad_() for tensor in tensors]
     if path == "given":
         fc, dep = None, torch.randn(8, 6, 3, 3, requires_grad=True)
+    if layout == "channels_last":
+        # As nn.Module.to makes them of every parameter with four axes.
+        dep = dep.detach().to(memory_format=torch.channels_last).requires_grad_()
     arguments = (projections, position, rates[0], fc, dep, rates[1], path == "composed", 5, 2)
     torch.library.opcheck(torch.ops.acmix.mix.default, arguments)
     maps = [tensor.detach().requires_grad_() for tensor in projections.chunk(3, 1)]

@@ -114,11 +114,12 @@ def _fake_mix_backward(
     stride: int,  # noqa: ARG001
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     maps, head_size = projections.shape[1:3]
+    last = not dep.is_contiguous() and dep.is_contiguous(memory_format=torch.channels_last)
     return (
         _empty_map(projections, maps * head_size, 1),
         dep.new_empty((2 * head_size + 1,)),
         dep.new_empty(fc.shape if fc is not None else (0,)),
-        dep.new_empty(dep.shape),
+        torch.empty_like(dep, memory_format=torch.channels_last if last else torch.contiguous_format),
         dep.new_empty((int(rate_convolution is not None),)),
     )
 
@@ -168,8 +169,9 @@ def _weights(
 ) -> tuple[Tensor | None, Tensor, Tensor | None, bool]:
     """What the operators take of the convolution path; fc and dep become one kernel where that is cheaper."""
     composed = composes_kernels(projections.shape[1] // 3, dep_weight.shape[1], dep_weight.shape[-1])
-    fc, rate = (None if weight is None else widen_to(projections, weight).contiguous() for weight in (fc_weight, rate))
-    return fc, widen_to(projections, dep_weight).contiguous(), rate, composed
+    fc = None if fc_weight is None else widen_to(projections, fc_weight).contiguous()
+    rate = None if rate is None else widen_to(projections, rate)
+    return fc, widen_to(projections, dep_weight), rate, composed
 
 
 def shift_conv(projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:  # noqa: ARG001

@@ -35,22 +35,52 @@ struct CompositionScratch {
   }
 };
 
-// Channels [first, last) of (channel, plane, tap) to planes of all of them, zeros up to a full block.
+// Weights (channel, plane, tap) in memory, the last two axes in either order.
 template <class T>
-static void spread(const T* from, int64_t first, int64_t last, int64_t planes, int64_t taps, T* to, int64_t pitch) {
-  for (int64_t p = 0; p < planes; ++p) {
-    for (int64_t c = first; c < last; ++c)
-      copy_run(from + (c * planes + p) * taps, taps, to + p * pitch + (c - first) * taps);
-    clear(to + p * pitch, (last - first) * taps, pitch);
+struct Taps {
+  T* data;
+  int64_t planes, taps, plane, tap;
+
+  T* at(int64_t c, int64_t p) const { return data + c * planes * taps + p * plane; }
+};
+
+// Channels [first, last) to planes of all of them, zeros up to a full block.
+template <class T>
+static void spread(const Taps<const T>& from, int64_t first, int64_t last, T* to, int64_t pitch) {
+  for (int64_t p = 0; p < from.planes; ++p, to += pitch) {
+    T* line = to;
+    for (int64_t c = first; c < last; ++c, line += from.taps) {
+      if (from.tap == 1)
+        copy_run(from.at(c, p), from.taps, line);
+      else
+        for (int64_t t = 0; t < from.taps; ++t) line[t] = from.at(c, p)[t * from.tap];
+    }
+    clear(to, (last - first) * from.taps, pitch);
   }
 }
 
 // The way back.
 template <class T>
-static void collect(const T* from, int64_t pitch, int64_t first, int64_t last, int64_t planes, int64_t taps, T* to) {
-  for (int64_t p = 0; p < planes; ++p)
-    for (int64_t c = first; c < last; ++c)
-      copy_run(from + p * pitch + (c - first) * taps, taps, to + (c * planes + p) * taps);
+static void collect(const T* from, int64_t pitch, int64_t first, int64_t last, const Taps<T>& to) {
+  for (int64_t p = 0; p < to.planes; ++p, from += pitch) {
+    const T* line = from;
+    for (int64_t c = first; c < last; ++c, line += to.taps) {
+      if (to.tap == 1)
+        copy_run(line, to.taps, to.at(c, p));
+      else
+        for (int64_t t = 0; t < to.taps; ++t) to.at(c, p)[t * to.tap] = line[t];
+    }
+  }
+}
+
+template <class T>
+static inline Taps<T> kernel_taps(const Composition& weights, T* data) {
+  return {data, weights.positions, weights.taps, weights.position, weights.tap};
+}
+
+template <class T>
+static inline Taps<T> composed_taps(const Composition& weights, T* data) {
+  return {data, weights.maps, weights.taps, weights.taps, 1};
 }
 
 static inline int64_t first_channel(const Composition& weights, int64_t part, int64_t count) {
@@ -68,12 +98,11 @@ static void compose(const Composition& weights, void* composed, int64_t first, i
   const int64_t end = first_channel(weights, last, count);
   for (int64_t c = first_channel(weights, first, count); c < end; c += count) {
     const int64_t stop = least(c + count, end);
-    spread(static_cast<const T*>(weights.kernel), c, stop, weights.positions, weights.taps, scratch.kernel,
-           scratch.pitch);
+    spread(kernel_taps(weights, static_cast<const T*>(weights.kernel)), c, stop, scratch.kernel, scratch.pitch);
     convolve<T>({scratch.kernel, scratch.pitch, weights.positions, scratch.registers},
                 {scratch.mixing, scratch.columns, scratch.rows, scratch.here, 1},
                 {scratch.composed, scratch.pitch, weights.maps, scratch.registers}, weights.taps);
-    collect(scratch.composed, scratch.pitch, c, stop, weights.maps, weights.taps, static_cast<T*>(composed));
+    collect(scratch.composed, scratch.pitch, c, stop, composed_taps(weights, static_cast<T*>(composed)));
   }
 }
 
@@ -92,13 +121,12 @@ static void compose_backward(const Composition& weights, const void* gradient, v
     const int64_t end = first_channel(weights, part + 1, count);
     for (int64_t c = first_channel(weights, part, count); c < end; c += count) {
       const int64_t stop = least(c + count, end);
-      spread(static_cast<const T*>(weights.kernel), c, stop, weights.positions, weights.taps, scratch.kernel,
-             scratch.pitch);
-      spread(static_cast<const T*>(gradient), c, stop, weights.maps, weights.taps, scratch.composed, scratch.pitch);
+      spread(kernel_taps(weights, static_cast<const T*>(weights.kernel)), c, stop, scratch.kernel, scratch.pitch);
+      spread(composed_taps(weights, static_cast<const T*>(gradient)), c, stop, scratch.composed, scratch.pitch);
       const Planes<const T> composed = {scratch.composed, scratch.pitch, weights.maps, scratch.registers};
       convolve<T>(composed, {scratch.mixing, scratch.rows, scratch.columns, scratch.here, 1},
                   {scratch.product, scratch.pitch, weights.positions, scratch.registers}, weights.taps);
-      collect(scratch.product, scratch.pitch, c, stop, weights.positions, weights.taps, static_cast<T*>(kernel));
+      collect(scratch.product, scratch.pitch, c, stop, kernel_taps(weights, static_cast<T*>(kernel)));
       correlate<T>({scratch.kernel, scratch.pitch, weights.positions, scratch.registers}, composed,
                    {share, scratch.rows, scratch.columns, scratch.here, 1}, weights.taps);
     }

@@ -98,39 +98,67 @@ void with_data(const Tensor& tensor, const F& f) {
     f(static_cast<float*>(tensor.mutable_data_ptr()));
 }
 
-// The weights of the convolution path as parameters: fc (P, 3 N) or none, dep (C, P, k, k), beta or none. `composed`
-// says whether fc and dep are computed as one kernel.
+// In place: tensor times a number.
+void scale(const Tensor& tensor, double factor) {
+  with_data(tensor, [&](auto* to) {
+    for (int64_t i = 0; i < tensor.numel(); ++i) to[i] *= factor;
+  });
+}
+
+// Of contiguous tensors.
+double inner_product(const Tensor& left, const Tensor& right) {
+  double sum = 0;
+  with_data(left, [&](const auto* a) {
+    const auto* b = static_cast<decltype(a)>(right.const_data_ptr());
+    for (int64_t i = 0; i < left.numel(); ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  });
+  return sum;
+}
+
+// Networks with channels last have such kernels, too.
+torch::headeronly::MemoryFormat format_of(const Tensor& dep) {
+  const bool last = dep.stride(1) == 1 && dep.stride(3) == dep.size(1) && dep.stride(2) == dep.size(3) * dep.size(1) &&
+                    dep.stride(0) == dep.size(2) * dep.stride(2);
+  return last && !dep.is_contiguous() ? torch::headeronly::MemoryFormat::ChannelsLast
+                                      : torch::headeronly::MemoryFormat::Contiguous;
+}
+
+// The weights of the convolution path as parameters: fc (P, 3 N) or none, dep (C, P, k, k) in either memory format, beta
+// or none. `composed` says whether fc and dep are computed as one kernel.
 struct Weights {
   MaybeTensor fc;
   Tensor dep;
   MaybeTensor rate;
   bool composed;
 
+  Weights(const MaybeTensor& fc_weight, const Tensor& dep_weight, const MaybeTensor& rate_convolution, bool one_kernel)
+      : fc(fc_weight), dep(dep_weight), rate(rate_convolution), composed(one_kernel) {
+    STD_TORCH_CHECK(dep.dim() == 4, "dep must be (C, P, k, k)");
+    dep = torch::stable::contiguous(dep, format_of(dep));
+  }
+
   bool composes() const { return fc && composed; }
-  int64_t maps() const { return fc ? fc->size(1) : dep.size(1); }
+  int64_t maps() const { return composes() ? fc->size(1) : dep.size(1); }
   Composition composition() const {
     constexpr int64_t channels = 64, most_parts = 8;
-    const int64_t parts = (dep.size(0) + channels - 1) / channels;
-    return {dep.size(0), dep.size(1), maps(), dep.size(2) * dep.size(3), parts < most_parts ? parts : most_parts,
-            fc->const_data_ptr(), dep.const_data_ptr(), number_of(rate)};
+    const int64_t parts = (dep.size(0) + channels - 1) / channels, taps = dep.size(2) * dep.size(3);
+    const bool last = !dep.is_contiguous();
+    return {dep.size(0),           dep.size(1),          maps(),         taps, parts < most_parts ? parts : most_parts,
+            last ? 1 : taps,       last ? dep.size(1) : 1, fc->const_data_ptr(), dep.const_data_ptr(), number_of(rate)};
   }
 
   // What the kernels convolve with: (C, 3 N or P, k, k).
   Tensor kernel(const Kernels& kernels) const {
-    if (!composes() && !rate) return dep;
-    Tensor kernel = torch::stable::empty({dep.size(0), composes() ? maps() : dep.size(1), dep.size(2), dep.size(3)},
-                                         dep.scalar_type(), std::nullopt, dep.device());
+    Tensor kernel = torch::stable::empty({dep.size(0), maps(), dep.size(2), dep.size(3)}, dep.scalar_type(),
+                                         std::nullopt, dep.device());
     if (composes()) {
       const Composition weights = composition();
       torch::stable::parallel_for(0, weights.parts, 1, [&](int64_t first, int64_t last) {
         kernels.compose(weights, kernel.mutable_data_ptr(), first, last);
       });
     } else {
-      with_data(kernel, [&](auto* to) {
-        with_data(dep, [&](auto* from) {
-          for (int64_t i = 0; i < dep.numel(); ++i) to[i] = number_of(rate) * from[i];
-        });
-      });
+      torch::stable::copy_(kernel, dep);
+      if (rate) scale(kernel, number_of(rate));
     }
     return kernel;
   }
@@ -163,15 +191,16 @@ struct Call {
     STD_TORCH_CHECK(like.size(1) % 3 == 0, "projections must have the shape (B, 3 N, D, H, W)");
     set_shape(like.size(1) / 3, stride);
     check_parameter(position, {shape.head_size, 2}, "position must be (D, 2)");
+    STD_TORCH_CHECK(!position || position->is_contiguous(), "position must be contiguous");
     for (const MaybeTensor& number : {rate, weights.rate})
       STD_TORCH_CHECK(!number || (number->numel() == 1 && number->scalar_type() == compute_type(like)),
                       "rates are one element");
-    STD_TORCH_CHECK(weights.dep.dim() == 4, "dep must be (C, P, k, k)");
     kernel_size = weights.dep.size(3);
     const int64_t inputs = weights.fc ? weights.fc->size(0) : like.size(1);
     check_parameter(weights.dep, {shape.heads * shape.head_size, inputs, kernel_size, kernel_size},
                     "dep must be (C, P, k, k)");
     check_parameter(weights.fc, {inputs, like.size(1)}, "fc must be (P, 3 N)");
+    STD_TORCH_CHECK(!weights.fc || weights.fc->is_contiguous(), "fc must be contiguous");
     kernel = weights.kernel(best_kernels(is_double));
     if (!weights.composed) mixing = weights.fc;
   }
@@ -187,11 +216,10 @@ struct Call {
 
   void check_parameter(const MaybeTensor& tensor, const std::vector<int64_t>& sizes, const char* rule) const {
     if (!tensor) return;
-    bool right = tensor->dim() == static_cast<int64_t>(sizes.size()) && tensor->is_contiguous() &&
-                 tensor->scalar_type() == compute_type(like);
+    bool right = tensor->dim() == static_cast<int64_t>(sizes.size()) && tensor->scalar_type() == compute_type(like);
     for (size_t axis = 0; right && axis < sizes.size(); ++axis)
       right = tensor->size(static_cast<int64_t>(axis)) == sizes[axis];
-    STD_TORCH_CHECK(right, rule, ", contiguous, in the compute dtype");
+    STD_TORCH_CHECK(right, rule, ", in the compute dtype");
   }
 
   // A map of 4 axes in the memory order of the input.
@@ -269,7 +297,7 @@ Tensor local_attention(const Tensor& query, const Tensor& key, const Tensor& val
 
 Tensor mix(const Tensor& projections, const MaybeTensor& position, const MaybeTensor& rate, const MaybeTensor& fc,
            const Tensor& dep, const MaybeTensor& rate_convolution, bool composed, int64_t window, int64_t stride) {
-  return run_forward(Call(projections, position, rate, {fc, dep, rate_convolution, composed}, window, stride));
+  return run_forward(Call(projections, position, rate, Weights(fc, dep, rate_convolution, composed), window, stride));
 }
 
 // Of the projections as one (B, 3 C, H, W) map, of position and rate as (2 D + 1), of the kernel and mixing that were
@@ -292,19 +320,6 @@ Tensor sum_first(const Tensor& tensor, const std::vector<int64_t>& sizes) {
       for (int64_t j = 0; j < size; ++j) to[j] += from[i * size + j];
   });
   return total;
-}
-
-// In place: tensor times a number; returns its product with another, summed.
-double scale(const Tensor& tensor, double factor, const Tensor& other) {
-  double sum = 0;
-  with_data(tensor, [&](auto* to) {
-    const auto* from = static_cast<decltype(to)>(other.mutable_data_ptr());
-    for (int64_t i = 0; i < tensor.numel(); ++i) {
-      sum += static_cast<double>(to[i]) * static_cast<double>(from[i]);
-      to[i] *= factor;
-    }
-  });
-  return sum;
 }
 
 Gradients run_backward(const Call& call, const Tensor& output_gradient) {
@@ -347,9 +362,10 @@ Tensor local_attention_backward(const Tensor& output_gradient, const Tensor& que
   return std::get<0>(run_backward(Call(query, key, value, window, stride), output_gradient));
 }
 
-// Gradients of fc, of dep and of the rate, given those of the kernel and mixing: in place where they are the same.
-std::tuple<Tensor, Tensor, Tensor> differentiate(const Weights& weights, Tensor kernel, Tensor mixing) {
-  Tensor rate = empty_parameter(kernel, {weights.rate ? 1 : 0}), dep = kernel;
+// Gradients of fc, of dep and of the rate, given those of the kernel and mixing, which are theirs without composing.
+std::tuple<Tensor, Tensor, Tensor> differentiate(const Weights& weights, const Tensor& kernel, Tensor mixing) {
+  Tensor dep = torch::stable::empty(sizes_of(weights.dep), kernel.scalar_type(), std::nullopt, kernel.device(),
+                                    std::nullopt, format_of(weights.dep));
   const double factor = number_of(weights.rate);
   double slope = 0;
   if (weights.composes()) {
@@ -357,16 +373,19 @@ std::tuple<Tensor, Tensor, Tensor> differentiate(const Weights& weights, Tensor 
     const Composition composition = weights.composition();
     const std::vector<int64_t> sizes = sizes_of(weights.fc);
     Tensor shares = empty_parameter(kernel, {composition.parts, sizes[0], sizes[1]});
-    dep = empty_parameter(kernel, sizes_of(weights.dep));
     torch::stable::parallel_for(0, composition.parts, 1, [&](int64_t first, int64_t last) {
       kernels.compose_backward(composition, kernel.const_data_ptr(), dep.mutable_data_ptr(), shares.mutable_data_ptr(),
                                first, last);
     });
     mixing = sum_first(shares, sizes);
-    slope = scale(mixing, factor, *weights.fc);
-  } else if (weights.rate) {
-    slope = scale(dep, factor, weights.dep);
+    slope = inner_product(mixing, *weights.fc);
+    scale(mixing, factor);
+  } else {
+    slope = inner_product(kernel, torch::stable::contiguous(weights.dep));
+    torch::stable::copy_(dep, kernel);
+    scale(dep, factor);
   }
+  Tensor rate = empty_parameter(kernel, {weights.rate ? 1 : 0});
   if (weights.rate) with_data(rate, [&](auto* to) { *to = slope; });
   return {mixing, dep, rate};
 }
@@ -376,7 +395,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mix_backward(
     const Tensor& output_gradient, const Tensor& projections, const MaybeTensor& position, const MaybeTensor& rate,
     const MaybeTensor& fc, const Tensor& dep, const MaybeTensor& rate_convolution, bool composed, int64_t window,
     int64_t stride) {
-  const Weights weights = {fc, dep, rate_convolution, composed};
+  const Weights weights(fc, dep, rate_convolution, composed);
   const auto [gradient, small, kernel, mixing] =
       run_backward(Call(projections, position, rate, weights, window, stride), output_gradient);
   return std::tuple_cat(std::tuple(gradient, small), differentiate(weights, kernel, mixing));

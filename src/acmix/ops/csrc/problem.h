@@ -58,9 +58,9 @@ struct BackwardWork {
 };
 
 // fc (positions, maps) and a kernel (channels, positions, taps) that become one kernel (channels, maps, taps), times rate,
-// in `parts` parts of the channels.
+// in `parts` parts of the channels. The first kernel lies `position` from position to position, `tap` from tap to tap.
 struct Composition {
-  int64_t channels, positions, maps, taps, parts;
+  int64_t channels, positions, maps, taps, parts, position, tap;
   const void *mixing, *kernel;
   double rate;
 };
