@@ -1,6 +1,6 @@
 """The layer: parameters and initialisation; `acmix.ops` computes."""
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,16 @@ def refuse_torchscript() -> None:
     """Raise RuntimeError while TorchScript traces."""
     if torch.jit.is_tracing():
         raise RuntimeError(_NO_TORCHSCRIPT)
+
+
+def project_and_mix(
+    x: Tensor, projection: nn.Module, parameters: tuple[Any, ...], *, heads: int, **keywords: Any
+) -> Tensor:
+    """`acmix.ops.project_and_mix`; the projection is called as a module where it is more than a convolution."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    if type(projection) is nn.Conv2d and not any(getattr(projection, name) for name in hooks):
+        return ops.project_and_mix(x, projection.weight, projection.bias, *parameters, heads=heads, **keywords)
+    return ops.mix(projection(x).unflatten(1, (3 * heads, -1)), *parameters, **keywords)
 
 
 class ACmix(nn.Module):
@@ -134,13 +144,11 @@ class ACmix(nn.Module):
         refuse_torchscript()
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"x must have the shape (B, C_in = {self.in_channels}, H, W), got {tuple(x.shape)}")
-        output = ops.mix(
-            self.qkv(x).unflatten(1, (3 * self.heads, -1)),
-            self.position_weight,
-            self.fc_weight,
-            self.dep_weight,
-            self.rate_attention,
-            self.rate_convolution,
+        output = project_and_mix(
+            x,
+            self.qkv,
+            (self.position_weight, self.fc_weight, self.dep_weight, self.rate_attention, self.rate_convolution),
+            heads=self.heads,
             window=self.kernel_att,
             stride=self.stride,
             dilation=self.dilation,

@@ -5,11 +5,12 @@ have H' = ceil(H / s) and W' = ceil(W / s) cells.
 """
 
 from torch import Tensor
+from torch.nn import functional
 
-from acmix.ops import validation
+from acmix.ops import cpu, validation
 from acmix.ops.dispatch import backends, check_backend, select, why_not
 
-__all__ = ["backends", "check_backend", "local_attention", "mix", "shift_conv", "why_not"]
+__all__ = ["backends", "check_backend", "local_attention", "mix", "project_and_mix", "shift_conv", "why_not"]
 
 
 def local_attention(
@@ -82,7 +83,8 @@ def shift_conv(
         TypeError: If an argument is not of the kind above.
     """
     validation.check_projections(projections)
-    validation.check_convolution_weights(projections, fc_weight, dep_weight)
+    maps, head_size = projections.shape[1:3]
+    validation.check_convolution_weights(projections, maps, head_size, fc_weight, dep_weight)
     validation.check_steps(stride, dilation)
     module = select(backend, projections, dep_weight.shape[-1], stride, dilation)
     output: Tensor = module.shift_conv(projections, fc_weight, dep_weight, stride, dilation)
@@ -128,8 +130,9 @@ def mix(
         TypeError: If an argument is not of the kind above.
     """
     validation.check_projections(projections)
-    validation.check_convolution_weights(projections, fc_weight, dep_weight)
-    validation.check_mix_weights(projections, position_weight, rate_attention, rate_convolution)
+    maps, head_size = projections.shape[1:3]
+    validation.check_convolution_weights(projections, maps, head_size, fc_weight, dep_weight)
+    validation.check_mix_weights(projections, head_size, position_weight, rate_attention, rate_convolution)
     validation.check_window(window, stride, dilation)
     module = select(backend, projections, window, stride, dilation)
     output: Tensor = module.mix(
@@ -144,3 +147,59 @@ def mix(
         dilation,
     )
     return output
+
+
+def project_and_mix(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    position_weight: Tensor,
+    fc_weight: Tensor | None,
+    dep_weight: Tensor,
+    rate_attention: Tensor,
+    rate_convolution: Tensor | None,
+    *,
+    heads: int,
+    window: int = 7,
+    stride: int = 1,
+    dilation: int = 1,
+    backend: str = "auto",
+) -> Tensor:
+    """All three stages: a 1x1 convolution to q, k and v (arXiv 2111.14556, eq. 9 and 11), then `mix`.
+
+    The compiled kernels compute the projections where they are used and keep none, as long as nothing asks for a
+    gradient: less memory, and no maps of 3 C channels to write and read.
+
+    Args:
+        x: Shape `(B, C_in, H, W)`, any floating dtype, any strides.
+        weight: Shape `(3 N D, C_in, 1, 1)`: N heads of queries, N of keys, N of values.
+        bias: Shape `(3 N D,)`, or None.
+        position_weight: See `mix`, as all that follow.
+        fc_weight: Shape `(P, 3 N)` or None.
+        dep_weight: Shape `(D * N, P, k, k)`.
+        rate_attention: alpha.
+        rate_convolution: beta or None.
+        heads: N.
+        window: Cells an axis of the attention window, odd.
+        stride: Stride s of both paths.
+        dilation: Dilation e of both paths.
+        backend: "auto" or a name from `backends`; a backend asked for by name never falls back.
+
+    Returns:
+        Shape `(B, N * D, H', W')` in the dtype of x.
+
+    Raises:
+        ValueError: If a shape, device, window, stride, dilation or backend breaks its rule.
+        TypeError: If an argument is not of the kind above.
+    """
+    validation.check_projection(x, weight, bias, heads)
+    validation.check_window(window, stride, dilation)
+    parameters = (position_weight, fc_weight, dep_weight, rate_attention, rate_convolution)
+    inside = backend in ("auto", "cpu") and cpu.projects(x, (weight, bias, *parameters), window, stride, dilation)
+    if not inside:
+        projections = functional.conv2d(x, weight, bias).unflatten(1, (3 * heads, -1))
+        return mix(projections, *parameters, window=window, stride=stride, dilation=dilation, backend=backend)
+    head_size = weight.shape[0] // (3 * heads)
+    validation.check_convolution_weights(x, 3 * heads, head_size, fc_weight, dep_weight)
+    validation.check_mix_weights(x, head_size, position_weight, rate_attention, rate_convolution)
+    return cpu.project_and_mix(x, weight, bias, *parameters, heads, window, stride)

@@ -6,7 +6,7 @@ stable ABI; they read their maps by strides, so that views cost no copies.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -124,6 +124,27 @@ def _fake_mix_backward(
     )
 
 
+def _fake_project_and_mix(
+    input: Tensor,  # noqa: A002
+    weight: Tensor,
+    bias: Tensor | None,  # noqa: ARG001
+    heads: int,  # noqa: ARG001
+    position: Tensor | None,  # noqa: ARG001
+    rate: Tensor | None,  # noqa: ARG001
+    fc: Tensor | None,  # noqa: ARG001
+    dep: Tensor,  # noqa: ARG001
+    rate_convolution: Tensor | None,  # noqa: ARG001
+    composed: bool,  # noqa: ARG001
+    window: int,  # noqa: ARG001
+    stride: int,
+) -> Tensor:
+    return _empty_map(input[:, None], weight.shape[0] // 3, stride)
+
+
+def _no_gradient(ctx: Any, *gradients: Tensor) -> NoReturn:  # noqa: ARG001
+    raise RuntimeError("acmix::project_and_mix is for inference; acmix::mix has gradients")
+
+
 def _save_mix(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
     ctx.save_for_backward(*inputs[:6])
     ctx.numbers = inputs[6:]
@@ -155,6 +176,8 @@ def _register() -> None:
     torch.library.register_autograd("acmix::local_attention", _attention_backward, setup_context=_save_attention)
     torch.library.register_fake("acmix::mix", _fake_mix)
     torch.library.register_fake("acmix::mix_backward", _fake_mix_backward)
+    torch.library.register_fake("acmix::project_and_mix", _fake_project_and_mix)
+    torch.library.register_autograd("acmix::project_and_mix", _no_gradient)
     torch.library.register_autograd("acmix::mix", _mix_backward, setup_context=_save_mix)
 
 
@@ -165,18 +188,18 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stri
 
 
 def _weights(
-    projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, rate: Tensor | None
+    maps: int, features: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, rate: Tensor | None
 ) -> tuple[Tensor | None, Tensor, Tensor | None, bool]:
     """What the operators take of the convolution path; fc and dep become one kernel where that is cheaper."""
-    composed = composes_kernels(projections.shape[1] // 3, dep_weight.shape[1], dep_weight.shape[-1])
-    fc = None if fc_weight is None else widen_to(projections, fc_weight).contiguous()
-    rate = None if rate is None else widen_to(projections, rate)
-    return fc, widen_to(projections, dep_weight), rate, composed
+    composed = composes_kernels(maps // 3, dep_weight.shape[1], dep_weight.shape[-1])
+    fc = None if fc_weight is None else widen_to(features, fc_weight).contiguous()
+    rate = None if rate is None else widen_to(features, rate)
+    return fc, widen_to(features, dep_weight), rate, composed
 
 
 def shift_conv(projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:  # noqa: ARG001
     """The convolution path; see `acmix.ops.shift_conv`."""
-    weights = _weights(projections, fc_weight, dep_weight, None)
+    weights = _weights(projections.shape[1], projections, fc_weight, dep_weight, None)
     return torch.ops.acmix.mix(projections, None, None, *weights, 0, stride)
 
 
@@ -194,8 +217,42 @@ def mix(
     """Both paths and their sum; see `acmix.ops.mix`."""
     position = widen_to(projections, position_weight).contiguous()
     rate = widen_to(projections, rate_attention)
-    weights = _weights(projections, fc_weight, dep_weight, rate_convolution)
+    weights = _weights(projections.shape[1], projections, fc_weight, dep_weight, rate_convolution)
     return torch.ops.acmix.mix(projections, position, rate, *weights, window, stride)
+
+
+def projects(x: Tensor, tensors: tuple[Tensor | None, ...], window: int, stride: int, dilation: int) -> bool:
+    """Whether `project_and_mix` computes: nothing asks for a gradient, or for another dtype."""
+    needed = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, *tensors))
+    dtypes = {tensor.dtype for tensor in tensors[:2] if tensor is not None}
+    return (
+        why_not(x, window, stride, dilation) is None
+        and not needed
+        and dtypes == {x.dtype}
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def project_and_mix(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    position_weight: Tensor,
+    fc_weight: Tensor | None,
+    dep_weight: Tensor,
+    rate_attention: Tensor,
+    rate_convolution: Tensor | None,
+    heads: int,
+    window: int,
+    stride: int,
+) -> Tensor:
+    """All three stages in one pass over bands of rows, without the maps of the projections; for inference."""
+    position = widen_to(x, position_weight).contiguous()
+    rate = widen_to(x, rate_attention)
+    weights = _weights(3 * heads, x, fc_weight, dep_weight, rate_convolution)
+    projection = widen_to(x, weight).flatten(1).contiguous()
+    bias = None if bias is None else widen_to(x, bias).contiguous()
+    return torch.ops.acmix.project_and_mix(x, projection, bias, heads, position, rate, *weights, window, stride)
 
 
 # At import, not at the first question: a question may be traced into a graph.

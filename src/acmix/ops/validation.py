@@ -53,9 +53,30 @@ def check_steps(stride: int, dilation: int) -> None:
     check_positive_integer("dilation", dilation)
 
 
-def check_convolution_weights(projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor) -> None:
+def check_projection(x: Tensor, weight: Tensor, bias: Tensor | None, heads: int) -> None:
+    """Raise unless x is `(B, C_in, H, W)`, weight `(3 N D, C_in, 1, 1)` and bias `(3 N D,)` or None."""
+    _check_tensor("x", x)
+    check_positive_integer("heads", heads)
+    if x.ndim != 4 or 0 in x.shape[1:]:
+        raise ValueError(f"x must have the shape (B, C_in, H, W) with C_in, H, W >= 1, got {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise TypeError(f"x must have a floating-point dtype, got {x.dtype}")
+    if weight.ndim != 4 or tuple(weight.shape[1:]) != (x.shape[1], 1, 1) or weight.shape[0] % (3 * heads):
+        raise ValueError(
+            f"weight must have the shape (3 N D, C_in = {x.shape[1]}, 1, 1) with N = {heads} heads, "
+            f"got {tuple(weight.shape)}"
+        )
+    if bias is not None and tuple(bias.shape) != (weight.shape[0],):
+        raise ValueError(f"bias must have the shape (3 N D = {weight.shape[0]},), got {tuple(bias.shape)}")
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None:
+            _check_device(name, tensor, "x", x)
+
+
+def check_convolution_weights(
+    features: Tensor, maps: int, head_size: int, fc_weight: Tensor | None, dep_weight: Tensor
+) -> None:
     """Raise unless fc_weight is `(P, 3 N)`, or None for P = 3 N, and dep_weight `(D * N, P, k, k)` with k odd."""
-    maps, head_size = projections.shape[1:3]
     if fc_weight is not None and (fc_weight.ndim != 2 or fc_weight.shape[1] != maps):
         raise ValueError(f"fc_weight must have the shape (P, 3 N = {maps}), got {tuple(fc_weight.shape)}")
     channels, positions = head_size * (maps // 3), maps if fc_weight is None else fc_weight.shape[0]
@@ -67,25 +88,28 @@ def check_convolution_weights(projections: Tensor, fc_weight: Tensor | None, dep
         raise ValueError(f"dep_weight must have a square kernel of odd size, got {tuple(dep_weight.shape[2:])}")
     for name, weight in (("fc_weight", fc_weight), ("dep_weight", dep_weight)):
         if weight is not None:
-            _check_device(name, weight, "projections", projections)
+            _check_device(name, weight, "the input", features)
 
 
 def check_mix_weights(
-    projections: Tensor, position_weight: Tensor, rate_attention: Tensor, rate_convolution: Tensor | None
+    features: Tensor,
+    head_size: int,
+    position_weight: Tensor,
+    rate_attention: Tensor,
+    rate_convolution: Tensor | None,
 ) -> None:
     """Raise unless position_weight is `(D, 2)` and both rates have one element."""
-    head_size = projections.shape[2]
     if tuple(position_weight.shape) != (head_size, 2):
         raise ValueError(
             f"position_weight must have the shape (D = {head_size}, 2), got {tuple(position_weight.shape)}"
         )
-    _check_device("position_weight", position_weight, "projections", projections)
+    _check_device("position_weight", position_weight, "the input", features)
     for name, rate in (("rate_attention", rate_attention), ("rate_convolution", rate_convolution)):
         if rate is None:
             continue
         if tuple(rate.shape) not in ((), (1,)):
             raise ValueError(f"{name} must have one element, shape (1,) or (), got {tuple(rate.shape)}")
-        _check_device(name, rate, "projections", projections)
+        _check_device(name, rate, "the input", features)
 
 
 def _check_tensor(name: str, tensor: object) -> None:

@@ -9,8 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import fuse_conv_bn_eval
 from torchvision.ops import FrozenBatchNorm2d
 
-from acmix import ops
-from acmix.nn import ACmix, refuse_torchscript
+from acmix.nn import ACmix, project_and_mix, refuse_torchscript
 from acmix.ops.geometry import composes_kernels
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -72,13 +71,11 @@ class FusedACmix(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the operator: `(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`."""
         refuse_torchscript()
-        output = ops.mix(
-            self.qkv(x).unflatten(1, (3 * self.heads, -1)),
-            self.position_weight,
-            self.fc_weight,
-            self.kernel_weight,
-            self.rate_attention,
-            None,
+        output = project_and_mix(
+            x,
+            self.qkv,
+            (self.position_weight, self.fc_weight, self.kernel_weight, self.rate_attention, None),
+            heads=self.heads,
             window=self.kernel_att,
             stride=self.stride,
             dilation=self.dilation,

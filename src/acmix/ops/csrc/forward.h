@@ -4,10 +4,12 @@
 
 #include "attention.h"
 #include "convolution.h"
+#include "projection.h"
 
 namespace acmix::ACMIX_ISA {
 
-constexpr int64_t forward_cache_bytes = 3 << 19;
+// A band may take the second of these where it would compute many of its neighbours' projections again.
+constexpr int64_t forward_cache_bytes = 3 << 19, projected_cache_bytes = 8 << 20;
 
 template <class T>
 struct ForwardLayout : MapLayout<T> {
@@ -19,9 +21,13 @@ struct ForwardLayout : MapLayout<T> {
     const MapLayout<T>& map = *this;
     outputs = {1, map.interleave, map.out_pitch};
     out_row = shape.heads * shape.head_size * map.out_pitch;
-    const int64_t size = static_cast<int64_t>(sizeof(T)), row_bytes = (map.stride * map.row + out_row) * size;
-    const int64_t cached = most((forward_cache_bytes - 2 * map.halo * map.row * size) / row_bytes,
-                                ceil_divide(2 * map.halo + 1, map.stride));
+    const int64_t in_row = map.row + problem.projection.inputs * map.stride * map.out_pitch;
+    auto rows_within = [&](int64_t bytes) {
+      return (bytes / static_cast<int64_t>(sizeof(T)) - 2 * map.halo * in_row) / (map.stride * in_row + out_row);
+    };
+    int64_t cached = most(rows_within(forward_cache_bytes), ceil_divide(2 * map.halo + 1, map.stride));
+    if (problem.projection.inputs)
+      cached = most(cached, least(rows_within(projected_cache_bytes), ceil_divide(8 * map.halo, map.stride)));
     const int64_t shared = most(ceil_divide(shape.height_out, ceil_divide(problem.threads, map.groups * map.strips)),
                                 tile_rows);
     bands = ceil_divide(shape.height_out, least(cached, shared));
@@ -35,12 +41,15 @@ template <class T>
 struct ForwardScratch {
   MapScratch<T> maps;
   ConvolutionScratch<T> convolution;
+  ProjectionScratch<T> projection;
   Step* steps;
   int64_t* places;
   T *logits, *slopes, *output;
 
   ForwardScratch(const Mix& problem, const ForwardLayout<T>& layout, Arena<T>& arena)
-      : maps(problem, layout, layout.rows, arena), convolution(problem, layout, layout.rows, arena) {
+      : maps(problem, layout, layout.rows, arena),
+        convolution(problem, layout, layout.rows, arena),
+        projection(problem, layout, layout.rows, arena) {
     const int64_t across = layout.out_pitch / lanes<T>, registers = layout.band_rows * across;
     steps = take_steps(layout, arena);
     places = take_integers(arena, registers);
@@ -108,6 +117,20 @@ static void attend_head(const Mix& problem, const ForwardLayout<T>& layout, cons
   }
 }
 
+// What pack_rows does, with the projections of the band's rows of the input, which are packed.
+template <class T>
+static void project_heads(const Mix& problem, const ForwardLayout<T>& layout, const ForwardScratch<T>& scratch,
+                          int64_t head, const ForwardBand& band) {
+  const Shape& shape = problem.shape;
+  const Strip& strip = scratch.maps.inputs;
+  const int64_t first = most(band.begin, 0), rows = least(band.end, shape.height) - first;
+  T* maps = scratch.maps.maps + (strip.begin - strip.first) / layout.stride + (first - band.begin) * layout.row;
+  clear_rows(problem, layout, scratch.maps, band.begin, band.end, band.begin, band.end);
+  for (int64_t part = 0; part < 3; ++part)
+    project_rows<T>(problem, layout, scratch.projection, strip, (part * shape.heads + head) * shape.head_size,
+                    layout.channels, rows, maps + part * layout.channels * layout.pitch);
+}
+
 template <class T>
 static int64_t forward_tasks(const Mix& problem) {
   const ForwardLayout<T> layout(problem);
@@ -118,10 +141,15 @@ template <class T>
 static void forward_band(const Mix& problem, const ForwardLayout<T>& layout, const ForwardScratch<T>& scratch,
                          int64_t group, const ForwardBand& band) {
   const Shape& shape = problem.shape;
-  const int64_t unused = layout.halo - layout.padding;
+  const int64_t unused = layout.halo - layout.padding, first = band.begin + unused, last = band.end - unused;
+  if (problem.projection.inputs)
+    pack_input(problem, layout, scratch.maps, scratch.projection, group, most(band.begin, 0),
+               least(band.end, shape.height));
   for (int64_t head = 0; head < shape.heads; head += layout.heads) {
-    pack_rows(problem, layout, scratch.maps, group, head, band.begin, band.end, band.begin + unused,
-              band.end - unused);
+    if (problem.projection.inputs)
+      project_heads(problem, layout, scratch, head, band);
+    else
+      pack_rows(problem, layout, scratch.maps, group, head, band.begin, band.end, first, last);
     if (problem.convolution.kernel) convolve_band(problem, layout, scratch, head, band);
     if (!layout.window) continue;
     reflect_columns(layout, scratch.maps, most(0, -band.begin), least(shape.height, band.end) - band.begin);
@@ -145,7 +173,8 @@ static void forward(const Mix& problem, int64_t first_task, int64_t last_task) {
   for (int64_t task = first_task; task < last_task; ++task) {
     const int64_t first = task % layout.bands * layout.band_rows;
     const int64_t last = least(first + layout.band_rows, problem.shape.height_out);
-    scratch.maps.aim(problem, layout, task / layout.bands % layout.strips);
+    if (scratch.maps.aim(problem, layout, task / layout.bands % layout.strips) && problem.projection.inputs)
+      scratch.projection.aim(layout, scratch.maps.inputs, layout.rows);
     forward_band(problem, layout, scratch, task / (layout.bands * layout.strips),
                  {first, last, layout.stride * first - layout.halo, layout.stride * (last - 1) + 1 + layout.halo});
   }

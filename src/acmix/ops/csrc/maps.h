@@ -29,6 +29,10 @@ struct Columns {
   int64_t pitch() const { return stride * phase_pitch; }
   bool direct() const { return stride == 1 && interleave == 1; }
   Weave weave(int64_t members) const { return {stride, interleave, phase_pitch, members}; }
+  // How many cells of a phase a map of `width` columns fills.
+  int64_t cells(int64_t width, int64_t phase) const {
+    return phase < width ? ceil_divide(width - phase, stride) * interleave : 0;
+  }
   // Where column x lies; x may lie in the halo.
   int64_t slot(int64_t x) const {
     const int64_t place = floor_divide(x, stride);
@@ -62,9 +66,10 @@ struct MapLayout {
     stride = shape.stride;
     padding = problem.convolution.kernel ? problem.convolution.kernel_size / 2 : 0;
     halo = most(radius, padding);
-    // Runs of channels long enough to read; mixtures are of all heads.
+    // Runs of channels long enough to read, unless they are projected; mixtures are of all heads.
+    const int64_t shortest = problem.projection.inputs ? 1 : shortest_run;
     for (heads = 1; heads < shape.heads; ++heads)
-      if (shape.heads % heads == 0 && heads * shape.head_size >= shortest_run && !problem.convolution.positions) break;
+      if (shape.heads % heads == 0 && heads * shape.head_size >= shortest && !problem.convolution.positions) break;
     channels = heads * shape.head_size;
     passes = shape.heads / heads;
     const int64_t border = most(radii * radius, padding);
@@ -141,7 +146,8 @@ struct MapScratch {
     target = take_integers(arena, 2 * layout.radius);
     source = take_integers(arena, 2 * layout.radius);
     line_pitch = round_up(least(shape.width, layout.stride * (layout.strip + 2 * layout.reach)), lanes<T>);
-    line = arena.take(layout.columns.direct() ? 0 : shape.heads * shape.head_size * line_pitch);
+    const int64_t channels = most(shape.heads * shape.head_size, problem.projection.inputs);
+    line = arena.take(layout.columns.direct() ? 0 : channels * line_pitch);
     locations = take_padded(arena, layout.pitch, layout.margin);
     maps = take_padded(arena, rows * layout.row, layout.margin);
   }
@@ -185,8 +191,7 @@ static void pack_image(const Columns& columns, const MapScratch<T>& scratch, con
     } else if (columns.interleave == 1) {
       split_phases(values, width, columns.stride, cells, columns.phase_pitch);
       for (int64_t phase = 0; phase < columns.stride; ++phase)
-        clear(cells + phase * columns.phase_pitch, phase < width ? ceil_divide(width - phase, columns.stride) : 0,
-              columns.phase_pitch);
+        clear(cells + phase * columns.phase_pitch, columns.cells(width, phase), columns.phase_pitch);
     } else {
       if (g == 0) clear(cells, 0, pitch);
       for (int64_t phase = 0; phase < columns.stride; ++phase) {
@@ -261,19 +266,17 @@ static inline void for_runs(const MapLayout<T>& layout, const Field& field, int6
     f(run * size, size, image * field.batch + (head + run) * field.outer + row * field.row);
 }
 
-// Rows [begin, end) of the map of the heads from `head` on: keys and values of all, queries of rows [first, last), in
-// which alone rows beyond the map are zeros.
+// Room for rows [begin, end) of maps, queries of rows [first, last) alone, in which alone rows beyond the map are zeros:
+// clears what nobody else writes.
 template <class T>
-static void pack_rows(const Mix& problem, const MapLayout<T>& layout, const MapScratch<T>& scratch, int64_t group,
-                      int64_t head, int64_t begin, int64_t end, int64_t first, int64_t last) {
-  const Shape& shape = problem.shape;
-  const Field* fields[] = {&problem.query, &problem.key, &problem.value};
+static void clear_rows(const Mix& problem, const MapLayout<T>& layout, const MapScratch<T>& scratch, int64_t begin,
+                       int64_t end, int64_t first, int64_t last) {
   T* maps = scratch.maps + (scratch.inputs.begin - scratch.inputs.first) / layout.stride;
   clear(scratch.maps - layout.margin, 0, layout.margin);
   for (int64_t row = begin; row < end; ++row) {
     T* to = maps + (row - begin) * layout.row;
     const bool tapped = row >= first && row < last;
-    if (row < 0 || row >= shape.height) {
+    if (row < 0 || row >= problem.shape.height) {
       // The end of a row is the halo of the next.
       clear(to, tapped ? 0 : layout.row - layout.margin, layout.row);
       continue;
@@ -281,14 +284,26 @@ static void pack_rows(const Mix& problem, const MapLayout<T>& layout, const MapS
     clear(to, 3 * layout.channels * layout.pitch, layout.row);
     // Without queries before them, the first key's halo is left over from another task.
     if (!tapped) clear(to, layout.channels * layout.pitch - layout.reach, layout.channels * layout.pitch);
-    for (int64_t part = tapped ? 0 : 1; part < 3; ++part)
+  }
+  clear(maps + (end - begin) * layout.row, 0, layout.margin + lanes<T>);
+}
+
+// Rows [begin, end) of the maps of the heads from `head` on: keys and values of all, queries of rows [first, last).
+template <class T>
+static void pack_rows(const Mix& problem, const MapLayout<T>& layout, const MapScratch<T>& scratch, int64_t group,
+                      int64_t head, int64_t begin, int64_t end, int64_t first, int64_t last) {
+  const Shape& shape = problem.shape;
+  const Field* fields[] = {&problem.query, &problem.key, &problem.value};
+  T* maps = scratch.maps + (scratch.inputs.begin - scratch.inputs.first) / layout.stride;
+  clear_rows(problem, layout, scratch, begin, end, first, last);
+  for (int64_t row = most(begin, 0); row < least(end, shape.height); ++row)
+    for (int64_t part = row >= first && row < last ? 0 : 1; part < 3; ++part)
       for_runs(layout, *fields[part], group * layout.interleave, head, row,
                [&](int64_t channel, int64_t channels, int64_t offset) {
                  pack_row(layout.columns, scratch, *fields[part], offset, channels, scratch.inputs,
-                          layout.members(group, shape.batch), to + (part * layout.channels + channel) * layout.pitch);
+                          layout.members(group, shape.batch),
+                          maps + (row - begin) * layout.row + (part * layout.channels + channel) * layout.pitch);
                });
-  }
-  clear(maps + (end - begin) * layout.row, 0, layout.margin + lanes<T>);
 }
 
 // Fill the columns beyond the map of keys and values of rows [first, last) of scratch by reflection.

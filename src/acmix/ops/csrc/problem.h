@@ -36,13 +36,22 @@ struct Convolution {
   const void *kernel, *mixing;
 };
 
+// Stage I, where it is part of the call: the projections of `input`, (B, 1, C_in, H, W), by weight (3 C, C_in) and bias
+// (3 C) or null, both in the compute type. inputs is C_in, 0 where the projections are given.
+struct Projection {
+  int64_t inputs;
+  Field input;
+  const void *weight, *bias;
+};
+
 // Both paths of one call. `output` is the output, or its gradient in the backward pass; threads says how many tasks keep
 // every thread at work.
 struct Mix {
   Shape shape;
-  Field query, key, value, output;
+  Field query, key, value, output;  // no queries, keys and values where they are projected
   Attention attention;
   Convolution convolution;
+  Projection projection;
   int64_t threads;
 };
 
