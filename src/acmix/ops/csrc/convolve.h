@@ -90,20 +90,27 @@ static inline ConvolveTile<T> choose_convolve_tile(int64_t outputs, int64_t vect
   }
 }
 
+// Registers in tiles of at most tile_vectors, as equal as can be: small tiles are slow.
+struct Tiles {
+  int64_t registers, count, first = 0, size = 0;
+
+  explicit Tiles(int64_t total) : registers(total), count(ceil_divide(total, tile_vectors)) { next(); }
+  void next() {
+    first += size;
+    size = count ? ceil_divide(registers - first, count--) : 0;
+  }
+};
+
 // Every output at `registers` registers of positions.
 template <class T>
 static void convolve(const Planes<const T>& in, const Weights<const T>& weights, const Planes<T>& out,
                      int64_t registers) {
-  const int64_t tiles = ceil_divide(registers, tile_vectors);
-  for (int64_t tile = 0, from = 0; tile < tiles; ++tile) {
-    const int64_t size = ceil_divide(registers - from, tiles - tile);
+  for (Tiles tile(registers); tile.first < registers; tile.next())
     for (int64_t m = 0; m < out.count; m += tile_outputs)
-      choose_convolve_tile<T>(least(tile_outputs, out.count - m), size)(
-          {in.data, in.plane, in.count, in.places + from},
+      choose_convolve_tile<T>(least(tile_outputs, out.count - m), tile.size)(
+          {in.data, in.plane, in.count, in.places + tile.first},
           {weights.data, weights.outputs + m, weights.inputs, weights.taps, weights.tap_count},
-          {out.data + m * out.plane, out.plane, out.count, out.places + from, out.add});
-    from += size;
-  }
+          {out.data + m * out.plane, out.plane, out.count, out.places + tile.first, out.add});
 }
 
 // The sum over the lanes of each of `size` registers.
@@ -175,20 +182,18 @@ static inline CorrelateTile<T> choose_correlate_tile(int64_t outputs, int64_t pa
 template <class T>
 static void correlate(const Planes<const T>& left, const Planes<const T>& right, const Weights<T>& weights,
                       int64_t registers) {
-  const int64_t pairs = right.count * weights.tap_count, tiles = ceil_divide(pairs, tile_vectors);
+  const int64_t pairs = right.count * weights.tap_count;
   Tap shifts[tile_vectors];
-  for (int64_t tile = 0, from = 0; tile < tiles; ++tile) {
-    const int64_t size = ceil_divide(pairs - from, tiles - tile);
-    for (int64_t p = 0; p < size; ++p) {
-      const int64_t c = (from + p) / weights.tap_count;
-      const Tap& tap = weights.taps[(from + p) % weights.tap_count];
+  for (Tiles tile(pairs); tile.first < pairs; tile.next()) {
+    for (int64_t p = 0; p < tile.size; ++p) {
+      const int64_t c = (tile.first + p) / weights.tap_count;
+      const Tap& tap = weights.taps[(tile.first + p) % weights.tap_count];
       shifts[p] = {c * right.plane + tap.cell, weights.inputs[c] + tap.weight};
     }
     for (int64_t m = 0; m < left.count; m += tile_outputs)
-      choose_correlate_tile<T>(least(tile_outputs, left.count - m), size)(
+      choose_correlate_tile<T>(least(tile_outputs, left.count - m), tile.size)(
           {left.data + m * left.plane, left.plane, left.count, left.places}, right, shifts, weights.outputs + m,
           registers, weights.data);
-    from += size;
   }
 }
 

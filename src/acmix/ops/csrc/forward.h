@@ -94,11 +94,10 @@ static void attend_head(const Mix& problem, const ForwardLayout<T>& layout, cons
   const T* value = key + layout.channels * layout.pitch;
   T* output = scratch.output + (head + place) * head_size * layout.out_pitch;
   const T scale = logit_scale<T>(head_size);
-  // Down a column of registers, whose keys and values then stay in the first-level cache.
-  for (int64_t x = 0; x < scratch.maps.outputs.size() * layout.interleave; x += lanes<T>) {
-    for (int64_t y = band.first; y < band.last; y += tile_rows) {
-      const int64_t rows = least(tile_rows, band.last - y);
-      window_steps(layout, problem.shape, y, rows, band.begin, scratch.steps);
+  for (int64_t y = band.first; y < band.last; y += tile_rows) {
+    const int64_t rows = least(tile_rows, band.last - y);
+    window_steps(layout, problem.shape, y, rows, band.begin, scratch.steps);
+    for (int64_t x = 0; x < scratch.maps.outputs.size() * layout.interleave; x += lanes<T>) {
       const Rows<const T> query = {queries + (layout.stride * y - band.begin) * layout.row + x,
                                    layout.stride * layout.row, layout.pitch};
       Location<T> location = {};

@@ -9,16 +9,16 @@ namespace acmix::ACMIX_ISA {
 // Weights of so many outputs stay in the second-level cache, so many inputs of a tile in the first.
 constexpr int64_t projected_outputs = 128, projected_inputs = 64;
 
-// A tile of outputs by registers, over `count` inputs: bias (or 0), or what is there before if `add`.
+// A tile of outputs by registers, over `count` inputs, to bias (or 0), or to what is there if `add`. Zero where not `own`.
 template <class T, int outputs, int vectors>
 static void project_tile(const T* panel, const T* weight, int64_t pitch, int64_t count, const T* bias, bool add,
-                         T* to, int64_t plane, const int64_t* places) {
+                         const T* own, T* to, int64_t plane, const int64_t* places) {
   Vector<T> sum[outputs][vectors];
 #pragma GCC unroll 4
   for (int m = 0; m < outputs; ++m)
 #pragma GCC unroll 8
     for (int i = 0; i < vectors; ++i) sum[m][i] = add ? load(to + m * plane + places[i]) : splat(bias ? bias[m] : T(0));
-  for (int64_t c = 0; c < count; ++c, panel += tile_vectors * lanes<T>, ++weight) {
+  for (int64_t c = 0; c < count; ++c, panel += vectors * lanes<T>, ++weight) {
     Vector<T> z[vectors];
 #pragma GCC unroll 8
     for (int i = 0; i < vectors; ++i) z[i] = load_once(panel + i * lanes<T>);
@@ -29,14 +29,16 @@ static void project_tile(const T* panel, const T* weight, int64_t pitch, int64_t
       for (int i = 0; i < vectors; ++i) sum[m][i] += w * z[i];
     }
   }
-#pragma GCC unroll 4
-  for (int m = 0; m < outputs; ++m)
 #pragma GCC unroll 8
-    for (int i = 0; i < vectors; ++i) store(to + m * plane + places[i], sum[m][i]);
+  for (int i = 0; i < vectors; ++i) {
+    const auto kept = load(own + i * lanes<T>) > T(0);
+#pragma GCC unroll 4
+    for (int m = 0; m < outputs; ++m) store(to + m * plane + places[i], kept ? sum[m][i] : Vector<T>{});
+  }
 }
 
 template <class T>
-using ProjectTile = void (*)(const T*, const T*, int64_t, int64_t, const T*, bool, T*, int64_t, const int64_t*);
+using ProjectTile = void (*)(const T*, const T*, int64_t, int64_t, const T*, bool, const T*, T*, int64_t, const int64_t*);
 
 template <class T, int outputs, int... vectors>
 static inline ProjectTile<T> choose_projected(int64_t count, std::integer_sequence<int, vectors...>) {
@@ -62,18 +64,17 @@ static inline ProjectTile<T> choose_project_tile(int64_t outputs, int64_t vector
 // The input in panels, (tile of registers, channel, register): a matrix product reads it in this order.
 template <class T>
 struct ProjectionScratch {
-  static constexpr int64_t width = tile_vectors * lanes<T>;
-
   int64_t registers = 0;         // of a row that hold columns of the map
   int64_t *row_places, *places;  // of the registers of a row, of all rows, of the maps
-  T *line, *panels;
+  T *own, *line, *panels;        // own: 1 in columns of the map
 
   ProjectionScratch(const Mix& problem, const MapLayout<T>& layout, int64_t rows, Arena<T>& arena) {
     const int64_t inputs = problem.projection.inputs, across = layout.pitch / lanes<T>;
     row_places = take_integers(arena, inputs ? across : 0);
     places = take_integers(arena, inputs ? rows * across : 0);
+    own = arena.take(inputs ? rows * layout.pitch : 0);
     line = arena.take(inputs * layout.pitch);
-    panels = arena.take(inputs * width * ceil_divide(rows * across, tile_vectors));
+    panels = arena.take(inputs * rows * layout.pitch);
   }
 
   // Make the tables of a strip with these columns, for bands of up to `rows` rows.
@@ -83,8 +84,12 @@ struct ProjectionScratch {
     for (int64_t phase = 0; phase < columns.stride; ++phase)
       for (int64_t x = 0; x < columns.cells(strip.width(), phase); x += lanes<T>)
         row_places[registers++] = phase * columns.phase_pitch + x;
-    for (int64_t i = 0; i < rows * registers; ++i)
-      places[i] = i / registers * layout.row + row_places[i % registers];
+    for (int64_t i = 0; i < rows * registers; ++i) {
+      const int64_t place = row_places[i % registers], phase = place / columns.phase_pitch;
+      places[i] = i / registers * layout.row + place;
+      for (int64_t l = 0; l < lanes<T>; ++l)
+        own[i * lanes<T> + l] = place % columns.phase_pitch + l < columns.cells(strip.width(), phase);
+    }
   }
 };
 
@@ -94,13 +99,15 @@ static void pack_input(const Mix& problem, const MapLayout<T>& layout, const Map
                        const ProjectionScratch<T>& scratch, int64_t group, int64_t begin, int64_t end) {
   const Field& field = problem.projection.input;
   const int64_t inputs = problem.projection.inputs;
+  Tiles tiles((end - begin) * scratch.registers);
   for (int64_t row = begin, i = 0; row < end; ++row) {
     pack_row(layout.columns, maps, field, group * layout.interleave * field.batch + row * field.row, inputs,
              maps.inputs, layout.members(group, problem.shape.batch), scratch.line);
     for (int64_t r = 0; r < scratch.registers; ++r, ++i) {
-      T* panel = scratch.panels + i / tile_vectors * inputs * scratch.width + i % tile_vectors * lanes<T>;
+      if (i == tiles.first + tiles.size) tiles.next();
+      T* panel = scratch.panels + (tiles.first * inputs + i - tiles.first) * lanes<T>;
       const T* cells = scratch.line + scratch.row_places[r];
-      for (int64_t c = 0; c < inputs; ++c) store(panel + c * scratch.width, load(cells + c * layout.pitch));
+      for (int64_t c = 0; c < inputs; ++c) store(panel + c * tiles.size * lanes<T>, load(cells + c * layout.pitch));
     }
   }
 }
@@ -114,21 +121,23 @@ static void project_rows(const Mix& problem, const MapLayout<T>& layout, const P
   const T* weight = static_cast<const T*>(problem.projection.weight) + output * inputs;
   const T* bias = static_cast<const T*>(problem.projection.bias);
   for (int64_t block = 0; block < channels; block += projected_outputs)
-    for (int64_t first = 0; first < registers; first += tile_vectors) {
-      const T* panel = scratch.panels + first * inputs * lanes<T>;
-      const int64_t last = least(block + projected_outputs, channels), size = least(tile_vectors, registers - first);
+    for (Tiles tile(registers); tile.first < registers; tile.next()) {
+      const T* panel = scratch.panels + tile.first * inputs * lanes<T>;
+      const int64_t last = least(block + projected_outputs, channels);
       for (int64_t c = 0; c < inputs; c += projected_inputs)
         for (int64_t m = block; m < last; m += tile_outputs)
-          choose_project_tile<T>(least(tile_outputs, last - m), size)(
-              panel + c * scratch.width, weight + m * inputs + c, inputs, least(projected_inputs, inputs - c),
-              bias ? bias + output + m : nullptr, c > 0, to + m * pitch, pitch, scratch.places + first);
+          choose_project_tile<T>(least(tile_outputs, last - m), tile.size)(
+              panel + c * tile.size * lanes<T>, weight + m * inputs + c, inputs, least(projected_inputs, inputs - c),
+              bias ? bias + output + m : nullptr, c > 0, scratch.own + tile.first * lanes<T>, to + m * pitch, pitch,
+              scratch.places + tile.first);
     }
   const Columns& columns = layout.columns;
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t m = 0; m < channels; ++m)
       for (int64_t phase = 0; phase < columns.stride; ++phase) {
         T* cells = to + row * layout.row + m * pitch + phase * columns.phase_pitch;
-        clear(cells, columns.cells(strip.width(), phase), columns.phase_pitch);
+        for (int64_t x = round_up(columns.cells(strip.width(), phase), lanes<T>); x < columns.phase_pitch; x += lanes<T>)
+          store(cells + x, Vector<T>{});
       }
 }
 

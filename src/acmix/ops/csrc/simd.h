@@ -47,16 +47,21 @@ static inline Vector<T> load(const T* from) {
   return *reinterpret_cast<const typename VectorOf<T>::unaligned*>(from);
 }
 
-// A load that stays in a register: the compiler would rather load a value again for each of its uses.
-template <class T>
-static inline Vector<T> load_once(const T* from) {
-  Vector<T> value = load(from);
+// A value of which the compiler knows nothing, in a register.
+template <class V>
+static inline V opaque(V value) {
 #if defined(__x86_64__)
   asm("" : "+v"(value));
 #elif defined(__aarch64__)
   asm("" : "+w"(value));
 #endif
   return value;
+}
+
+// A load that stays in a register: the compiler would rather load a value again for each of its uses.
+template <class T>
+static inline Vector<T> load_once(const T* from) {
+  return opaque(load(from));
 }
 
 template <class T>
@@ -70,6 +75,7 @@ static inline Vector<T> splat(T value) {
   return value - Vector<T>{};
 }
 
+// b where either is not a number. With a constant a GCC would compare and blend, which is slower: make it opaque.
 template <class T>
 static inline Vector<T> larger(Vector<T> a, Vector<T> b) {
   return a > b ? a : b;
@@ -79,7 +85,7 @@ static inline Vector<T> larger(Vector<T> a, Vector<T> b) {
 // 2^-1022. The rounding trick needs IEEE arithmetic: never compile with -ffast-math.
 static inline Vector<float> exp2_nonpositive(Vector<float> x) {
   using Integer = VectorOf<float>::integer;
-  x = x < -126.f ? splat(-126.f) : x;
+  x = larger<float>(opaque(splat(-126.f)), x);
   const Vector<float> shifted = x + 12582912.f;
   const Vector<float> f = x - (shifted - 12582912.f);
   Vector<float> p = 1.327647273e-3f * f + 9.675541326e-3f;
@@ -92,7 +98,7 @@ static inline Vector<float> exp2_nonpositive(Vector<float> x) {
 
 static inline Vector<double> exp2_nonpositive(Vector<double> x) {
   using Integer = VectorOf<double>::integer;
-  x = x < -1022. ? splat(-1022.) : x;
+  x = larger<double>(opaque(splat(-1022.)), x);
   const Vector<double> shifted = x + 6755399441055744.;
   const Vector<double> f = x - (shifted - 6755399441055744.);
   constexpr double coefficients[] = {7.07410561349942884e-9, 1.01781980271126593e-7, 1.32154330896719558e-6,
