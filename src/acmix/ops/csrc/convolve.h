@@ -90,11 +90,13 @@ static inline ConvolveTile<T> choose_convolve_tile(int64_t outputs, int64_t vect
   }
 }
 
-// Registers in tiles of at most tile_vectors, as equal as can be: small tiles are slow.
+// Registers in tiles of at most so many, as equal as can be: small tiles are slow.
 struct Tiles {
   int64_t registers, count, first = 0, size = 0;
 
-  explicit Tiles(int64_t total) : registers(total), count(ceil_divide(total, tile_vectors)) { next(); }
+  explicit Tiles(int64_t total, int64_t most = tile_vectors) : registers(total), count(ceil_divide(total, most)) {
+    next();
+  }
   void next() {
     first += size;
     size = count ? ceil_divide(registers - first, count--) : 0;

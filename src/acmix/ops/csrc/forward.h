@@ -125,9 +125,7 @@ static void project_heads(const Mix& problem, const ForwardLayout<T>& layout, co
   const int64_t first = most(band.begin, 0), rows = least(band.end, shape.height) - first;
   T* maps = scratch.maps.maps + (strip.begin - strip.first) / layout.stride + (first - band.begin) * layout.row;
   clear_rows(problem, layout, scratch.maps, band.begin, band.end, band.begin, band.end);
-  for (int64_t part = 0; part < 3; ++part)
-    project_rows<T>(problem, layout, scratch.projection, strip, (part * shape.heads + head) * shape.head_size,
-                    layout.channels, rows, maps + part * layout.channels * layout.pitch);
+  project_rows<T>(problem, layout, scratch.projection, strip, head, rows, maps);
 }
 
 template <class T>

@@ -7,14 +7,14 @@
 namespace acmix::ACMIX_ISA {
 
 // Weights of so many outputs stay in the second-level cache, so many inputs of a tile in the first.
-constexpr int64_t projected_outputs = 128, projected_inputs = 64;
+constexpr int64_t block_outputs = 128, block_inputs = 64;
 
 // A tile of outputs by registers, over `count` inputs, to bias (or 0), or to what is there if `add`. Zero where not `own`.
 template <class T, int outputs, int vectors>
 static void project_tile(const T* panel, const T* weight, int64_t pitch, int64_t count, const T* bias, bool add,
                          const T* own, T* to, int64_t plane, const int64_t* places) {
   Vector<T> sum[outputs][vectors];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int m = 0; m < outputs; ++m)
 #pragma GCC unroll 8
     for (int i = 0; i < vectors; ++i) sum[m][i] = add ? load(to + m * plane + places[i]) : splat(bias ? bias[m] : T(0));
@@ -22,7 +22,7 @@ static void project_tile(const T* panel, const T* weight, int64_t pitch, int64_t
     Vector<T> z[vectors];
 #pragma GCC unroll 8
     for (int i = 0; i < vectors; ++i) z[i] = load_once(panel + i * lanes<T>);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int m = 0; m < outputs; ++m) {
       const Vector<T> w = splat(weight[m * pitch]);
 #pragma GCC unroll 8
@@ -32,7 +32,7 @@ static void project_tile(const T* panel, const T* weight, int64_t pitch, int64_t
 #pragma GCC unroll 8
   for (int i = 0; i < vectors; ++i) {
     const auto kept = load(own + i * lanes<T>) > T(0);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int m = 0; m < outputs; ++m) store(to + m * plane + places[i], kept ? sum[m][i] : Vector<T>{});
   }
 }
@@ -40,25 +40,12 @@ static void project_tile(const T* panel, const T* weight, int64_t pitch, int64_t
 template <class T>
 using ProjectTile = void (*)(const T*, const T*, int64_t, int64_t, const T*, bool, const T*, T*, int64_t, const int64_t*);
 
-template <class T, int outputs, int... vectors>
-static inline ProjectTile<T> choose_projected(int64_t count, std::integer_sequence<int, vectors...>) {
-  static constexpr ProjectTile<T> table[] = {project_tile<T, outputs, vectors + 1>...};
-  return table[count - 1];
-}
-
-template <class T>
-static inline ProjectTile<T> choose_project_tile(int64_t outputs, int64_t vectors) {
-  constexpr auto sizes = std::make_integer_sequence<int, tile_vectors>{};
-  switch (outputs) {
-    case 1:
-      return choose_projected<T, 1>(vectors, sizes);
-    case 2:
-      return choose_projected<T, 2>(vectors, sizes);
-    case 3:
-      return choose_projected<T, 3>(vectors, sizes);
-    default:
-      return choose_projected<T, 4>(vectors, sizes);
-  }
+template <class T, int... sizes>
+static inline ProjectTile<T> choose_project_tile(int64_t outputs, int64_t vectors,
+                                                 std::integer_sequence<int, sizes...>) {
+  static constexpr ProjectTile<T> table[] = {
+      project_tile<T, sizes / projected_vectors + 1, sizes % projected_vectors + 1>...};
+  return table[(outputs - 1) * projected_vectors + vectors - 1];
 }
 
 // The input in panels, (tile of registers, channel, register): a matrix product reads it in this order.
@@ -99,7 +86,7 @@ static void pack_input(const Mix& problem, const MapLayout<T>& layout, const Map
                        const ProjectionScratch<T>& scratch, int64_t group, int64_t begin, int64_t end) {
   const Field& field = problem.projection.input;
   const int64_t inputs = problem.projection.inputs;
-  Tiles tiles((end - begin) * scratch.registers);
+  Tiles tiles((end - begin) * scratch.registers, projected_vectors);
   for (int64_t row = begin, i = 0; row < end; ++row) {
     pack_row(layout.columns, maps, field, group * layout.interleave * field.batch + row * field.row, inputs,
              maps.inputs, layout.members(group, problem.shape.batch), scratch.line);
@@ -112,28 +99,34 @@ static void pack_input(const Mix& problem, const MapLayout<T>& layout, const Map
   }
 }
 
-// Outputs [output, output + channels) for the `rows` rows that are packed; `to` is where column strip.begin of the first
-// one lies. Zeros beyond the map.
+// Queries, keys and values of the heads from `head` on, for the `rows` rows that are packed; `to` is where column
+// strip.begin of the first one lies. Zeros beyond the map.
 template <class T>
 static void project_rows(const Mix& problem, const MapLayout<T>& layout, const ProjectionScratch<T>& scratch,
-                         const Strip& strip, int64_t output, int64_t channels, int64_t rows, T* to) {
+                         const Strip& strip, int64_t head, int64_t rows, T* to) {
   const int64_t inputs = problem.projection.inputs, registers = rows * scratch.registers, pitch = layout.pitch;
-  const T* weight = static_cast<const T*>(problem.projection.weight) + output * inputs;
+  const int64_t channels = layout.channels, maps = problem.shape.heads * problem.shape.head_size;
+  const T* weight = static_cast<const T*>(problem.projection.weight);
   const T* bias = static_cast<const T*>(problem.projection.bias);
-  for (int64_t block = 0; block < channels; block += projected_outputs)
-    for (Tiles tile(registers); tile.first < registers; tile.next()) {
+  constexpr auto sizes = std::make_integer_sequence<int, projected_outputs * projected_vectors>{};
+  for (int64_t block = 0; block < channels; block += block_outputs)
+    for (Tiles tile(registers, projected_vectors); tile.first < registers; tile.next()) {
       const T* panel = scratch.panels + tile.first * inputs * lanes<T>;
-      const int64_t last = least(block + projected_outputs, channels);
-      for (int64_t c = 0; c < inputs; c += projected_inputs)
-        for (int64_t m = block; m < last; m += tile_outputs)
-          choose_project_tile<T>(least(tile_outputs, last - m), tile.size)(
-              panel + c * tile.size * lanes<T>, weight + m * inputs + c, inputs, least(projected_inputs, inputs - c),
-              bias ? bias + output + m : nullptr, c > 0, scratch.own + tile.first * lanes<T>, to + m * pitch, pitch,
-              scratch.places + tile.first);
+      const int64_t last = least(block + block_outputs, channels);
+      for (int64_t c = 0; c < inputs; c += block_inputs)
+        for (int64_t part = 0; part < 3; ++part)
+          for (int64_t m = block; m < last; m += projected_outputs) {
+            const int64_t output = part * maps + head * problem.shape.head_size + m;
+            choose_project_tile<T>(least(projected_outputs, last - m), tile.size, sizes)(
+                panel + c * tile.size * lanes<T>, weight + output * inputs + c, inputs,
+                least(block_inputs, inputs - c), bias ? bias + output : nullptr, c > 0,
+                scratch.own + tile.first * lanes<T>, to + (part * channels + m) * pitch, pitch,
+                scratch.places + tile.first);
+          }
     }
   const Columns& columns = layout.columns;
   for (int64_t row = 0; row < rows; ++row)
-    for (int64_t m = 0; m < channels; ++m)
+    for (int64_t m = 0; m < 3 * channels; ++m)
       for (int64_t phase = 0; phase < columns.stride; ++phase) {
         T* cells = to + row * layout.row + m * pitch + phase * columns.phase_pitch;
         for (int64_t x = round_up(columns.cells(strip.width(), phase), lanes<T>); x < columns.phase_pitch; x += lanes<T>)
