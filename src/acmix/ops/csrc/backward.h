@@ -84,16 +84,16 @@ static void transpose_taps(const Mix& problem, const BackwardLayout<T>& layout, 
   for (int64_t down = 0; down < least(stride, band.last - band.first); ++down)
     for (int64_t across = 0; across < stride; ++across) {
       int64_t count = 0;
-      for (int64_t t = 0; t < convolution.taps; ++t) {
+      for (int64_t t = convolution.taps - 1; t >= 0; --t) {
         const int64_t row = down + layout.padding - t / size, column = across + layout.padding - t % size;
         if (row % stride || column % stride) continue;
         scratch.taps[count++] = {row / stride * layout.out_row + column / stride * layout.interleave, t};
       }
       const int64_t rows = ceil_divide(band.last - band.first - down, stride);
-      convolve<T>(outputs, {kernel.data, kernel.inputs, kernel.outputs, scratch.taps, count},
-                  {to + down * convolution.row + across * layout.columns.phase_pitch, convolution.plane,
-                   convolution.count, convolution.narrow},
-                  rows * convolution.narrow_registers);
+      convolve_maps<T>(outputs, layout.out_row, {kernel.data, kernel.inputs, kernel.outputs, scratch.taps, count},
+                       {to + down * convolution.row + across * layout.columns.phase_pitch, convolution.plane,
+                        convolution.count, convolution.narrow},
+                       convolution.row, stride, rows, convolution.narrow_registers, convolution.packed);
     }
 }
 

@@ -13,7 +13,7 @@ struct ConvolutionScratch {
   int64_t row, plane, count, taps;  // the tapped maps, which are q, k and v or their mixtures
   int64_t *outputs, *inputs, *mixed_outputs, *mixed_inputs, *wide, *mixed_wide, *narrow;
   Tap *tap, *here;
-  T* mixed;
+  T *packed, *mixed;
   int64_t wide_registers, narrow_registers;  // of one row of maps, of outputs
 
   ConvolutionScratch(const Mix& problem, const MapLayout<T>& layout, int64_t rows, Arena<T>& arena) {
@@ -35,6 +35,7 @@ struct ConvolutionScratch {
     narrow = take_integers(arena, rows * narrow_registers);
     tap = reinterpret_cast<Tap*>(take_integers(arena, 2 * taps));
     here = reinterpret_cast<Tap*>(take_integers(arena, 2));
+    packed = arena.take(taps * most(count, heads) * tile_outputs);
     mixed = take_padded(arena, positions ? rows * row : 0, layout.margin);
     if (!arena.memory) return;
     const int64_t total = positions ? positions : 3 * heads;
@@ -78,6 +79,17 @@ static const T* tapped_maps(const Mix& problem, const MapLayout<T>& layout, cons
               {scratch.mixed - layout.reach, layout.pitch, scratch.count, scratch.mixed_wide},
               rows * scratch.wide_registers);
   return scratch.mixed;
+}
+
+// convolve for `rows` rows of registers `across`; taps read whole rows around each, stride 1 where they are 3x3.
+template <class T>
+static void convolve_maps(const Planes<const T>& in, int64_t in_row, const Weights<const T>& weights,
+                          const Planes<T>& out, int64_t out_row, int64_t stride, int64_t rows, int64_t across,
+                          T* packed) {
+  if constexpr (convolved_rows > 1)
+    if (stride == 1 && weights.tap_count == 9)
+      return convolve_rows<T>(in, in_row, weights, out, out_row, rows, across, packed);
+  convolve<T>(in, weights, out, rows * across);
 }
 
 }  // namespace acmix::ACMIX_ISA

@@ -115,6 +115,77 @@ static void convolve(const Planes<const T>& in, const Weights<const T>& weights,
           {out.data + m * out.plane, out.plane, out.count, out.places + tile.first, out.add});
 }
 
+// 3x3 taps over `rows` rows: an input is read once for the three rows that see it. `cells` are the three columns of the
+// first row of taps, `weight` is (input, column, row, output).
+template <class T, int outputs, int rows>
+static void convolve_rows_tile(const Rows<const T>& in, int64_t inputs, const int64_t* cells, const T* weight,
+                               const Rows<T>& out, bool add) {
+  Vector<T> sum[rows][outputs] = {};
+  if (add)
+#pragma GCC unroll 4
+    for (int a = 0; a < rows; ++a)
+#pragma GCC unroll 4
+      for (int m = 0; m < outputs; ++m) sum[a][m] = load(out.data + a * out.row + m * out.pitch);
+  const T* map = in.data;
+  for (int64_t c = 0; c < inputs; ++c, map += in.pitch)
+    for (int column = 0; column < 3; ++column, weight += 3 * outputs) {
+      Vector<T> w[3][outputs];
+#pragma GCC unroll 3
+      for (int t = 0; t < 3; ++t)
+#pragma GCC unroll 4
+        for (int m = 0; m < outputs; ++m) w[t][m] = opaque(splat(weight[t * outputs + m]));
+      const T* from = map + cells[column];
+#pragma GCC unroll 8
+      for (int r = 0; r < rows + 2; ++r) {
+        const Vector<T> z = load_once(from + r * in.row);
+#pragma GCC unroll 3
+        for (int t = 0; t < 3; ++t) {
+          if (r < t || r - t >= rows) continue;
+#pragma GCC unroll 4
+          for (int m = 0; m < outputs; ++m) sum[r - t][m] += w[t][m] * z;
+        }
+      }
+    }
+#pragma GCC unroll 4
+  for (int a = 0; a < rows; ++a)
+#pragma GCC unroll 4
+    for (int m = 0; m < outputs; ++m) store(out.data + a * out.row + m * out.pitch, sum[a][m]);
+}
+
+template <class T>
+using ConvolveRowsTile = void (*)(const Rows<const T>&, int64_t, const int64_t*, const T*, const Rows<T>&, bool);
+
+template <class T, int... sizes>
+static inline ConvolveRowsTile<T> choose_rows_tile(int64_t outputs, int64_t rows,
+                                                   std::integer_sequence<int, sizes...>) {
+  static constexpr ConvolveRowsTile<T> table[] = {
+      convolve_rows_tile<T, sizes / convolved_rows + 1, sizes % convolved_rows + 1>...};
+  return table[(outputs - 1) * convolved_rows + rows - 1];
+}
+
+// Every output at `rows` rows of `across` registers of positions, by 3x3 taps in the order of their rows and columns;
+// places are those of the first row. `packed` is room for 9 weights of every input and tile_outputs outputs.
+template <class T>
+static void convolve_rows(const Planes<const T>& in, int64_t in_row, const Weights<const T>& weights,
+                          const Planes<T>& out, int64_t out_row, int64_t rows, int64_t across, T* packed) {
+  constexpr auto sizes = std::make_integer_sequence<int, tile_outputs * convolved_rows>{};
+  const int64_t cells[] = {weights.taps[0].cell, weights.taps[1].cell, weights.taps[2].cell};
+  for (int64_t m = 0; m < out.count; m += tile_outputs) {
+    const int64_t outputs = least(tile_outputs, out.count - m);
+    T* weight = packed;
+    for (int64_t c = 0; c < in.count; ++c)
+      for (int column = 0; column < 3; ++column)
+        for (int t = 0; t < 3; ++t)
+          for (int64_t i = m; i < m + outputs; ++i)
+            *weight++ = weights.data[weights.outputs[i] + weights.inputs[c] + weights.taps[3 * t + column].weight];
+    for (Tiles tile(rows, convolved_rows); tile.first < rows; tile.next())
+      for (int64_t x = 0; x < across; ++x)
+        choose_rows_tile<T>(outputs, tile.size, sizes)(
+            {in.data + tile.first * in_row + in.places[x], in_row, in.plane}, in.count, cells, packed,
+            {out.data + m * out.plane + tile.first * out_row + out.places[x], out_row, out.plane}, out.add);
+  }
+}
+
 // The sum over the lanes of each of `size` registers.
 template <class T, int size>
 static inline void sum_lanes(const Vector<T> (&registers)[size], T* to) {

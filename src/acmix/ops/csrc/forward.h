@@ -76,10 +76,12 @@ static void convolve_band(const Mix& problem, const ForwardLayout<T>& layout, co
   for (int64_t d = 0; d < problem.shape.head_size; ++d) {
     const T* tapped = tapped_maps(problem, layout, convolution, scratch.maps.maps + unused * layout.row, d,
                                   band.end - band.begin - 2 * unused);
-    convolve<T>({tapped + layout.padding * convolution.row, convolution.plane, convolution.count, convolution.narrow},
-                convolution.kernel(kernel, problem, head, d),
-                {scratch.output + d * heads * layout.out_pitch, layout.out_pitch, heads, scratch.places, head > 0},
-                (band.last - band.first) * convolution.narrow_registers);
+    convolve_maps<T>(
+        {tapped + layout.padding * convolution.row, convolution.plane, convolution.count, convolution.narrow},
+        convolution.row, convolution.kernel(kernel, problem, head, d),
+        {scratch.output + d * heads * layout.out_pitch, layout.out_pitch, heads, scratch.places, head > 0},
+        layout.out_row, layout.stride, band.last - band.first, convolution.narrow_registers,
+        convolution.packed);
   }
 }
 

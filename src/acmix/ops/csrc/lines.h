@@ -74,6 +74,13 @@ static inline Vector<T> load_wide(const E* from) {
   }
 }
 
+// Rows of channels: `row` from row to row, `pitch` from channel to channel.
+template <class T>
+struct Rows {
+  T* data;
+  int64_t row, pitch;
+};
+
 // Cells of a line in scratch by their remainder modulo the stride ("phases", `phase_pitch` apart), those of `members` of
 // `interleave` images in turn; every register of each phase.
 struct Weave {

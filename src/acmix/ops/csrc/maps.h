@@ -127,13 +127,6 @@ static inline void clear(T* cells, int64_t from, int64_t to) {
   copy_run(zeros, to - from, cells + from);
 }
 
-// Rows of channels in memory: `row` from row to row, `pitch` from channel to channel.
-template <class T>
-struct Rows {
-  T* data;
-  int64_t row, pitch;
-};
-
 template <class T>
 struct MapScratch {
   int64_t *target, *source;  // of every column beyond the map: its place and the place of the column that it mirrors
