@@ -192,7 +192,7 @@ def _weights(
 ) -> tuple[Tensor | None, Tensor, Tensor | None, bool]:
     """What the operators take of the convolution path; fc and dep become one kernel where that is cheaper."""
     composed = composes_kernels(maps // 3, dep_weight.shape[1], dep_weight.shape[-1])
-    fc = None if fc_weight is None else widen_to(features, fc_weight).contiguous()
+    fc = None if fc_weight is None else widen_to(features, fc_weight)
     rate = None if rate is None else widen_to(features, rate)
     return fc, widen_to(features, dep_weight), rate, composed
 
@@ -215,7 +215,7 @@ def mix(
     dilation: int,  # noqa: ARG001
 ) -> Tensor:
     """Both paths and their sum; see `acmix.ops.mix`."""
-    position = widen_to(projections, position_weight).contiguous()
+    position = widen_to(projections, position_weight)
     rate = widen_to(projections, rate_attention)
     weights = _weights(projections.shape[1], projections, fc_weight, dep_weight, rate_convolution)
     return torch.ops.acmix.mix(projections, position, rate, *weights, window, stride)
@@ -223,14 +223,9 @@ def mix(
 
 def projects(x: Tensor, tensors: tuple[Tensor | None, ...], window: int, stride: int, dilation: int) -> bool:
     """Whether `project_and_mix` computes: nothing asks for a gradient, or for another dtype."""
-    needed = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, *tensors))
-    dtypes = {tensor.dtype for tensor in tensors[:2] if tensor is not None}
-    return (
-        why_not(x, window, stride, dilation) is None
-        and not needed
-        and dtypes == {x.dtype}
-        and not torch.is_autocast_enabled("cpu")
-    )
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, *tensors)):
+        return False
+    return why_not(x, window, stride, dilation) is None and not torch.is_autocast_enabled("cpu")
 
 
 def project_and_mix(
@@ -247,12 +242,10 @@ def project_and_mix(
     stride: int,
 ) -> Tensor:
     """All three stages in one pass over bands of rows, without the maps of the projections; for inference."""
-    position = widen_to(x, position_weight).contiguous()
-    rate = widen_to(x, rate_attention)
+    weight, bias = widen_to(x, weight), None if bias is None else widen_to(x, bias)
+    position, rate = widen_to(x, position_weight), widen_to(x, rate_attention)
     weights = _weights(3 * heads, x, fc_weight, dep_weight, rate_convolution)
-    projection = widen_to(x, weight).flatten(1).contiguous()
-    bias = None if bias is None else widen_to(x, bias).contiguous()
-    return torch.ops.acmix.project_and_mix(x, projection, bias, heads, position, rate, *weights, window, stride)
+    return torch.ops.acmix.project_and_mix(x, weight, bias, heads, position, rate, *weights, window, stride)
 
 
 # At import, not at the first question: a question may be traced into a graph.

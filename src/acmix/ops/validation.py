@@ -69,8 +69,11 @@ def check_projection(x: Tensor, weight: Tensor, bias: Tensor | None, heads: int)
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         raise ValueError(f"bias must have the shape (3 N D = {weight.shape[0]},), got {tuple(bias.shape)}")
     for name, tensor in (("weight", weight), ("bias", bias)):
-        if tensor is not None:
-            _check_device(name, tensor, "x", x)
+        if tensor is None:
+            continue
+        _check_device(name, tensor, "x", x)
+        if tensor.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"{name} must have x's dtype {x.dtype}, got {tensor.dtype}")
 
 
 def check_convolution_weights(

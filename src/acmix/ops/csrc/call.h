@@ -27,7 +27,7 @@ struct Weights {
   bool composed;
 
   Weights(const MaybeTensor& fc_weight, const Tensor& dep_weight, const MaybeTensor& rate_convolution, bool one_kernel)
-      : fc(fc_weight), dep(dep_weight), rate(rate_convolution), composed(one_kernel) {
+      : fc(densely(fc_weight)), dep(dep_weight), rate(rate_convolution), composed(one_kernel) {
     STD_TORCH_CHECK(dep.dim() == 4, "dep must be (C, P, k, k)");
     dep = torch::stable::contiguous(dep, format_of(dep));
   }
@@ -65,7 +65,7 @@ struct Parameters {
   Weights convolution;
 };
 
-// Stage I: weight (3 C, C_in) and bias (3 C) or none, C = N D.
+// Stage I: weight (3 C, C_in, 1, 1) and bias (3 C) or none, C = N D.
 struct Projections {
   Tensor weight;
   MaybeTensor bias;
@@ -104,19 +104,20 @@ struct Call {
 
   // All stages, of an input (B, C_in, H, W).
   Call(const Tensor& input, const Projections& stage, const Parameters& parameters, int64_t size, int64_t stride)
-      : like(input), projections(stage), window(size) {
+      : like(input), projections({*densely(stage.weight), densely(stage.bias), stage.heads}),
+        window(size) {
     STD_TORCH_CHECK(like.dim() == 4, "the input must have the shape (B, C_in, H, W)");
     const int64_t maps = stage.weight.size(0);
-    STD_TORCH_CHECK(stage.heads > 0 && maps % (3 * stage.heads) == 0, "weight must be (3 N D, C_in)");
+    STD_TORCH_CHECK(stage.heads > 0 && maps % (3 * stage.heads) == 0, "weight must be (3 N D, C_in, 1, 1)");
     set_shape(stage.heads, maps / (3 * stage.heads), stride);
-    check_parameter(stage.weight, {maps, like.size(1)}, "weight must be (3 N D, C_in)");
-    check_parameter(stage.bias, {maps}, "bias must be (3 N D)");
+    check_parameter(projections->weight, {maps, like.size(1), 1, 1}, "weight must be (3 N D, C_in, 1, 1)");
+    check_parameter(projections->bias, {maps}, "bias must be (3 N D)");
     take(parameters);
   }
 
   void take(const Parameters& parameters) {
     const Weights& weights = parameters.convolution;
-    position = parameters.position;
+    position = densely(parameters.position);
     rate = parameters.rate;
     check_parameter(position, {shape.head_size, 2}, "position must be (D, 2)");
     for (const MaybeTensor& number : {rate, weights.rate})

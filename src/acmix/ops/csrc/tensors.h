@@ -89,6 +89,10 @@ void with_data(const Tensor& tensor, const F& f) {
     f(static_cast<float*>(tensor.mutable_data_ptr()));
 }
 
+MaybeTensor densely(const MaybeTensor& tensor) {
+  return !tensor || tensor->is_contiguous() ? tensor : torch::stable::contiguous(*tensor);
+}
+
 // In place: tensor times a number.
 void scale(const Tensor& tensor, double factor) {
   with_data(tensor, [&](auto* to) {
