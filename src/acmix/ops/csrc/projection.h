@@ -7,7 +7,7 @@
 namespace acmix::ACMIX_ISA {
 
 // Weights of so many outputs stay in the second-level cache, so many inputs of a tile in the first.
-constexpr int64_t block_outputs = 128, block_inputs = 64;
+constexpr int64_t block_outputs = 128, block_inputs = 128;
 
 // A tile of outputs by registers, over `count` inputs, to bias (or 0), or to what is there if `add`. Zero where not `own`.
 template <class T, int outputs, int vectors>
