@@ -61,7 +61,7 @@ PUBLIC = {
         "replace_convolutions",
         "segmentation_backbone",
     ],
-    "acmix.ops": ["backends", "check_backend", "local_attention", "mix", "shift_conv", "why_not"],
+    "acmix.ops": ["backends", "check_backend", "local_attention", "mix", "project_and_mix", "shift_conv", "why_not"],
 }
 
 

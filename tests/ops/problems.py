@@ -67,6 +67,22 @@ problems = st.builds(
 )
 
 
+def stage_one(problem: Problem, inputs: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Input, weight and bias of the projections, the input in the problem's dtype and layout."""
+    generator = torch.Generator().manual_seed(problem.seed + 1)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator).to(problem.dtype)
+
+    maps = 3 * problem.heads * problem.head_size
+    x = normal(problem.batch, inputs, problem.height, problem.width)
+    if problem.layout == "channels_last":
+        x = x.to(memory_format=torch.channels_last)
+    elif problem.layout == "sliced":
+        x = normal(problem.batch, inputs, problem.height + 1, 2 * problem.width + 1)[..., 1:, 1::2]
+    return x, normal(maps, inputs, 1, 1) / inputs**0.5, normal(maps)
+
+
 def eager_mix(projections, position_weight, fc, dep, alpha, beta, *, window, stride, dilation):
     """The definition computed in the dtype of its inputs: how exact plain PyTorch is."""
     position = ops.geometry.position_map(position_weight, *projections.shape[-2:]).to(projections.dtype)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+import acmix
 from acmix import ops
-from tests.ops.problems import Problem, assert_mix_as_exact_as_eager, run
+from tests.ops.problems import Problem, assert_mix_as_exact_as_eager, run, stage_one
 
 pytestmark = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="no C++ compiler to build with")
 
@@ -68,6 +69,56 @@ def test_strips_of_wide_maps_meet(layout, stride, heads, columns, window, kernel
     assert_mix_as_exact_as_eager(dataclasses.replace(case, window=window, kernel=kernel), "cpu")
 
 
+# Bands and strips of every kind: many rows, many columns, interleaved images, more inputs than a block sums.
+@pytest.mark.usefixtures("_poisoned_memory")
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("heads", "batch", "height", "width", "inputs"),
+    [(2, 1, 150, 9, 5), (4, 2, 5, 300, 7), (8, 1, 33, 140, 3), (2, 5, 7, 7, 300), (1, 1, 1, 1, 1)],
+)
+def test_projections_of_bands_and_strips_meet(threads, layout, stride, heads, batch, height, width, inputs):
+    case = problem(heads, 3, height, width, batch=batch, stride=stride, dtype=torch.float64, layout=layout)
+    tensors = (*stage_one(case, inputs), *case.tensors()[1:])
+    keywords = {"heads": heads, **case.keywords()}
+    expected = ops.project_and_mix(*tensors, **keywords, backend="portable")
+    results = []
+    for count in (1, 2, 4):
+        threads(count)
+        results.append(ops.project_and_mix(*tensors, **keywords, backend="cpu"))
+    torch.testing.assert_close(results[0], expected)
+    assert height * width == 1 or results[0].stride() == expected.stride()
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_projections_are_computed_inside_where_nothing_asks_for_a_gradient(monkeypatch):
+    layer = acmix.ACmix(6, 8, backend="cpu")
+    x = torch.randn(2, 6, 9, 9)
+    inside = []
+    operator = torch.ops.acmix.project_and_mix
+    monkeypatch.setattr(torch.ops.acmix, "project_and_mix", lambda *arguments: inside.append(1) or operator(*arguments))
+    with torch.no_grad():
+        expected = layer(x)
+        assert inside == [1]
+        # A hook must be called, and an attached module may compute anything.
+        handle = layer.qkv.register_forward_hook(lambda module, inputs, output: 2 * output)  # noqa: ARG005
+        assert not torch.equal(layer(x), expected)
+        handle.remove()
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(x).dtype == torch.bfloat16
+    torch.testing.assert_close(layer(x), expected)
+    assert inside == [1]
+    assert layer(x).requires_grad
+    with pytest.raises(RuntimeError, match="is for inference; acmix::mix has gradients"):
+        operator(*_operator_arguments(layer, x)).sum().backward()
+
+
+def _operator_arguments(layer, x):
+    weights = (layer.position_weight, layer.rate_attention, layer.fc_weight, layer.dep_weight, layer.rate_convolution)
+    return (x, layer.qkv.weight, layer.qkv.bias, 4, *weights, True, 7, 1)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("heads", [2, 8])
 def test_strips_of_each_path_alone(stride, heads):
@@ -122,7 +173,8 @@ def test_bitwise_the_same_for_any_number_of_threads(threads, stride, layout, bat
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("path", ["composed", "two steps", "given"])
 def test_opcheck(layout, path):
-    tensors = problem(2, 4, 5, 6, layout=layout).tensors()
+    case = problem(2, 4, 5, 6, layout=layout)
+    tensors = case.tensors()
     projections, position, fc, dep, *rates = [tensor.detach().requires_grad_() for tensor in tensors]
     if path == "given":
         fc, dep = None, torch.randn(8, 6, 3, 3, requires_grad=True)
@@ -131,6 +183,9 @@ def test_opcheck(layout, path):
         dep = dep.detach().to(memory_format=torch.channels_last).requires_grad_()
     arguments = (projections, position, rates[0], fc, dep, rates[1], path == "composed", 5, 2)
     torch.library.opcheck(torch.ops.acmix.mix.default, arguments)
+    inference = [tensor.detach() if torch.is_tensor(tensor) else tensor for tensor in arguments[1:]]
+    stage = [tensor.detach() for tensor in stage_one(case, 5)]
+    torch.library.opcheck(torch.ops.acmix.project_and_mix.default, (*stage, 2, *inference))
     maps = [tensor.detach().requires_grad_() for tensor in projections.chunk(3, 1)]
     torch.library.opcheck(torch.ops.acmix.local_attention.default, (*maps, 5, 2))
 
@@ -142,6 +197,9 @@ def test_compiles_to_one_graph_with_gradients(stride):
     compiled = torch.compile(ops.mix, fullgraph=True, backend="aot_eager")
     eager, traced = (run(function, case.tensors(), keywords, torch.ones(())) for function in (ops.mix, compiled))
     torch.testing.assert_close(traced, eager)
+    layer, x = acmix.ACmix(6, 8, stride=stride, backend="cpu"), torch.randn(2, 6, 10, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="aot_eager")(x), layer(x))
 
 
 def test_counts_operations():
@@ -156,6 +214,10 @@ def test_counts_operations():
     assert counts[torch.ops.acmix.mix] == attention + convolution
     assert counts[torch.ops.acmix.mix_backward] == 2.5 * attention + 2 * convolution
     assert counts[torch.ops.acmix.local_attention] == attention
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        acmix.ACmix(10, 64, backend="cpu")(torch.randn(2, 10, 14, 14))
+    inside = counter.get_flop_counts()["Global"][torch.ops.acmix.project_and_mix]
+    assert inside == attention + convolution + 2 * 2 * 14 * 14 * 10 * 3 * 64
     assert counts[torch.ops.acmix.local_attention_backward] == 2.5 * attention
 
 

@@ -111,6 +111,12 @@ def _parameters_backward_flops(
     return _mix_backward_flops(output_gradient, projections, position, rate, *_convolved(fc, dep, composed), *sizes)
 
 
+def _all_stages_flops(x: Any, weight: Any, bias: Any, heads: int, *arguments: Any, **_: Any) -> int:  # noqa: ARG001
+    batch, inputs, height, width = x
+    projections = (batch, 3 * heads, weight[0] // (3 * heads), height, width)
+    return 2 * batch * height * width * inputs * weight[0] + _parameters_flops(projections, *arguments)
+
+
 def _channels_first(cells: Any) -> Any:
     batch, height, width, *maps = cells
     return batch, *maps, height, width
@@ -128,6 +134,7 @@ if cpu.why_not(None, 7, 1, 1) is None:
     register_flop_formula(torch.ops.acmix.local_attention)(_attention_flops)
     register_flop_formula(torch.ops.acmix.local_attention_backward)(_attention_backward_flops)
     register_flop_formula(torch.ops.acmix.mix)(_parameters_flops)
+    register_flop_formula(torch.ops.acmix.project_and_mix)(_all_stages_flops)
     register_flop_formula(torch.ops.acmix.mix_backward)(_parameters_backward_flops)
 if triton.why_not(None, 7, 1, 1) is None:
     importlib.import_module("acmix.ops.triton.operators")
