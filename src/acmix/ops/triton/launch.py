@@ -145,7 +145,7 @@ def attend(shape: Shape, projections: Tensor, position: Tensor | None, rate: Ten
     return log_sum_exp
 
 
-def attend_backward(
+def attend_backward_queries(
     shape: Shape,
     projections: Tensor,
     position: Tensor | None,
@@ -153,8 +153,8 @@ def attend_backward(
     log_sum_exp: Tensor,
     output_gradient: Tensor,
     gradient: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Write the gradient of the projections, or add to that of the convolution path; those of W_p and rate."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Write the gradient of the queries, or add to that of the convolution path; delta, gradients of W_p and rate."""
     mixed = rate is not None
     delta = torch.empty_like(log_sum_exp)
     tile = table.attention("query", shape.size, shape.stride, projections.dtype)
@@ -162,31 +162,43 @@ def attend_backward(
     programs = _attention_programs(shape, constants, shape.output_height, shape.output_width)
     position_partial = delta.new_empty((programs, 2, shape.size))
     rate_partial = delta.new_empty(programs)
-    tensors = (projections, position, rate, output_gradient, log_sum_exp, delta, gradient)
     _launch(
         attention_query_gradient,
         programs,
         projections,
-        *tensors,
+        *(projections, position, rate, output_gradient, log_sum_exp, delta, gradient),
         *(position_partial, rate_partial),
         **shape.scalars(),
         **constants,
         warps=constants["HEADS"] * tile.warps,
     )
+    if not mixed:
+        return delta, delta.new_empty(0), delta.new_empty(0)
+    return delta, position_partial.sum(0).t().contiguous(), rate_partial.sum(0, keepdim=True)
+
+
+def attend_backward_keys(
+    shape: Shape,
+    projections: Tensor,
+    position: Tensor | None,
+    rate: Tensor | None,
+    log_sum_exp: Tensor,
+    output_gradient: Tensor,
+    delta: Tensor,
+    gradient: Tensor,
+) -> None:
+    """Write the gradients of keys and values, or add to those of the convolution path."""
     tile = table.attention("key", shape.size, shape.stride, projections.dtype)
-    constants = attention_constants(shape, projections.dtype, tile, mixed=mixed, gathers_queries=True)
+    constants = attention_constants(shape, projections.dtype, tile, mixed=rate is not None, gathers_queries=True)
     _launch(
         attention_key_gradient,
         _attention_programs(shape, constants, shape.height, shape.width),
         projections,
-        *tensors,
+        *(projections, position, rate, output_gradient, log_sum_exp, delta, gradient),
         **shape.scalars(),
         **constants,
         warps=constants["HEADS"] * tile.warps,
     )
-    if not mixed:
-        return delta.new_empty(0), delta.new_empty(0)
-    return position_partial.sum(0).t().contiguous(), rate_partial.sum(0, keepdim=True)
 
 
 @dataclass(frozen=True)
