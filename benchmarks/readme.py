@@ -15,6 +15,7 @@ def table(results: dict) -> list[str]:
     machine, settings = results["machine"], results["comparisons"][0]["settings"]
     if settings.get("device") == "cuda":
         device = f"{machine['gpu']}, CUDA {machine['cuda']}, triton {machine['triton']}"
+        device += ", compiled" * settings["compiled"] + ", CUDA graphs" * settings["graphs"]
         caveat = "Ratios are of the fastest of interleaved runs with an empty cache; medians in brackets."
     else:
         device = f"{machine['processor']} ({machine['instructions']}), {machine['threads']} threads"
@@ -51,6 +52,26 @@ def exponents(results: dict) -> list[str]:
         )
         for item in results["scalings"]
     ]
+
+
+def bounds(results: dict) -> list[str]:
+    """Markdown of kernels beside what they must take at least."""
+    machine, first = results["machine"], results["bounds"][0]
+    rates = first["rates"]
+    lines = [
+        f"{machine['gpu']}, {first['settings']['dtype']}, revision {machine['revision']}: kernels beside the least "
+        f"time of their bytes, at the {rates['bytes'] / 1e9:,.0f} GB/s of a large copy, and of their products, at the "
+        f"{rates['flops'] / 1e12:,.0f} TFLOP/s of a large one; the share is that of the longer.",
+        "",
+        "| case | kernel | us | bytes, us | products, us | share |",
+        "|---|---|---|---|---|---|",
+    ]
+    for layer in results["bounds"]:
+        for name, kernel in layer["kernels"].items():
+            seconds = kernel["time"]["fastest"], kernel["bounds"]["bytes"], kernel["bounds"]["products"]
+            cells = " | ".join(f"{1e6 * value:,.1f}" for value in seconds)
+            lines.append(f"| {layer['title']} | {name} | {cells} | {kernel['share']:.0%} |")
+    return [*lines, ""]
 
 
 def runtimes(results: dict) -> list[str]:
@@ -96,6 +117,8 @@ def main() -> None:
         results = json.loads(path.read_text())
         if "times" in results:
             lines += runtimes(results)
+        elif results.get("bounds"):
+            lines += bounds(results)
         else:
             lines += table(results) if results["comparisons"] else exponents(results)
     fill(ROOT / "README.md", lines)

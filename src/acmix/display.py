@@ -17,7 +17,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from acmix.accounting import Account, Cost, NetworkCost
-    from acmix.bench import Comparison, Scaling
+    from acmix.bench import Comparison, LayerBounds, Scaling
     from acmix.data.checking import DataReport, PartReport
     from acmix.data.writing import WrittenSplit
     from acmix.study import Trained, Watching
@@ -389,6 +389,22 @@ def show_comparison(comparison: "Comparison") -> None:
     table.caption = (
         "times: fastest of interleaved runs (median); memory: peak of the allocator, forward / forward + backward;\n"
         f"ratios to {comparison.baseline}, of the fastest runs and of the memory of forward + backward"
+    )
+    get_console().print(table)
+
+
+def show_bounds(layer: "LayerBounds") -> None:
+    """Show the kernels of one layer: the fastest launch, what it must take at least, and the share of that."""
+    table = _table(layer.title)
+    table.add_column("kernel", no_wrap=True)
+    for heading in ("us", "bytes, us", "products, us", "share"):
+        table.add_column(heading, justify="right")
+    for name, kernel in layer.kernels.items():
+        seconds = (kernel.time.fastest, kernel.bounds["bytes"], kernel.bounds["products"])
+        table.add_row(name, *(f"{1e6 * value:,.1f}" for value in seconds), f"{kernel.share:.0%}")
+    table.caption = (
+        "fastest launch, least time of its bytes and of its products, share of the longer one; measured here:\n"
+        f"{layer.rates.bytes / 1e9:,.0f} GB/s of a copy, {layer.rates.flops / 1e12:,.1f} TFLOP/s of a product"
     )
     get_console().print(table)
 
