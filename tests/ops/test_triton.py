@@ -124,11 +124,13 @@ def test_convolution_alone(heads):
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
 
 
-def test_repeats_bit_for_bit():
-    case = problem(4, 16, 3, 9)
-    first, second = (
-        run(ops.mix, case.tensors(DEVICE), {"backend": "triton"}, torch.ones((), device=DEVICE)) for _ in range(2)
-    )
+# On a GPU, of more programs than run at once.
+@pytest.mark.parametrize("dtype", hardest(*reversed(DTYPES)))
+@pytest.mark.parametrize("stride", hardest(2, 1))
+def test_repeats_bit_for_bit(stride, dtype):
+    case = problem(4, 16, *((56, 56) if ON_GPU else (3, 9)), batch=16 if ON_GPU else 1, stride=stride, dtype=dtype)
+    keywords = {"backend": "triton", "stride": stride}
+    first, second = (run(ops.mix, case.tensors(DEVICE), keywords, torch.ones((), device=DEVICE)) for _ in range(2))
     assert torch.equal(first[0], second[0])
     assert all(torch.equal(a, b) for a, b in zip(first[1], second[1], strict=True))
 
