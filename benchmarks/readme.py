@@ -61,14 +61,15 @@ def bounds(results: dict) -> list[str]:
     lines = [
         f"{machine['gpu']}, {first['settings']['dtype']}, revision {machine['revision']}: kernels beside the least "
         f"time of their bytes, at the {rates['bytes'] / 1e9:,.0f} GB/s of a large copy, and of their products, at the "
-        f"{rates['flops'] / 1e12:,.0f} TFLOP/s of a large one; the share is that of the longer.",
+        f"{rates['flops'] / 1e12:,.0f} TFLOP/s of a large one, and of their instructions; the share is "
+        "that of the longest.",
         "",
-        "| case | kernel | us | bytes, us | products, us | share |",
-        "|---|---|---|---|---|---|",
+        "| case | kernel, us | fastest | bytes | products | instructions | share |",
+        "|---|---|---|---|---|---|---|",
     ]
     for layer in results["bounds"]:
         for name, kernel in layer["kernels"].items():
-            seconds = kernel["time"]["fastest"], kernel["bounds"]["bytes"], kernel["bounds"]["products"]
+            seconds = kernel["time"]["fastest"], *kernel["bounds"].values()
             cells = " | ".join(f"{1e6 * value:,.1f}" for value in seconds)
             lines.append(f"| {layer['title']} | {name} | {cells} | {kernel['share']:.0%} |")
     return [*lines, ""]

@@ -146,7 +146,7 @@ def kernels(
     seconds: float = 10.0,
     output: Path | None = None,
 ) -> int:
-    """Time every Triton kernel of a layer beside what its bytes and products must cost on the same device.
+    """Time every Triton kernel of a layer beside what its bytes, products and instructions must take at least.
 
     Args:
         shapes: Layers as CHANNELSxSIZE or CHANNELSxSIZE/STRIDE, comma-separated (default: those of ResNet-50 at 224).

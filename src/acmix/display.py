@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # A wider confusion matrix is not read on a terminal; --json has it.
 _WIDEST_MATRIX = 20
+# What bounds the time of a kernel (`acmix.bench.bounds`).
+_BOUNDS = ("bytes", "products", "instructions")
 # Faults of one kind that are named on a terminal; --json names all.
 _NAMED = 5
 
@@ -396,14 +398,14 @@ def show_comparison(comparison: "Comparison") -> None:
 def show_bounds(layer: "LayerBounds") -> None:
     """Show the kernels of one layer: the fastest launch, what it must take at least, and the share of that."""
     table = _table(layer.title)
-    table.add_column("kernel", no_wrap=True)
-    for heading in ("us", "bytes, us", "products, us", "share"):
+    table.add_column("kernel, us", no_wrap=True)
+    for heading in ("fastest", *_BOUNDS, "share"):
         table.add_column(heading, justify="right")
     for name, kernel in layer.kernels.items():
-        seconds = (kernel.time.fastest, kernel.bounds["bytes"], kernel.bounds["products"])
-        table.add_row(name, *(f"{1e6 * value:,.1f}" for value in seconds), f"{kernel.share:.0%}")
+        least = (f"{1e6 * kernel.bounds[kind]:,.1f}" if kind in kernel.bounds else "-" for kind in _BOUNDS)
+        table.add_row(name, f"{1e6 * kernel.time.fastest:,.1f}", *least, f"{kernel.share:.0%}")
     table.caption = (
-        "fastest launch, least time of its bytes and of its products, share of the longer one; measured here:\n"
+        "least time of bytes, products and instructions, share of the longest; measured here:\n"
         f"{layer.rates.bytes / 1e9:,.0f} GB/s of a copy, {layer.rates.flops / 1e12:,.1f} TFLOP/s of a product"
     )
     get_console().print(table)

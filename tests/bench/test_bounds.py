@@ -69,6 +69,15 @@ def test_the_speed_of_a_device_is_that_of_a_copy_and_of_a_product(monkeypatch):
     assert rates == bounds.Rates(bytes=2 * 8 * 16 * 16 * 4 / 2.0, flops=2 * 16**3 / 4.0)
 
 
+def test_instructions_take_the_time_to_issue_them(monkeypatch):
+    compiled = pytest.importorskip("acmix.ops.triton.compiled")
+    monkeypatch.setattr(compiled, "least_issued", lambda variant, batch, side: batch * side * len(variant.kernel))
+    device = SimpleNamespace(major=9, minor=0, multi_processor_count=132, clock_rate=2_000_000)
+    seconds = bounds.issue_seconds(shape_of(9, 9, 1), torch.bfloat16, device)
+    assert list(seconds) == list(bounds.least_work(shape_of(9, 9, 1), 3, 2))
+    assert seconds["attention backward, keys"] == 2 * 9 * len("key") / (4 * 132 * 2e9)
+
+
 @pytest.mark.skipif(REFUSED is not None, reason=f"triton cannot run here: {REFUSED}")
 def test_every_kernel_is_timed_beside_its_bounds(monkeypatch, tmp_path, capsys):
     options = {"device": "cuda", "shapes": "64x56,128x28/2", "batch-size": 64, "seconds": 1}
@@ -79,10 +88,12 @@ def test_every_kernel_is_timed_beside_its_bounds(monkeypatch, tmp_path, capsys):
     arguments = [f"--{name}={value}" for name, value in {**options, "output": output}.items()]
     assert main(["bench", "kernels", *arguments]) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("stride 2", "attention backward, keys", "share"))
+    assert all(name in shown for name in ("stride 2", "attention backward, keys", "instructions", "share"))
+    kinds = ["bytes", "products", *(["instructions"] if ON_GPU else [])]
     for layer in json.loads(output.read_text())["bounds"]:
         assert len(layer["kernels"]) == 6
         for kernel in layer["kernels"].values():
+            assert list(kernel["bounds"]) == kinds
             assert kernel["bounds"]["bytes"] == kernel["work"]["bytes"] / layer["rates"]["bytes"]
             assert kernel["share"] == max(kernel["bounds"].values()) / kernel["time"]["fastest"]
             # A kernel that is faster than its bound was not measured, or its work was not counted right.

@@ -2,13 +2,14 @@
 
 A kernel cannot take less time than its bytes take at the speed of a large copy, nor less than its products take at
 the speed of a large matrix product. Bytes: each input is read once, each output written once. Products: a query with
-the keys that its window sees, each once (identity E2); a tap with the cells that it meets on the map.
+the keys that its window sees, each once (identity E2); a tap with the cells that it meets on the map. As it is compiled
+for a GPU of NVIDIA, it cannot take less than issuing its instructions either, four a clock and multiprocessor.
 """
 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,17 @@ from acmix.nn import ACmix
 if TYPE_CHECKING:
     from acmix.ops.triton.launch import Shape
 
+# Instructions a clock that a multiprocessor of NVIDIA's issues.
+_ISSUED = 4
+# What `acmix.ops.triton.compiled` calls the kernels.
+_COMPILED = {
+    "convolution forward": "convolve",
+    "attention forward": "forward",
+    "convolution backward, maps": "data",
+    "convolution backward, weights": "weight",
+    "attention backward, queries": "query",
+    "attention backward, keys": "key",
+}
 # Bytes of a float32.
 _WIDE = 4
 # Side of the matrices that a device's own speed is measured with: too large for caches, enough to keep all of it busy.
@@ -49,7 +61,7 @@ class KernelTime:
     Attributes:
         work: What it must do.
         time: Seconds a launch, from an empty cache; where programs leave partial sums, with adding those up.
-        bounds: Seconds that its "bytes" and its "products" take at least.
+        bounds: Seconds that its "bytes", its "products" and, where they are known, its "instructions" take at least.
         share: The longest of them / the fastest launch.
     """
 
@@ -121,6 +133,27 @@ def _pairs(shape: "Shape", window: int) -> int:
         for size in (shape.height, shape.width)
     )
     return rows * columns
+
+
+def issue_seconds(shape: "Shape", dtype: torch.dtype, device: Any) -> dict[str, float]:
+    """Seconds that the instructions of every kernel take to issue, by the kernels' names.
+
+    Args:
+        shape: Of the layer, on square maps.
+        dtype: Of the maps.
+        device: Properties of a GPU of NVIDIA, as PyTorch gives them.
+    """
+    from acmix.ops.triton import compiled
+
+    (name,) = (name for name, known in compiled.DTYPES.items() if known == dtype)
+    capability = 10 * device.major + device.minor
+    # PyTorch counts in thousands a second.
+    rate = _ISSUED * device.multi_processor_count * 1e3 * device.clock_rate
+    seconds = {}
+    for title, kernel in _COMPILED.items():
+        variant = compiled.Variant(kernel, shape.size, shape.stride, name, capability)
+        seconds[title] = compiled.least_issued(variant, shape.batch, shape.height) / rate
+    return seconds
 
 
 def kernel_calls(
@@ -196,10 +229,16 @@ def bound_layer(
         # Without graphs the host's launches take longer than the kernels.
         calls = {name: as_graph(call) for name, call in calls.items()}
     times = time_interleaved(calls, seconds, device=device)
-    kernels = {
-        name: _beside_bounds(work, times[name], rates)
-        for name, work in least_work(shape, kernel, dtype.itemsize).items()
-    }
+    work = least_work(shape, kernel, dtype.itemsize)
+    issue: dict[str, float] = {}
+    if device.type == "cuda" and torch.version.hip is None:
+        issue = issue_seconds(shape, dtype, torch.cuda.get_device_properties(device))
+    kernels = {}
+    for name, time in times.items():
+        bounds = {"bytes": work[name].bytes / rates.bytes, "products": work[name].flops / rates.flops}
+        if name in issue:
+            bounds["instructions"] = issue[name]
+        kernels[name] = KernelTime(work[name], time, bounds, max(bounds.values()) / time.fastest)
     settings: dict[str, object] = {
         "channels": channels,
         "size": size,
@@ -209,8 +248,3 @@ def bound_layer(
         "device": str(device),
     }
     return LayerBounds(title, settings, rates, kernels)
-
-
-def _beside_bounds(work: Work, time: Timing, rates: Rates) -> KernelTime:
-    bounds = {"bytes": work.bytes / rates.bytes, "products": work.flops / rates.flops}
-    return KernelTime(work, time, bounds, max(bounds.values()) / time.fastest)
