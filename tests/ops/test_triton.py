@@ -218,9 +218,15 @@ def test_counts_operations():
         ({"stride": 3}, "stride of 1 or 2, got 3"),
         ({"features": torch.zeros(1, 1, 1, 2, 2, dtype=torch.float64)}, "or bfloat16, got torch.float64"),
         ({"features": torch.zeros(1, 1, 129, 2, 2)}, "at most 128 channels a head, got 129"),
+        (
+            {"features": torch.zeros(1).expand(2, 3, 1, 2**15, 2**15)},
+            "at most 2147483647 cells and 65075262 numbers a row",
+        ),
+        ({"features": torch.zeros(1).expand(1, 3, 64, 1, 2**19)}, "a row, got 524288 and 100663296"),
     ],
 )
 def test_says_why_not(changed, reason):
     asked = {"features": torch.zeros(1, 1, 1, 2, 2), "window": 7, "stride": 1, "dilation": 1, **changed}
-    asked["features"] = asked["features"].to(DEVICE)
+    numbers = asked["features"]
+    asked["features"] = numbers[:1, :1, :1, :1, :1].to(DEVICE).expand(numbers.shape)
     assert reason in ops.why_not("triton", **asked)
