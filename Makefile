@@ -88,7 +88,7 @@ bench-gpu:
 		--output $(RESULTS)/layers$$name.json --plot $(RESULTS)/layers$$name.svg && \
 	PYTHONPATH=src $(PYTHON_WITH_GPU) -m acmix bench model --models acmix_resnet50,halonet26t,resnet50 --input-size 256 $(GPU) $$mode \
 		--output $(RESULTS)/networks$$name.json --plot $(RESULTS)/networks$$name.svg || exit 1; done
-	PYTHONPATH=src $(PYTHON_WITH_GPU) -m acmix bench kernels --output $(RESULTS)/kernels-gpu.json
+	PYTHONPATH=src $(PYTHON_WITH_GPU) -m acmix bench kernels $(GPU) --output $(RESULTS)/kernels-gpu.json
 	PYTHONPATH=src $(PYTHON_WITH_GPU) benchmarks/readme.py
 
 # Convolutions, each path alone and ACmix on digits, five seeds each; continues where it was stopped; fills docs/study.md
