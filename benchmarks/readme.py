@@ -29,6 +29,8 @@ def table(results: dict) -> list[str]:
         "| case | candidate | forward, ms | ratio | forward + backward, ms | ratio | memory, MB | ratio |",
         "|---|---|---|---|---|---|---|---|",
     ]
+    if "networks" in settings:
+        lines[-2:] = [f"{lines[-2]} images/s |", f"{lines[-1]}---|"]
     for case in results["comparisons"]:
         base = case["candidates"][case["baseline"]]
         for name, measured in case["candidates"].items():
@@ -39,6 +41,9 @@ def table(results: dict) -> list[str]:
                 cells.append(f"{timing['fastest'] / base[kind]['fastest']:.2f}")
             cells.append(f"{measured['forward_memory'] / 1e6:.0f} / {measured['training_memory'] / 1e6:.0f}")
             cells.append(f"{measured['training_memory'] / base['training_memory']:.2f}")
+            if "networks" in settings:
+                batch, times = settings["batch"], (measured[kind]["fastest"] for kind in ("forward", "training"))
+                cells.append(" / ".join(f"{batch / seconds:,.1f}" for seconds in times))
             lines.append(f"| {case['title']} | {name} | {' | '.join(cells)} |")
     return [*lines, ""]
 

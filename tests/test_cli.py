@@ -398,6 +398,7 @@ def test_bench_of_networks_and_of_growth(capsys, tmp_path):
         output,
     )
     assert code == 0
+    assert "images/s" in out
     (comparison,) = json.loads(output.read_text())["comparisons"]
     assert comparison["baseline"].startswith("test_resnet.r160_in1k, ")
     assert len(comparison["candidates"]) == 4

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from rich import box, get_console
 from rich.console import Console
@@ -392,7 +392,13 @@ def show_comparison(comparison: "Comparison") -> None:
         "times: fastest of interleaved runs (median); memory: peak of the allocator, forward / forward + backward;\n"
         f"ratios to {comparison.baseline}, of the fastest runs and of the memory of forward + backward"
     )
-    get_console().print(table)
+    console = get_console()
+    console.print(table)
+    if "networks" in comparison.settings:
+        batch = cast(int, comparison.settings["batch"])
+        for name, measured in comparison.candidates.items():
+            forward, training = (f"{batch / part.fastest:,.1f}" for part in (measured.forward, measured.training))
+            console.print(f"{name}: {forward} images/s, {training} forward + backward", highlight=False)
 
 
 def show_bounds(layer: "LayerBounds") -> None:
