@@ -23,7 +23,8 @@ $(INSTALLED): pyproject.toml constraints.txt $(KERNELS)
 # Triton decides at import whether it interprets, so its kernels are tested in processes of their own.
 test: check
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/ops/test_triton.py
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/ops/test_triton.py \
+		tests/bench/test_bounds.py
 
 # What compiles for minutes.
 test-slow: venv
@@ -52,10 +53,10 @@ soak: venv
 	ACMIX_KILLS=100 $(BIN)/python -m pytest tests/tasks/test_faults.py -k killed
 	$(BIN)/python -m pytest -m soak
 
-# On a machine with a GPU; PYTHON_WITH_GPU may name an interpreter that has torch, triton, pytest and hypothesis.
+# On a machine with a GPU; PYTHON_WITH_GPU may name an interpreter with the packages of the extra `dev`.
 PYTHON_WITH_GPU ?= $(BIN)/python
 test-gpu:
-	PYTHONPATH=src $(PYTHON_WITH_GPU) -m pytest tests/ops/test_triton.py tests/test_gpu.py
+	PYTHONPATH=src $(PYTHON_WITH_GPU) -m pytest tests/ops/test_triton.py tests/bench/test_bounds.py tests/test_gpu.py
 
 check: venv
 	$(BIN)/ruff format --check .
@@ -76,7 +77,8 @@ bench: venv
 	$(BIN)/python benchmarks/onnx_speed.py
 	$(BIN)/python benchmarks/readme.py
 
-# The same on a GPU, in eager mode and as CUDA graphs of compiled modules.
+# The same on a GPU, in eager mode and as CUDA graphs of compiled modules, and every kernel beside its bounds.
+# halonet26t takes no images of 224.
 GPU := --device cuda --dtype bfloat16 --batch-size 128
 COMPILED := --compile --graphs
 bench-gpu:
@@ -84,9 +86,10 @@ bench-gpu:
 	for mode in "" "$(COMPILED)"; do name=$${mode:+-compiled}-gpu; \
 	PYTHONPATH=src $(PYTHON_WITH_GPU) -m acmix bench layer --channels-last $(GPU) $$mode \
 		--output $(RESULTS)/layers$$name.json --plot $(RESULTS)/layers$$name.svg && \
-	PYTHONPATH=src $(PYTHON_WITH_GPU) -m acmix bench model --models acmix_resnet50,halonet26t,resnet50 $(GPU) $$mode \
+	PYTHONPATH=src $(PYTHON_WITH_GPU) -m acmix bench model --models acmix_resnet50,halonet26t,resnet50 --input-size 256 $(GPU) $$mode \
 		--output $(RESULTS)/networks$$name.json --plot $(RESULTS)/networks$$name.svg || exit 1; done
-	$(PYTHON_WITH_GPU) benchmarks/readme.py
+	PYTHONPATH=src $(PYTHON_WITH_GPU) -m acmix bench kernels $(GPU) --output $(RESULTS)/kernels-gpu.json
+	PYTHONPATH=src $(PYTHON_WITH_GPU) benchmarks/readme.py
 
 # Convolutions, each path alone and ACmix on digits, five seeds each; continues where it was stopped; fills docs/study.md
 STUDY := $(BIN)/acmix study run digits --epochs 12 --set image_size=16 --threads 1

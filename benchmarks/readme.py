@@ -15,6 +15,7 @@ def table(results: dict) -> list[str]:
     machine, settings = results["machine"], results["comparisons"][0]["settings"]
     if settings.get("device") == "cuda":
         device = f"{machine['gpu']}, CUDA {machine['cuda']}, triton {machine['triton']}"
+        device += ", compiled" * settings["compiled"] + ", CUDA graphs" * settings["graphs"]
         caveat = "Ratios are of the fastest of interleaved runs with an empty cache; medians in brackets."
     else:
         device = f"{machine['processor']} ({machine['instructions']}), {machine['threads']} threads"
@@ -28,6 +29,8 @@ def table(results: dict) -> list[str]:
         "| case | candidate | forward, ms | ratio | forward + backward, ms | ratio | memory, MB | ratio |",
         "|---|---|---|---|---|---|---|---|",
     ]
+    if "networks" in settings:
+        lines[-2:] = [f"{lines[-2]} images/s |", f"{lines[-1]}---|"]
     for case in results["comparisons"]:
         base = case["candidates"][case["baseline"]]
         for name, measured in case["candidates"].items():
@@ -38,6 +41,9 @@ def table(results: dict) -> list[str]:
                 cells.append(f"{timing['fastest'] / base[kind]['fastest']:.2f}")
             cells.append(f"{measured['forward_memory'] / 1e6:.0f} / {measured['training_memory'] / 1e6:.0f}")
             cells.append(f"{measured['training_memory'] / base['training_memory']:.2f}")
+            if "networks" in settings:
+                batch, times = settings["batch"], (measured[kind]["fastest"] for kind in ("forward", "training"))
+                cells.append(" / ".join(f"{batch / seconds:,.1f}" for seconds in times))
             lines.append(f"| {case['title']} | {name} | {' | '.join(cells)} |")
     return [*lines, ""]
 
@@ -51,6 +57,27 @@ def exponents(results: dict) -> list[str]:
         )
         for item in results["scalings"]
     ]
+
+
+def bounds(results: dict) -> list[str]:
+    """Markdown of kernels beside what they must take at least."""
+    machine, first = results["machine"], results["bounds"][0]
+    rates = first["rates"]
+    lines = [
+        f"{machine['gpu']}, {first['settings']['dtype']}, revision {machine['revision']}: kernels beside the least "
+        f"time of their bytes, at the {rates['bytes'] / 1e9:,.0f} GB/s of a large copy, and of their products, at the "
+        f"{rates['flops'] / 1e12:,.0f} TFLOP/s of a large one, and of their instructions; the share is "
+        "that of the longest.",
+        "",
+        "| case | kernel, us | fastest | bytes | products | instructions | share |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for layer in results["bounds"]:
+        for name, kernel in layer["kernels"].items():
+            seconds = kernel["time"]["fastest"], *kernel["bounds"].values()
+            cells = " | ".join(f"{1e6 * value:,.1f}" for value in seconds)
+            lines.append(f"| {layer['title']} | {name} | {cells} | {kernel['share']:.0%} |")
+    return [*lines, ""]
 
 
 def runtimes(results: dict) -> list[str]:
@@ -96,6 +123,8 @@ def main() -> None:
         results = json.loads(path.read_text())
         if "times" in results:
             lines += runtimes(results)
+        elif results.get("bounds"):
+            lines += bounds(results)
         else:
             lines += table(results) if results["comparisons"] else exponents(results)
     fill(ROOT / "README.md", lines)

@@ -51,6 +51,7 @@ def checkpoint(tmp_path_factory):
         ["export"],
         ["bench"],
         ["bench", "layer"],
+        ["bench", "kernels"],
         ["bench", "scaling"],
         ["data"],
         ["data", "check"],
@@ -130,6 +131,7 @@ def test_version_and_light_start():
         (["bench", "model", "--baseline", "resnet18"], "acmix bench model: error: --baseline must be one of"),
         (["bench", "layer", "--graphs"], "acmix bench layer: error: --graphs are CUDA graphs: they need --device cuda"),
         (["bench", "model", "--device", "tpu"], "acmix bench model: error: .*--device.*tpu"),
+        (["bench", "kernels", "--device", "cpu"], "acmix bench kernels: error: the Triton kernels cannot run here: "),
         (["bench", "scaling", "time"], "acmix bench scaling: error: .*axis.*time"),
         (["report", "/nowhere"], "acmix report: error: /nowhere is not a run: config.json missing"),
         (["report", "/nowhere", "--workers", "-1"], "acmix report: error: --workers must be at least 0, got -1"),
@@ -396,6 +398,7 @@ def test_bench_of_networks_and_of_growth(capsys, tmp_path):
         output,
     )
     assert code == 0
+    assert "images/s" in out
     (comparison,) = json.loads(output.read_text())["comparisons"]
     assert comparison["baseline"].startswith("test_resnet.r160_in1k, ")
     assert len(comparison["candidates"]) == 4

@@ -326,7 +326,12 @@ _COMMANDS: dict[str, Any] = {
     "report": cli_runs.report,
     "compare": cli_runs.compare,
     "export": export,
-    "bench": {"layer": cli_bench.layer, "model": cli_bench.model, "scaling": cli_bench.scaling},
+    "bench": {
+        "layer": cli_bench.layer,
+        "model": cli_bench.model,
+        "kernels": cli_bench.kernels,
+        "scaling": cli_bench.scaling,
+    },
     "data": {"check": cli_data.check, "shard": cli_data.shard},
     "study": {"run": cli_study.run, "show": cli_study.show},
 }

@@ -137,6 +137,54 @@ def model(
     return 0
 
 
+def kernels(
+    *,
+    shapes: str | None = None,
+    batch_size: int = 128,
+    dtype: Dtype = "bfloat16",
+    device: Device = "cuda",
+    seconds: float = 10.0,
+    output: Path | None = None,
+) -> int:
+    """Time every Triton kernel of a layer beside what its bytes, products and instructions must take at least.
+
+    Args:
+        shapes: Layers as CHANNELSxSIZE or CHANNELSxSIZE/STRIDE, comma-separated (default: those of ResNet-50 at 224).
+        batch_size: Images a call.
+        dtype: Of the maps.
+        device: cuda; cpu is for Triton's interpreter (TRITON_INTERPRET=1).
+        seconds: Time to spend on the kernels of a layer, and on the device's own speed.
+        output: A JSON file for the results.
+    """
+    chosen = _shapes(shapes) if shapes else None
+    _check(batch_size=batch_size, seconds=seconds, output=output, plot=None)
+    _check_device(device, graphs=False)
+    import torch
+
+    from acmix import bench, display, ops
+
+    place, kind = torch.device(device), getattr(torch, dtype)
+    layers = chosen or bench.RESNET50_LAYERS
+    for channels, _, stride in layers:
+        maps = torch.empty(0, 12, channels // 4, 1, 1, dtype=kind, device=place)
+        reason = ops.why_not("triton", maps, stride=stride)
+        if reason is not None:
+            raise InputError(f"the Triton kernels cannot run here: {reason}")
+    machine = bench.machine()
+    display.show_machine(machine)
+    rates = bench.measure_rates(place, kind, seconds)
+    results: list[bench.LayerBounds] = []
+    for channels, size, stride in layers:
+        results.append(
+            bench.bound_layer(
+                channels, size, stride, batch=batch_size, dtype=kind, device=place, rates=rates, seconds=seconds
+            )
+        )
+        display.show_bounds(results[-1])
+        _save(machine, output, None, bounds=results)
+    return 0
+
+
 def scaling(
     axis: Literal["pixels", "images"],
     *,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from rich import box, get_console
 from rich.console import Console
@@ -17,7 +17,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from acmix.accounting import Account, Cost, NetworkCost
-    from acmix.bench import Comparison, Scaling
+    from acmix.bench import Comparison, LayerBounds, Scaling
     from acmix.data.checking import DataReport, PartReport
     from acmix.data.writing import WrittenSplit
     from acmix.study import Trained, Watching
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # A wider confusion matrix is not read on a terminal; --json has it.
 _WIDEST_MATRIX = 20
+# What bounds the time of a kernel (`acmix.bench.bounds`).
+_BOUNDS = ("bytes", "products", "instructions")
 # Faults of one kind that are named on a terminal; --json names all.
 _NAMED = 5
 
@@ -389,6 +391,28 @@ def show_comparison(comparison: "Comparison") -> None:
     table.caption = (
         "times: fastest of interleaved runs (median); memory: peak of the allocator, forward / forward + backward;\n"
         f"ratios to {comparison.baseline}, of the fastest runs and of the memory of forward + backward"
+    )
+    console = get_console()
+    console.print(table)
+    if "networks" in comparison.settings:
+        batch = cast(int, comparison.settings["batch"])
+        for name, measured in comparison.candidates.items():
+            forward, training = (f"{batch / part.fastest:,.1f}" for part in (measured.forward, measured.training))
+            console.print(f"{name}: {forward} images/s, {training} forward + backward", highlight=False)
+
+
+def show_bounds(layer: "LayerBounds") -> None:
+    """Show the kernels of one layer: the fastest launch, what it must take at least, and the share of that."""
+    table = _table(layer.title)
+    table.add_column("kernel, us", no_wrap=True)
+    for heading in ("fastest", *_BOUNDS, "share"):
+        table.add_column(heading, justify="right")
+    for name, kernel in layer.kernels.items():
+        least = (f"{1e6 * kernel.bounds[kind]:,.1f}" if kind in kernel.bounds else "-" for kind in _BOUNDS)
+        table.add_row(name, f"{1e6 * kernel.time.fastest:,.1f}", *least, f"{kernel.share:.0%}")
+    table.caption = (
+        "least time of bytes, products and instructions, share of the longest; measured here:\n"
+        f"{layer.rates.bytes / 1e9:,.0f} GB/s of a copy, {layer.rates.flops / 1e12:,.1f} TFLOP/s of a product"
     )
     get_console().print(table)
 

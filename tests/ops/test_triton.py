@@ -124,11 +124,13 @@ def test_convolution_alone(heads):
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
 
 
-def test_repeats_bit_for_bit():
-    case = problem(4, 16, 3, 9)
-    first, second = (
-        run(ops.mix, case.tensors(DEVICE), {"backend": "triton"}, torch.ones((), device=DEVICE)) for _ in range(2)
-    )
+# On a GPU, of more programs than run at once.
+@pytest.mark.parametrize("dtype", hardest(*reversed(DTYPES)))
+@pytest.mark.parametrize("stride", hardest(2, 1))
+def test_repeats_bit_for_bit(stride, dtype):
+    case = problem(4, 16, *((56, 56) if ON_GPU else (3, 9)), batch=16 if ON_GPU else 1, stride=stride, dtype=dtype)
+    keywords = {"backend": "triton", "stride": stride}
+    first, second = (run(ops.mix, case.tensors(DEVICE), keywords, torch.ones((), device=DEVICE)) for _ in range(2))
     assert torch.equal(first[0], second[0])
     assert all(torch.equal(a, b) for a, b in zip(first[1], second[1], strict=True))
 
@@ -216,9 +218,15 @@ def test_counts_operations():
         ({"stride": 3}, "stride of 1 or 2, got 3"),
         ({"features": torch.zeros(1, 1, 1, 2, 2, dtype=torch.float64)}, "or bfloat16, got torch.float64"),
         ({"features": torch.zeros(1, 1, 129, 2, 2)}, "at most 128 channels a head, got 129"),
+        (
+            {"features": torch.zeros(1).expand(2, 3, 1, 2**15, 2**15)},
+            "at most 2147483647 cells and 65075262 numbers a row",
+        ),
+        ({"features": torch.zeros(1).expand(1, 3, 64, 1, 2**19)}, "a row, got 524288 and 100663296"),
     ],
 )
 def test_says_why_not(changed, reason):
     asked = {"features": torch.zeros(1, 1, 1, 2, 2), "window": 7, "stride": 1, "dilation": 1, **changed}
-    asked["features"] = asked["features"].to(DEVICE)
+    numbers = asked["features"]
+    asked["features"] = numbers[:1, :1, :1, :1, :1].to(DEVICE).expand(numbers.shape)
     assert reason in ops.why_not("triton", **asked)

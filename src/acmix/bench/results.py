@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from acmix.bench.bounds import LayerBounds
 from acmix.bench.comparison import Comparison
 from acmix.bench.measure import withheld_share
 from acmix.bench.scaling import Scaling
@@ -58,12 +59,18 @@ def _revision() -> str | None:
 
 
 def save(
-    machine: dict[str, object], path: Path, *, comparisons: Sequence[Comparison] = (), scalings: Sequence[Scaling] = ()
+    machine: dict[str, object],
+    path: Path,
+    *,
+    comparisons: Sequence[Comparison] = (),
+    scalings: Sequence[Scaling] = (),
+    bounds: Sequence[LayerBounds] = (),
 ) -> None:
-    """Write comparisons or scalings and the machine as JSON."""
+    """Write what was measured, and the machine, as JSON."""
     content = {
         "machine": machine,
         "comparisons": [asdict(item) for item in comparisons],
         "scalings": [asdict(item) for item in scalings],
+        "bounds": [asdict(item) for item in bounds],
     }
     path.write_text(json.dumps(content, indent=2) + "\n")

@@ -17,6 +17,9 @@ _DEVICES = ("cuda", "xpu")
 _LARGEST_WINDOW = 9
 _HEAD_SIZES = (1, 128)
 _STRIDES = (1, 2)
+# Images are found with 64 bits; cells of the batch and what lies in the 11 rows of a tile are counted with 31.
+_MOST_CELLS = 2**31 - 1
+_LONGEST_ROW = _MOST_CELLS // (3 * 11)
 
 
 def why_not(features: Tensor | None, window: int, stride: int, dilation: int) -> str | None:
@@ -36,6 +39,12 @@ def why_not(features: Tensor | None, window: int, stride: int, dilation: int) ->
         return f"it needs a window of at most {_LARGEST_WINDOW}, got {window}"
     if not _HEAD_SIZES[0] <= features.shape[2] <= _HEAD_SIZES[1]:
         return f"it needs at most {_HEAD_SIZES[1]} channels a head, got {features.shape[2]}"
+    batch, maps, size, height, width = features.shape
+    if batch * height * width > _MOST_CELLS or maps * size * width > _LONGEST_ROW:
+        return (
+            f"it needs at most {_MOST_CELLS} cells and {_LONGEST_ROW} numbers a row, got "
+            f"{batch * height * width} and {maps * size * width}"
+        )
     if torch.compiler.is_exporting():
         return "an exported graph holds standard operators only"
     return None

@@ -13,7 +13,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from acmix.ops.triton import launch, table
+from acmix.ops.triton import assembly, launch, table
 from acmix.ops.triton.attention import attention_forward
 from acmix.ops.triton.attention_backward import attention_key_gradient, attention_query_gradient
 from acmix.ops.triton.convolution import convolve, convolve_weight_gradient
@@ -67,30 +67,67 @@ def variants() -> Iterator[Variant]:
 
 def compile_variant(variant: Variant, tile: Any = None) -> Usage:
     """Compile as `launch` would for 4 heads, window 7 and kernel 3 on maps of 56 x 56; float32 in three passes."""
-    dtype = DTYPES[variant.dtype]
-    if variant.kernel in _ATTENTION:
-        function = _ATTENTION[variant.kernel]
-        tile = tile or table.attention(variant.kernel, variant.size, variant.stride, dtype)
-        shape = launch.Shape(1, 4, variant.size, 56, 56, 7, variant.stride)
-        constants = launch.attention_constants(shape, dtype, tile, mixed=True, gathers_queries=variant.kernel == "key")
-        warps = constants["HEADS"] * tile.warps
-    else:
-        function = convolve_weight_gradient if variant.kernel == "weight" else convolve
-        tile = tile or table.convolution("weight" if variant.kernel == "weight" else "convolve", dtype)
-        source, target = launch.Maps.by_map(12, variant.size), launch.Maps.by_channel(4, variant.size)
-        transposed = variant.kernel == "data"
-        if transposed:
-            source, target = target, source
-        constants = launch.convolution_constants(source, target, variant.size, 3, variant.stride, dtype, tile)
-        if function is convolve:
-            constants.update(SHARED=False, TRANSPOSED=transposed)
-        warps = tile.warps
+    constants, warps = _constants(variant, 56, tile)
     if variant.dtype == "fp32":
         constants["PRECISION"] = "tf32x3"
-    return _compile(function, constants, variant, warps)
+    usage, shared, code = _compile(constants, variant, warps)
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    if found is None:
+        raise RuntimeError(f"cuobjdump reports no registers for {variant.name}: {usage}")
+    names = [instruction.name for instruction in assembly.instructions(code)]
+    wide = sum(name.startswith("LDG") and ".128" in name for name in names)
+    return Usage(int(found[1]), int(found[2]), shared, len(names), wide)
 
 
-def _compile(function: Any, constants: dict[str, Any], variant: Variant, warps: int) -> Usage:
+def least_issued(variant: Variant, batch: int, side: int) -> float:
+    """Instructions that the warps of a launch issue at least, all together.
+
+    Args:
+        variant: The kernel, of a layer of 4 heads, window 7 and kernel 3.
+        batch: Images.
+        side: Of the square maps that the layer reads.
+    """
+    constants, warps = _constants(variant, side)
+    shape = launch.Shape(batch, 4, variant.size, side, side, 7, variant.stride)
+    cells = shape.output_height if variant.kernel not in ("key", "data") else side
+    if variant.kernel in _ATTENTION:
+        rows = constants["QUERY_ROWS" if variant.kernel == "key" else "KEY_ROWS"]
+        trips = float(triton.cdiv(rows, constants["CHUNK_ROWS"]))
+        programs = launch.attention_programs(shape, constants, cells, cells)
+    else:
+        blocks = triton.cdiv(batch * cells**2, constants["PIXELS"])
+        chunks = triton.cdiv(constants["KERNEL"] ** 2 * constants["MAPS"], constants["CHUNK"])
+        programs = blocks * triton.cdiv(variant.size, constants["CHANNELS"])
+        trips = float(chunks)
+        if variant.kernel == "weight":
+            splits = min(launch.SPLITS, blocks)
+            programs, trips = programs // blocks * splits * chunks, blocks / splits
+    _, _, code = _compile(constants, variant, warps)
+    return programs * warps * assembly.fewest(assembly.instructions(code), trips)
+
+
+def _constants(variant: Variant, side: int, tile: Any = None) -> tuple[dict[str, Any], int]:
+    """What `launch` compiles a kernel for, and its warps."""
+    dtype = DTYPES[variant.dtype]
+    if variant.kernel in _ATTENTION:
+        tile = tile or table.attention(variant.kernel, variant.size, variant.stride, dtype)
+        shape = launch.Shape(1, 4, variant.size, side, side, 7, variant.stride)
+        constants = launch.attention_constants(shape, dtype, tile, mixed=True, gathers_queries=variant.kernel == "key")
+        return constants, constants["HEADS"] * tile.warps
+    tile = tile or table.convolution("weight" if variant.kernel == "weight" else "convolve", dtype)
+    source, target = launch.Maps.by_map(12, variant.size), launch.Maps.by_channel(4, variant.size)
+    transposed = variant.kernel == "data"
+    if transposed:
+        source, target = target, source
+    constants = launch.convolution_constants(source, target, variant.size, 3, variant.stride, dtype, tile)
+    if variant.kernel != "weight":
+        constants.update(SHARED=False, TRANSPOSED=transposed)
+    return constants, tile.warps
+
+
+def _compile(constants: dict[str, Any], variant: Variant, warps: int) -> tuple[str, int, str]:
+    """Resources as cuobjdump says them, shared bytes, and the listing of nvdisasm."""
+    function: Any = _ATTENTION.get(variant.kernel, convolve_weight_gradient if variant.kernel == "weight" else convolve)
     types = dict.fromkeys(_MAPS, f"*{variant.dtype}")
     types.update(dict.fromkeys(_INTEGERS, "i32"), **dict.fromkeys(_FLOATS, "fp32"))
     signature = {name: "constexpr" if name in constants else types.get(name, "*fp32") for name in function.arg_names}
@@ -112,13 +149,7 @@ def _compile(function: Any, constants: dict[str, Any], variant: Variant, warps: 
         file.flush()
         usage = _run(tools / "cuobjdump", "--dump-resource-usage", file.name)
         code = _run(tools / "nvdisasm", "--print-code", file.name)
-    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    if found is None:
-        raise RuntimeError(f"cuobjdump reports no registers for {variant.name}: {usage}")
-    instructions = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", code, re.MULTILINE)
-    instructions = [name for name in instructions if name != "NOP"]
-    wide = sum(name.startswith("LDG") and ".128" in name for name in instructions)
-    return Usage(int(found[1]), int(found[2]), binary.metadata.shared, len(instructions), wide)
+    return usage, binary.metadata.shared, code
 
 
 def _run(*command: object) -> str:

@@ -21,7 +21,7 @@ from acmix.ops.triton.convolution import convolve, convolve_weight_gradient
 # Multiplications and additions fuse, as in every other library; triton 3.10 will not by default.
 OPTIONS = {"num_stages": 1, "enable_fp_fusion": True}
 # Partial sums of a weight gradient: enough programs to fill a device, few enough to add up quickly.
-_SPLITS = 64
+SPLITS = 64
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,8 @@ def _launch(kernel: Any, programs: int, anchor: Tensor, *tensors: Tensor | None,
         )
 
 
-def _attention_programs(shape: Shape, constants: dict[str, Any], height: int, width: int) -> int:
+def attention_programs(shape: Shape, constants: dict[str, Any], height: int, width: int) -> int:
+    """Programs of an attention kernel that owns the cells of maps of height x width."""
     tiles = triton.cdiv(height, constants["ROWS"]) * triton.cdiv(width, constants["COLUMNS"])
     return shape.batch * tiles * constants["GROUPS"]
 
@@ -135,7 +136,7 @@ def attend(shape: Shape, projections: Tensor, position: Tensor | None, rate: Ten
     constants = attention_constants(shape, projections.dtype, tile, mixed=rate is not None)
     _launch(
         attention_forward,
-        _attention_programs(shape, constants, height, width),
+        attention_programs(shape, constants, height, width),
         projections,
         *(projections, position, rate, output, log_sum_exp),
         **shape.scalars(),
@@ -145,7 +146,7 @@ def attend(shape: Shape, projections: Tensor, position: Tensor | None, rate: Ten
     return log_sum_exp
 
 
-def attend_backward(
+def attend_backward_queries(
     shape: Shape,
     projections: Tensor,
     position: Tensor | None,
@@ -153,40 +154,52 @@ def attend_backward(
     log_sum_exp: Tensor,
     output_gradient: Tensor,
     gradient: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Write the gradient of the projections, or add to that of the convolution path; those of W_p and rate."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Write the gradient of the queries, or add to that of the convolution path; delta, gradients of W_p and rate."""
     mixed = rate is not None
     delta = torch.empty_like(log_sum_exp)
     tile = table.attention("query", shape.size, shape.stride, projections.dtype)
     constants = attention_constants(shape, projections.dtype, tile, mixed=mixed)
-    programs = _attention_programs(shape, constants, shape.output_height, shape.output_width)
+    programs = attention_programs(shape, constants, shape.output_height, shape.output_width)
     position_partial = delta.new_empty((programs, 2, shape.size))
     rate_partial = delta.new_empty(programs)
-    tensors = (projections, position, rate, output_gradient, log_sum_exp, delta, gradient)
     _launch(
         attention_query_gradient,
         programs,
         projections,
-        *tensors,
+        *(projections, position, rate, output_gradient, log_sum_exp, delta, gradient),
         *(position_partial, rate_partial),
         **shape.scalars(),
         **constants,
         warps=constants["HEADS"] * tile.warps,
     )
+    if not mixed:
+        return delta, delta.new_empty(0), delta.new_empty(0)
+    return delta, position_partial.sum(0).t().contiguous(), rate_partial.sum(0, keepdim=True)
+
+
+def attend_backward_keys(
+    shape: Shape,
+    projections: Tensor,
+    position: Tensor | None,
+    rate: Tensor | None,
+    log_sum_exp: Tensor,
+    output_gradient: Tensor,
+    delta: Tensor,
+    gradient: Tensor,
+) -> None:
+    """Write the gradients of keys and values, or add to those of the convolution path."""
     tile = table.attention("key", shape.size, shape.stride, projections.dtype)
-    constants = attention_constants(shape, projections.dtype, tile, mixed=mixed, gathers_queries=True)
+    constants = attention_constants(shape, projections.dtype, tile, mixed=rate is not None, gathers_queries=True)
     _launch(
         attention_key_gradient,
-        _attention_programs(shape, constants, shape.height, shape.width),
+        attention_programs(shape, constants, shape.height, shape.width),
         projections,
-        *tensors,
+        *(projections, position, rate, output_gradient, log_sum_exp, delta, gradient),
         **shape.scalars(),
         **constants,
         warps=constants["HEADS"] * tile.warps,
     )
-    if not mixed:
-        return delta.new_empty(0), delta.new_empty(0)
-    return position_partial.sum(0).t().contiguous(), rate_partial.sum(0, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -283,7 +296,7 @@ def convolution_weight_gradient(
     tile = table.convolution("weight", source.dtype)
     constants = convolution_constants(*layouts, size, kernel, stride, source.dtype, tile)
     sizes = _sizes(source, output_gradient)
-    splits = min(_SPLITS, triton.cdiv(sizes["pixels"], tile.pixels))
+    splits = min(SPLITS, triton.cdiv(sizes["pixels"], tile.pixels))
     maps = (layouts[0].count, layouts[1].count)
     partial = source.new_empty((splits, size, kernel, kernel, *maps), dtype=torch.float32)
     chunks = triton.cdiv(kernel**2 * maps[0], tile.terms)

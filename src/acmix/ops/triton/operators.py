@@ -13,7 +13,8 @@ from acmix.ops.triton.launch import (
     Maps,
     Shape,
     attend,
-    attend_backward,
+    attend_backward_keys,
+    attend_backward_queries,
     convolution_weight_gradient,
     convolve_maps,
 )
@@ -119,9 +120,9 @@ def _mix_backward(
             mixing_gradient = convolution_weight_gradient(projections, maps_gradient, (projected, inner), size, 1, 1)
             mixing_gradient = mixing_gradient.sum(0)[0, 0].t().contiguous()
     if window > 0:
-        position_gradient, rate_gradient = attend_backward(
-            shape, projections, position, rate, log_sum_exp, output_gradient, gradient
-        )
+        given = shape, projections, position, rate, log_sum_exp, output_gradient
+        delta, position_gradient, rate_gradient = attend_backward_queries(*given, gradient)
+        attend_backward_keys(*given, delta, gradient)
     return gradient, position_gradient, rate_gradient, kernel_gradient, mixing_gradient
 
 
