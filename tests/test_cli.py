@@ -59,6 +59,7 @@ def checkpoint(tmp_path_factory):
         ["compare"],
         ["study"],
         ["study", "run"],
+        ["study", "time"],
         ["study", "show"],
     ],
 )
@@ -154,6 +155,7 @@ def test_version_and_light_start():
         (["study", "run", "digits", "--threads", "0"], "acmix study run: error: --threads must be at least 1, got 0"),
         (["study", "run", "digits", "--set", "model=a"], "acmix study run: error: model is given twice"),
         (["study", "run", "/nowhere"], "acmix study run: error: DATA '/nowhere' does not exist"),
+        (["study", "time", "none.json"], "acmix study time: error: the study none.json cannot be read"),
         (["study", "show", "none.json"], "acmix study show: error: the study none.json cannot be read"),
         (["study", "show", "a", "--plot", "a.txt"], "acmix study show: error: --plot must end in .png or .svg"),
         (
