@@ -5,6 +5,7 @@ import pytest
 
 from acmix import InputError
 from acmix.data import Digits
+from acmix.errors import TrainingError
 from acmix.study import RESULTS, VARIANTS, Watching, load_study, run_study, save_study, time_study
 from acmix.tasks.settings import Settings
 
@@ -66,6 +67,12 @@ def test_an_interrupted_study_continues_to_the_same_results(data, tmp_path):
     with pytest.raises(KeyboardInterrupt, match="equal-rates, seed 1, was stopped.*same command continues"):
         study(data, tmp_path / "cut", watching=Watching(on_update=stop))
     assert len(load_study(tmp_path / "cut" / RESULTS).trainings) == 1
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(TrainingError, match=r"No space left on device; .*\.pt is kept, repeat the same command$"):
+        study(data, tmp_path / "cut", watching=Watching(on_update=fail))
     begun = []
     watching = Watching(
         on_start=lambda *counts: begun.append(counts), on_update=lambda *at: begun.append((at[1], at[2].epoch))

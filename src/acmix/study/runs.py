@@ -215,7 +215,7 @@ def _train(
     folder = output / "running" / f"{name}-{settings.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     saved = states.paths(folder)
-    files = run.RunFiles(folder, _keep_no_weights)
+    files = run.RunFiles(folder, _keep_no_weights, "repeat the same command")
 
     def tell(progress: Progress) -> None:
         if watching.on_update is not None:
