@@ -132,7 +132,7 @@ def test_version_and_light_start():
         (["bench", "layer", "--graphs"], "acmix bench layer: error: --graphs are CUDA graphs: they need --device cuda"),
         (["bench", "model", "--device", "tpu"], "acmix bench model: error: .*--device.*tpu"),
         (["bench", "scaling", "time"], "acmix bench scaling: error: .*axis.*time"),
-        (["report", "/nowhere"], "acmix report: error: /nowhere is not a run: config.json missing"),
+        (["report", "/nowhere", "digits"], "acmix report: error: /nowhere is not a run: config.json missing"),
         (["report", "/nowhere", "--workers", "-1"], "acmix report: error: --workers must be at least 0, got -1"),
         (["compare"], "acmix compare: error: .*required: runs;"),
         (
