@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 # Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv test test-slow test-browser soak test-gpu check format sanitize demo bench bench-gpu study clean
+.PHONY: venv test test-slow test-browser soak test-gpu check format sanitize demo bench bench-gpu study study-times clean
 
 venv: $(INSTALLED)
 
@@ -91,12 +91,23 @@ bench-gpu:
 	PYTHONPATH=src $(PYTHON_WITH_GPU) -m acmix bench kernels $(GPU) --output $(RESULTS)/kernels-gpu.json
 	PYTHONPATH=src $(PYTHON_WITH_GPU) benchmarks/readme.py
 
-# Convolutions, each path alone and ACmix on digits, five seeds each; continues where it was stopped; fills docs/study.md
-STUDY := $(BIN)/acmix study run digits --epochs 12 --set image_size=16 --threads 1
+# Convolutions, each path alone and ACmix, five seeds each; continues where it was stopped; fills docs/study.md
+STUDIES := digits digits-rate mnist5k mnist5k-rate
+DIGITS := $(BIN)/acmix study run digits --epochs 12 --set image_size=16 --threads 1
+MNIST := $(BIN)/acmix study run mnist5k --epochs 6 --threads 1
+FASTER := --set learning_rate=3e-3 --variants
 study: venv
-	$(STUDY) --output runs/study-digits
-	$(STUDY) --output runs/study-digits-rate --set learning_rate=3e-3 --variants convolution,attention,acmix
-	for name in digits digits-rate; do cp runs/study-$$name/study.json $(RESULTS)/study-$$name.json || exit 1; done
+	$(DIGITS) --output runs/study-digits
+	$(DIGITS) --output runs/study-digits --variants quiet-shifts
+	$(DIGITS) --output runs/study-digits-rate $(FASTER) convolution,attention,acmix
+	$(MNIST) --output runs/study-mnist5k --variants convolution,attention,acmix,quiet-shifts,attention-window-3
+	$(MNIST) --output runs/study-mnist5k-rate $(FASTER) convolution,acmix,quiet-shifts
+	for name in $(STUDIES); do cp runs/study-$$name/study.json $(RESULTS)/study-$$name.json || exit 1; done
+	$(BIN)/python benchmarks/readme.py
+
+# Their networks timed anew, five minutes, on a machine that does nothing else; nothing is trained
+study-times: venv
+	for name in $(STUDIES); do $(BIN)/acmix study time $(RESULTS)/study-$$name.json --threads 1 || exit 1; done
 	$(BIN)/python benchmarks/readme.py
 
 format: venv

@@ -60,6 +60,7 @@ def checkpoint(tmp_path_factory):
         ["compare"],
         ["study"],
         ["study", "run"],
+        ["study", "time"],
         ["study", "show"],
     ],
 )
@@ -133,7 +134,7 @@ def test_version_and_light_start():
         (["bench", "model", "--device", "tpu"], "acmix bench model: error: .*--device.*tpu"),
         (["bench", "kernels", "--device", "cpu"], "acmix bench kernels: error: the Triton kernels cannot run here: "),
         (["bench", "scaling", "time"], "acmix bench scaling: error: .*axis.*time"),
-        (["report", "/nowhere"], "acmix report: error: /nowhere is not a run: config.json missing"),
+        (["report", "/nowhere", "digits"], "acmix report: error: /nowhere is not a run: config.json missing"),
         (["report", "/nowhere", "--workers", "-1"], "acmix report: error: --workers must be at least 0, got -1"),
         (["compare"], "acmix compare: error: .*required: runs;"),
         (
@@ -156,6 +157,7 @@ def test_version_and_light_start():
         (["study", "run", "digits", "--threads", "0"], "acmix study run: error: --threads must be at least 1, got 0"),
         (["study", "run", "digits", "--set", "model=a"], "acmix study run: error: model is given twice"),
         (["study", "run", "/nowhere"], "acmix study run: error: DATA '/nowhere' does not exist"),
+        (["study", "time", "none.json"], "acmix study time: error: the study none.json cannot be read"),
         (["study", "show", "none.json"], "acmix study show: error: the study none.json cannot be read"),
         (["study", "show", "a", "--plot", "a.txt"], "acmix study show: error: --plot must end in .png or .svg"),
         (

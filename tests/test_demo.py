@@ -9,7 +9,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from timm.data import resolve_data_config
 from acmix import InputError, cli_explain, explain, figures, ops
 from acmix.checkpoints.classifier import Classifier, save_classifier
 from acmix.cli import main
-from acmix.data import read_image
+from acmix.data import DataRecord, Digits, read_image
 from acmix.ops import reference
 from acmix.ops.geometry import position_map
 
@@ -137,6 +137,8 @@ def photo(tmp_path):
 def test_upload_click_layers_and_backends(page, photo, classifier):
     page.upload(photo)
     page.wait("#heads figure")
+    # This network was trained on nothing that is at hand.
+    assert not page.find("#examples img")
     tensor = classifier.transform(read_image(photo))[None]
     with torch.no_grad():
         probabilities = classifier.model(tensor)[0].softmax(0)
@@ -331,3 +333,25 @@ def test_the_command_trains_what_is_missing(capsys, monkeypatch, tmp_path, class
     assert "epoch   1/1" in first
     assert main(["demo"]) == 130
     assert capsys.readouterr().out.startswith("demo: http://127.0.0.1:")
+
+
+def test_examples_of_a_network_trained_on_bundled_digits(driver, classifier):
+    from acmix.demo import serve
+
+    model, digits = timm.create_model("acmix_resnet14_small", num_classes=10).eval(), Digits()
+    fingerprint = digits.fingerprint()
+    record = DataRecord(location="digits", was_split=True, val_fraction=0.2, seed=3, fingerprint=fingerprint)
+    trained = replace(classifier, model=model, classes=digits.classes, training={"data": asdict(record)})
+    with serve(trained) as address:
+        page = Page(driver, address)
+        page.wait("#examples img")
+        cards = page.find("#examples button img")
+        assert len(cards) == 10
+        cards[7].click()
+        page.wait("#heads figure")
+        held_out = digits.split(0.2, 3)[1]
+        image = held_out[held_out.labels.index(7)][0]
+        page.wait("#upload", held_out.name(held_out.labels.index(7)).replace("/", "-").partition(".")[0])
+        with torch.no_grad():
+            best = f"{100 * model(trained.transform(image)[None])[0].softmax(0).max():.1f} %"
+        page.wait("#scores", best)

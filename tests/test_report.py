@@ -274,7 +274,12 @@ def test_data_that_have_moved(data, finished, broken, tmp_path):
             check_against_source(page, folder)
             assert "No pictures: " in page.words
             assert "does not exist" in page.words
+            assert f"if the data have moved, acmix report {folder} DATA finds them" in page.words
             assert ("Confusion matrix" in page.headings) == (folder == finished)
+        page = Page(write_report(broken, tmp_path / "report.html", data=str(moved))).check()
+        assert {"Confusion matrix", f"Predictions on validation images of {moved}"} < set(page.headings)
+        with pytest.raises(InputError, match="DATA '/nowhere' does not exist"):
+            write_report(broken, tmp_path / "report.html", data="/nowhere")
     finally:
         moved.rename(data)
 

@@ -333,7 +333,7 @@ _COMMANDS: dict[str, Any] = {
         "scaling": cli_bench.scaling,
     },
     "data": {"check": cli_data.check, "shard": cli_data.shard},
-    "study": {"run": cli_study.run, "show": cli_study.show},
+    "study": {"run": cli_study.run, "time": cli_study.time, "show": cli_study.show},
 }
 _GROUPS = {
     "bench": "Measure the operator and networks on this machine, beside what they replace.",

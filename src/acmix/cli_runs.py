@@ -6,11 +6,12 @@ from pathlib import Path
 from acmix.errors import InputError
 
 
-def report(run: Path, *, output: Path | None = None, workers: int = 0) -> int:
+def report(run: Path, data: str | None = None, *, output: Path | None = None, workers: int = 0) -> int:
     """Write the report of a run as one HTML page that opens without a network.
 
     Args:
         run: The run folder of acmix train, finished or not.
+        data: As in acmix validate: the data of the training where they lie now (default: where they lay then).
         output: The HTML file (default: report.html in the run folder).
         workers: Processes that read the validation images.
     """
@@ -18,7 +19,7 @@ def report(run: Path, *, output: Path | None = None, workers: int = 0) -> int:
 
     if workers < 0:
         raise InputError(f"--workers must be at least 0, got {workers}")
-    sys.stdout.write(f"report: {write_report(run, output, workers=workers)}\n")
+    sys.stdout.write(f"report: {write_report(run, output, data=data, workers=workers)}\n")
     return 0
 
 

@@ -30,7 +30,7 @@ def run(
     Args:
         data: As in training, digits or mnist5k for instance.
         validation: Validation images, where they are not part of DATA.
-        variants: Names of networks, comma-separated (default: all).
+        variants: Names of networks, comma-separated (default: the usual seven; docs/study.md names all).
         seeds: Trainings of each network, at least 2.
         recipe: Named settings, or a YAML file of them; see acmix recipes.
         model: timm's name of the ACmix-ResNet whose shape all have.
@@ -52,17 +52,12 @@ def run(
             raise InputError(f"{name} is given twice; leave one out")
         changes[name] = value
     settings = recipes.resolve(recipes.load(recipe), changes)
-    if threads is not None:
-        if threads < 1:
-            raise InputError(f"--threads must be at least 1, got {threads}")
-        import torch
-
-        torch.set_num_threads(threads)
+    _use_threads(threads)
     output = output or Path("runs") / f"study-{Path(data).resolve().name}"
 
     from acmix import display, study
 
-    names = list(study.VARIANTS) if variants is None else [name.strip() for name in variants.split(",")]
+    names = list(study.USUAL_VARIANTS) if variants is None else [name.strip() for name in variants.split(",")]
     live = sys.stderr.isatty() and sys.stdout.isatty()
     with display.StudyDisplay(live=live) as shown:
         done = study.run_study(
@@ -77,6 +72,21 @@ def run(
             watching=shown.watching(),
         )
     sys.stdout.write(f"\n{study.as_markdown(done)}\nacmix study show {output / study.RESULTS} --plot study.svg\n")
+    return 0
+
+
+def time(results: Path, *, threads: int | None = None, seconds: float = 30.0) -> int:
+    """Time all networks of a study anew, on a machine that does nothing else; nothing is trained.
+
+    Args:
+        results: The study.json of acmix study run; it is written anew.
+        threads: Threads of PyTorch (default: PyTorch's own choice).
+        seconds: Time to spend on timing forward passes, and on forward and backward passes.
+    """
+    _use_threads(threads)
+    from acmix import study
+
+    sys.stdout.write(study.as_markdown(study.time_study(results, seconds=seconds)))
     return 0
 
 
@@ -106,3 +116,13 @@ def show(results: Path, *, plot: Path | None = None, table: Path | None = None) 
     else:
         table.write_text(text, encoding="utf-8")
     return 0
+
+
+def _use_threads(threads: int | None) -> None:
+    if threads is None:
+        return
+    if threads < 1:
+        raise InputError(f"--threads must be at least 1, got {threads}")
+    import torch
+
+    torch.set_num_threads(threads)

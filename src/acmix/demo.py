@@ -8,7 +8,7 @@ import base64
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from torch import Tensor
 
 from acmix import explain, figures
 from acmix.checkpoints.classifier import Classifier
+from acmix.data import data_record, open_evaluation
+from acmix.data.bundled import BUNDLED
 from acmix.data.images import decode_image, read_bytes
 from acmix.errors import InputError
 
@@ -123,8 +125,8 @@ class Demo:
         return str(self._html.refusal(reason))
 
 
-def build_page(demo: Demo) -> gr.Blocks:
-    """The page: its parts, and what happens on an upload, a click and a choice of layer."""
+def build_page(demo: Demo, examples: Sequence[Path]) -> gr.Blocks:
+    """The page: its parts, and what happens on an upload, a click and a choice of layer; examples lie with uploads."""
     title = demo.classifier.model_name
     with gr.Blocks(title=f"{title} - acmix demo", analytics_enabled=False) as page:
         seen, pixel = gr.State(), gr.State()
@@ -136,6 +138,13 @@ def build_page(demo: Demo) -> gr.Blocks:
             with gr.Column(scale=1, min_width=300):
                 upload = gr.File(label="Image", height=140, elem_id="upload")
                 _take_uploads_only(upload)
+                samples = gr.Dataset(
+                    label="Or take one that the network was not trained on",
+                    components=["image"],
+                    samples=[[str(path)] for path in examples],
+                    elem_id="examples",
+                    visible=bool(examples),
+                )
                 status = gr.HTML(elem_id="status", padding=False, visible=False)
                 picture = gr.Image(
                     show_label=False,
@@ -177,6 +186,9 @@ def build_page(demo: Demo) -> gr.Blocks:
             answer = {seen: found, scores: demo.show_scores(found), button: gr.Button(visible=True)}
             return blank | answer | shown(found, (height // 2, width // 2), name)
 
+        def taken(sample: list[str]) -> str:
+            return sample[0]
+
         def clicked(found: _Seen | None, name: str, place: gr.SelectData) -> dict[Any, Any]:
             if found is None:
                 return gr.skip()
@@ -191,6 +203,7 @@ def build_page(demo: Demo) -> gr.Blocks:
         everything = [*view, seen, status, scores, button, answers]
         # One at a time, whoever asks: hooks on the network tell neither threads nor sessions apart.
         event: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "network", "concurrency_limit": 1}
+        samples.click(taken, samples, upload, api_visibility="private")
         upload.change(opened, [upload, layer], everything, **event)
         picture.select(clicked, [seen, layer], view, **event)
         layer.input(moved, [seen, pixel, layer], view, **event)
@@ -216,7 +229,7 @@ def serve(classifier: Classifier, port: int | None = None) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="acmix-demo-") as uploads:
         # Uploads lie in a folder of their own and go with it; Gradio reads this when the page is built.
         os.environ["GRADIO_TEMP_DIR"] = uploads
-        page = build_page(demo)
+        page = build_page(demo, _write_examples(classifier, Path(uploads)))
         try:
             _, address, _ = page.launch(
                 server_name="127.0.0.1",
@@ -242,6 +255,24 @@ def serve(classifier: Classifier, port: int | None = None) -> Iterator[str]:
             yield address
         finally:
             page.close(verbose=False)
+
+
+def _write_examples(classifier: Classifier, folder: Path) -> list[Path]:
+    """A held-out image of every class, of a network trained on bundled digits; of others none is at hand."""
+    try:
+        record = data_record(classifier.training)
+        if record.location not in BUNDLED:
+            return []
+        images = open_evaluation(record.location, classifier.classes, record, check_images=False)
+    except (InputError, ModuleNotFoundError):
+        return []
+    first: dict[int, Path] = {}
+    for index in range(len(images)):
+        image, label = images.read(index)
+        if label not in first:
+            first[label] = folder / images.name(index).replace("/", "-")
+            image.save(first[label])
+    return [first[label] for label in sorted(first)]
 
 
 def _take_uploads_only(component: Any) -> None:

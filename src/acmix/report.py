@@ -63,12 +63,15 @@ class _Example:
     figure: str
 
 
-def write_report(folder: Path, output: Path | None = None, *, pictures: bool = True, workers: int = 0) -> Path:
+def write_report(
+    folder: Path, output: Path | None = None, *, data: str | None = None, pictures: bool = True, workers: int = 0
+) -> Path:
     """Write the report of a run of `acmix train`, finished or not.
 
     Args:
         folder: The run folder.
         output: The HTML file; by default report.html in the run folder.
+        data: What `acmix.data.open_evaluation` takes, where the data lie now; by default where they lay in training.
         pictures: Classify the validation images with the best checkpoint: confusion matrix, worst and best predictions,
             attention, shares of the paths. Without, a second is enough.
         workers: Processes that read those images; 0 reads in this one.
@@ -78,7 +81,8 @@ def write_report(folder: Path, output: Path | None = None, *, pictures: bool = T
 
     Raises:
         InputError: If the folder holds no run with a finished epoch, a file of it is damaged, or output lies in no
-            folder. Images that cannot be found or read are no error: the page says why it has no pictures.
+            folder, or data is given and cannot be used. Without data, images that cannot be found or read are no error:
+            the page says why it has no pictures.
     """
     found = read_run(folder)
     output = _checked_output(output or folder / run.REPORT)
@@ -86,12 +90,13 @@ def write_report(folder: Path, output: Path | None = None, *, pictures: bool = T
         raise InputError(f"{folder} is not a run with a finished epoch: {', '.join(missing)} missing")
     if not found.rows:
         raise InputError(f"{folder / run.METRICS} is damaged: it has no epoch")
-    seen = _look(found, workers) if pictures else {"without_images": _how_to_see(found)}
+    seen = _look(found, data, workers) if pictures else {"without_images": _how_to_see(found)}
     if "confusion" not in seen and found.summary is not None:
         seen |= _confusion(found.summary["validation"]["confusion_matrix"], found.config["classes"])
     context: dict[str, Any] = {
         "title": f"{folder.resolve().name} - acmix run report",
         "name": folder.resolve().name,
+        "data": data,
         "run": found,
         "config": found.config,
         "rows": found.rows,
@@ -269,16 +274,19 @@ def _how_to_see(found: Run) -> str:
     return f"this page was written in haste when the run stopped; acmix report {found.folder} adds them"
 
 
-def _look(found: Run, workers: int) -> dict[str, Any]:
+def _look(found: Run, data: str | None, workers: int) -> dict[str, Any]:
     """All that needs the best checkpoint and the validation images, or why it cannot be had."""
     classifier = load_classifier(found.folder / run.BEST)
     try:
         record = data_record(classifier.training)
-        images = open_evaluation(record.location, classifier.classes, record, check_images=False)
+        images = open_evaluation(data or record.location, classifier.classes, record, check_images=False)
         outcomes = inspection.outcomes(classifier, images, workers=workers)
     except InputError as error:
         # From a process that reads images, with its traceback around it.
-        return {"without_images": str(error).splitlines()[-1].removeprefix("acmix.errors.InputError: ")}
+        reason = str(error).splitlines()[-1].removeprefix("acmix.errors.InputError: ")
+        if data is not None:
+            raise InputError(reason) from error
+        return {"without_images": f"{reason}; if the data have moved, acmix report {found.folder} DATA finds them"}
     mistakes = sorted((item for item in outcomes if not item.right), key=lambda item: -item.probability)
     hardest = sorted(outcomes, key=lambda item: -item.loss)
     easiest = sorted((item for item in outcomes if item.right), key=lambda item: item.loss)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import acmix
 from acmix import InputError, explain
 from acmix.nn import ACmix
 from acmix.ops import reference
@@ -21,6 +22,15 @@ def test_inputs_and_rates_of_every_layer():
     assert explain.rates(network) == [explain.Rates("0", 0.5, 0.5), explain.Rates("2", 0.5, 0.5)]
     assert not network[0]._forward_pre_hooks
     assert list(explain.operators(network)) == ["0", "2"]
+
+
+@pytest.mark.parametrize(
+    "look", [explain.operators, explain.rates, lambda network: explain.layer_inputs(network, None)]
+)
+def test_fused_networks_are_refused(look):
+    fused = acmix.fuse(torch.nn.Sequential(ACmix(3, 4)))
+    with pytest.raises(InputError, match="is fused: .*; explain the network that acmix.fuse was given"):
+        look(fused)
 
 
 def test_log_ratio_is_that_of_the_sizes():

@@ -5,7 +5,8 @@ import pytest
 
 from acmix import InputError
 from acmix.data import Digits
-from acmix.study import RESULTS, VARIANTS, Watching, load_study, run_study, save_study
+from acmix.errors import TrainingError
+from acmix.study import RESULTS, VARIANTS, Watching, load_study, run_study, save_study, time_study
 from acmix.tasks.settings import Settings
 
 SETTINGS = Settings(model="acmix_resnet14_small", epochs=2, batch_size=16, image_size=16)
@@ -48,6 +49,9 @@ def test_equal_seeds_are_equal_conditions(data, tmp_path, monkeypatch):
     assert all(item.forward.fastest > 0 for item in found.variants.values())
     assert found.machine["torch"]
     assert load_study(tmp_path / RESULTS) == found
+    again = time_study(tmp_path / RESULTS, seconds=0.01)
+    assert load_study(tmp_path / RESULTS) == again != found
+    assert again.trainings == found.trainings
     assert not any((tmp_path / "running").iterdir())
 
 
@@ -63,6 +67,12 @@ def test_an_interrupted_study_continues_to_the_same_results(data, tmp_path):
     with pytest.raises(KeyboardInterrupt, match="equal-rates, seed 1, was stopped.*same command continues"):
         study(data, tmp_path / "cut", watching=Watching(on_update=stop))
     assert len(load_study(tmp_path / "cut" / RESULTS).trainings) == 1
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(TrainingError, match=r"No space left on device; .*\.pt is kept, repeat the same command$"):
+        study(data, tmp_path / "cut", watching=Watching(on_update=fail))
     begun = []
     watching = Watching(
         on_start=lambda *counts: begun.append(counts), on_update=lambda *at: begun.append((at[1], at[2].epoch))
@@ -88,6 +98,14 @@ def test_bad_arguments(data, tmp_path, options, rule):
     with pytest.raises(InputError, match=rule):
         study(data, tmp_path / "study", **options)
     assert not (tmp_path / "study").exists()
+
+
+def test_networks_of_another_version_are_not_timed(tmp_path, made_up):
+    made_up.variants["acmx"] = made_up.variants["acmix"]
+    save_study(tmp_path / RESULTS, made_up)
+    with pytest.raises(InputError, match="variants must be names of networks of the study, got 'acmx'"):
+        time_study(tmp_path / RESULTS)
+    assert load_study(tmp_path / RESULTS) == made_up
 
 
 @pytest.mark.parametrize("change", [{"trainings": [{}]}, {"other": 1}, {"variants": 3}])

@@ -45,6 +45,8 @@ def test_costs():
     assert acmix.multiply_adds < alone < 2 * acmix.multiply_adds
     assert costs["attention"].parameters < acmix.parameters > costs["convolution-path"].parameters
     assert costs["equal-rates"].parameters == acmix.parameters - 8
+    saved = acmix.multiply_adds - costs["window-3"].multiply_adds
+    assert costs["attention"].multiply_adds - costs["attention-window-3"].multiply_adds == saved > 0
 
 
 def test_kernels_and_rates():
@@ -52,6 +54,19 @@ def test_kernels_and_rates():
     assert rates(built("convolution")) == []
     assert all(operator.dep_weight.unique().tolist() == [0, 1] for operator in operators(built("acmix")))
     assert all(operator.dep_weight.unique().numel() > 2 for operator in operators(built("random-kernels")))
+
+
+def test_quiet_shifts_are_as_small_as_random_kernels():
+    for quiet, random in zip(operators(built("quiet-shifts")), operators(built("random-kernels")), strict=True):
+        assert quiet.dep_weight.count_nonzero() == 9 * quiet.out_channels
+        assert quiet.dep_weight.norm().item() == pytest.approx(random.dep_weight.norm().item(), rel=0.1)
+
+
+def test_windows_and_positions():
+    assert {operator.kernel_att for operator in operators(built("window-3"))} == {3}
+    paths = [module for module in built("attention-window-3").modules() if isinstance(module, OnePath)]
+    assert [(path.path, path.window) for path in paths] == 4 * [("attention", 3)]
+    assert not any(operator.position_weight.any() for operator in operators(built("no-positions")))
 
 
 @pytest.mark.parametrize("model", ["resnet18", "acmix_resnet27"])

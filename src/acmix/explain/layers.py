@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from acmix.errors import InputError
 from acmix.nn import ACmix
+from acmix.surgery import FusedACmix
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ def operators(network: nn.Module) -> dict[str, ACmix]:
     """The ACmix layers of a network by name, in the order of the network.
 
     Raises:
-        InputError: If it has none.
+        InputError: If it has none, or is fused.
     """
-    layers = {name: module for name, module in network.named_modules() if isinstance(module, ACmix)}
+    layers = _layers(network)
     if not layers:
         raise InputError(
             f"the network {type(network).__name__} has no ACmix layer to look into; give one with ACmix layers, "
@@ -40,11 +41,14 @@ def operators(network: nn.Module) -> dict[str, ACmix]:
 
 
 def rates(network: nn.Module) -> list[Rates]:
-    """The learned rates of every ACmix layer, in the order of the network."""
+    """The learned rates of every ACmix layer, in the order of the network.
+
+    Raises:
+        InputError: If the network is fused.
+    """
     return [
-        Rates(name, module.rate_attention.item(), module.rate_convolution.item())
-        for name, module in network.named_modules()
-        if isinstance(module, ACmix)
+        Rates(name, layer.rate_attention.item(), layer.rate_convolution.item())
+        for name, layer in _layers(network).items()
     ]
 
 
@@ -54,11 +58,12 @@ def layer_inputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     Args:
         network: A network with ACmix layers; it is run once, without gradients, in the mode it is in.
         images: Shape `(B, C, H, W)`.
+
+    Raises:
+        InputError: If the network is fused.
     """
     inputs: dict[str, Tensor] = {}
-    names: dict[nn.Module, str] = {
-        module: name for name, module in network.named_modules() if isinstance(module, ACmix)
-    }
+    names: dict[nn.Module, str] = {layer: name for name, layer in _layers(network).items()}
 
     def keep(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         inputs[names[layer]] = arguments[0].detach()
@@ -71,3 +76,12 @@ def layer_inputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
         for hook in hooks:
             hook.remove()
     return inputs
+
+
+def _layers(network: nn.Module) -> dict[str, ACmix]:
+    if any(isinstance(module, FusedACmix) for module in network.modules()):
+        raise InputError(
+            f"the network {type(network).__name__} is fused: its rates and kernels are no longer apart from other "
+            "weights; explain the network that acmix.fuse was given"
+        )
+    return {name: module for name, module in network.named_modules() if isinstance(module, ACmix)}

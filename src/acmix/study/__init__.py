@@ -2,12 +2,13 @@
 
 from acmix.study.page import as_markdown
 from acmix.study.results import Study, Trained, load_study, save_study
-from acmix.study.runs import RESULTS, Watching, run_study
+from acmix.study.runs import RESULTS, Watching, run_study, time_study
 from acmix.study.summary import Difference, Summary, differences, summarise
-from acmix.study.variants import VARIANTS, Variant
+from acmix.study.variants import USUAL_VARIANTS, VARIANTS, Variant
 
 __all__ = [
     "RESULTS",
+    "USUAL_VARIANTS",
     "VARIANTS",
     "Difference",
     "Study",
@@ -21,4 +22,5 @@ __all__ = [
     "run_study",
     "save_study",
     "summarise",
+    "time_study",
 ]

@@ -18,7 +18,7 @@ from acmix.data.bundled import BUNDLED
 from acmix.errors import InputError, PreemptedError
 from acmix.models.names import nearest
 from acmix.study.results import Measured, Study, Trained, load_study, save_study
-from acmix.study.variants import VARIANTS, rates
+from acmix.study.variants import USUAL_VARIANTS, VARIANTS, rates
 from acmix.tasks import run, states
 from acmix.tasks.classification import determinism, quiet, reading_processes, train_classifier, training_sampler
 from acmix.tasks.distribution import make_fabric
@@ -49,7 +49,7 @@ def run_study(
     settings: Settings,
     output: Path,
     *,
-    variants: Sequence[str] = tuple(VARIANTS),
+    variants: Sequence[str] = USUAL_VARIANTS,
     seeds: int = 5,
     validation: str | None = None,
     workers: int | None = None,
@@ -78,7 +78,9 @@ def run_study(
         KeyboardInterrupt: If the person stops it.
     """
     settings.check()
-    _check(variants, seeds, seconds)
+    _check(variants, seconds)
+    if seeds < 2:
+        raise InputError(f"seeds must be at least 2, so that there is a spread, got {seeds}")
     variants = list(dict.fromkeys(variants))
     watching = watching or Watching()
     with quiet(), determinism(settings.deterministic):
@@ -100,20 +102,37 @@ def run_study(
                 if watching.on_trained is not None:
                     watching.on_trained(study.trainings[-1])
         if any(item.forward is None for item in study.variants.values()):
-            _measure(study, settings, fabric.device, seconds)
+            _measure(study, fabric.device, seconds)
             save_study(output / RESULTS, study)
     return study
 
 
-def _check(variants: Sequence[str], seeds: int, seconds: float) -> None:
+def time_study(results: Path, *, seconds: float = 30.0) -> Study:
+    """Time all networks of a study anew, in turn in this process, on a machine that does nothing else.
+
+    Args:
+        results: The study.json of a study; it is written anew.
+        seconds: As in `run_study`.
+
+    Raises:
+        InputError: If seconds is not positive, the file is no study, or it holds a network that is unknown here.
+    """
+    study = load_study(results)
+    _check(list(study.variants), seconds)
+    with quiet():
+        fabric = make_fabric(study.settings["precision"], devices=1)
+        _measure(study, fabric.device, seconds)
+    save_study(results, study)
+    return study
+
+
+def _check(variants: Sequence[str], seconds: float) -> None:
     for name in variants:
         if name not in VARIANTS:
             near = nearest(name, list(VARIANTS)) or ", ".join(VARIANTS)
             raise InputError(f"variants must be names of networks of the study, got {name!r}; the nearest are {near}")
     if not variants:
         raise InputError(f"variants must name at least one of {', '.join(VARIANTS)}")
-    if seeds < 2:
-        raise InputError(f"seeds must be at least 2, so that there is a spread, got {seeds}")
     if not seconds > 0:
         raise InputError(f"seconds must be positive, got {seconds}")
 
@@ -196,7 +215,7 @@ def _train(
     folder = output / "running" / f"{name}-{settings.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     saved = states.paths(folder)
-    files = run.RunFiles(folder, _keep_no_weights)
+    files = run.RunFiles(folder, _keep_no_weights, "repeat the same command")
 
     def tell(progress: Progress) -> None:
         if watching.on_update is not None:
@@ -228,17 +247,18 @@ def _keep_no_weights(*_: object) -> None:
     """A study asks for accuracies; its states are enough to continue."""
 
 
-def _measure(study: Study, settings: Settings, device: torch.device, seconds: float) -> None:
+def _measure(study: Study, device: torch.device, seconds: float) -> None:
     """Fill in times of all networks, measured in turn."""
     torch.manual_seed(0)
-    image = torch.randn(settings.batch_size, *study.data["input_size"], device=device)
-    networks = {name: VARIANTS[name].build(settings.model, study.data["classes"]).to(device) for name in study.variants}
+    model, batch = study.settings["model"], study.settings["batch_size"]
+    image = torch.randn(batch, *study.data["input_size"], device=device)
+    networks = {name: VARIANTS[name].build(model, study.data["classes"]).to(device) for name in study.variants}
     candidates = {name: Candidate(network, image, network) for name, network in networks.items()}
     forward = {name: forward_call(candidate) for name, candidate in candidates.items()}
     forward_times = time_interleaved(forward, seconds, device=device)
     training = {name: training_call(candidate, input_gradient=False) for name, candidate in candidates.items()}
     training_times = time_interleaved(training, seconds, device=device)
-    study.batch, study.machine = settings.batch_size, machine()
+    study.batch, study.machine = batch, machine()
     study.variants = {
         name: replace(item, forward=forward_times[name], training=training_times[name])
         for name, item in study.variants.items()

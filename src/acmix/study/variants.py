@@ -1,6 +1,7 @@
 """The networks of a study: one shape, other operators in the place of the 3x3 convolutions."""
 
 import bisect
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -65,14 +66,32 @@ class Variant:
 
     Attributes:
         title: In words.
-        build: Makes it, with fresh weights, from timm's name of an ACmix-ResNet, the number of classes and options
+        network: Makes it, with fresh weights, from timm's name of an ACmix-ResNet, the number of classes and options
             of timm's ResNet.
+        change: What is then changed in it, in place.
         unused: The path whose multiply-adds it does without.
     """
 
     title: str
-    build: Callable[..., nn.Module]
+    network: Callable[..., ResNet]
+    change: Callable[[ResNet], None] | None = None
     unused: Route | None = None
+
+    def build(self, model: str, classes: int, **options: Any) -> ResNet:
+        """The network with fresh weights.
+
+        Args:
+            model: timm's name of an ACmix-ResNet.
+            classes: How many.
+            **options: Of timm's ResNet.
+
+        Raises:
+            InputError: If the model is no ACmix-ResNet.
+        """
+        network = self.network(model, classes, **options)
+        if self.change is not None:
+            self.change(network)
+        return network
 
     def cost(self, model: str, classes: int, input_size: tuple[int, int, int]) -> Cost:
         """Parameters and multiply-adds of one image; of one path those of a kernel that computes that path alone.
@@ -82,7 +101,7 @@ class Variant:
             ValueError: If it cannot take the size.
         """
         network = self.build(model, classes)
-        counted = _acmix(model, classes) if self.unused else network
+        counted = self.network(model, classes) if self.unused else network
         cost = account(counted, input_size).network
         spared = getattr(cost, self.unused).multiply_adds if self.unused else 0
         parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
@@ -101,11 +120,11 @@ def _operators(network: nn.Module) -> list[ACmix]:
     return [module for module in network.modules() if isinstance(module, ACmix)]
 
 
-def _convolution(model: str, classes: int, **options: Any) -> nn.Module:
+def _convolution(model: str, classes: int, **options: Any) -> ResNet:
     return _acmix(model, classes, block=Bottleneck, **options)
 
 
-def _equal_convolution(model: str, classes: int, **options: Any) -> nn.Module:
+def _equal_convolution(model: str, classes: int, **options: Any) -> ResNet:
     """3x3 convolutions in bottlenecks whose width brings the parameters nearest to those of ACmix."""
 
     def parameters(**shape: Any) -> int:
@@ -121,44 +140,66 @@ def _equal_convolution(model: str, classes: int, **options: Any) -> nn.Module:
     return _acmix(model, classes, block=Bottleneck, base_width=nearest, **options)
 
 
-def _one_path(path: Route) -> Callable[..., nn.Module]:
-    def build(model: str, classes: int, **options: Any) -> nn.Module:
-        network = _acmix(model, classes, **options)
-        for block in network.modules():
-            if isinstance(operator := getattr(block, "conv2", None), ACmix):
-                block.add_module("conv2", OnePath(operator, path))
-        return network
-
-    return build
+def _window_3(model: str, classes: int, **options: Any) -> ResNet:
+    return _acmix(model, classes, block_args={"kernel_att": 3}, **options)
 
 
-def _equal_rates(model: str, classes: int, **options: Any) -> nn.Module:
-    network = _acmix(model, classes, **options)
+def _keep_path(network: ResNet, *, path: Route) -> None:
+    for block in network.modules():
+        if isinstance(operator := getattr(block, "conv2", None), ACmix):
+            block.add_module("conv2", OnePath(operator, path))
+
+
+def _fix_rates(network: ResNet) -> None:
     for operator in _operators(network):
         operator.rate_attention.requires_grad_(False)
         operator.rate_convolution.requires_grad_(False)
-    return network
 
 
-def _random_kernels(model: str, classes: int, **options: Any) -> nn.Module:
+def _randomise_kernels(network: ResNet) -> None:
     """What the published ResNet's constructor makes of the shifts, see DESIGN.md: Kaiming's normal distribution."""
-    network = _acmix(model, classes, **options)
     for operator in _operators(network):
         nn.init.kaiming_normal_(operator.dep_weight, mode="fan_out", nonlinearity="relu")
-    return network
 
+
+def _quieten_shifts(network: ResNet) -> None:
+    """Shifts with the norm that random kernels are expected to have: sqrt(2 k^2) in place of sqrt(C k^2)."""
+    for operator in _operators(network):
+        with torch.no_grad():
+            operator.dep_weight.mul_((2 / operator.out_channels) ** 0.5)
+
+
+def _drop_positions(network: ResNet) -> None:
+    for operator in _operators(network):
+        nn.init.zeros_(operator.position_weight.requires_grad_(False))
+
+
+_attention_alone = functools.partial(_keep_path, path="attention")
+_convolution_alone = functools.partial(_keep_path, path="convolution")
 
 # The first is what every other is an alternative to; ACmix itself is the other reference of all comparisons.
 CONVOLUTION, ACMIX = "convolution", "acmix"
-VARIANTS: dict[str, Variant] = {
+_COMPARED: dict[str, Variant] = {
     CONVOLUTION: Variant("3x3 convolutions", _convolution),
     "equal-convolution": Variant("3x3 convolutions, as many parameters as ACmix", _equal_convolution),
-    "attention": Variant("attention path alone", _one_path("attention"), unused="convolution"),
-    "convolution-path": Variant("convolution path alone", _one_path("convolution"), unused="attention"),
-    "equal-rates": Variant("ACmix, both rates fixed at 0.5", _equal_rates),
+    "attention": Variant("attention path alone", _acmix, _attention_alone, unused="convolution"),
+    "convolution-path": Variant("convolution path alone", _acmix, _convolution_alone, unused="attention"),
+    "equal-rates": Variant("ACmix, both rates fixed at 0.5", _acmix, _fix_rates),
     ACMIX: Variant("ACmix, learned rates", _acmix),
-    "random-kernels": Variant("ACmix, random kernels in place of shifts", _random_kernels),
+    "random-kernels": Variant("ACmix, random kernels in place of shifts", _acmix, _randomise_kernels),
 }
+# What tells why one of those wins or loses.
+_PROBES: dict[str, Variant] = {
+    "quiet-shifts": Variant("ACmix, shifts as small as random kernels", _acmix, _quieten_shifts),
+    "no-positions": Variant("ACmix without positions", _acmix, _drop_positions),
+    "window-3": Variant("ACmix, window of 3", _window_3),
+    "attention-window-3": Variant(
+        "attention path alone, window of 3", _window_3, _attention_alone, unused="convolution"
+    ),
+}
+VARIANTS = _COMPARED | _PROBES
+# What is trained where nobody says what to train.
+USUAL_VARIANTS = tuple(_COMPARED)
 
 
 def rates(network: nn.Module) -> list[tuple[float, float]]:

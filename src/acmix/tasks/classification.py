@@ -304,7 +304,7 @@ def train_classifier(
     try:
         training.run()
     except (OSError, RuntimeError, InputError) as error:
-        raise _explained(error, files.output) from error
+        raise _explained(error, files) from error
 
 
 def _record_stop(output: Path, error: BaseException, reporting: Reporting) -> None:
@@ -318,10 +318,10 @@ def _record_stop(output: Path, error: BaseException, reporting: Reporting) -> No
         reporting.on_stop()
 
 
-def _explained(error: Exception, output: Path) -> Exception:
+def _explained(error: Exception, files: run.RunFiles) -> Exception:
     """What a person can do about a failure; the failure itself where we do not know."""
     lines = str(error).splitlines() or [type(error).__name__]
-    kept = f"{paths[-1]} is kept" if (paths := states.paths(output)) else "no state was saved yet"
+    kept = f"{paths[-1]} is kept" if (paths := states.paths(files.output)) else "no state was saved yet"
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in lines[0]:
         return TrainingError(
             f"out of memory: {lines[0]}; halve batch_size and double accumulate, which learns the same, "
@@ -330,15 +330,13 @@ def _explained(error: Exception, output: Path) -> Exception:
     if "DataLoader worker" in lines[0] and isinstance(error, RuntimeError):
         return TrainingError(
             f"a process that reads images died ({lines[0]}), often for want of memory; use fewer --workers; "
-            f"{kept}, continue with --resume"
+            f"{kept}, {files.advice}"
         )
     if isinstance(error, InputError):
         # From a process that reads images, with its traceback around it.
         return TrainingError(f"{lines[-1].removeprefix('acmix.errors.InputError: ')}; {kept}")
     if isinstance(error, OSError):
-        return TrainingError(
-            f"{error.filename or 'a file'}: {error.strerror or lines[0]}; {kept}, continue with --resume"
-        )
+        return TrainingError(f"{error.filename or 'a file'}: {error.strerror or lines[0]}; {kept}, {files.advice}")
     return error
 
 

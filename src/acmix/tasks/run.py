@@ -108,10 +108,17 @@ class RunFiles:
     Args:
         output: The run folder.
         save: Writes weights to a path; the row of their epoch goes into the checkpoint's record.
+        advice: How a person continues a run that stopped, at the end of errors; with --resume by default.
     """
 
-    def __init__(self, output: Path, save: Callable[[Path, EpochRow, Mapping[str, Tensor]], None]) -> None:
+    def __init__(
+        self,
+        output: Path,
+        save: Callable[[Path, EpochRow, Mapping[str, Tensor]], None],
+        advice: str | None = None,
+    ) -> None:
         self.output, self._save = output, save
+        self.advice = advice or f"continue with --output {output} --resume"
         self.rows: list[EpochRow] = []
         self.rates: list[RateRow] = []
 

@@ -13,7 +13,7 @@ from acmix.storage import replacing
 FOLDER = "states"
 
 
-def save(output: Path, updates: int, content: dict[str, Any], *, keep: int) -> Path:
+def save(output: Path, updates: int, content: dict[str, Any], *, keep: int, advice: str) -> Path:
     """Write the state after so many updates, whole or not at all, and delete the oldest.
 
     Args:
@@ -21,6 +21,7 @@ def save(output: Path, updates: int, content: dict[str, Any], *, keep: int) -> P
         updates: Since the run began.
         content: Tensors and plain data.
         keep: States that stay, this one included.
+        advice: How to continue a run that stops here.
 
     Raises:
         TrainingError: If it cannot be written; earlier states are then untouched.
@@ -36,9 +37,7 @@ def save(output: Path, updates: int, content: dict[str, Any], *, keep: int) -> P
         reason = getattr(error, "strerror", None) or _first_line(error)
         earlier = paths(output)
         kept = f"{earlier[-1]} is whole" if earlier else "there is no earlier one"
-        raise TrainingError(
-            f"the state {path} cannot be written: {reason}; {kept}; make room and continue with --resume"
-        ) from error
+        raise TrainingError(f"the state {path} cannot be written: {reason}; {kept}; make room and {advice}") from error
     for old in paths(output)[:-keep]:
         old.unlink()
     return path

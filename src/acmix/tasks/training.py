@@ -150,7 +150,8 @@ class Training:
         with self._sums.measure("saving"):
             content = self._state()
             if self.fabric.is_global_zero:
-                states.save(self.files.output, self.updates, content, keep=self.reporting.keep_states)
+                keep, advice = self.reporting.keep_states, self.files.advice
+                states.save(self.files.output, self.updates, content, keep=keep, advice=advice)
             self.fabric.barrier()
         self._saved_at = time.monotonic()
 
@@ -338,7 +339,7 @@ class Training:
         name = "another process" if received is None else received.name
         message = (
             f"stopped by {name} in epoch {self.epoch + 1} after update {self.update} of "
-            f"{len(self.sampler.update_sizes)}; the state is saved, continue with --output {self.files.output} --resume"
+            f"{len(self.sampler.update_sizes)}; the state is saved, {self.files.advice}"
         )
         raise KeyboardInterrupt(message) if name == "SIGINT" else PreemptedError(message)
 
