@@ -110,7 +110,8 @@ def test_projections_are_computed_inside_where_nothing_asks_for_a_gradient(monke
     torch.testing.assert_close(layer(x), expected)
     assert inside == [1]
     assert layer(x).requires_grad
-    with pytest.raises(RuntimeError, match="is for inference; acmix::mix has gradients"):
+    # The operator itself has no gradient, and PyTorch says so.
+    with pytest.warns(UserWarning, match="autograd kernel was not registered"):
         operator(*_operator_arguments(layer, x)).sum().backward()
 
 

@@ -6,7 +6,7 @@ stable ABI; they read their maps by strides, so that views cost no copies.
 """
 
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -141,10 +141,6 @@ def _fake_project_and_mix(
     return _empty_map(input[:, None], weight.shape[0] // 3, stride)
 
 
-def _no_gradient(ctx: Any, *gradients: Tensor) -> NoReturn:  # noqa: ARG001
-    raise RuntimeError("acmix::project_and_mix is for inference; acmix::mix has gradients")
-
-
 def _save_mix(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
     ctx.save_for_backward(*inputs[:6])
     ctx.numbers = inputs[6:]
@@ -177,7 +173,6 @@ def _register() -> None:
     torch.library.register_fake("acmix::mix", _fake_mix)
     torch.library.register_fake("acmix::mix_backward", _fake_mix_backward)
     torch.library.register_fake("acmix::project_and_mix", _fake_project_and_mix)
-    torch.library.register_autograd("acmix::project_and_mix", _no_gradient)
     torch.library.register_autograd("acmix::mix", _mix_backward, setup_context=_save_mix)
 
 

@@ -303,15 +303,23 @@ static void pack_rows(const Mix& problem, const MapLayout<T>& layout, const MapS
 template <class T>
 static void reflect_columns(const MapLayout<T>& layout, const MapScratch<T>& scratch, int64_t first, int64_t last) {
   constexpr int64_t block = 8;
-  const int64_t channels = 2 * layout.channels;
+  const int64_t channels = 2 * layout.channels, pitch = layout.pitch;
+  auto copy = [pitch](const T* from, T* to, int64_t count) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+    for (int64_t d = 0; d < count; ++d) to[d * pitch] = from[d * pitch];
+  };
   for (int64_t row = first; scratch.mirrored && row < last; ++row) {
-    T* cells = scratch.maps + row * layout.row + layout.channels * layout.pitch;
-    for (int64_t c = 0; c < channels; c += block, cells += block * layout.pitch)
+    T* cells = scratch.maps + row * layout.row + layout.channels * pitch;
+    // A few channels at a time, whose cache lines stay.
+    for (int64_t c = 0; c < channels; c += block, cells += block * pitch)
       for (int64_t i = 0; i < scratch.mirrored; ++i)
         for (int64_t g = 0; g < layout.interleave; ++g) {
           T* to = cells + scratch.target[i] + g;
           const T* from = cells + scratch.source[i] + g;
-          for (int64_t d = 0; d < least(block, channels - c); ++d) to[d * layout.pitch] = from[d * layout.pitch];
+          if (channels - c >= block)
+            copy(from, to, block);
+          else
+            copy(from, to, channels - c);
         }
   }
 }
