@@ -29,6 +29,14 @@ def test_starts_as_shifts_with_equal_rates():
     assert layer.rate_attention.item() == layer.rate_convolution.item() == 0.5
 
 
+def test_quiet_shifts_have_the_norm_of_random_kernels():
+    layer = ACmix(8, 64, quiet_shifts=True)
+    torch.testing.assert_close(layer.dep_weight, shifts(layer) * (2 / 64) ** 0.5)
+    random = nn.init.kaiming_normal_(torch.empty(64, 9, 3, 3), mode="fan_out", nonlinearity="relu")
+    assert abs(random.norm() / layer.dep_weight.norm() - 1) < 0.1
+    assert "quiet_shifts=True" in repr(layer)
+
+
 def test_shifts_survive_a_loop_over_convolutions():
     network = nn.Sequential(nn.Conv2d(3, 8, 3), ACmix(8, 8))
     for module in network.modules():

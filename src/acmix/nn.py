@@ -55,6 +55,8 @@ class ACmix(nn.Module):
         stride: Stride of the output, s.
         dilation: Distance between window cells and between kernel cells, e.
         backend: "auto" or a name from `acmix.ops.backends()`; a name never falls back.
+        quiet_shifts: Start the shifts with the norm of random kernels, sqrt(2 / C) in place of 1 (see `shift_size`). No
+            published network does; in the study (docs/study.md) it learned faster.
         bias: Add a learned bias to the output, one number a channel, as `nn.Conv2d` does; the projections have theirs
             in any case.
         device: Where the parameters are made.
@@ -79,6 +81,7 @@ class ACmix(nn.Module):
         stride: int = 1,
         dilation: int = 1,
         backend: str = "auto",
+        quiet_shifts: bool = False,
         bias: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -106,6 +109,7 @@ class ACmix(nn.Module):
         self.stride = stride
         self.dilation = dilation
         self.backend = backend
+        self.quiet_shifts = quiet_shifts
         head_size, positions = out_channels // heads, kernel_conv**2
 
         def empty(*shape: int) -> nn.Parameter:
@@ -120,6 +124,11 @@ class ACmix(nn.Module):
         self.bias = empty(out_channels) if bias else None
         self.reset_parameters()
 
+    @property
+    def shift_size(self) -> float:
+        """What a kernel holds at its own position at the start: 1, or sqrt(2 / C), the norm of arXiv 1502.01852."""
+        return (2 / self.out_channels) ** 0.5 if self.quiet_shifts else 1.0
+
     def reset_parameters(self) -> None:
         """Initialise anew: projections as `nn.Conv2d`, convolution kernels as shifts, both rates 0.5, bias 0."""
         self.qkv.reset_parameters()
@@ -128,7 +137,8 @@ class ACmix(nn.Module):
         with torch.no_grad():
             self.dep_weight.zero_()
             for position in range(self.kernel_conv**2):
-                self.dep_weight[:, position, position // self.kernel_conv, position % self.kernel_conv] = 1
+                row, column = divmod(position, self.kernel_conv)
+                self.dep_weight[:, position, row, column] = self.shift_size
             self.rate_attention.fill_(0.5)
             self.rate_convolution.fill_(0.5)
             if self.bias is not None:
@@ -166,5 +176,5 @@ class ACmix(nn.Module):
         return (
             f"{self.in_channels}, {self.out_channels}, heads={self.heads}, kernel_att={self.kernel_att}, "
             f"kernel_conv={self.kernel_conv}, stride={self.stride}, dilation={self.dilation}, backend={self.backend!r}"
-            f"{', bias=True' if self.bias is not None else ''}"
+            f"{', quiet_shifts=True' if self.quiet_shifts else ''}{', bias=True' if self.bias is not None else ''}"
         )

@@ -38,8 +38,8 @@ def kernel_changes(network: nn.Module) -> list[KernelChange]:
     for name, layer in operators(network).items():
         kernels = layer.dep_weight.detach().double().cpu()
         size = layer.kernel_conv
-        shifts = torch.eye(size**2, dtype=kernels.dtype).unflatten(1, (size, size))
+        shifts = layer.shift_size * torch.eye(size**2, dtype=kernels.dtype).unflatten(1, (size, size))
         distance = float((kernels - shifts).norm() / shifts.expand_as(kernels).norm())
-        energy = float((kernels * shifts).square().sum() / kernels.square().sum())
+        energy = float((kernels * (shifts > 0)).square().sum() / kernels.square().sum())
         changes.append(KernelChange(name, distance, energy, kernels.mean(0)))
     return changes

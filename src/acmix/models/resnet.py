@@ -33,6 +33,7 @@ class Bottleneck(timm_resnet.Bottleneck):
         heads: Attention heads N.
         kernel_att: Attention window k_a, odd.
         kernel_conv: Convolution kernel k_c, odd.
+        quiet_shifts: Start the shifts small, see `acmix.ACmix`.
         backend: "auto" or a name from `acmix.ops.backends()`.
         device: Where the parameters are made.
         dtype: Floating dtype of the parameters.
@@ -59,6 +60,7 @@ class Bottleneck(timm_resnet.Bottleneck):
         heads: int = 4,
         kernel_att: int = 7,
         kernel_conv: int = 3,
+        quiet_shifts: bool = False,
         backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -85,6 +87,7 @@ class Bottleneck(timm_resnet.Bottleneck):
             heads=heads,
             kernel_att=kernel_att,
             kernel_conv=kernel_conv,
+            quiet_shifts=quiet_shifts,
             stride=stride,
             dilation=first_dilation or dilation,
             backend=backend,

@@ -140,8 +140,8 @@ def _equal_convolution(model: str, classes: int, **options: Any) -> ResNet:
     return _acmix(model, classes, block=Bottleneck, base_width=nearest, **options)
 
 
-def _window_3(model: str, classes: int, **options: Any) -> ResNet:
-    return _acmix(model, classes, block_args={"kernel_att": 3}, **options)
+_window_3 = functools.partial(_acmix, block_args={"kernel_att": 3})
+_quiet_shifts = functools.partial(_acmix, block_args={"quiet_shifts": True})
 
 
 def _keep_path(network: ResNet, *, path: Route) -> None:
@@ -160,13 +160,6 @@ def _randomise_kernels(network: ResNet) -> None:
     """What the published ResNet's constructor makes of the shifts, see DESIGN.md: Kaiming's normal distribution."""
     for operator in _operators(network):
         nn.init.kaiming_normal_(operator.dep_weight, mode="fan_out", nonlinearity="relu")
-
-
-def _quieten_shifts(network: ResNet) -> None:
-    """Shifts with the norm that random kernels are expected to have: sqrt(2 k^2) in place of sqrt(C k^2)."""
-    for operator in _operators(network):
-        with torch.no_grad():
-            operator.dep_weight.mul_((2 / operator.out_channels) ** 0.5)
 
 
 def _drop_positions(network: ResNet) -> None:
@@ -190,7 +183,7 @@ _COMPARED: dict[str, Variant] = {
 }
 # What tells why one of those wins or loses.
 _PROBES: dict[str, Variant] = {
-    "quiet-shifts": Variant("ACmix, shifts as small as random kernels", _acmix, _quieten_shifts),
+    "quiet-shifts": Variant("ACmix, shifts as small as random kernels", _quiet_shifts),
     "no-positions": Variant("ACmix without positions", _acmix, _drop_positions),
     "window-3": Variant("ACmix, window of 3", _window_3),
     "attention-window-3": Variant(
