@@ -38,12 +38,21 @@ struct Weights {
     constexpr int64_t channels = 64, most_parts = 8;
     const int64_t parts = (dep.size(0) + channels - 1) / channels, taps = dep.size(2) * dep.size(3);
     const bool last = !dep.is_contiguous();
-    return {dep.size(0),           dep.size(1),          maps(),         taps, parts < most_parts ? parts : most_parts,
-            last ? 1 : taps,       last ? dep.size(1) : 1, fc->const_data_ptr(), dep.const_data_ptr(), number_of(rate)};
+    return {dep.size(0),
+            dep.size(1),
+            maps(),
+            taps,
+            parts < most_parts ? parts : most_parts,
+            last ? 1 : taps,
+            last ? dep.size(1) : 1,
+            fc->const_data_ptr(),
+            dep.const_data_ptr(),
+            number_of(rate)};
   }
 
   // What the kernels convolve with: (C, 3 N or P, k, k).
   Tensor kernel(const Kernels& kernels) const {
+    if (!composes() && !rate && dep.is_contiguous()) return dep;
     Tensor kernel = torch::stable::empty({dep.size(0), maps(), dep.size(2), dep.size(3)}, dep.scalar_type(),
                                          std::nullopt, dep.device());
     if (composes()) {
@@ -104,8 +113,7 @@ struct Call {
 
   // All stages, of an input (B, C_in, H, W).
   Call(const Tensor& input, const Projections& stage, const Parameters& parameters, int64_t size, int64_t stride)
-      : like(input), projections({*densely(stage.weight), densely(stage.bias), stage.heads}),
-        window(size) {
+      : like(input), projections({*densely(stage.weight), densely(stage.bias), stage.heads}), window(size) {
     STD_TORCH_CHECK(like.dim() == 4, "the input must have the shape (B, C_in, H, W)");
     const int64_t maps = stage.weight.size(0);
     STD_TORCH_CHECK(stage.heads > 0 && maps % (3 * stage.heads) == 0, "weight must be (3 N D, C_in, 1, 1)");

@@ -170,14 +170,17 @@ static void convolve_rows(const Planes<const T>& in, int64_t in_row, const Weigh
                           const Planes<T>& out, int64_t out_row, int64_t rows, int64_t across, T* packed) {
   constexpr auto sizes = std::make_integer_sequence<int, tile_outputs * convolved_rows>{};
   const int64_t cells[] = {weights.taps[0].cell, weights.taps[1].cell, weights.taps[2].cell};
+  int64_t order[9];  // column by column
+  for (int t = 0; t < 9; ++t) order[t] = weights.taps[t % 3 * 3 + t / 3].weight;
   for (int64_t m = 0; m < out.count; m += tile_outputs) {
     const int64_t outputs = least(tile_outputs, out.count - m);
-    T* weight = packed;
     for (int64_t c = 0; c < in.count; ++c)
-      for (int column = 0; column < 3; ++column)
-        for (int t = 0; t < 3; ++t)
-          for (int64_t i = m; i < m + outputs; ++i)
-            *weight++ = weights.data[weights.outputs[i] + weights.inputs[c] + weights.taps[3 * t + column].weight];
+      for (int64_t i = 0; i < outputs; ++i) {
+        const T* weight = weights.data + weights.outputs[m + i] + weights.inputs[c];
+        T* to = packed + 9 * outputs * c + i;
+#pragma GCC unroll 9
+        for (int t = 0; t < 9; ++t) to[t * outputs] = weight[order[t]];
+      }
     for (Tiles tile(rows, convolved_rows); tile.first < rows; tile.next())
       for (int64_t x = 0; x < across; ++x)
         choose_rows_tile<T>(outputs, tile.size, sizes)(

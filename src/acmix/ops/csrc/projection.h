@@ -9,7 +9,8 @@ namespace acmix::ACMIX_ISA {
 // Weights of so many outputs stay in the second-level cache, so many inputs of a tile in the first.
 constexpr int64_t block_outputs = 128, block_inputs = 128;
 
-// A tile of outputs by registers, over `count` inputs, to bias (or 0), or to what is there if `add`. Zero where not `own`.
+// A tile of outputs by registers, over `count` inputs, added to bias (or 0), or to what is there if `add`; zero where
+// not `own`.
 template <class T, int outputs, int vectors>
 static void project_tile(const T* panel, const T* weight, int64_t pitch, int64_t count, const T* bias, bool add,
                          const T* own, T* to, int64_t plane, const int64_t* places) {
