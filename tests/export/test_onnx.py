@@ -1,5 +1,6 @@
 """ONNX files: standard operators, every size, exact, and nothing left behind where they are not."""
 
+import copy
 import json
 
 import onnx
@@ -12,6 +13,7 @@ from torch import nn
 import acmix
 from acmix import ACmix, InputError
 from acmix.export import ExportError, stage2, to_onnx
+from tests.numerics import assert_as_exact_as_eager
 from tests.surgery.test_fusion import trained
 
 SIZES = [(1, 1), (1, 9), (2, 3), (7, 7), (8, 4), (23, 12), (40, 17)]
@@ -33,10 +35,11 @@ def test_operators_at_every_size(tmp_path):
     )
     written = to_onnx(layers, tmp_path / "layers.onnx", input_size=(3, 24, 20))
     assert len(written.checks) == 3
+    wide = copy.deepcopy(layers).double()
     for batch, size in enumerate(SIZES):
         images = torch.randn(batch + 1, 3, *size)
         (found,) = run(written.path, images)
-        torch.testing.assert_close(found, layers(images), rtol=1e-4, atol=1e-5)
+        assert_as_exact_as_eager(f"output at {size}", found, layers(images).detach(), wide(images.double()).detach())
 
 
 def test_keys_outside_of_a_window_do_not_count_however_large(tmp_path):
