@@ -165,7 +165,7 @@ def project_and_mix(
     dilation: int = 1,
     backend: str = "auto",
 ) -> Tensor:
-    """All three stages: a 1x1 convolution to q, k and v (arXiv 2111.14556, eq. 9 and 11), then `mix`.
+    """All three stages (arXiv 2111.14556, eq. 6 to 14): a 1x1 convolution to q, k and v, then `mix`.
 
     The compiled kernels compute the projections where they are used and keep none, as long as nothing asks for a
     gradient: less memory, and no maps of 3 C channels to write and read.

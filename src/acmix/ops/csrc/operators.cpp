@@ -116,9 +116,11 @@ std::tuple<Tensor, Tensor, Tensor> differentiate(const Weights& weights, const T
     slope = inner_product(mixing, *weights.fc);
     scale(mixing, factor);
   } else {
-    slope = inner_product(kernel, torch::stable::contiguous(weights.dep));
     torch::stable::copy_(dep, kernel);
-    scale(dep, factor);
+    if (weights.rate) {
+      slope = inner_product(kernel, torch::stable::contiguous(weights.dep));
+      scale(dep, factor);
+    }
   }
   Tensor rate = empty_parameter(kernel, {weights.rate ? 1 : 0});
   if (weights.rate) with_data(rate, [&](auto* to) { *to = slope; });
