@@ -140,8 +140,8 @@ static Vector<T> backward_pass(const Mix& problem, const MixGradient& to, const 
                                const BackwardScratch<T>& scratch, int64_t slice, int64_t group, int64_t head,
                                const BackwardBand& band) {
   const Shape& shape = problem.shape;
-  pack_rows(problem, layout, scratch.maps, group, head, band.begin, band.end, band.first - layout.halo,
-            band.last + layout.halo);
+  pack_rows(problem, layout, scratch.maps, group, head,
+            {band.begin, band.begin, band.end, band.first - layout.halo, band.last + layout.halo});
   // Attention adds to columns that are not the strip's own, too.
   if (!problem.convolution.kernel || layout.strips > 1)
     clear(scratch.gradient, -layout.margin, (band.last - band.first) * layout.row);

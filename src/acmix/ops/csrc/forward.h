@@ -8,13 +8,13 @@
 
 namespace acmix::ACMIX_ISA {
 
-// A band may take the second of these where it would compute many of its neighbours' projections again.
-constexpr int64_t forward_cache_bytes = 3 << 19, projected_cache_bytes = 8 << 20;
+// Of the rows that a band brings, which should stay in the second-level cache.
+constexpr int64_t band_bytes = 2 << 20;
 
 template <class T>
 struct ForwardLayout : MapLayout<T> {
   Columns outputs;
-  int64_t out_row, bands, band_rows, rows;
+  int64_t out_row, bands, band_rows, rows, shared_rows;  // shared: of the maps, by neighbouring bands
 
   explicit ForwardLayout(const Mix& problem) : MapLayout<T>(problem, widest_strip, 1) {
     const Shape& shape = problem.shape;
@@ -22,18 +22,18 @@ struct ForwardLayout : MapLayout<T> {
     outputs = {1, map.interleave, map.out_pitch};
     out_row = shape.heads * shape.head_size * map.out_pitch;
     const int64_t in_row = map.row + problem.projection.inputs * map.stride * map.out_pitch;
-    auto rows_within = [&](int64_t bytes) {
-      return (bytes / static_cast<int64_t>(sizeof(T)) - 2 * map.halo * in_row) / (map.stride * in_row + out_row);
-    };
-    int64_t cached = most(rows_within(forward_cache_bytes), ceil_divide(2 * map.halo + 1, map.stride));
-    if (problem.projection.inputs)
-      cached = most(cached, least(rows_within(projected_cache_bytes), ceil_divide(8 * map.halo, map.stride)));
+    // Every band reads all weights, so it brings no less than them.
+    const int64_t weights = 3 * shape.heads * shape.head_size * problem.projection.inputs;
+    const int64_t cells = most(band_bytes / static_cast<int64_t>(sizeof(T)), weights);
+    const int64_t cached =
+        most(cells / (map.stride * in_row + out_row), ceil_divide(2 * map.halo + 1, map.stride));
     const int64_t shared = most(ceil_divide(shape.height_out, ceil_divide(problem.threads, map.groups * map.strips)),
                                 tile_rows);
     bands = ceil_divide(shape.height_out, least(cached, shared));
     band_rows = ceil_divide(shape.height_out, bands);
     bands = ceil_divide(shape.height_out, band_rows);
     rows = map.stride * (band_rows - 1) + 1 + 2 * map.halo;
+    shared_rows = most(0, rows - map.stride * band_rows);
   }
 };
 
@@ -44,7 +44,7 @@ struct ForwardScratch {
   ProjectionScratch<T> projection;
   Step* steps;
   int64_t* places;
-  T *logits, *slopes, *output;
+  T *logits, *slopes, *output, *kept;  // kept: of every pass, the rows that the next band shares
 
   ForwardScratch(const Mix& problem, const ForwardLayout<T>& layout, Arena<T>& arena)
       : maps(problem, layout, layout.rows, arena),
@@ -56,14 +56,15 @@ struct ForwardScratch {
     logits = arena.take(tile_rows * layout.window * layout.window * lanes<T>);
     slopes = arena.take(tile_rows * 2 * lanes<T>);
     output = arena.take(layout.band_rows * layout.out_row);
+    kept = arena.take(layout.bands > 1 ? layout.passes * layout.shared_rows * layout.row : 0);
     for (int64_t i = 0; arena.memory && i < registers; ++i)
       places[i] = i / across * layout.out_row + i % across * lanes<T>;
   }
 };
 
-// Rows of the map that are in scratch from `begin` on, for the output rows [first, last).
+// Rows [begin, end) of the map are in scratch, for the output rows [first, last); those before `fresh` were kept.
 struct ForwardBand {
-  int64_t first, last, begin, end;
+  int64_t first, last, begin, fresh, end;
 };
 
 // What the maps of the heads from `head` on give to the convolution path of a band.
@@ -118,16 +119,25 @@ static void attend_head(const Mix& problem, const ForwardLayout<T>& layout, cons
   }
 }
 
-// What pack_rows does, with the projections of the band's rows of the input, which are packed.
+// The maps of the heads from `head` on: rows that the band before kept, others from memory or from packed input.
 template <class T>
-static void project_heads(const Mix& problem, const ForwardLayout<T>& layout, const ForwardScratch<T>& scratch,
-                          int64_t head, const ForwardBand& band) {
-  const Shape& shape = problem.shape;
-  const Strip& strip = scratch.maps.inputs;
-  const int64_t first = most(band.begin, 0), rows = least(band.end, shape.height) - first;
-  T* maps = scratch.maps.maps + (strip.begin - strip.first) / layout.stride + (first - band.begin) * layout.row;
-  clear_rows(problem, layout, scratch.maps, band.begin, band.end, band.begin, band.end);
-  project_rows<T>(problem, layout, scratch.projection, strip, head, rows, maps);
+static void bring_rows(const Mix& problem, const ForwardLayout<T>& layout, const ForwardScratch<T>& scratch,
+                       int64_t group, int64_t head, const ForwardBand& band) {
+  const int64_t height = problem.shape.height, kept = layout.shared_rows * layout.row;
+  const RowSpan rows = {band.begin, band.fresh, band.end, band.fresh, band.end};
+  T *saved = scratch.kept + head / layout.heads * kept, *top = row_of(layout, scratch.maps, 0);
+  if (band.fresh > band.begin) std::memcpy(top, saved, static_cast<size_t>(kept) * sizeof(T));
+  if (problem.projection.inputs) {
+    const int64_t first = most(band.fresh, 0), count = most(least(band.end, height) - first, 0);
+    clear_rows(problem, layout, scratch.maps, rows);
+    project_rows<T>(problem, layout, scratch.projection, head, count,
+                    row_of(layout, scratch.maps, first - band.begin));
+  } else {
+    pack_rows(problem, layout, scratch.maps, group, head, rows);
+  }
+  if (band.last < problem.shape.height_out)
+    std::memcpy(saved, row_of(layout, scratch.maps, layout.stride * (band.last - band.first)),
+                static_cast<size_t>(kept) * sizeof(T));
 }
 
 template <class T>
@@ -140,15 +150,11 @@ template <class T>
 static void forward_band(const Mix& problem, const ForwardLayout<T>& layout, const ForwardScratch<T>& scratch,
                          int64_t group, const ForwardBand& band) {
   const Shape& shape = problem.shape;
-  const int64_t unused = layout.halo - layout.padding, first = band.begin + unused, last = band.end - unused;
   if (problem.projection.inputs)
-    pack_input(problem, layout, scratch.maps, scratch.projection, group, most(band.begin, 0),
+    pack_input(problem, layout, scratch.maps, scratch.projection, group, most(band.fresh, 0),
                least(band.end, shape.height));
   for (int64_t head = 0; head < shape.heads; head += layout.heads) {
-    if (problem.projection.inputs)
-      project_heads(problem, layout, scratch, head, band);
-    else
-      pack_rows(problem, layout, scratch.maps, group, head, band.begin, band.end, first, last);
+    bring_rows(problem, layout, scratch, group, head, band);
     if (problem.convolution.kernel) convolve_band(problem, layout, scratch, head, band);
     if (!layout.window) continue;
     reflect_columns(layout, scratch.maps, most(0, -band.begin), least(shape.height, band.end) - band.begin);
@@ -174,8 +180,11 @@ static void forward(const Mix& problem, int64_t first_task, int64_t last_task) {
     const int64_t last = least(first + layout.band_rows, problem.shape.height_out);
     if (scratch.maps.aim(problem, layout, task / layout.bands % layout.strips) && problem.projection.inputs)
       scratch.projection.aim(layout, scratch.maps.inputs, layout.rows);
+    const int64_t begin = layout.stride * first - layout.halo;
+    const bool follows = task > first_task && first > 0;
     forward_band(problem, layout, scratch, task / (layout.bands * layout.strips),
-                 {first, last, layout.stride * first - layout.halo, layout.stride * (last - 1) + 1 + layout.halo});
+                 {first, last, begin, begin + (follows ? layout.shared_rows : 0),
+                  layout.stride * (last - 1) + 1 + layout.halo});
   }
 }
 

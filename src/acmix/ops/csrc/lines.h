@@ -108,30 +108,36 @@ static inline void for_registers(E* pixels, int64_t batch, int64_t column, int64
   }
 }
 
-// Channels adjacent in memory: lines are written a block of registers at a time, zeros where there is no pixel.
+// The channels, adjacent in memory, of a register of pixels, zeros where there is none; the next ones are `ahead`.
+template <class T, class E>
+static void load_pixels(const E* const* lane, int64_t channels, int64_t ahead, T* cells, int64_t pitch) {
+  constexpr int count = lanes<T>;
+  const int64_t whole = channels / count * count;
+  for (int64_t j = 0; j < whole; j += count) {
+    Vector<T> block[count];
+#pragma GCC unroll 16
+    for (int i = 0; i < count; ++i) {
+      block[i] = Vector<T>{};
+      if (!lane[i]) continue;
+      block[i] = load_wide<T>(lane[i] + j);
+      // A pixel's line lies alone in memory; hardware does not foresee the next ones.
+      __builtin_prefetch(lane[i] + ahead + j);
+    }
+    transpose<T>(block);
+#pragma GCC unroll 16
+    for (int i = 0; i < count; ++i) store(cells + (j + i) * pitch, block[i]);
+  }
+  for (int64_t j = whole; j < channels; ++j)
+    for (int i = 0; i < count; ++i) cells[j * pitch + i] = lane[i] ? widen<T>(lane[i][j]) : T(0);
+}
+
+// A line of pixels.
 template <class T, class E>
 static void load_transposed(const E* from, int64_t batch, int64_t column, int64_t channels, int64_t width,
                             const Weave& weave, T* to, int64_t pitch) {
-  constexpr int count = lanes<T>;
-  const int64_t whole = channels / count * count, ahead = count * weave.stride / weave.interleave * column;
+  const int64_t ahead = lanes<T> * weave.stride / weave.interleave * column;
   for_registers<T>(from, batch, column, width, weave, [&](int64_t place, const E* const* lane) {
-    T* cells = to + place;
-    for (int64_t j = 0; j < whole; j += count) {
-      Vector<T> block[count];
-#pragma GCC unroll 16
-      for (int i = 0; i < count; ++i) {
-        block[i] = Vector<T>{};
-        if (!lane[i]) continue;
-        block[i] = load_wide<T>(lane[i] + j);
-        // A pixel's line lies alone in memory; hardware does not foresee the next ones.
-        __builtin_prefetch(lane[i] + ahead + j);
-      }
-      transpose<T>(block);
-#pragma GCC unroll 16
-      for (int i = 0; i < count; ++i) store(cells + (j + i) * pitch, block[i]);
-    }
-    for (int64_t j = whole; j < channels; ++j)
-      for (int i = 0; i < count; ++i) cells[j * pitch + i] = lane[i] ? widen<T>(lane[i][j]) : T(0);
+    load_pixels<T>(lane, channels, ahead, to + place, pitch);
   });
 }
 

@@ -259,16 +259,25 @@ static inline void for_runs(const MapLayout<T>& layout, const Field& field, int6
     f(run * size, size, image * field.batch + (head + run) * field.outer + row * field.row);
 }
 
-// Room for rows [begin, end) of maps, queries of rows [first, last) alone, in which alone rows beyond the map are zeros:
-// clears what nobody else writes.
+// Rows [begin, end) of maps, queries of rows [first, last) alone; row `origin` is the first in scratch.
+struct RowSpan {
+  int64_t origin, begin, end, first, last;
+};
+
+// Where column strip.begin of a row lies.
 template <class T>
-static void clear_rows(const Mix& problem, const MapLayout<T>& layout, const MapScratch<T>& scratch, int64_t begin,
-                       int64_t end, int64_t first, int64_t last) {
-  T* maps = scratch.maps + (scratch.inputs.begin - scratch.inputs.first) / layout.stride;
+static inline T* row_of(const MapLayout<T>& layout, const MapScratch<T>& scratch, int64_t row) {
+  return scratch.maps + (scratch.inputs.begin - scratch.inputs.first) / layout.stride + row * layout.row;
+}
+
+// Room for rows, of which those beyond the map are zeros where there are queries: clears what nobody else writes.
+template <class T>
+static void clear_rows(const Mix& problem, const MapLayout<T>& layout, const MapScratch<T>& scratch,
+                       const RowSpan& rows) {
   clear(scratch.maps - layout.margin, 0, layout.margin);
-  for (int64_t row = begin; row < end; ++row) {
-    T* to = maps + (row - begin) * layout.row;
-    const bool tapped = row >= first && row < last;
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    T* to = row_of(layout, scratch, row - rows.origin);
+    const bool tapped = row >= rows.first && row < rows.last;
     if (row < 0 || row >= problem.shape.height) {
       // The end of a row is the halo of the next.
       clear(to, tapped ? 0 : layout.row - layout.margin, layout.row);
@@ -278,24 +287,24 @@ static void clear_rows(const Mix& problem, const MapLayout<T>& layout, const Map
     // Without queries before them, the first key's halo is left over from another task.
     if (!tapped) clear(to, layout.channels * layout.pitch - layout.reach, layout.channels * layout.pitch);
   }
-  clear(maps + (end - begin) * layout.row, 0, layout.margin + lanes<T>);
+  clear(row_of(layout, scratch, rows.end - rows.origin), 0, layout.margin + lanes<T>);
 }
 
-// Rows [begin, end) of the maps of the heads from `head` on: keys and values of all, queries of rows [first, last).
+// Rows of the maps of the heads from `head` on.
 template <class T>
 static void pack_rows(const Mix& problem, const MapLayout<T>& layout, const MapScratch<T>& scratch, int64_t group,
-                      int64_t head, int64_t begin, int64_t end, int64_t first, int64_t last) {
+                      int64_t head, const RowSpan& rows) {
   const Shape& shape = problem.shape;
   const Field* fields[] = {&problem.query, &problem.key, &problem.value};
-  T* maps = scratch.maps + (scratch.inputs.begin - scratch.inputs.first) / layout.stride;
-  clear_rows(problem, layout, scratch, begin, end, first, last);
-  for (int64_t row = most(begin, 0); row < least(end, shape.height); ++row)
-    for (int64_t part = row >= first && row < last ? 0 : 1; part < 3; ++part)
+  clear_rows(problem, layout, scratch, rows);
+  for (int64_t row = most(rows.begin, 0); row < least(rows.end, shape.height); ++row)
+    for (int64_t part = row >= rows.first && row < rows.last ? 0 : 1; part < 3; ++part)
       for_runs(layout, *fields[part], group * layout.interleave, head, row,
                [&](int64_t channel, int64_t channels, int64_t offset) {
                  pack_row(layout.columns, scratch, *fields[part], offset, channels, scratch.inputs,
                           layout.members(group, shape.batch),
-                          maps + (row - begin) * layout.row + (part * layout.channels + channel) * layout.pitch);
+                          row_of(layout, scratch, row - rows.origin) +
+                              (part * layout.channels + channel) * layout.pitch);
                });
 }
 

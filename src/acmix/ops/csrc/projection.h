@@ -6,133 +6,217 @@
 
 namespace acmix::ACMIX_ISA {
 
-// Weights of so many outputs stay in the second-level cache, so many inputs of a tile in the first.
-constexpr int64_t block_outputs = 128, block_inputs = 128;
+// Weights of so many outputs, of each of queries, keys and values, stay in the second-level cache.
+constexpr int64_t block_outputs = 128;
 
-// A tile of outputs by registers, over `count` inputs, added to bias (or 0), or to what is there if `add`; zero where
-// not `own`.
+// Lanes [first, last) of a register, or zeros: lane l lies at place + l in the maps.
+struct Segment {
+  int64_t place, first, last;
+  bool zeros;
+};
+
+// The segments of a register are those from *starts on, up to starts[1] and below `end`.
+struct Segments {
+  const int64_t* starts;
+  const Segment* segments;
+  int64_t end;
+};
+
+// A tile of outputs by registers; `plane` is from output to output.
 template <class T, int outputs, int vectors>
-static void project_tile(const T* panel, const T* weight, int64_t pitch, int64_t count, const T* bias, bool add,
-                         const T* own, T* to, int64_t plane, const int64_t* places) {
+static void project_tile(const T* panel, int64_t inputs, const T* weight, const T* bias, const Segments& places, T* to,
+                         int64_t plane) {
   Vector<T> sum[outputs][vectors];
 #pragma GCC unroll 8
   for (int m = 0; m < outputs; ++m)
 #pragma GCC unroll 8
-    for (int i = 0; i < vectors; ++i) sum[m][i] = add ? load(to + m * plane + places[i]) : splat(bias ? bias[m] : T(0));
-  for (int64_t c = 0; c < count; ++c, panel += vectors * lanes<T>, ++weight) {
+    for (int i = 0; i < vectors; ++i) sum[m][i] = splat(bias ? bias[m] : T(0));
+#pragma GCC unroll 2
+  for (int64_t c = 0; c < inputs; ++c) {
     Vector<T> z[vectors];
 #pragma GCC unroll 8
-    for (int i = 0; i < vectors; ++i) z[i] = load_once(panel + i * lanes<T>);
+    for (int i = 0; i < vectors; ++i) z[i] = load_once(panel + (c * vectors + i) * lanes<T>);
 #pragma GCC unroll 8
     for (int m = 0; m < outputs; ++m) {
-      const Vector<T> w = splat(weight[m * pitch]);
+      const Vector<T> w = splat(weight[m * inputs + c]);
 #pragma GCC unroll 8
       for (int i = 0; i < vectors; ++i) sum[m][i] += w * z[i];
     }
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < vectors; ++i) {
-    const auto kept = load(own + i * lanes<T>) > T(0);
+  for (int i = 0; i < vectors; ++i)
+    for (int64_t s = places.starts[i]; s < least(places.starts[i + 1], places.end); ++s) {
+      const Segment segment = places.segments[s];
 #pragma GCC unroll 8
-    for (int m = 0; m < outputs; ++m) store(to + m * plane + places[i], kept ? sum[m][i] : Vector<T>{});
-  }
+      for (int m = 0; m < outputs; ++m)
+        store_lanes<T>(to + m * plane + segment.place, segment.zeros ? Vector<T>{} : sum[m][i], segment.first,
+                       segment.last);
+    }
 }
 
 template <class T>
-using ProjectTile = void (*)(const T*, const T*, int64_t, int64_t, const T*, bool, const T*, T*, int64_t, const int64_t*);
+using ProjectTile = void (*)(const T*, int64_t, const T*, const T*, const Segments&, T*, int64_t);
 
-template <class T, int... sizes>
-static inline ProjectTile<T> choose_project_tile(int64_t outputs, int64_t vectors,
-                                                 std::integer_sequence<int, sizes...>) {
-  static constexpr ProjectTile<T> table[] = {
-      project_tile<T, sizes / projected_vectors + 1, sizes % projected_vectors + 1>...};
-  return table[(outputs - 1) * projected_vectors + vectors - 1];
+// Most outputs of a tile of so many registers.
+static constexpr int projected_outputs(int64_t vectors) {
+  const int64_t outputs = projected_sums / vectors;
+  return static_cast<int>(outputs < most_projected ? outputs : most_projected);
 }
 
-// The input in panels, (tile of registers, channel, register): a matrix product reads it in this order.
+template <class T, int vectors, int... outputs>
+static inline ProjectTile<T> choose_projected(int64_t count, std::integer_sequence<int, outputs...>) {
+  static constexpr ProjectTile<T> table[] = {project_tile<T, outputs + 1, vectors>...};
+  return table[count - 1];
+}
+
+template <class T, int vectors = projected_vectors>
+static inline ProjectTile<T> choose_project_tile(int64_t outputs, int64_t size) {
+  if constexpr (vectors > 1)
+    if (size < vectors) return choose_project_tile<T, vectors - 1>(outputs, size);
+  return choose_projected<T, vectors>(outputs, std::make_integer_sequence<int, projected_outputs(vectors)>{});
+}
+
+// The input in panels, (tile of registers, channel, register): a matrix product reads it in this order. Registers are
+// full: the cells of a row follow those of the row before.
 template <class T>
 struct ProjectionScratch {
-  int64_t registers = 0;         // of a row that hold columns of the map
-  int64_t *row_places, *places;  // of the registers of a row, of all rows, of the maps
-  T *own, *line, *panels;        // own: 1 in columns of the map
+  int64_t beside, row_cells = 0;  // zeros that taps read beside a map; cells of a row of it
+  int64_t *starts, *ends;  // of the segments of every register; of those of the first rows
+  Segment* segments;
+  T *line, *panels;
 
   ProjectionScratch(const Mix& problem, const MapLayout<T>& layout, int64_t rows, Arena<T>& arena) {
-    const int64_t inputs = problem.projection.inputs, across = layout.pitch / lanes<T>;
-    row_places = take_integers(arena, inputs ? across : 0);
-    places = take_integers(arena, inputs ? rows * across : 0);
-    own = arena.take(inputs ? rows * layout.pitch : 0);
-    line = arena.take(inputs * layout.pitch);
+    const int64_t inputs = problem.projection.inputs, registers = inputs ? rows * layout.pitch / lanes<T> : 0;
+    starts = take_integers(arena, registers + 1);
+    ends = take_integers(arena, inputs ? rows + 1 : 0);
+    beside = ceil_divide(layout.padding, layout.stride) * layout.interleave;
+    // One for each register, and for each run of cells of one phase its end within a register and the zeros around it.
+    const int64_t runs = inputs ? rows * layout.stride : 0;
+    const int64_t count = registers + runs * (1 + 2 * ceil_divide(beside, lanes<T>));
+    segments = reinterpret_cast<Segment*>(take_integers(arena, count * static_cast<int64_t>(sizeof(Segment) / 8)));
+    line = arena.take(problem.projection.input.inner == 1 ? 0 : inputs * layout.pitch);
     panels = arena.take(inputs * rows * layout.pitch);
   }
 
-  // Make the tables of a strip with these columns, for bands of up to `rows` rows.
+  Segments places(int64_t first, int64_t rows) const { return {starts + first, segments, ends[rows]}; }
+  int64_t registers(int64_t rows) const { return ceil_divide(rows * row_cells, lanes<T>); }
+
+  // Make the tables of a strip, for bands of up to `rows` rows.
   void aim(const MapLayout<T>& layout, const Strip& strip, int64_t rows) {
     const Columns& columns = layout.columns;
-    registers = 0;
-    for (int64_t phase = 0; phase < columns.stride; ++phase)
-      for (int64_t x = 0; x < columns.cells(strip.width(), phase); x += lanes<T>)
-        row_places[registers++] = phase * columns.phase_pitch + x;
-    for (int64_t i = 0; i < rows * registers; ++i) {
-      const int64_t place = row_places[i % registers], phase = place / columns.phase_pitch;
-      places[i] = i / registers * layout.row + place;
-      for (int64_t l = 0; l < lanes<T>; ++l)
-        own[i * lanes<T> + l] = place % columns.phase_pitch + l < columns.cells(strip.width(), phase);
+    int64_t cell = 0, count = 0, known = 0;
+    auto clear_beside = [&](int64_t place) {
+      for (int64_t x = 0; x < beside; x += lanes<T>)
+        segments[count++] = {place + x, 0, least(lanes<T>, beside - x), true};
+    };
+    for (int64_t row = 0; row < rows; ++row) {
+      ends[row] = count;
+      for (int64_t phase = 0; phase < columns.stride; ++phase) {
+        const int64_t place = row * layout.row + phase * columns.phase_pitch;
+        const int64_t cells = columns.cells(strip.width(), phase), shift = place - cell, end = cell + cells;
+        auto begin_register = [&] {
+          if (cell < end && cell % lanes<T> == 0) starts[known++] = count;
+        };
+        begin_register();
+        if (strip.begin == strip.first) clear_beside(place - beside);
+        while (cell < end) {
+          const int64_t lane = cell % lanes<T>, last = least(lanes<T>, lane + end - cell);
+          segments[count++] = {shift + cell - lane, lane, last, false};
+          cell += last - lane;
+          begin_register();
+        }
+        if (strip.end == strip.last) clear_beside(place + cells);
+      }
     }
+    ends[rows] = starts[known] = count;
+    row_cells = cell / rows;
   }
 };
+
+// Call f(place, lanes) for every register of the cells of rows, as for_registers does for those of a line: of the
+// same cells without what lies between.
+template <class T, class E, class F>
+static inline void for_packed_registers(E* pixels, const Field& field, int64_t rows, int64_t width, const Weave& weave,
+                                        const F& f) {
+  E* lane[lanes<T>];
+  int64_t filled = 0, place = 0;
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t phase = 0; phase < weave.stride; ++phase)
+      for (int64_t x = phase; x < width; x += weave.stride)
+        for (int64_t g = 0; g < weave.interleave; ++g) {
+          lane[filled++] =
+              g < weave.members ? pixels + row * field.row + x * field.column + g * field.batch : nullptr;
+          if (filled < lanes<T>) continue;
+          f(place++, lane);
+          filled = 0;
+        }
+  if (!filled) return;
+  for (; filled < lanes<T>; ++filled) lane[filled] = nullptr;
+  f(place, lane);
+}
 
 // Rows [begin, end) of the input of a group of images.
 template <class T>
 static void pack_input(const Mix& problem, const MapLayout<T>& layout, const MapScratch<T>& maps,
                        const ProjectionScratch<T>& scratch, int64_t group, int64_t begin, int64_t end) {
   const Field& field = problem.projection.input;
-  const int64_t inputs = problem.projection.inputs;
-  Tiles tiles((end - begin) * scratch.registers, projected_vectors);
-  for (int64_t row = begin, i = 0; row < end; ++row) {
-    pack_row(layout.columns, maps, field, group * layout.interleave * field.batch + row * field.row, inputs,
-             maps.inputs, layout.members(group, problem.shape.batch), scratch.line);
-    for (int64_t r = 0; r < scratch.registers; ++r, ++i) {
-      if (i == tiles.first + tiles.size) tiles.next();
-      T* panel = scratch.panels + (tiles.first * inputs + i - tiles.first) * lanes<T>;
-      const T* cells = scratch.line + scratch.row_places[r];
-      for (int64_t c = 0; c < inputs; ++c) store(panel + c * tiles.size * lanes<T>, load(cells + c * layout.pitch));
+  const Columns& columns = layout.columns;
+  const Strip& strip = maps.inputs;
+  const int64_t inputs = problem.projection.inputs, members = layout.members(group, problem.shape.batch);
+  const int64_t image = group * layout.interleave * field.batch;
+  Tiles tiles(scratch.registers(most(end - begin, 0)), projected_vectors);
+  auto panel_of = [&](int64_t place) {
+    if (place == tiles.first + tiles.size) tiles.next();
+    return scratch.panels + (tiles.first * inputs + place - tiles.first) * lanes<T>;
+  };
+  if (field.inner == 1) {
+    const int64_t ahead = lanes<T> * columns.stride / columns.interleave * field.column;
+    with_elements<T>(field, image + begin * field.row + strip.begin * field.column, [&](const auto* from) {
+      for_packed_registers<T>(from, field, end - begin, strip.width(), columns.weave(members),
+                              [&](int64_t place, const auto* lane) {
+                                T* panel = panel_of(place);
+                                load_pixels<T>(lane, inputs, ahead, panel, tiles.size * lanes<T>);
+                              });
+    });
+    return;
+  }
+  int64_t cell = 0;
+  for (int64_t row = begin; row < end; ++row) {
+    pack_row(columns, maps, field, image + row * field.row, inputs, strip, members, scratch.line);
+    for (int64_t phase = 0; phase < columns.stride; ++phase) {
+      const T* line = scratch.line + phase * columns.phase_pitch;
+      for (int64_t count = columns.cells(strip.width(), phase), x = 0, run; x < count; x += run, cell += run) {
+        const int64_t lane = cell % lanes<T>;
+        run = least(count - x, lanes<T> - lane);
+        T* panel = panel_of(cell / lanes<T>) + lane;
+        for (int64_t c = 0; c < inputs; ++c)
+          copy_run(line + c * layout.pitch + x, run, panel + c * tiles.size * lanes<T>);
+      }
     }
   }
 }
 
 // Queries, keys and values of the heads from `head` on, for the `rows` rows that are packed; `to` is where column
-// strip.begin of the first one lies. Zeros beyond the map.
+// strip.begin of the first one lies. Zeros beside the map.
 template <class T>
 static void project_rows(const Mix& problem, const MapLayout<T>& layout, const ProjectionScratch<T>& scratch,
-                         const Strip& strip, int64_t head, int64_t rows, T* to) {
-  const int64_t inputs = problem.projection.inputs, registers = rows * scratch.registers, pitch = layout.pitch;
+                         int64_t head, int64_t rows, T* to) {
+  const int64_t inputs = problem.projection.inputs, registers = scratch.registers(rows), pitch = layout.pitch;
   const int64_t channels = layout.channels, maps = problem.shape.heads * problem.shape.head_size;
   const T* weight = static_cast<const T*>(problem.projection.weight);
   const T* bias = static_cast<const T*>(problem.projection.bias);
-  constexpr auto sizes = std::make_integer_sequence<int, projected_outputs * projected_vectors>{};
   for (int64_t block = 0; block < channels; block += block_outputs)
     for (Tiles tile(registers, projected_vectors); tile.first < registers; tile.next()) {
       const T* panel = scratch.panels + tile.first * inputs * lanes<T>;
-      const int64_t last = least(block + block_outputs, channels);
-      for (int64_t c = 0; c < inputs; c += block_inputs)
-        for (int64_t part = 0; part < 3; ++part)
-          for (int64_t m = block; m < last; m += projected_outputs) {
-            const int64_t output = part * maps + head * problem.shape.head_size + m;
-            choose_project_tile<T>(least(projected_outputs, last - m), tile.size, sizes)(
-                panel + c * tile.size * lanes<T>, weight + output * inputs + c, inputs,
-                least(block_inputs, inputs - c), bias ? bias + output : nullptr, c > 0,
-                scratch.own + tile.first * lanes<T>, to + (part * channels + m) * pitch, pitch,
-                scratch.places + tile.first);
-          }
+      const int64_t last = least(block + block_outputs, channels), most_outputs = projected_outputs(tile.size);
+      for (int64_t part = 0; part < 3; ++part)
+        for (int64_t m = block; m < last; m += most_outputs) {
+          const int64_t output = part * maps + head * problem.shape.head_size + m;
+          choose_project_tile<T>(least(most_outputs, last - m), tile.size)(
+              panel, inputs, weight + output * inputs, bias ? bias + output : nullptr, scratch.places(tile.first, rows),
+              to + (part * channels + m) * pitch, pitch);
+        }
     }
-  const Columns& columns = layout.columns;
-  for (int64_t row = 0; row < rows; ++row)
-    for (int64_t m = 0; m < 3 * channels; ++m)
-      for (int64_t phase = 0; phase < columns.stride; ++phase) {
-        T* cells = to + row * layout.row + m * pitch + phase * columns.phase_pitch;
-        for (int64_t x = round_up(columns.cells(strip.width(), phase), lanes<T>); x < columns.phase_pitch; x += lanes<T>)
-          store(cells + x, Vector<T>{});
-      }
 }
 
 }  // namespace acmix::ACMIX_ISA

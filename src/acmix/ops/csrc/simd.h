@@ -5,24 +5,28 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace acmix::ACMIX_ISA {
 
 // Registers bound the tiles: of window cells or channels for each of tile_rows rows of pixels, of vectors for
-// tile_outputs outputs, of the projection, and of rows for a 3x3 kernel, 1 where there are too few.
+// tile_outputs outputs, of sums and vectors of the projection, and of rows for a 3x3 kernel, 1 where there are too few.
 #if defined(__AVX512F__)
 constexpr int vector_bytes = 64, tile_channels = 8, tile_cells = 7, tile_vectors = 6;
-constexpr int projected_outputs = 6, projected_vectors = 4, convolved_rows = 4;
+constexpr int projected_sums = 24, projected_vectors = 4, convolved_rows = 4;
 #elif defined(__AVX2__)
 constexpr int vector_bytes = 32, tile_channels = 4, tile_cells = 4, tile_vectors = 3;
-constexpr int projected_outputs = 4, projected_vectors = 3, convolved_rows = 1;
+constexpr int projected_sums = 12, projected_vectors = 3, convolved_rows = 1;
 #elif defined(__aarch64__)
 constexpr int vector_bytes = 16, tile_channels = 8, tile_cells = 7, tile_vectors = 6;
-constexpr int projected_outputs = 6, projected_vectors = 4, convolved_rows = 4;
+constexpr int projected_sums = 24, projected_vectors = 4, convolved_rows = 4;
 #else
 constexpr int vector_bytes = 16, tile_channels = 4, tile_cells = 4, tile_vectors = 3;
-constexpr int projected_outputs = 4, projected_vectors = 3, convolved_rows = 1;
+constexpr int projected_sums = 12, projected_vectors = 3, convolved_rows = 1;
 #endif
-constexpr int tile_rows = 3, tile_outputs = 4;
+constexpr int tile_rows = 3, tile_outputs = 4, most_projected = 8;
 
 template <class T>
 struct Bits;
@@ -74,6 +78,28 @@ static inline void store(T* to, Vector<T> value) {
   *reinterpret_cast<typename VectorOf<T>::unaligned*>(to) = value;
 }
 
+// Lanes [first, last) of a register, lane l at to + l.
+template <class T>
+static inline void store_lanes(T* to, Vector<T> value, int64_t first, int64_t last) {
+  if (last - first == lanes<T>) {
+    store(to, value);
+    return;
+  }
+#if defined(__AVX512F__)
+  const unsigned mask = (1u << last) - (1u << first);
+  if constexpr (sizeof(T) == sizeof(float))
+    _mm512_mask_storeu_ps(to, static_cast<__mmask16>(mask), (__m512)value);
+  else
+    _mm512_mask_storeu_pd(to, static_cast<__mmask8>(mask), (__m512d)value);
+#else
+  typename VectorOf<T>::integer lane;
+  for (int l = 0; l < lanes<T>; ++l) lane[l] = l;
+  using Index = typename Bits<T>::type;
+  const auto stored = (lane >= static_cast<Index>(first)) & (lane < static_cast<Index>(last));
+  store(to, stored ? value : load(to));
+#endif
+}
+
 template <class T>
 static inline Vector<T> splat(T value) {
   // Not 0 + value, which would turn -0 into 0 and so cost an addition.
@@ -86,11 +112,12 @@ static inline Vector<T> larger(Vector<T> a, Vector<T> b) {
   return a > b ? a : b;
 }
 
-// 2^x for x <= 0 by a minimax polynomial on [-1/2, 1/2] (relative error 8e-8, 3e-18 in float64); 0 becomes 2^-126,
-// 2^-1022. The rounding trick needs IEEE arithmetic: never compile with -ffast-math.
+// 2^x for x <= 0 by a minimax polynomial on [-1/2, 1/2] (relative error 8e-8, 3e-18 in float64), at least 2^-100,
+// 2^-960: beside the largest weight, 1, that is nothing, and smaller ones times a value would be denormal numbers, which
+// are slow. The rounding trick needs IEEE arithmetic: never compile with -ffast-math.
 static inline Vector<float> exp2_nonpositive(Vector<float> x) {
   using Integer = VectorOf<float>::integer;
-  x = larger<float>(opaque(splat(-126.f)), x);
+  x = larger<float>(opaque(splat(-100.f)), x);
   const Vector<float> shifted = x + 12582912.f;
   const Vector<float> f = x - (shifted - 12582912.f);
   Vector<float> p = 1.327647273e-3f * f + 9.675541326e-3f;
@@ -103,7 +130,7 @@ static inline Vector<float> exp2_nonpositive(Vector<float> x) {
 
 static inline Vector<double> exp2_nonpositive(Vector<double> x) {
   using Integer = VectorOf<double>::integer;
-  x = larger<double>(opaque(splat(-1022.)), x);
+  x = larger<double>(opaque(splat(-960.)), x);
   const Vector<double> shifted = x + 6755399441055744.;
   const Vector<double> f = x - (shifted - 6755399441055744.);
   constexpr double coefficients[] = {7.07410561349942884e-9, 1.01781980271126593e-7, 1.32154330896719558e-6,
