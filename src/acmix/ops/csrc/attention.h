@@ -28,6 +28,7 @@ static void dot_tile(const T* query, int64_t query_row, int64_t query_pitch, con
       for (int x = 0; x < cells; ++x) sum[a][x] = across * load(location.columns + x * key_step) + down;
     }
   }
+#pragma GCC unroll 2
   for (int64_t d = 0; d < channels; ++d) {
     Vector<T> q[rows];
 #pragma GCC unroll 8
@@ -99,6 +100,7 @@ template <class T, int first, int last, int channels>
 __attribute__((always_inline)) static inline void add_cells(Vector<T> (&sum)[tile_rows][channels], const T* weight,
                                                             int64_t weight_row, int64_t weight_cell, const T* value,
                                                             int64_t value_cell, int64_t pitch, int64_t count) {
+#pragma GCC unroll 2
   for (int64_t x = 0; x < count; ++x, weight += weight_cell, value += value_cell) {
     Vector<T> w[tile_rows];
 #pragma GCC unroll 4

@@ -16,7 +16,7 @@ struct ForwardLayout : MapLayout<T> {
   Columns outputs;
   int64_t out_row, bands, band_rows, rows, shared_rows;  // shared: of the maps, by neighbouring bands
 
-  explicit ForwardLayout(const Mix& problem) : MapLayout<T>(problem, widest_strip, 1) {
+  explicit ForwardLayout(const Mix& problem) : MapLayout<T>(problem, widest_strip, 1, adjacent(problem) ? problem.threads : 0) {
     const Shape& shape = problem.shape;
     const MapLayout<T>& map = *this;
     outputs = {1, map.interleave, map.out_pitch};
@@ -34,6 +34,12 @@ struct ForwardLayout : MapLayout<T> {
     bands = ceil_divide(shape.height_out, band_rows);
     rows = map.stride * (band_rows - 1) + 1 + 2 * map.halo;
     shared_rows = most(0, rows - map.stride * band_rows);
+  }
+
+  // Pixels whose channels are adjacent are brought one by one anyway.
+  static bool adjacent(const Mix& problem) {
+    const Field& from = problem.projection.inputs ? problem.projection.input : problem.query;
+    return from.inner == 1 && problem.output.inner == 1;
   }
 };
 

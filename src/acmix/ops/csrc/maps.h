@@ -57,8 +57,9 @@ struct MapLayout {
   Columns columns;
   int64_t pitch, row, out_pitch;  // cells from channel to channel, from row to row, computed for each output channel
 
-  // Strips of at most `widest` output columns, which see `radii` radii of the window beyond their own.
-  MapLayout(const Mix& problem, int64_t widest, int64_t radii) {
+  // Strips of at most `widest` output columns, which see `radii` radii of the window beyond their own. Images are
+  // interleaved also to fill the last register of a row as long as there are `wanted` groups; 0 for never.
+  MapLayout(const Mix& problem, int64_t widest, int64_t radii, int64_t wanted) {
     const Shape& shape = problem.shape;
     constexpr int64_t count = lanes<T>;
     window = problem.attention.window;
@@ -77,7 +78,7 @@ struct MapLayout {
     // Whole registers: what sums over them must not see a neighbour's columns.
     strip = strips > 1 ? round_up(ceil_divide(shape.width_out, strips), count) : shape.width_out;
     strips = ceil_divide(shape.width_out, strip);
-    interleave = strips > 1 ? 1 : choose_interleave(shape.width_out, shape.batch);
+    interleave = strips > 1 ? 1 : choose_interleave(shape.width_out, shape.batch, wanted);
     groups = ceil_divide(shape.batch, interleave);
     reach = ceil_divide(strips > 1 ? border : halo, stride) * interleave;
     margin = round_up(reach, count);
@@ -88,10 +89,13 @@ struct MapLayout {
     out_pitch = round_up(strip * interleave, count);
   }
 
-  static int64_t choose_interleave(int64_t width, int64_t batch) {
+  static int64_t choose_interleave(int64_t width, int64_t batch, int64_t wanted) {
     int64_t chosen = 1;
-    auto wasteful = [&] { return 5 * chosen * width < 4 * round_up(chosen * width, lanes<T>); };
-    while (wasteful() && 2 * chosen <= batch && (chosen < 4 || chosen * width < lanes<T>)) chosen *= 2;
+    auto filled = [&](int64_t images) { return round_up(images * width, lanes<T>); };
+    while (5 * chosen * width < 4 * filled(chosen) && 2 * chosen <= batch && (chosen < 4 || chosen * width < lanes<T>))
+      chosen *= 2;
+    for (int64_t more = 2 * chosen; wanted && more <= 4 && more * wanted <= batch; more *= 2)
+      if (20 * chosen * filled(more) < 19 * more * filled(chosen)) chosen = more;
     return chosen;
   }
 
