@@ -174,7 +174,7 @@ template <class T, class E>
 static void store_transposed(const T* from, int64_t pitch, E* to, int64_t batch, int64_t column, int64_t channels,
                              int64_t width, const Weave& weave) {
   constexpr int count = lanes<T>;
-  const int64_t whole = channels / count * count;
+  const int64_t whole = channels / count * count, ahead = count * weave.stride / weave.interleave * column;
   for_registers<T>(to, batch, column, width, weave, [&](int64_t place, E* const* lane) {
     const T* cells = from + place;
     for (int64_t j = 0; j < whole; j += count) {
@@ -187,6 +187,7 @@ static void store_transposed(const T* from, int64_t pitch, E* to, int64_t batch,
         if (!lane[i]) continue;
         if constexpr (sizeof(T) == sizeof(E)) {
           store(reinterpret_cast<T*>(lane[i] + j), block[i]);
+          __builtin_prefetch(lane[i] + ahead + j, 1);
         } else {
           for (int l = 0; l < count; ++l) lane[i][j + l] = narrow<E, T>(block[i][l]);
         }
