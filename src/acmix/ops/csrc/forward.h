@@ -63,8 +63,10 @@ struct ForwardScratch {
     slopes = arena.take(tile_rows * 2 * lanes<T>);
     output = arena.take(layout.band_rows * layout.out_row);
     kept = arena.take(layout.bands > 1 ? layout.passes * layout.shared_rows * layout.row : 0);
-    for (int64_t i = 0; arena.memory && i < registers; ++i)
-      places[i] = i / across * layout.out_row + i % across * lanes<T>;
+    if (!arena.memory) return;
+    for (int64_t i = 0; i < registers; ++i) places[i] = i / across * layout.out_row + i % across * lanes<T>;
+    // Projections leave alone what lies between maps, and it must be numbers.
+    if (problem.projection.inputs) clear(maps.maps, 0, layout.rows * layout.row);
   }
 };
 
