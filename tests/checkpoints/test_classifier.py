@@ -57,6 +57,15 @@ def test_round_trip(original, saved):
     assert loaded.transform(Image.new("RGB", (50, 40))).shape == (3, 32, 32)
 
 
+def test_what_built_the_network_builds_it_again(original, tmp_path):
+    arguments = {"block_args": {"kernel_att": 3, "quiet_shifts": True}}
+    model = timm.create_model(NAME, num_classes=3, **arguments)
+    save_classifier(tmp_path / "quiet.safetensors", replace(original, model=model, model_arguments=arguments))
+    loaded = load_classifier(tmp_path / "quiet.safetensors")
+    assert loaded.model_arguments == arguments
+    assert str(loaded.model) == str(model)
+
+
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         load_classifier(tmp_path / "absent.safetensors")
@@ -101,6 +110,8 @@ def test_foreign_safetensors(tmp_path):
         ({"model_name": "acmix_resnet26"}, "do not fit"),
         ({"model_arguments": {"checkpoint_path": "evil.pth"}}, "model_arguments"),
         ({"model_arguments": {"pretrained": True}}, "model_arguments"),
+        ({"model_arguments": {"block_args": {"norm_layer": "evil"}}}, "block_args may hold heads, "),
+        ({"model_arguments": {"block_args": {"heads": "evil"}}}, "do not fit"),
         ({"classes": ["ant"]}, "do not fit"),
         ({"classes": "ant"}, "list of names"),
         ({"classes": []}, "list of names"),

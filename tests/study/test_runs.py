@@ -77,6 +77,10 @@ def test_an_interrupted_study_continues_to_the_same_results(data, tmp_path):
     watching = Watching(
         on_start=lambda *counts: begun.append(counts), on_update=lambda *at: begun.append((at[1], at[2].epoch))
     )
+    # As a version wrote it that did not know a setting.
+    unfinished = load_study(tmp_path / "cut" / RESULTS)
+    del unfinished.settings["quiet_shifts"]
+    save_study(tmp_path / "cut" / RESULTS, unfinished)
     continued = study(data, tmp_path / "cut", watching=watching)
     assert begun[:2] == [(1, 2), (1, 2)]
     assert results(continued) == results(whole)
@@ -91,6 +95,7 @@ def test_an_interrupted_study_continues_to_the_same_results(data, tmp_path):
         ({"variants": []}, "variants must name at least one of convolution, "),
         ({"seeds": 1}, "seeds must be at least 2, so that there is a spread, got 1"),
         ({"seconds": 0}, "seconds must be positive, got 0"),
+        ({"settings": replace(SETTINGS, quiet_shifts=True)}, "leave it out, and name quiet-shifts in variants"),
         ({"settings": replace(SETTINGS, model="resnet18")}, "model must be an ACmix-ResNet"),
     ],
 )

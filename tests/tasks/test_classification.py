@@ -15,6 +15,7 @@ import torch
 from acmix import InputError
 from acmix.checkpoints.classifier import load_classifier
 from acmix.errors import PreemptedError
+from acmix.explain import kernel_changes
 from acmix.tasks import run, states
 from acmix.tasks.classification import fit
 from acmix.tasks.networks import create_network
@@ -124,6 +125,10 @@ def stopped(data, tmp_path_factory):
 
 def test_resume_continues_after_the_last_state(data, stopped, tmp_path):
     output = shutil.copytree(stopped, tmp_path / "run")
+    # As a version wrote it that did not know a setting.
+    config = run.read_json(output / run.CONFIG)
+    del config["settings"]["quiet_shifts"]
+    run.write_json(output / run.CONFIG, config)
     rows = []
     result = fit(
         data, replace(TINY, epochs=3), output, workers=0, resume=True, reporting=Reporting(on_epoch=rows.append)
@@ -188,6 +193,7 @@ def test_start_weights_of_another_network(data, finished, tmp_path):
         ({"optimizer": "adamww"}, "unknown optimizer 'adamww'.*adamw"),
         ({"model": "acmix_resnet27"}, "unknown model 'acmix_resnet27'.*acmix_resnet26"),
         ({"image_size": 0}, "image_size must be at least 1"),
+        ({"quiet_shifts": True}, "does not take .*'quiet_shifts'"),
     ],
 )
 def test_bad_settings_make_no_folder(data, tmp_path, changes, rule):
@@ -243,7 +249,7 @@ def test_the_rate_is_scaled_where_a_batch_is_named():
 
 
 def test_rates_of_every_epoch_survive_a_stop(data, tmp_path):
-    settings = replace(TINY, model="acmix_resnet14_small", image_size=8, learning_rate=0.01)
+    settings = replace(TINY, model="acmix_resnet14_small", image_size=8, learning_rate=0.01, quiet_shifts=True)
     fit(data, settings, tmp_path / "whole", workers=0)
 
     def stop(progress):
@@ -266,6 +272,9 @@ def test_rates_of_every_epoch_survive_a_stop(data, tmp_path):
     for row in rows[len(layers) :]:
         assert float(row["attention"]) == weights[f"{row['layer']}.rate_attention"].item() != 0.5
         assert float(row["convolution"]) == weights[f"{row['layer']}.rate_convolution"].item()
+    network = load_classifier(tmp_path / "run" / "last.safetensors").model
+    # Against unit shifts they would have moved by 1 - sqrt(2 / C) at least.
+    assert all(0 < change.distance < 1 - 0.5**0.5 for change in kernel_changes(network))
 
 
 def test_a_stop_that_cannot_be_recorded_hides_nothing(data, tmp_path, monkeypatch):

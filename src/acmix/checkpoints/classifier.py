@@ -22,7 +22,8 @@ from acmix.storage import write_atomically
 FORMAT_VERSION = 1
 _METADATA_KEY = "acmix"
 # A file may choose a network's shape and its regularisation, never what is downloaded or loaded to build it.
-_MODEL_ARGUMENTS = {"in_chans", "drop_rate", "drop_path_rate", "global_pool", "img_size"}
+_MODEL_ARGUMENTS = {"block_args", "in_chans", "drop_rate", "drop_path_rate", "global_pool", "img_size"}
+_BLOCK_ARGUMENTS = {"heads", "kernel_att", "kernel_conv", "quiet_shifts"}
 _PREPROCESSING = {"input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode"}
 
 
@@ -178,6 +179,9 @@ def _checked(metadata: Any) -> tuple[str, dict[str, Any], tuple[str, ...], dict[
         raise InputError(f"unknown network {name!r}")
     if not isinstance(arguments, dict) or not set(arguments) <= _MODEL_ARGUMENTS:
         raise InputError(f"model_arguments may hold {', '.join(sorted(_MODEL_ARGUMENTS))}, got {arguments!r}")
+    block = arguments.get("block_args", {})
+    if not isinstance(block, dict) or not set(block) <= _BLOCK_ARGUMENTS:
+        raise InputError(f"block_args may hold {', '.join(sorted(_BLOCK_ARGUMENTS))}, got {block!r}")
     if not isinstance(classes, list) or not classes or not all(isinstance(item, str) for item in classes):
         raise InputError("classes is not a list of names")
     if not isinstance(preprocessing, dict) or set(preprocessing) != _PREPROCESSING:

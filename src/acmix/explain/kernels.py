@@ -16,7 +16,8 @@ class KernelChange:
         layer: Name of the layer.
         distance: ||W - S|| / ||S|| with S the shifts, over all kernels; 0 at the start.
         shift_energy: Share of the squared weights that lies at the kernels' own positions, 0..1; 1 at the start.
-        mean: Kernels averaged over channels, `(k^2, k, k)`; kernel p starts as 1 at position p and 0 elsewhere.
+        mean: Kernels averaged over channels, `(k^2, k, k)`; kernel p starts as the layer's `shift_size` at position p
+            and 0 elsewhere.
     """
 
     layer: str

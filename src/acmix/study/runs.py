@@ -23,7 +23,7 @@ from acmix.tasks import run, states
 from acmix.tasks.classification import determinism, quiet, reading_processes, train_classifier, training_sampler
 from acmix.tasks.distribution import make_fabric
 from acmix.tasks.networks import check_input_size, prepare_for_training
-from acmix.tasks.settings import Settings
+from acmix.tasks.settings import DEFAULTS, Settings
 from acmix.tasks.training import Progress, Reporting
 
 RESULTS = "study.json"
@@ -78,6 +78,8 @@ def run_study(
         KeyboardInterrupt: If the person stops it.
     """
     settings.check()
+    if settings.quiet_shifts:
+        raise InputError("quiet_shifts makes one network of a study; leave it out, and name quiet-shifts in variants")
     _check(variants, seconds)
     if seeds < 2:
         raise InputError(f"seeds must be at least 2, so that there is a spread, got {seeds}")
@@ -167,7 +169,7 @@ def _begin(data: str, settings: Settings, output: Path, variants: Sequence[str],
     study = Study(data=facts, settings=shared, variants={})
     if (output / RESULTS).exists():
         study = load_study(output / RESULTS)
-        was, now = study.data | study.settings, facts | shared
+        was, now = study.data | DEFAULTS | study.settings, facts | shared
         if changed := [
             f"{name} was {was.get(name)}, is {value}" for name, value in now.items() if was.get(name) != value
         ]:

@@ -34,7 +34,7 @@ from acmix.tasks.distribution import Strategy, make_fabric
 from acmix.tasks.inference import Evaluation, evaluate
 from acmix.tasks.networks import check_input_size, create_network, load_start_weights, prepare_for_training
 from acmix.tasks.progress import Reporting
-from acmix.tasks.settings import Settings
+from acmix.tasks.settings import DEFAULTS, Settings
 from acmix.tasks.training import Training
 
 # More processes than this only wait for the network.
@@ -123,8 +123,13 @@ def fit(
             progress=progress and first,
         )
         classes = images.train.classes
+        arguments = {"block_args": {"quiet_shifts": True}} if settings.quiet_shifts else {}
         model = create_network(
-            settings.model, num_classes=len(classes), drop_rate=settings.drop_rate, drop_path_rate=settings.drop_path
+            settings.model,
+            num_classes=len(classes),
+            drop_rate=settings.drop_rate,
+            drop_path_rate=settings.drop_path,
+            **arguments,
         )
         preprocessing = preprocessing_for(
             model, image_size=settings.image_size, crop_share=settings.crop_share, digits=data in BUNDLED
@@ -144,7 +149,13 @@ def fit(
             run.write_json(output / run.CONFIG, config)
         if first:
             (output / run.STOPPED).unlink(missing_ok=True)
-        classifier = Classifier(model=model, model_name=settings.model, classes=classes, preprocessing=preprocessing)
+        classifier = Classifier(
+            model=model,
+            model_name=settings.model,
+            classes=classes,
+            preprocessing=preprocessing,
+            model_arguments=arguments,
+        )
         workers = reading_processes(data, fabric) if workers is None else workers
 
         def save(path: Path, row: run.EpochRow, weights: Any) -> None:
@@ -223,6 +234,7 @@ def _resumable_state(output: Path, config: dict[str, Any]) -> dict[str, Any]:
         old = saved.get(part)
         if not isinstance(old, dict):
             raise InputError(f"{output / run.CONFIG} is damaged: {part} is missing")
+        old = DEFAULTS | old if part == "settings" else old
         for key, value in config[part].items():
             if old.get(key) != value:
                 changed.append(f"{key} was {old.get(key)}, is {value}")

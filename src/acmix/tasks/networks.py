@@ -14,19 +14,19 @@ from acmix.models.names import check_name
 from acmix.tasks.settings import Settings
 
 
-def create_network(name: str, *, num_classes: int | None = None, **regularisation: float) -> nn.Module:
+def create_network(name: str, *, num_classes: int | None = None, **options: Any) -> nn.Module:
     """Create a network of timm's registry, ours included, with fresh weights.
 
     Args:
         name: timm's name, `acmix_resnet26` for instance.
         num_classes: Size of the output; None keeps the network's own.
-        **regularisation: Arguments of the network that matter if they are not zero: drop_rate, drop_path_rate.
+        **options: Arguments of the network that matter if they are not zero or empty: drop_rate, block_args.
 
     Raises:
         InputError: If there is no such network, or it does not take an argument.
     """
     check_name(name)
-    arguments: dict[str, Any] = {key: value for key, value in regularisation.items() if value}
+    arguments: dict[str, Any] = {key: value for key, value in options.items() if value}
     if num_classes is not None:
         arguments["num_classes"] = num_classes
     try:

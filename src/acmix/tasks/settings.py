@@ -2,7 +2,7 @@
 
 import re
 import typing
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from types import NoneType, UnionType
 from typing import Any, Literal
 
@@ -46,6 +46,7 @@ class Settings:
         random_augment: timm's policy, "rand-m7-mstd0.5-inc1" for instance; None for crops, flips and colours alone.
         random_erase: Probability that a rectangle of an image is erased.
         repeats: Copies of an image in an epoch, each augmented anew; an epoch keeps its number of images.
+        quiet_shifts: ACmix layers start with small shifts, see `acmix.ACmix`; for ACmix-ResNets.
         drop_rate: Share of features dropped before the classifier.
         drop_path: Share of residual branches dropped, rising with depth to this.
         synchronize_norms: Batch norms take their statistics over all processes.
@@ -83,6 +84,7 @@ class Settings:
     random_augment: str | None = None
     random_erase: float = 0.0
     repeats: int = 1
+    quiet_shifts: bool = False
     drop_rate: float = 0.0
     drop_path: float = 0.0
     synchronize_norms: bool = False
@@ -156,6 +158,8 @@ class Settings:
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
 _HINTS = typing.get_type_hints(Settings)
 NAMES = [field.name for field in fields(Settings)]
+# What a record means that an earlier version wrote, without the settings added since.
+DEFAULTS = {field.name: field.default for field in fields(Settings) if field.default is not MISSING}
 
 
 def check_setting(name: str, value: Any) -> Any:
