@@ -272,7 +272,8 @@ def test_runs_are_compared(capsys, checkpoint, tmp_path):
     assert (code, err) == (0, "")
     assert content["differing"] == {"epochs": [1, 9]}
     assert [run["finished"] for run in content["runs"]] == [True, False]
-    assert content["runs"][0]["best_top1"] == json.loads((finished / "summary.json").read_text())["best_top1"]
+    best = json.loads((finished / "summary.json").read_text())["best_top1"]
+    assert content["runs"][0]["best_top1"] == pytest.approx(best)
     assert content["runs"][1]["best_top1"] is None
     code, _, err = call(capsys, "compare", finished, "--output", tmp_path / "nowhere" / "page.html")
     assert code == 2

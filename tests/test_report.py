@@ -20,10 +20,9 @@ from acmix.checkpoints.classifier import load_classifier
 from acmix.data import data_record, open_dataset, open_evaluation
 from acmix.errors import PreemptedError
 from acmix.report import write_comparison, write_report
-from acmix.tasks import inspection
 from acmix.tasks.classification import fit
 from acmix.tasks.comparison import compare_runs
-from acmix.tasks.inference import evaluate
+from acmix.tasks.inference import classify, evaluate, tally
 from acmix.tasks.progress import PARTS, Reporting
 from acmix.tasks.record import read_run
 from acmix.tasks.settings import Settings
@@ -142,7 +141,10 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
-    return fit(str(data), SETTINGS, tmp_path_factory.mktemp("runs") / "run", workers=0).output
+    result = fit(str(data), SETTINGS, tmp_path_factory.mktemp("runs") / "run", workers=0)
+    # The page of the end of training, which classifies nothing anew.
+    write_report(result.output, result.output / "end.html", outcomes=result.outcomes)
+    return result.output
 
 
 @pytest.fixture(scope="module")
@@ -176,15 +178,15 @@ def test_report_of_a_finished_run(finished, page):
     assert "has not finished" not in page.words
     assert NASTY in page.words
     assert NASTY not in page.text + "".join(page.figures)
-    assert write_report(finished, finished / "again.html").read_text() == page.text
+    assert (finished / "end.html").read_text() == page.text
 
 
 def test_predictions_are_the_worst_and_the_best(finished, page):
     classifier = load_classifier(finished / "best.safetensors")
     record = data_record(classifier.training)
     images = open_evaluation(record.location, classifier.classes, record)
-    found = inspection.outcomes(classifier, images, batch_size=5)
-    matrix = inspection.confusion_matrix(found, 3)
+    found = list(classify(classifier, images, batch_size=5))
+    matrix = tally(found, classifier.classes).confusion_matrix
     assert matrix == evaluate(classifier, images).confusion_matrix
     wrong = sorted((item for item in found if not item.right), key=lambda item: -item.probability)
     assert page.text.count('<figure class="wrong"') == min(12, len(wrong)) + sum(

@@ -187,7 +187,7 @@ def train(
             ),
         )
     if result is not None:
-        cli_runs.report_end(output, workers or 0)
+        cli_runs.report_end(output, result.outcomes)
         display.show_training(result, data)
     return 0
 

@@ -1,9 +1,14 @@
 """The subcommands that look at runs, which `acmix.cli` makes commands of, and the reports that `acmix train` leaves."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from acmix.errors import InputError
+
+if TYPE_CHECKING:
+    from acmix.tasks.inference import Outcome
 
 
 def report(run: Path, data: str | None = None, *, output: Path | None = None, workers: int = 0) -> int:
@@ -47,12 +52,12 @@ def compare(runs: list[Path], *, output: Path | None = None, json: bool = False)
     return 0
 
 
-def report_end(run: Path, workers: int) -> None:
+def report_end(run: Path, outcomes: "Sequence[Outcome]") -> None:
     """Write the report of a run that has just finished; what it achieved is safe if that fails."""
     from acmix.report import write_report
 
     try:
-        write_report(run, workers=workers)
+        write_report(run, outcomes=outcomes)
     except InputError as error:
         sys.stderr.write(f"acmix train: no report: {error}\n")
 

@@ -21,9 +21,9 @@ from acmix.data import ImageSource, data_record, open_evaluation
 from acmix.errors import InputError
 from acmix.nn import ACmix
 from acmix.storage import write_atomically
-from acmix.tasks import inspection, run
+from acmix.tasks import run
 from acmix.tasks.comparison import RunComparison
-from acmix.tasks.inspection import Outcome
+from acmix.tasks.inference import Outcome, classify, tally
 from acmix.tasks.progress import PARTS
 from acmix.tasks.record import Run, read_run
 
@@ -64,7 +64,13 @@ class _Example:
 
 
 def write_report(
-    folder: Path, output: Path | None = None, *, data: str | None = None, pictures: bool = True, workers: int = 0
+    folder: Path,
+    output: Path | None = None,
+    *,
+    data: str | None = None,
+    pictures: bool = True,
+    workers: int = 0,
+    outcomes: Sequence[Outcome] | None = None,
 ) -> Path:
     """Write the report of a run of `acmix train`, finished or not.
 
@@ -75,6 +81,7 @@ def write_report(
         pictures: Classify the validation images with the best checkpoint: confusion matrix, worst and best predictions,
             attention, shares of the paths. Without, a second is enough.
         workers: Processes that read those images; 0 reads in this one.
+        outcomes: What the best checkpoint made of the validation images, where training has just found out.
 
     Returns:
         The file written.
@@ -90,7 +97,7 @@ def write_report(
         raise InputError(f"{folder} is not a run with a finished epoch: {', '.join(missing)} missing")
     if not found.rows:
         raise InputError(f"{folder / run.METRICS} is damaged: it has no epoch")
-    seen = _look(found, data, workers) if pictures else {"without_images": _how_to_see(found)}
+    seen = _look(found, data, workers, outcomes) if pictures else {"without_images": _how_to_see(found)}
     if "confusion" not in seen and found.summary is not None:
         seen |= _confusion(found.summary["validation"]["confusion_matrix"], found.config["classes"])
     context: dict[str, Any] = {
@@ -274,13 +281,13 @@ def _how_to_see(found: Run) -> str:
     return f"this page was written in haste when the run stopped; acmix report {found.folder} adds them"
 
 
-def _look(found: Run, data: str | None, workers: int) -> dict[str, Any]:
+def _look(found: Run, data: str | None, workers: int, outcomes: Sequence[Outcome] | None) -> dict[str, Any]:
     """All that needs the best checkpoint and the validation images, or why it cannot be had."""
     classifier = load_classifier(found.folder / run.BEST)
     try:
         record = data_record(classifier.training)
         images = open_evaluation(data or record.location, classifier.classes, record, check_images=False)
-        outcomes = inspection.outcomes(classifier, images, workers=workers)
+        outcomes = list(classify(classifier, images, workers=workers)) if outcomes is None else outcomes
     except InputError as error:
         # From a process that reads images, with its traceback around it.
         reason = str(error).splitlines()[-1].removeprefix("acmix.errors.InputError: ")
@@ -293,7 +300,8 @@ def _look(found: Run, data: str | None, workers: int) -> dict[str, Any]:
     groups = {"mistakes": mistakes, "hardest": hardest, "easiest": easiest}
     shown = images.with_transform(classifier.transform)
     tiles = {name: [_tile(classifier, shown, item) for item in group[:_TILES]] for name, group in groups.items()}
-    matrix = inspection.confusion_matrix(outcomes, len(classifier.classes))
+    matrix = tally(outcomes, classifier.classes).confusion_matrix
+    classifier.model.cpu()
     return tiles | _confusion(matrix, classifier.classes) | _look_inside(classifier, shown)
 
 

@@ -31,7 +31,7 @@ from acmix.errors import InputError, TrainingError
 from acmix.models.names import check_name
 from acmix.tasks import run, states
 from acmix.tasks.distribution import Strategy, make_fabric
-from acmix.tasks.inference import Evaluation, evaluate
+from acmix.tasks.inference import Evaluation, Outcome, classify, tally
 from acmix.tasks.networks import check_input_size, create_network, load_start_weights, prepare_for_training
 from acmix.tasks.progress import Reporting
 from acmix.tasks.settings import DEFAULTS, Settings
@@ -53,6 +53,7 @@ class TrainingResult:
         seconds: Of all epochs, validation included.
         images_per_second: Training images a second, median over the epochs.
         validation: Evaluation of best.safetensors on the validation images.
+        outcomes: What it made of each of them, in their order.
     """
 
     output: Path
@@ -62,6 +63,7 @@ class TrainingResult:
     seconds: float
     images_per_second: float
     validation: Evaluation
+    outcomes: list[Outcome]
 
 
 def fit(
@@ -387,9 +389,9 @@ def quiet() -> Iterator[None]:
 
 def _summarise(files: run.RunFiles, validation: ImageSource, settings: Settings, workers: int) -> TrainingResult:
     """Evaluate the best checkpoint as a user would load it, and write summary.json."""
-    evaluation = evaluate(
-        load_classifier(files.output / run.BEST), validation, batch_size=settings.batch_size, workers=workers
-    )
+    classifier = load_classifier(files.output / run.BEST)
+    outcomes = list(classify(classifier, validation, batch_size=settings.batch_size, workers=workers))
+    evaluation = tally(outcomes, classifier.classes)
     result = TrainingResult(
         output=files.output,
         best_top1=evaluation.top1,
@@ -398,6 +400,9 @@ def _summarise(files: run.RunFiles, validation: ImageSource, settings: Settings,
         seconds=sum(row["seconds"] for row in files.rows),
         images_per_second=statistics.median(row["images_per_second"] for row in files.rows),
         validation=evaluation,
+        outcomes=outcomes,
     )
-    run.write_json(files.output / run.SUMMARY, asdict(result) | {"output": str(files.output)})
+    summary = vars(result) | {"output": str(files.output), "validation": asdict(evaluation)}
+    del summary["outcomes"]
+    run.write_json(files.output / run.SUMMARY, summary)
     return result

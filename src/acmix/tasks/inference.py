@@ -1,16 +1,44 @@
 """Use a classifier: accuracies on labelled images, classes of new ones."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from acmix.checkpoints.classifier import Classifier
 from acmix.data import ImageSource, image_loader
 from acmix.data.images import read_images
 from acmix.errors import InputError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a classifier made of one labelled image.
+
+    Attributes:
+        index: Of the image in its source.
+        label: The true class.
+        prediction: The most probable class.
+        probability: Of the prediction.
+        loss: Cross-entropy.
+        among_five: Whether the true class is among the five most probable.
+    """
+
+    index: int
+    label: int
+    prediction: int
+    probability: float
+    loss: float
+    among_five: bool
+
+    @property
+    def right(self) -> bool:
+        """Whether the most probable class is the true one."""
+        return self.label == self.prediction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +88,14 @@ class Predictions:
 
 
 def evaluate(classifier: Classifier, images: ImageSource, *, batch_size: int = 64, workers: int = 0) -> Evaluation:
-    """Classify labelled images and count.
+    """Classify labelled images and count; arguments and errors are those of `classify`."""
+    return tally(classify(classifier, images, batch_size=batch_size, workers=workers), classifier.classes)
+
+
+def classify(
+    classifier: Classifier, images: ImageSource, *, batch_size: int = 64, workers: int = 0
+) -> Iterator[Outcome]:
+    """Classify labelled images one by one, in their order.
 
     Args:
         classifier: Its model is moved to the accelerator if there is one.
@@ -71,39 +106,58 @@ def evaluate(classifier: Classifier, images: ImageSource, *, batch_size: int = 6
     Raises:
         InputError: If batch_size is not positive, workers is negative or an image cannot be read.
     """
-    from torchmetrics.functional.classification import multiclass_confusion_matrix
-
     if batch_size < 1 or workers < 0:
         raise InputError(f"batch_size must be at least 1 and workers at least 0, got {batch_size} and {workers}")
     device = best_device()
-    model, count = classifier.model.eval().to(device), len(classifier.classes)
+    model, most = classifier.model.eval().to(device), min(5, len(classifier.classes))
     loader = image_loader(images.with_transform(classifier.transform), batch_size=batch_size, workers=workers)
-    matrix = torch.zeros(count, count, dtype=torch.int64)
+    index = 0
+    for batch, labels in loader:
+        with torch.inference_mode():
+            logits = model(batch.to(device)).float().cpu()
+            losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+            # Small probabilities may be equal, as 0, where logits differ.
+            ranked = logits.topk(most).indices
+            among_five = (ranked == labels[:, None]).any(1)
+        columns = (labels, ranked[:, 0], logits.softmax(1).amax(1), losses, among_five)
+        for values in zip(*(column.tolist() for column in columns), strict=True):
+            yield Outcome(index, *values)
+            index += 1
+
+
+def tally(outcomes: Iterable[Outcome], classes: Sequence[str]) -> Evaluation:
+    """Count what became of images.
+
+    Args:
+        outcomes: Of at least one image.
+        classes: Names in the order of the labels.
+    """
+    counts: Counter[tuple[int, int]] = Counter()
     among_five = 0
-    with torch.inference_mode():
-        for batch, labels in loader:
-            ranked = model(batch.to(device)).float().topk(min(5, count)).indices.cpu()
-            matrix += multiclass_confusion_matrix(ranked[:, 0], labels, num_classes=count)
-            among_five += int((ranked == labels[:, None]).any(1).sum())
-    right = matrix.diagonal()
+    for outcome in outcomes:
+        counts[outcome.label, outcome.prediction] += 1
+        among_five += outcome.among_five
+    everywhere = range(len(classes))
+    matrix = [[counts[label, prediction] for prediction in everywhere] for label in everywhere]
+    images, right = counts.total(), [matrix[i][i] for i in everywhere]
     # Every class that is never seen or never predicted scores 0: its numerator is 0 too.
-    seen, guessed = matrix.sum(1), matrix.sum(0)
+    seen, guessed = [sum(row) for row in matrix], [sum(column) for column in zip(*matrix, strict=True)]
     scores = [
         ClassScore(
             name=name,
-            images=int(seen[i]),
-            recall=float(right[i] / seen[i].clamp(min=1)),
-            precision=float(right[i] / guessed[i].clamp(min=1)),
-            f1=float(2 * right[i] / (seen[i] + guessed[i]).clamp(min=1)),
+            images=seen[i],
+            recall=right[i] / max(1, seen[i]),
+            precision=right[i] / max(1, guessed[i]),
+            f1=2 * right[i] / max(1, seen[i] + guessed[i]),
         )
-        for i, name in enumerate(classifier.classes)
+        for i, name in enumerate(classes)
     ]
     return Evaluation(
-        images=len(images),
-        top1=float(right.sum() / len(images)),
-        top5=among_five / len(images) if count > 5 else None,
+        images=images,
+        top1=sum(right) / images,
+        top5=among_five / images if len(classes) > 5 else None,
         classes=scores,
-        confusion_matrix=matrix.tolist(),
+        confusion_matrix=matrix,
     )
 
 
