@@ -1,4 +1,5 @@
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,13 @@ def test_page(made_up):
     )
     assert "mean over the seeds: 0.40 / 0.60." in page
     assert "with fewer than 6 seeds it cannot reach 0.05" in page
+
+
+def test_a_study_without_times_names_no_machine(made_up):
+    made_up.variants = {name: replace(item, forward=None) for name, item in made_up.variants.items()}
+    page = as_markdown(made_up)
+    assert "Times:" not in page
+    assert "| 408,042 | 11.14 | not measured | 1.000 |" in page
 
 
 def test_a_study_needs_two_whole_seeds(made_up):

@@ -33,7 +33,8 @@ def _conditions(study: Study) -> str:
         "last epoch, mean and 95 % interval over the seeds (Student's t). Trainings with one seed share split, order, "
         "augmentation and batches."
     )
-    if study.machine:
+    # A network that is added takes the times of the others away.
+    if all(item.forward is not None for item in study.variants.values()):
         where = study.machine
         text += (
             f" Times: batch {study.batch}, fastest of interleaved runs in one process on {where['processor']} "
