@@ -93,7 +93,7 @@ class Demo:
         ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=_FRAME, width=3)
         maps = zip(part.weights[0].cpu(), part.pixel_weights[0].cpu(), strict=True)
         tiles = [
-            (f"head {head}", f"at most {cells.max():.2f}", _address(figures.heat(pixels, signed=False, side=_SHOWN)))
+            (f"head {head}", f"max {cells.max():.2f}", _address(figures.heat(pixels, signed=False, side=_SHOWN)))
             for head, (cells, pixels) in enumerate(maps, 1)
         ]
         pixels = explain.spread(evidence.cpu(), *part.size)
@@ -245,7 +245,8 @@ def serve(classifier: Classifier, port: int | None = None) -> Iterator[str]:
                 ssr_mode=False,
                 mcp_server=False,
                 css=demo.style(),
-                theme=gr.themes.Default(primary_hue="orange", neutral_hue="stone"),
+                # Gradio's own semi-bold font has but two letters.
+                theme=gr.themes.Default(primary_hue="orange", neutral_hue="stone", font=("system-ui", "sans-serif")),
             )
         except OSError as error:
             raise InputError(
