@@ -249,9 +249,9 @@ def serve(classifier: Classifier, port: int | None = None) -> Iterator[str]:
                 theme=gr.themes.Default(primary_hue="orange", neutral_hue="stone", font=("system-ui", "sans-serif")),
             )
         except OSError as error:
-            raise InputError(
-                f"--port {port or '7860 and those after it'} cannot be used: {error}; give another"
-            ) from error
+            # Gradio tells no more.
+            named = f"{port} cannot be used: it is" if port else "7860 and those after it cannot be used: they are"
+            raise InputError(f"--port {named} taken, or not open to this user; give another --port") from error
         try:
             yield address
         finally:
