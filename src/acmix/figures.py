@@ -296,11 +296,12 @@ def study(kind: str, summaries: "Sequence[Summary]", batch: int) -> bytes:
         costs["forward + backward, ms an image"] = [1e3 * seconds for seconds in times]
     figure = Figure(figsize=(4 * len(costs), 4.2), layout="constrained")
     for axes, (label, values) in zip(figure.subplots(1, len(costs), squeeze=False)[0], costs.items(), strict=True):
-        # Networks of equal cost are drawn side by side.
-        step = 0.01 * ((max(values) - min(values)) or max(values))
+        step = 0.012 * ((max(values) - min(values)) or max(values))
         for place, (item, value) in enumerate(zip(summaries, values, strict=True)):
+            # Networks of nearly equal cost are drawn side by side.
+            equals = [other for other, cost in enumerate(values) if abs(cost - value) < 2 * step]
             axes.errorbar(
-                value + step * (place - (len(values) - 1) / 2),
+                value + step * (equals.index(place) - (len(equals) - 1) / 2),
                 100 * item.accuracy.mean,
                 yerr=100 * item.accuracy.margin,
                 marker=_MARKERS[place % len(_MARKERS)],
