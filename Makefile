@@ -92,16 +92,18 @@ bench-gpu:
 	PYTHONPATH=src $(PYTHON_WITH_GPU) benchmarks/readme.py
 
 # Convolutions, each path alone and ACmix, five seeds each; continues where it was stopped; fills docs/study.md
-STUDIES := digits digits-rate mnist5k mnist5k-rate
+STUDIES := digits digits-rate mnist5k mnist5k-rate mnist5k-long
 DIGITS := $(BIN)/acmix study run digits --epochs 12 --set image_size=16 --threads 1
-MNIST := $(BIN)/acmix study run mnist5k --epochs 6 --threads 1
+MNIST := $(BIN)/acmix study run mnist5k --threads 1 --epochs
 FASTER := --set learning_rate=3e-3 --variants
 study: venv
 	$(DIGITS) --output runs/study-digits
 	$(DIGITS) --output runs/study-digits --variants quiet-shifts
 	$(DIGITS) --output runs/study-digits-rate $(FASTER) convolution,attention,acmix
-	$(MNIST) --output runs/study-mnist5k --variants convolution,attention,acmix,quiet-shifts,attention-window-3
-	$(MNIST) --output runs/study-mnist5k-rate $(FASTER) convolution,acmix,quiet-shifts
+	$(MNIST) 6 --output runs/study-mnist5k
+	$(MNIST) 6 --output runs/study-mnist5k --variants quiet-shifts,no-positions,window-3,attention-window-3
+	$(MNIST) 6 --output runs/study-mnist5k-rate $(FASTER) convolution,acmix,quiet-shifts
+	$(MNIST) 12 --output runs/study-mnist5k-long --variants convolution,acmix,quiet-shifts
 	for name in $(STUDIES); do cp runs/study-$$name/study.json $(RESULTS)/study-$$name.json || exit 1; done
 	$(BIN)/python benchmarks/readme.py
 
