@@ -73,6 +73,8 @@ bench: venv
 	mkdir -p $(RESULTS)
 	$(BIN)/acmix bench layer --channels-last --output $(RESULTS)/layers-cpu.json --plot $(RESULTS)/layers-cpu.svg
 	$(BIN)/acmix bench model --output $(RESULTS)/networks-cpu.json --plot $(RESULTS)/networks-cpu.svg
+	$(BIN)/acmix bench model --batch-size 8 --output $(RESULTS)/networks-batch-8-cpu.json \
+		--plot $(RESULTS)/networks-batch-8-cpu.svg
 	$(BIN)/acmix bench scaling pixels --output $(RESULTS)/pixels-cpu.json --plot $(RESULTS)/pixels-cpu.svg
 	$(BIN)/python benchmarks/onnx_speed.py
 	$(BIN)/python benchmarks/readme.py
