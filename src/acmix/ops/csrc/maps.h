@@ -57,8 +57,8 @@ struct MapLayout {
   Columns columns;
   int64_t pitch, row, out_pitch;  // cells from channel to channel, from row to row, computed for each output channel
 
-  // Strips of at most `widest` output columns, which see `radii` radii of the window beyond their own. Images are
-  // interleaved also to fill the last register of a row as long as there are `wanted` groups; 0 for never.
+  // Strips of at most `widest` output columns, which see `radii` radii of the window beyond their own. Pairs of images
+  // also fill the last register of a row, as long as there are `wanted` pairs; 0 for never.
   MapLayout(const Mix& problem, int64_t widest, int64_t radii, int64_t wanted) {
     const Shape& shape = problem.shape;
     constexpr int64_t count = lanes<T>;
@@ -94,9 +94,8 @@ struct MapLayout {
     auto filled = [&](int64_t images) { return round_up(images * width, lanes<T>); };
     while (5 * chosen * width < 4 * filled(chosen) && 2 * chosen <= batch && (chosen < 4 || chosen * width < lanes<T>))
       chosen *= 2;
-    for (int64_t more = 2 * chosen; wanted && more <= 4 && more * wanted <= batch; more *= 2)
-      if (20 * chosen * filled(more) < 19 * more * filled(chosen)) chosen = more;
-    return chosen;
+    const bool fuller = chosen == 1 && 10 * filled(2) < 19 * filled(1);
+    return fuller && wanted && 2 * wanted <= batch ? 2 : chosen;
   }
 
   int64_t members(int64_t group, int64_t batch) const { return least(interleave, batch - group * interleave); }
