@@ -337,7 +337,7 @@ def test_unreadable_images_are_named_and_the_rest_predicted(capsys, checkpoint, 
     (tmp_path / "broken.png").write_bytes(b"no image")
     Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
     code, out, err = call(capsys, "predict", checkpoint, tmp_path / "broken.png", tmp_path / "good.png")
-    assert code == 1
+    assert code == 2
     assert len(out.splitlines()) == 1
     assert "good.png" in out
     assert len(err.splitlines()) == 1

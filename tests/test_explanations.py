@@ -111,7 +111,7 @@ def test_unreadable_images_are_named_and_the_rest_explained(capsys, checkpoint, 
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     code, out, err = call(capsys, "explain", checkpoint, broken, image, tmp_path / "none.png", "--out", tmp_path / "o")
-    assert code == 1
+    assert code == 2
     assert out.startswith("page: ")
     assert [line.split(": ")[:2] for line in err.splitlines()] == [
         ["acmix explain", str(broken)],
@@ -119,11 +119,11 @@ def test_unreadable_images_are_named_and_the_rest_explained(capsys, checkpoint, 
     ]
     assert len(list((tmp_path / "o").iterdir())) == 3
     code, out, err = call(capsys, "explain", checkpoint, broken, "--out", tmp_path / "nothing")
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert not (tmp_path / "nothing").exists()
     (tmp_path / "empty").mkdir()
     code, _, err = call(capsys, "explain", checkpoint, tmp_path / "empty", "--out", tmp_path / "nothing")
-    assert code == 1
+    assert code == 2
     assert "the folder holds no image files" in err
 
 

@@ -244,7 +244,7 @@ def validate(
 
 
 def predict(checkpoint: Path, images: list[Path], *, top: int = 5, json: bool = False) -> int:
-    """Name the most probable classes of images; exit code 1 if some cannot be read.
+    """Name the most probable classes of images; those that can be read, with exit code 2, if some cannot.
 
     Args:
         checkpoint: A best.safetensors or last.safetensors of acmix train.
@@ -260,7 +260,7 @@ def predict(checkpoint: Path, images: list[Path], *, top: int = 5, json: bool = 
     display.show_predictions(predictions.predicted, as_json=json)
     for line in predictions.unreadable:
         sys.stderr.write(f"acmix predict: {line}\n")
-    return 1 if predictions.unreadable else 0
+    return 2 if predictions.unreadable else 0
 
 
 def export(checkpoint: Path, output: Path, *, fixed_size: bool = False, half: bool = False) -> int:

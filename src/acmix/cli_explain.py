@@ -22,7 +22,7 @@ def explain(
     layer: str | None = None,
     pixel: str | None = None,
 ) -> int:
-    """Show what a pixel attends to and what each layer's paths add, as pictures and a page; exit code 1 as in predict.
+    """Show what a pixel attends to and what each layer's paths add, as pictures and a page; exit code 2 as in predict.
 
     Args:
         checkpoint: A best.safetensors or last.safetensors of acmix train, of a network with ACmix layers.
@@ -50,7 +50,7 @@ def explain(
         sys.stdout.write(f"page: {page}\n")
     for line in faults:
         sys.stderr.write(f"acmix explain: {line}\n")
-    return 1 if faults else 0
+    return 2 if faults else 0
 
 
 def demo(checkpoint: Path | None = None, *, port: int | None = None) -> int:
