@@ -69,13 +69,37 @@ def test_strips_of_wide_maps_meet(layout, stride, heads, columns, window, kernel
     assert_mix_as_exact_as_eager(dataclasses.replace(case, window=window, kernel=kernel), "cpu")
 
 
-# Bands and strips of every kind: many rows, many columns, interleaved images, more inputs than a block sums.
+# Forward: several bands of one thread, which hand rows on, and of several, which do not.
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize(("heads", "width", "window", "kernel"), [(8, 100, 7, 3), (8, 24, 3, 5), (2, 140, 5, 1)])
+def test_bands_that_follow_each_other_share_rows(threads, layout, stride, heads, width, window, kernel):
+    case = problem(heads, 192 // heads, 40, width, stride=stride, dtype=torch.float64, layout=layout)
+    case = dataclasses.replace(case, window=window, kernel=kernel)
+    expected = ops.mix(*case.tensors(), **case.keywords(), backend="portable")
+    results = []
+    for count in (1, 3):
+        threads(count)
+        results.append(ops.mix(*case.tensors(), **case.keywords(), backend="cpu"))
+    torch.testing.assert_close(results[0], expected)
+    assert torch.equal(*results)
+
+
+# Bands and strips of every kind: many rows, many columns, interleaved images, several bands a thread.
 @pytest.mark.usefixtures("_poisoned_memory")
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced"])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize(
     ("heads", "batch", "height", "width", "inputs"),
-    [(2, 1, 150, 9, 5), (4, 2, 5, 300, 7), (8, 1, 33, 140, 3), (2, 5, 7, 7, 300), (1, 1, 1, 1, 1)],
+    [
+        (2, 1, 150, 9, 5),
+        (4, 2, 5, 300, 7),
+        (8, 1, 33, 140, 3),
+        (2, 5, 7, 7, 300),
+        (1, 1, 1, 1, 1),
+        (2, 2, 40, 24, 400),
+        (2, 1, 45, 150, 90),
+    ],
 )
 def test_projections_of_bands_and_strips_meet(threads, layout, stride, heads, batch, height, width, inputs):
     case = problem(heads, 3, height, width, batch=batch, stride=stride, dtype=torch.float64, layout=layout)
