@@ -1,6 +1,5 @@
 """Use a classifier: accuracies on labelled images, classes of new ones."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -132,32 +131,30 @@ def tally(outcomes: Iterable[Outcome], classes: Sequence[str]) -> Evaluation:
         outcomes: Of at least one image.
         classes: Names in the order of the labels.
     """
-    counts: Counter[tuple[int, int]] = Counter()
-    among_five = 0
-    for outcome in outcomes:
-        counts[outcome.label, outcome.prediction] += 1
-        among_five += outcome.among_five
-    everywhere = range(len(classes))
-    matrix = [[counts[label, prediction] for prediction in everywhere] for label in everywhere]
-    images, right = counts.total(), [matrix[i][i] for i in everywhere]
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+    rows = [(outcome.label, outcome.prediction, outcome.among_five) for outcome in outcomes]
+    labels, predictions, among_five = torch.tensor(rows).unbind(1)
+    matrix = multiclass_confusion_matrix(predictions, labels, num_classes=len(classes))
+    right = matrix.diagonal().double()
     # Every class that is never seen or never predicted scores 0: its numerator is 0 too.
-    seen, guessed = [sum(row) for row in matrix], [sum(column) for column in zip(*matrix, strict=True)]
+    seen, guessed = matrix.sum(1), matrix.sum(0)
     scores = [
         ClassScore(
             name=name,
-            images=seen[i],
-            recall=right[i] / max(1, seen[i]),
-            precision=right[i] / max(1, guessed[i]),
-            f1=2 * right[i] / max(1, seen[i] + guessed[i]),
+            images=int(seen[i]),
+            recall=float(right[i] / seen[i].clamp(min=1)),
+            precision=float(right[i] / guessed[i].clamp(min=1)),
+            f1=float(2 * right[i] / (seen[i] + guessed[i]).clamp(min=1)),
         )
         for i, name in enumerate(classes)
     ]
     return Evaluation(
-        images=images,
-        top1=sum(right) / images,
-        top5=among_five / images if len(classes) > 5 else None,
+        images=len(rows),
+        top1=float(right.sum()) / len(rows),
+        top5=int(among_five.sum()) / len(rows) if len(classes) > 5 else None,
         classes=scores,
-        confusion_matrix=matrix,
+        confusion_matrix=matrix.tolist(),
     )
 
 

@@ -16,7 +16,8 @@ struct ForwardLayout : MapLayout<T> {
   Columns outputs;
   int64_t out_row, bands, band_rows, rows, shared_rows;  // shared: of the maps, by neighbouring bands
 
-  explicit ForwardLayout(const Mix& problem) : MapLayout<T>(problem, widest_strip, 1, adjacent(problem) ? problem.threads : 0) {
+  explicit ForwardLayout(const Mix& problem)
+      : MapLayout<T>(problem, widest_strip, 1, adjacent(problem) ? problem.threads : 0) {
     const Shape& shape = problem.shape;
     const MapLayout<T>& map = *this;
     outputs = {1, map.interleave, map.out_pitch};
@@ -25,8 +26,7 @@ struct ForwardLayout : MapLayout<T> {
     // Every band reads all weights, so it brings no less than them.
     const int64_t weights = 3 * shape.heads * shape.head_size * problem.projection.inputs;
     const int64_t cells = most(band_bytes / static_cast<int64_t>(sizeof(T)), weights);
-    const int64_t cached =
-        most(cells / (map.stride * in_row + out_row), ceil_divide(2 * map.halo + 1, map.stride));
+    const int64_t cached = most(cells / (map.stride * in_row + out_row), ceil_divide(2 * map.halo + 1, map.stride));
     const int64_t shared = most(ceil_divide(shape.height_out, ceil_divide(problem.threads, map.groups * map.strips)),
                                 tile_rows);
     bands = ceil_divide(shape.height_out, least(cached, shared));

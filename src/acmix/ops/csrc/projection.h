@@ -81,7 +81,7 @@ static inline ProjectTile<T> choose_project_tile(int64_t outputs, int64_t size) 
 template <class T>
 struct ProjectionScratch {
   int64_t beside, row_cells = 0;  // zeros that taps read beside a map; cells of a row of it
-  int64_t *starts, *ends;  // of the segments of every register; of those of the first rows
+  int64_t *starts, *ends;         // of the segments of every register; of those of the first rows
   Segment* segments;
   T *line, *panels;
 
@@ -193,6 +193,11 @@ static void pack_input(const Mix& problem, const MapLayout<T>& layout, const Map
           copy_run(line + c * layout.pitch + x, run, panel + c * tiles.size * lanes<T>);
       }
     }
+  }
+  // What fills the last register is no pixel, but must be a number.
+  for (; cell % lanes<T>; ++cell) {
+    T* panel = panel_of(cell / lanes<T>) + cell % lanes<T>;
+    for (int64_t c = 0; c < inputs; ++c) panel[c * tiles.size * lanes<T>] = 0;
   }
 }
 
