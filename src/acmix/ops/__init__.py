@@ -167,8 +167,8 @@ def project_and_mix(
 ) -> Tensor:
     """All three stages (arXiv 2111.14556, eq. 6 to 14): a 1x1 convolution to q, k and v, then `mix`.
 
-    The compiled kernels compute the projections where they are used and keep none, as long as nothing asks for a
-    gradient: less memory, and no maps of 3 C channels to write and read.
+    The compiled kernels compute the projections where they are used, in the backward pass again, and keep none: less
+    memory, and no maps of 3 C channels to write and read.
 
     Args:
         x: Shape `(B, C_in, H, W)`, any floating dtype, any strides.
@@ -195,8 +195,7 @@ def project_and_mix(
     validation.check_projection(x, weight, bias, heads)
     validation.check_window(window, stride, dilation)
     parameters = (position_weight, fc_weight, dep_weight, rate_attention, rate_convolution)
-    inside = backend in ("auto", "cpu") and cpu.projects(x, (weight, bias, *parameters), window, stride, dilation)
-    if not inside:
+    if backend not in ("auto", "cpu") or not cpu.projects(x, window, stride, dilation):
         projections = functional.conv2d(x, weight, bias).unflatten(1, (3 * heads, -1))
         return mix(projections, *parameters, window=window, stride=stride, dilation=dilation, backend=backend)
     head_size = weight.shape[0] // (3 * heads)

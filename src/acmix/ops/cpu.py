@@ -141,29 +141,63 @@ def _fake_project_and_mix(
     return _empty_map(input[:, None], weight.shape[0] // 3, stride)
 
 
+def _fake_project_and_mix_backward(
+    output_gradient: Tensor,
+    input: Tensor,  # noqa: A002
+    weight: Tensor,
+    bias: Tensor | None,
+    heads: int,
+    *arguments: Any,
+) -> tuple[Tensor, ...]:
+    batch, inputs, height, width = input.shape
+    maps = input.new_empty((batch, 3 * heads, weight.shape[0] // (3 * heads), height, width))
+    return (
+        _empty_map(input[:, None], inputs, 1),
+        weight.new_empty(weight.shape),
+        weight.new_empty((0 if bias is None else bias.shape[0],)),
+        *_fake_mix_backward(output_gradient, maps, *arguments)[1:],
+    )
+
+
 def _save_mix(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
     ctx.save_for_backward(*inputs[:6])
     ctx.numbers = inputs[6:]
 
 
+def _parameter_gradients(
+    saved: tuple[Tensor | None, ...], small: Tensor, fc: Tensor, dep: Tensor, rate_convolution: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Gradients of position, rate, fc, dep, rate_convolution and of what says how to compute."""
+    position, rate, fc_weight, _, rate_weight = saved
+    return (
+        None if position is None else small[:-1].reshape(position.shape),
+        None if rate is None else small[-1:].reshape(rate.shape),
+        None if fc_weight is None else fc,
+        dep,
+        None if rate_weight is None else rate_convolution.reshape(rate_weight.shape),
+        None,
+        None,
+        None,
+    )
+
+
 def _mix_backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
-    projections, position, rate, fc, _, rate_convolution = saved
-    gradient, small, fc_gradient, dep_gradient, rate_convolution_gradient = torch.ops.acmix.mix_backward(
-        output_gradient, *saved, *ctx.numbers
+    gradient, *gradients = torch.ops.acmix.mix_backward(output_gradient, *saved, *ctx.numbers)
+    return gradient.unflatten(1, saved[0].shape[1:3]), *_parameter_gradients(saved[1:], *gradients)
+
+
+def _save_project_and_mix(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
+    ctx.save_for_backward(*inputs[:3], *inputs[4:9])
+    ctx.heads, ctx.numbers = inputs[3], inputs[9:]
+
+
+def _project_and_mix_backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    x, weight, bias, *gradients = torch.ops.acmix.project_and_mix_backward(
+        output_gradient, *saved[:3], ctx.heads, *saved[3:], *ctx.numbers
     )
-    maps, head_size = projections.shape[1:3]
-    return (
-        gradient.unflatten(1, (maps, head_size)),
-        None if position is None else small[:-1].reshape(head_size, 2),
-        None if rate is None else small[-1:].reshape(rate.shape),
-        None if fc is None else fc_gradient,
-        dep_gradient,
-        None if rate_convolution is None else rate_convolution_gradient.reshape(rate_convolution.shape),
-        None,
-        None,
-        None,
-    )
+    return x, weight, None if saved[2] is None else bias, None, *_parameter_gradients(saved[3:], *gradients)
 
 
 def _register() -> None:
@@ -172,8 +206,12 @@ def _register() -> None:
     torch.library.register_autograd("acmix::local_attention", _attention_backward, setup_context=_save_attention)
     torch.library.register_fake("acmix::mix", _fake_mix)
     torch.library.register_fake("acmix::mix_backward", _fake_mix_backward)
-    torch.library.register_fake("acmix::project_and_mix", _fake_project_and_mix)
     torch.library.register_autograd("acmix::mix", _mix_backward, setup_context=_save_mix)
+    torch.library.register_fake("acmix::project_and_mix", _fake_project_and_mix)
+    torch.library.register_fake("acmix::project_and_mix_backward", _fake_project_and_mix_backward)
+    torch.library.register_autograd(
+        "acmix::project_and_mix", _project_and_mix_backward, setup_context=_save_project_and_mix
+    )
 
 
 def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int, dilation: int) -> Tensor:  # noqa: ARG001
@@ -216,10 +254,8 @@ def mix(
     return torch.ops.acmix.mix(projections, position, rate, *weights, window, stride)
 
 
-def projects(x: Tensor, tensors: tuple[Tensor | None, ...], window: int, stride: int, dilation: int) -> bool:
-    """Whether `project_and_mix` computes: nothing asks for a gradient, or for another dtype."""
-    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (x, *tensors)):
-        return False
+def projects(x: Tensor, window: int, stride: int, dilation: int) -> bool:
+    """Whether `project_and_mix` computes: nothing asks for another dtype."""
     return why_not(x, window, stride, dilation) is None and not torch.is_autocast_enabled("cpu")
 
 
@@ -236,7 +272,7 @@ def project_and_mix(
     window: int,
     stride: int,
 ) -> Tensor:
-    """All three stages in one pass over bands of rows, without the maps of the projections; for inference."""
+    """All three stages in one pass over bands of rows, and backward in one, without the maps of the projections."""
     weight, bias = widen_to(x, weight), None if bias is None else widen_to(x, bias)
     position, rate = widen_to(x, position_weight), widen_to(x, rate_attention)
     weights = _weights(3 * heads, x, fc_weight, dep_weight, rate_convolution)

@@ -111,10 +111,32 @@ def _parameters_backward_flops(
     return _mix_backward_flops(output_gradient, projections, position, rate, *_convolved(fc, dep, composed), *sizes)
 
 
-def _all_stages_flops(x: Any, weight: Any, bias: Any, heads: int, *arguments: Any, **_: Any) -> int:  # noqa: ARG001
+def _projections(x: Any, weight: Any, heads: int) -> Any:
+    batch, _, height, width = x
+    return batch, 3 * heads, weight[0] // (3 * heads), height, width
+
+
+def _projection(x: Any, weight: Any) -> int:
     batch, inputs, height, width = x
-    projections = (batch, 3 * heads, weight[0] // (3 * heads), height, width)
-    return 2 * batch * height * width * inputs * weight[0] + _parameters_flops(projections, *arguments)
+    return 2 * batch * height * width * inputs * weight[0]
+
+
+def _all_stages_flops(x: Any, weight: Any, bias: Any, heads: int, *arguments: Any, **_: Any) -> int:  # noqa: ARG001
+    return _projection(x, weight) + _parameters_flops(_projections(x, weight, heads), *arguments)
+
+
+def _all_stages_backward_flops(
+    output_gradient: Any,
+    x: Any,
+    weight: Any,
+    bias: Any,  # noqa: ARG001
+    heads: int,
+    *arguments: Any,
+    **_: Any,
+) -> int:
+    # The projections again, then the gradients of their input and of their weights.
+    projections = _projections(x, weight, heads)
+    return 3 * _projection(x, weight) + _parameters_backward_flops(output_gradient, projections, *arguments)
 
 
 def _channels_first(cells: Any) -> Any:
@@ -136,6 +158,7 @@ if cpu.why_not(None, 7, 1, 1) is None:
     register_flop_formula(torch.ops.acmix.mix)(_parameters_flops)
     register_flop_formula(torch.ops.acmix.project_and_mix)(_all_stages_flops)
     register_flop_formula(torch.ops.acmix.mix_backward)(_parameters_backward_flops)
+    register_flop_formula(torch.ops.acmix.project_and_mix_backward)(_all_stages_backward_flops)
 if triton.why_not(None, 7, 1, 1) is None:
     importlib.import_module("acmix.ops.triton.operators")
     register_flop_formula(torch.ops.acmix_triton.mix)(_cells_flops)

@@ -5,6 +5,7 @@
 
 #include "attention_backward.h"
 #include "convolution.h"
+#include "projection_backward.h"
 
 namespace acmix::ACMIX_ISA {
 
@@ -13,6 +14,8 @@ struct BackwardScratch {
   MapScratch<T> maps;
   ConvolutionScratch<T> convolution;
   AttentionScratch<T> attention;
+  ProjectionScratch<T> projection;
+  ProjectionGradientScratch<T> projection_gradient;
   int64_t* places;  // of the registers of outputs
   Tap* taps;
   T *outputs, *gradient, *mixed_gradient;
@@ -20,7 +23,9 @@ struct BackwardScratch {
   BackwardScratch(const Mix& problem, const BackwardLayout<T>& layout, Arena<T>& arena)
       : maps(problem, layout, layout.rows, arena),
         convolution(problem, layout, layout.rows, arena),
-        attention(problem, layout, arena) {
+        attention(problem, layout, arena),
+        projection(problem, layout, layout.rows, arena),
+        projection_gradient(problem, layout, arena) {
     const int64_t across = layout.out_pitch / lanes<T>, registers = layout.out_rows * across;
     const int64_t mixed_size = problem.convolution.positions ? layout.band_rows * convolution.row : 0;
     places = take_integers(arena, registers);
@@ -32,6 +37,16 @@ struct BackwardScratch {
     for (int64_t i = 0; i < registers; ++i) places[i] = i / across * layout.out_row + i % across * lanes<T>;
     // Columns between maps are never written, and multiplied by zero.
     std::memset(mixed_gradient, 0, static_cast<size_t>(mixed_size) * sizeof(T));
+    // Projections leave alone what lies between maps, and it must be numbers.
+    if (problem.projection.inputs) clear(maps.maps, 0, layout.rows * layout.row);
+  }
+
+  // Make the tables of a strip.
+  void aim(const Mix& problem, const BackwardLayout<T>& layout, int64_t strip) {
+    if (!maps.aim(problem, layout, strip)) return;
+    attention.aim(problem.shape, layout, maps.outputs);
+    if (!problem.projection.inputs) return;
+    projection.cells.aim(layout.columns, maps.inputs, layout.rows, layout.row);
   }
 };
 
@@ -134,14 +149,26 @@ static void convolve_backward(const Mix& problem, const MixGradient& to, const B
   }
 }
 
+// The maps of the heads from `head` on: from memory or from packed input.
+template <class T>
+static void bring_rows(const Mix& problem, const BackwardLayout<T>& layout, const BackwardScratch<T>& scratch,
+                       int64_t group, int64_t head, const BackwardBand& band) {
+  if (!problem.projection.inputs)
+    return pack_rows(problem, layout, scratch.maps, group, head,
+                     {band.begin, band.begin, band.end, band.first - layout.halo, band.last + layout.halo});
+  const int64_t first = most(band.begin, 0), last = least(band.end, problem.shape.height);
+  clear_rows(problem, layout, scratch.maps, {band.begin, band.begin, band.end, band.begin, band.end});
+  project_rows<T>(problem, layout, scratch.projection, head, last - first,
+                  row_of(layout, scratch.maps, first - band.begin));
+}
+
 // Both paths for the heads from `head` on; returns the sum of d loss / d rate.
 template <class T>
 static Vector<T> backward_pass(const Mix& problem, const MixGradient& to, const BackwardLayout<T>& layout,
                                const BackwardScratch<T>& scratch, int64_t slice, int64_t group, int64_t head,
                                const BackwardBand& band) {
   const Shape& shape = problem.shape;
-  pack_rows(problem, layout, scratch.maps, group, head,
-            {band.begin, band.begin, band.end, band.first - layout.halo, band.last + layout.halo});
+  bring_rows(problem, layout, scratch, group, head, band);
   // Attention adds to columns that are not the strip's own, too.
   if (!problem.convolution.kernel || layout.strips > 1)
     clear(scratch.gradient, -layout.margin, (band.last - band.first) * layout.row);
@@ -160,14 +187,29 @@ static Vector<T> backward_pass(const Mix& problem, const MixGradient& to, const 
       rate_gradient += backward_head(problem, layout, scratch.attention, scratch.maps.locations, band, maps);
     }
   }
-  unpack_gradient(problem, to, layout, scratch, group, head, band);
   return rate_gradient;
+}
+
+// Stage I of one pass, `pass` among those of its item.
+template <class T>
+static void project_backward(const Mix& problem, const MixGradient& to, const BackwardLayout<T>& layout,
+                             const BackwardScratch<T>& scratch, int64_t slice, int64_t first_pass, int64_t pass,
+                             const BackwardBand& band, bool add) {
+  const ProjectionGradientScratch<T>& stage = scratch.projection_gradient;
+  const OwnPixels own = own_pixels(problem, scratch.projection, band);
+  collect_gradient(layout, stage, scratch.maps.inputs, band, scratch.gradient);
+  T* weights = static_cast<T*>(to.weights) +
+               (slice * layout.passes + first_pass + pass) * (problem.projection.inputs + 1) * stage.projections;
+  differentiate_weights(problem, scratch.projection, stage, own, weights, add);
+  differentiate_input(layout, stage, pass, own.count);
 }
 
 template <class T>
 static BackwardWork backward_work(const Mix& problem) {
   const BackwardLayout<T> layout(problem);
-  return {layout.slices * layout.parts, layout.slices};
+  return {layout.slices * layout.parts, layout.slices, layout.parts,
+          layout.passes * (problem.projection.inputs + 1) * layout.pass_projections(),
+          layout.passes * layout.pass_projections() / lanes<T>};
 }
 
 // An item is a part of the passes of a slice of tasks, whose weight gradients it sums in order.
@@ -181,20 +223,36 @@ static void backward(const Mix& problem, const MixGradient& to, int64_t first_it
   BackwardScratch<T> scratch(problem, layout, arena);
   const int64_t tasks = layout.tasks, passes = layout.passes / layout.parts;
   const size_t sums = static_cast<size_t>(2 * shape.head_size * lanes<T>);
-  int64_t packed = -1;
+  const bool projected = problem.projection.inputs > 0;
+  int64_t packed = -1, part_packed = -1;
   for (int64_t item = first_item; item < last_item; ++item) {
-    const int64_t slice = item / layout.parts, first_pass = item % layout.parts * passes;
+    const int64_t slice = item / layout.parts, part = item % layout.parts, first_pass = part * passes;
+    const int64_t begin = slice * tasks / layout.slices, end = (slice + 1) * tasks / layout.slices;
+    if (projected && part != part_packed) pack_weights(problem, layout, scratch.projection_gradient, first_pass);
+    part_packed = part;
     Vector<T> rate_gradient[1] = {};
     std::memset(scratch.attention.position_sums, 0, sums * sizeof(T));
-    for (int64_t task = slice * tasks / layout.slices; task < (slice + 1) * tasks / layout.slices; ++task) {
+    for (int64_t task = begin; task < end; ++task) {
       const int64_t group = task / (layout.bands * layout.strips);
       const BackwardBand band = layout.band(shape, task % layout.bands);
-      if (scratch.maps.aim(problem, layout, task / layout.bands % layout.strips))
-        scratch.attention.aim(shape, layout, scratch.maps.outputs);
-      if (task != packed) pack_outputs(problem, layout, scratch, group, band);
+      scratch.aim(problem, layout, task / layout.bands % layout.strips);
+      if (task != packed) {
+        pack_outputs(problem, layout, scratch, group, band);
+        if (projected)
+          pack_input(problem, layout, scratch.maps, scratch.projection, group, most(band.begin, 0),
+                     least(band.end, shape.height));
+      }
       packed = task;
-      for (int64_t pass = first_pass; pass < first_pass + passes; ++pass)
-        rate_gradient[0] += backward_pass(problem, to, layout, scratch, slice, group, pass * layout.heads, band);
+      for (int64_t pass = 0; pass < passes; ++pass) {
+        const int64_t head = (first_pass + pass) * layout.heads;
+        rate_gradient[0] += backward_pass(problem, to, layout, scratch, slice, group, head, band);
+        if (projected)
+          project_backward(problem, to, layout, scratch, slice, first_pass, pass, band, task > begin);
+        else
+          unpack_gradient(problem, to, layout, scratch, group, head, band);
+      }
+      if (projected)
+        unpack_input(problem, to.inputs[part], layout, scratch.maps, scratch.projection_gradient, group, band);
     }
     T* small = static_cast<T*>(to.small) + item * (2 * shape.head_size + 1);
     alignas(vector_bytes) T total[lanes<T>];

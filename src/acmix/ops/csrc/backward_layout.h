@@ -5,8 +5,10 @@
 
 namespace acmix::ACMIX_ISA {
 
-// The ring must stay in the second-level cache; the rest of a band is read row by row.
-constexpr int64_t ring_bytes = 3 << 18, backward_cache_bytes = 8 << 20, wanted_items = 8, most_slices = 64;
+// The ring must stay in the second-level cache; the rest of a band is read row by row. Projections of a band's halo are
+// computed again: larger bands cost less.
+constexpr int64_t ring_bytes = 3 << 18, band_cache_bytes = 8 << 20, projected_band_bytes = 16 << 20;
+constexpr int64_t wanted_items = 8, most_slices = 64;
 
 // Input rows [first, last) of a band, whose gradients it writes; map rows [begin, end) and output rows
 // [out_begin, out_end) in scratch; query rows that see the band, and those that lie in it ("own").
@@ -36,8 +38,12 @@ struct BackwardLayout : MapLayout<T> {
     if (query_pitch * size % 512 == 0) query_pitch += lanes<T>;
     // Every band computes the queries of its halo again: no shorter than twice the window.
     const int64_t shortest = round_up(2 * most(map.window, 1), map.stride);
-    const int64_t cached = backward_cache_bytes / ((2 * map.row + ceil_divide(out_row, map.stride)) * size) - 2 * map_halo;
-    const int64_t shared = ceil_divide(shape.height, ceil_divide(wanted_items, map.groups * map.strips * map.passes));
+    const int64_t inputs = problem.projection.inputs;
+    const int64_t projected = inputs ? (3 * map.channels + 2 * inputs) * map.pitch : 0;
+    const int64_t in_row = 2 * map.row + ceil_divide(out_row, map.stride) + projected;
+    const int64_t cached = (inputs ? projected_band_bytes : band_cache_bytes) / (in_row * size) - 2 * map_halo;
+    const int64_t wanted = inputs ? problem.threads : wanted_items;
+    const int64_t shared = ceil_divide(shape.height, ceil_divide(wanted, map.groups * map.strips * map.passes));
     bands = ceil_divide(shape.height, most(least(cached, shared), shortest));
     band_rows = round_up(ceil_divide(shape.height, bands), map.stride);
     bands = ceil_divide(shape.height, band_rows);
@@ -46,6 +52,13 @@ struct BackwardLayout : MapLayout<T> {
     tasks = map.groups * map.strips * bands;
     slices = least(tasks, most_slices);
     parts = tasks < wanted_items ? map.passes : 1;
+    if (!inputs) return;
+    // A slice has a gradient of all weights, a part one of the whole input: whichever is smaller.
+    const bool even = tasks % problem.threads == 0 || tasks >= 4 * problem.threads;
+    const bool wide = 3 * shape.heads * shape.head_size > shape.batch * shape.height * shape.width;
+    parts = even && !wide ? 1 : least(problem.threads, map.passes);
+    while (map.passes % parts) --parts;
+    slices = least(slices, ceil_divide(problem.threads, parts));
   }
 
   static int64_t ring_rows(int64_t window, int64_t stride) { return (window - 1) / stride + 2 * tile_rows + 2; }
@@ -56,6 +69,9 @@ struct BackwardLayout : MapLayout<T> {
     const int64_t column = 2 * window * window * ring_rows(window, stride) * static_cast<int64_t>(sizeof(T));
     return least(widest_strip, (ring_bytes / column - window / stride) / lanes<T> * lanes<T>);
   }
+
+  // Projections of a pass in whole registers.
+  int64_t pass_projections() const { return round_up(3 * this->channels, lanes<T>); }
 
   BackwardBand band(const Shape& shape, int64_t index) const {
     const MapLayout<T>& map = *this;

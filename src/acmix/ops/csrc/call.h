@@ -164,8 +164,15 @@ struct Call {
 
   // A map of 4 axes in the memory order of the input.
   Tensor empty_map(int64_t channels, int64_t height, int64_t width) const {
-    Tensor map = torch::stable::empty({shape.batch, channels, height, width}, like.scalar_type(), std::nullopt,
-                                      like.device(), std::nullopt,
+    return empty_map(channels, height, width, like.scalar_type());
+  }
+  // The same in the compute type.
+  Tensor empty_share(int64_t channels, int64_t height, int64_t width) const {
+    return empty_map(channels, height, width, compute_type(like));
+  }
+  Tensor empty_map(int64_t channels, int64_t height, int64_t width, ScalarType type) const {
+    Tensor map = torch::stable::empty({shape.batch, channels, height, width}, type, std::nullopt, like.device(),
+                                      std::nullopt,
                                       channels_last ? torch::headeronly::MemoryFormat::ChannelsLast
                                                     : torch::headeronly::MemoryFormat::Contiguous);
     ask_for_large_pages(map);

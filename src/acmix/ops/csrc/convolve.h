@@ -1,9 +1,8 @@
 // Register tiles of the convolution path: neighbouring positions of padded maps fill the lanes.
 #pragma once
 
-#include <utility>
-
 #include "lines.h"
+#include "product.h"
 
 namespace acmix::ACMIX_ISA {
 
@@ -90,24 +89,11 @@ static inline ConvolveTile<T> choose_convolve_tile(int64_t outputs, int64_t vect
   }
 }
 
-// Registers in tiles of at most so many, as equal as can be: small tiles are slow.
-struct Tiles {
-  int64_t registers, count, first = 0, size = 0;
-
-  explicit Tiles(int64_t total, int64_t most = tile_vectors) : registers(total), count(ceil_divide(total, most)) {
-    next();
-  }
-  void next() {
-    first += size;
-    size = count ? ceil_divide(registers - first, count--) : 0;
-  }
-};
-
 // Every output at `registers` registers of positions.
 template <class T>
 static void convolve(const Planes<const T>& in, const Weights<const T>& weights, const Planes<T>& out,
                      int64_t registers) {
-  for (Tiles tile(registers); tile.first < registers; tile.next())
+  for (Tiles tile(registers, tile_vectors); tile.first < registers; tile.next())
     for (int64_t m = 0; m < out.count; m += tile_outputs)
       choose_convolve_tile<T>(least(tile_outputs, out.count - m), tile.size)(
           {in.data, in.plane, in.count, in.places + tile.first},
@@ -260,7 +246,7 @@ static void correlate(const Planes<const T>& left, const Planes<const T>& right,
                       int64_t registers) {
   const int64_t pairs = right.count * weights.tap_count;
   Tap shifts[tile_vectors];
-  for (Tiles tile(pairs); tile.first < pairs; tile.next()) {
+  for (Tiles tile(pairs, tile_vectors); tile.first < pairs; tile.next()) {
     for (int64_t p = 0; p < tile.size; ++p) {
       const int64_t c = (tile.first + p) / weights.tap_count;
       const Tap& tap = weights.taps[(tile.first + p) % weights.tap_count];

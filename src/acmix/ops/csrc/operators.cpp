@@ -35,9 +35,13 @@ Tensor project_and_mix(const Tensor& input, const Tensor& weight, const MaybeTen
   return run_forward(Call(input, {weight, bias, heads}, parameters, window, stride));
 }
 
-// Of the projections as one (B, 3 C, H, W) map, of position and rate as (2 D + 1), of the kernel and mixing that were
-// computed with.
-using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+// Of the projections as one (B, 3 C, H, W) map or, where they are computed, of their input; of the projections' weight
+// and bias, if any; of position and rate as (2 D + 1), of the kernel and mixing that were computed with.
+struct Gradients {
+  Tensor maps;
+  MaybeTensor weight, bias;
+  Tensor small, kernel, mixing;
+};
 
 std::vector<int64_t> sizes_of(const MaybeTensor& tensor) {
   std::vector<int64_t> sizes;
@@ -57,6 +61,20 @@ Tensor sum_first(const Tensor& tensor, const std::vector<int64_t>& sizes) {
   return total;
 }
 
+// Shares of the gradient of one map, the first of which becomes their sum.
+Tensor sum_maps(const std::vector<Tensor>& maps) {
+  const Tensor& total = maps.front();
+  torch::stable::parallel_for(0, total.numel(), 1 << 14, [&](int64_t first, int64_t last) {
+    with_data(total, [&](auto* to) {
+      for (size_t part = 1; part < maps.size(); ++part) {
+        const auto* from = static_cast<decltype(to)>(maps[part].mutable_data_ptr());
+        for (int64_t i = first; i < last; ++i) to[i] += from[i];
+      }
+    });
+  });
+  return total;
+}
+
 Gradients run_backward(const Call& call, const Tensor& output_gradient) {
   const Shape& shape = call.shape;
   STD_TORCH_CHECK(output_gradient.dim() == 4 && output_gradient.scalar_type() == call.like.scalar_type() &&
@@ -66,35 +84,75 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient) {
                   "the output's gradient must be (B, C, H', W') in the dtype of the output");
   const int64_t channels = shape.heads * shape.head_size, small_size = 2 * shape.head_size + 1;
   const std::vector<int64_t> kernel_sizes = sizes_of(call.kernel), mixing_sizes = sizes_of(call.mixing);
-  Tensor gradient = call.empty_map(3 * channels, shape.height, shape.width);
-  if (gradient.numel() == 0)
-    return {gradient, empty_parameter(gradient, {small_size}), empty_parameter(gradient, kernel_sizes),
-            empty_parameter(gradient, mixing_sizes)};
+  const int64_t inputs = call.projections ? call.like.size(1) : 0;
+  Tensor maps = call.empty_map(call.projections ? inputs : 3 * channels, shape.height, shape.width);
+  auto parts = [&](int64_t count, std::vector<int64_t> sizes) {
+    sizes.insert(sizes.begin(), count);
+    return empty_parameter(maps, sizes);
+  };
+  if (maps.numel() == 0) {
+    Gradients nothing = {maps,
+                         std::nullopt,
+                         std::nullopt,
+                         empty_parameter(maps, {small_size}),
+                         empty_parameter(maps, kernel_sizes),
+                         empty_parameter(maps, mixing_sizes)};
+    if (call.projections) nothing.weight = empty_parameter(maps, sizes_of(call.projections->weight));
+    if (call.projections && call.projections->bias) nothing.bias = empty_parameter(maps, {3 * channels});
+    return nothing;
+  }
   const Kernels& kernels = best_kernels(call.is_double);
   const Locations columns(shape.width), rows(shape.height);
   const Mix problem = problem_of(call, output_gradient, columns, rows);
   const BackwardWork work = kernels.backward_work(problem);
-  auto parts = [&](int64_t count, std::vector<int64_t> sizes) {
-    sizes.insert(sizes.begin(), count);
-    return empty_parameter(gradient, sizes);
-  };
   Tensor kernel = parts(work.slices, kernel_sizes), mixing = parts(work.slices, mixing_sizes);
   Tensor small = parts(work.items, {small_size});
-  const MixGradient to = {channels_of(gradient, 0, shape.head_size),
-                          channels_of(gradient, channels, shape.head_size),
-                          channels_of(gradient, 2 * channels, shape.head_size),
-                          kernel.mutable_data_ptr(),
-                          mixing.mutable_data_ptr(),
-                          small.mutable_data_ptr()};
+  MixGradient to = {};
+  to.kernel = kernel.mutable_data_ptr();
+  to.mixing = mixing.mutable_data_ptr();
+  to.small = small.mutable_data_ptr();
+  std::vector<Tensor> shares;
+  std::vector<Field> fields;
+  MaybeTensor shares_of_weights;
+  if (call.projections) {
+    // In the compute type, and in the order of the map so that the sum can become it.
+    for (int64_t part = 0; part < work.parts; ++part)
+      shares.push_back(work.parts == 1 ? maps : call.empty_share(inputs, shape.height, shape.width));
+    for (const Tensor& share : shares) fields.push_back(channels_of(share, 0, inputs));
+    shares_of_weights = torch::stable::empty({work.slices, work.weights}, compute_type(maps), std::nullopt,
+                                             maps.device());
+    to.weights = shares_of_weights->mutable_data_ptr();
+    to.inputs = fields.data();
+  } else {
+    to.query = channels_of(maps, 0, shape.head_size);
+    to.key = channels_of(maps, channels, shape.head_size);
+    to.value = channels_of(maps, 2 * channels, shape.head_size);
+  }
   torch::stable::parallel_for(0, work.items, 1,
                               [&](int64_t first, int64_t last) { kernels.backward(problem, to, first, last); });
-  return {gradient, sum_first(small, {small_size}), sum_first(kernel, kernel_sizes),
-          sum_first(mixing, mixing_sizes)};
+  if (shares.size() > 1) torch::stable::copy_(maps, sum_maps(shares));
+  Gradients gradients = {maps,
+                         std::nullopt,
+                         std::nullopt,
+                         sum_first(small, {small_size}),
+                         sum_first(kernel, kernel_sizes),
+                         sum_first(mixing, mixing_sizes)};
+  if (!call.projections) return gradients;
+  auto parameter = [&](const std::vector<int64_t>& sizes) {
+    return torch::stable::empty(sizes, compute_type(maps), std::nullopt, maps.device());
+  };
+  gradients.weight = parameter(sizes_of(call.projections->weight));
+  if (call.projections->bias) gradients.bias = parameter({3 * channels});
+  torch::stable::parallel_for(0, work.weight_registers, 1, [&](int64_t first, int64_t last) {
+    kernels.sum_weights(problem, to.weights, gradients.weight->mutable_data_ptr(),
+                        gradients.bias ? gradients.bias->mutable_data_ptr() : nullptr, first, last);
+  });
+  return gradients;
 }
 
 Tensor local_attention_backward(const Tensor& output_gradient, const Tensor& query, const Tensor& key,
                                 const Tensor& value, int64_t window, int64_t stride) {
-  return std::get<0>(run_backward(Call(query, key, value, window, stride), output_gradient));
+  return run_backward(Call(query, key, value, window, stride), output_gradient).maps;
 }
 
 // Gradients of fc, of dep and of the rate, given those of the kernel and mixing, which are theirs without composing.
@@ -133,9 +191,24 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mix_backward(
     const MaybeTensor& fc, const Tensor& dep, const MaybeTensor& rate_convolution, bool composed, int64_t window,
     int64_t stride) {
   const Weights weights(fc, dep, rate_convolution, composed);
-  const auto [gradient, small, kernel, mixing] =
+  const Gradients gradients =
       run_backward(Call(projections, {position, rate, weights}, window, stride), output_gradient);
-  return std::tuple_cat(std::tuple(gradient, small), differentiate(weights, kernel, mixing));
+  return std::tuple_cat(std::tuple(gradients.maps, gradients.small),
+                        differentiate(weights, gradients.kernel, gradients.mixing));
+}
+
+// Gradients of the input, of weight and bias (empty where there is none), and those of mix_backward.
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> project_and_mix_backward(
+    const Tensor& output_gradient, const Tensor& input, const Tensor& weight, const MaybeTensor& bias, int64_t heads,
+    const MaybeTensor& position, const MaybeTensor& rate, const MaybeTensor& fc, const Tensor& dep,
+    const MaybeTensor& rate_convolution, bool composed, int64_t window, int64_t stride) {
+  const Weights weights(fc, dep, rate_convolution, composed);
+  const Gradients gradients = run_backward(
+      Call(input, {weight, bias, heads}, {position, rate, weights}, window, stride), output_gradient);
+  return std::tuple_cat(std::tuple(gradients.maps, *gradients.weight,
+                                   gradients.bias ? *gradients.bias : empty_parameter(*gradients.weight, {0}),
+                                   gradients.small),
+                        differentiate(weights, gradients.kernel, gradients.mixing));
 }
 
 }  // namespace
@@ -155,6 +228,10 @@ STABLE_TORCH_LIBRARY(acmix, library) {
   library.def(
       "mix_backward(Tensor output_gradient, Tensor projections, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, "
       "Tensor? rate_convolution, bool composed, int window, int stride) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  library.def(
+      "project_and_mix_backward(Tensor output_gradient, Tensor input, Tensor weight, Tensor? bias, int heads, "
+      "Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, Tensor? rate_convolution, bool composed, int window, "
+      "int stride) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(acmix, CPU, library) {
@@ -163,4 +240,5 @@ STABLE_TORCH_LIBRARY_IMPL(acmix, CPU, library) {
   library.impl("mix", TORCH_BOX(&acmix::mix));
   library.impl("project_and_mix", TORCH_BOX(&acmix::project_and_mix));
   library.impl("mix_backward", TORCH_BOX(&acmix::mix_backward));
+  library.impl("project_and_mix_backward", TORCH_BOX(&acmix::project_and_mix_backward));
 }

@@ -56,14 +56,18 @@ struct Mix {
 };
 
 // Where gradients go: those of the maps are written, the share of every slice (of kernel and mixing) or item (of
-// position (D, 2), then rate) is added to its own part, which the caller sums in order.
+// position (D, 2), then rate) is added to its own part, which the caller sums in order. Where the maps are projected,
+// written are instead the share that every part of the passes has in the gradient of the input, and the share of every
+// slice in those of weight and bias, BackwardWork::weights numbers, for sum_weights.
 struct MixGradient {
   Field query, key, value;
   void *kernel, *mixing, *small;
+  const Field* inputs;
+  void* weights;
 };
 
 struct BackwardWork {
-  int64_t items, slices;
+  int64_t items, slices, parts, weights, weight_registers;
 };
 
 // fc (positions, maps) and a kernel (channels, positions, taps) that become one kernel (channels, maps, taps), times rate,
@@ -74,12 +78,14 @@ struct Composition {
   double rate;
 };
 
-// Tasks are independent; those of the backward pass, which sum, are fixed by the shape, never by the threads.
+// Tasks are independent; those of the backward pass, which sum, are fixed by the shape, and where maps are
+// projected by the number of threads.
 struct Kernels {
   int64_t (*forward_tasks)(const Mix&);
   void (*forward)(const Mix&, int64_t first, int64_t last);
   BackwardWork (*backward_work)(const Mix&);
   void (*backward)(const Mix&, const MixGradient&, int64_t first, int64_t last);
+  void (*sum_weights)(const Mix&, const void* shares, void* weight, void* bias, int64_t first, int64_t last);
   void (*compose)(const Composition&, void* composed, int64_t first, int64_t last);
   void (*compose_backward)(const Composition&, const void* gradient, void* kernel, void* mixing, int64_t first,
                            int64_t last);

@@ -1,109 +1,41 @@
 // Stage I within a band: the projections of rows of the input, written where packing would put them.
 #pragma once
 
-#include "convolve.h"
 #include "maps.h"
+#include "product.h"
 
 namespace acmix::ACMIX_ISA {
 
 // Weights of so many outputs, of each of queries, keys and values, stay in the second-level cache.
 constexpr int64_t block_outputs = 128;
 
-// Lanes [first, last) of a register, or zeros: lane l lies at place + l in the maps.
+// Lanes [first, last) of a register, or zeros: lane l lies at place + l in rows of maps.
 struct Segment {
   int64_t place, first, last;
   bool zeros;
 };
 
-// The segments of a register are those from *starts on, up to starts[1] and below `end`.
-struct Segments {
-  const int64_t* starts;
-  const Segment* segments;
-  int64_t end;
-};
-
-// A tile of outputs by registers; `plane` is from output to output.
-template <class T, int outputs, int vectors>
-static void project_tile(const T* panel, int64_t inputs, const T* weight, const T* bias, const Segments& places, T* to,
-                         int64_t plane) {
-  Vector<T> sum[outputs][vectors];
-#pragma GCC unroll 8
-  for (int m = 0; m < outputs; ++m)
-#pragma GCC unroll 8
-    for (int i = 0; i < vectors; ++i) sum[m][i] = splat(bias ? bias[m] : T(0));
-#pragma GCC unroll 2
-  for (int64_t c = 0; c < inputs; ++c) {
-    Vector<T> z[vectors];
-#pragma GCC unroll 8
-    for (int i = 0; i < vectors; ++i) z[i] = load_once(panel + (c * vectors + i) * lanes<T>);
-#pragma GCC unroll 8
-    for (int m = 0; m < outputs; ++m) {
-      const Vector<T> w = splat(weight[m * inputs + c]);
-#pragma GCC unroll 8
-      for (int i = 0; i < vectors; ++i) sum[m][i] += w * z[i];
-    }
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < vectors; ++i)
-    for (int64_t s = places.starts[i]; s < least(places.starts[i + 1], places.end); ++s) {
-      const Segment segment = places.segments[s];
-#pragma GCC unroll 8
-      for (int m = 0; m < outputs; ++m)
-        store_lanes<T>(to + m * plane + segment.place, segment.zeros ? Vector<T>{} : sum[m][i], segment.first,
-                       segment.last);
-    }
-}
-
+// Where the lanes of registers lie that hold the cells of rows without what is between: those of a row follow those of
+// the row before.
 template <class T>
-using ProjectTile = void (*)(const T*, int64_t, const T*, const T*, const Segments&, T*, int64_t);
-
-// Most outputs of a tile of so many registers.
-static constexpr int projected_outputs(int64_t vectors) {
-  const int64_t outputs = projected_sums / vectors;
-  return static_cast<int>(outputs < most_projected ? outputs : most_projected);
-}
-
-template <class T, int vectors, int... outputs>
-static inline ProjectTile<T> choose_projected(int64_t count, std::integer_sequence<int, outputs...>) {
-  static constexpr ProjectTile<T> table[] = {project_tile<T, outputs + 1, vectors>...};
-  return table[count - 1];
-}
-
-template <class T, int vectors = projected_vectors>
-static inline ProjectTile<T> choose_project_tile(int64_t outputs, int64_t size) {
-  if constexpr (vectors > 1)
-    if (size < vectors) return choose_project_tile<T, vectors - 1>(outputs, size);
-  return choose_projected<T, vectors>(outputs, std::make_integer_sequence<int, projected_outputs(vectors)>{});
-}
-
-// The input in panels, (tile of registers, channel, register): a matrix product reads it in this order. Registers are
-// full: the cells of a row follow those of the row before.
-template <class T>
-struct ProjectionScratch {
-  int64_t beside, row_cells = 0;  // zeros that taps read beside a map; cells of a row of it
+struct PackedCells {
+  int64_t row_cells = 0, beside;  // of one row; zeros that taps read beside a map
   int64_t *starts, *ends;         // of the segments of every register; of those of the first rows
   Segment* segments;
-  T *line, *panels;
 
-  ProjectionScratch(const Mix& problem, const MapLayout<T>& layout, int64_t rows, Arena<T>& arena) {
-    const int64_t inputs = problem.projection.inputs, registers = inputs ? rows * layout.pitch / lanes<T> : 0;
-    starts = take_integers(arena, registers + 1);
-    ends = take_integers(arena, inputs ? rows + 1 : 0);
-    beside = ceil_divide(layout.padding, layout.stride) * layout.interleave;
+  PackedCells(const MapLayout<T>& layout, int64_t rows, int64_t zeros, Arena<T>& arena) : beside(zeros) {
+    const int64_t registers = rows * layout.pitch / lanes<T>, runs = rows * layout.stride;
     // One for each register, and for each run of cells of one phase its end within a register and the zeros around it.
-    const int64_t runs = inputs ? rows * layout.stride : 0;
     const int64_t count = registers + runs * (1 + 2 * ceil_divide(beside, lanes<T>));
+    starts = take_integers(arena, rows ? registers + 1 : 0);
+    ends = take_integers(arena, rows ? rows + 1 : 0);
     segments = reinterpret_cast<Segment*>(take_integers(arena, count * static_cast<int64_t>(sizeof(Segment) / 8)));
-    line = arena.take(problem.projection.input.inner == 1 ? 0 : inputs * layout.pitch);
-    panels = arena.take(inputs * rows * layout.pitch);
   }
 
-  Segments places(int64_t first, int64_t rows) const { return {starts + first, segments, ends[rows]}; }
   int64_t registers(int64_t rows) const { return ceil_divide(rows * row_cells, lanes<T>); }
 
-  // Make the tables of a strip, for bands of up to `rows` rows.
-  void aim(const MapLayout<T>& layout, const Strip& strip, int64_t rows) {
-    const Columns& columns = layout.columns;
+  // Make the tables of a strip, for up to `rows` rows that lie `step` apart.
+  void aim(const Columns& columns, const Strip& strip, int64_t rows, int64_t step) {
     int64_t cell = 0, count = 0, known = 0;
     auto clear_beside = [&](int64_t place) {
       for (int64_t x = 0; x < beside; x += lanes<T>)
@@ -112,7 +44,7 @@ struct ProjectionScratch {
     for (int64_t row = 0; row < rows; ++row) {
       ends[row] = count;
       for (int64_t phase = 0; phase < columns.stride; ++phase) {
-        const int64_t place = row * layout.row + phase * columns.phase_pitch;
+        const int64_t place = row * step + phase * columns.phase_pitch;
         const int64_t cells = columns.cells(strip.width(), phase), shift = place - cell, end = cell + cells;
         auto begin_register = [&] {
           if (cell < end && cell % lanes<T> == 0) starts[known++] = count;
@@ -130,6 +62,52 @@ struct ProjectionScratch {
     }
     ends[rows] = starts[known] = count;
     row_cells = cell / rows;
+  }
+};
+
+// A tile of sums, each begun with its output's bias, put where their cells lie; `plane` is from output to output.
+template <class T>
+struct PlacedTile {
+  const int64_t* starts;  // of the registers of the tile
+  const Segment* segments;
+  int64_t end;
+  const T* bias;
+  T* to;
+  int64_t plane;
+
+  // Of registers from `first` on, of `rows` rows.
+  PlacedTile(const PackedCells<T>& cells, int64_t first, int64_t rows, const T* biases, T* maps, int64_t step)
+      : starts(cells.starts + first), segments(cells.segments), end(cells.ends[rows]), bias(biases), to(maps),
+        plane(step) {}
+
+  Vector<T> begin(int64_t output) const { return splat(bias ? bias[output] : T(0)); }
+
+  template <int outputs, int vectors>
+  void finish(const Vector<T> (&sum)[outputs][vectors]) const {
+#pragma GCC unroll 8
+    for (int i = 0; i < vectors; ++i)
+      for (int64_t s = starts[i]; s < least(starts[i + 1], end); ++s) {
+        const Segment segment = segments[s];
+#pragma GCC unroll 8
+        for (int m = 0; m < outputs; ++m)
+          store_lanes<T>(to + m * plane + segment.place, segment.zeros ? Vector<T>{} : sum[m][i], segment.first,
+                         segment.last);
+      }
+  }
+};
+
+// The input in panels, (tile of registers, channel, register): a matrix product reads it in this order.
+template <class T>
+struct ProjectionScratch {
+  PackedCells<T> cells;
+  T *line, *panels;
+
+  ProjectionScratch(const Mix& problem, const MapLayout<T>& layout, int64_t rows, Arena<T>& arena)
+      : cells(layout, problem.projection.inputs ? rows : 0,
+              ceil_divide(layout.padding, layout.stride) * layout.interleave, arena) {
+    const int64_t inputs = problem.projection.inputs;
+    line = arena.take(problem.projection.input.inner == 1 ? 0 : inputs * layout.pitch);
+    panels = arena.take(inputs * rows * layout.pitch);
   }
 };
 
@@ -164,7 +142,7 @@ static void pack_input(const Mix& problem, const MapLayout<T>& layout, const Map
   const Strip& strip = maps.inputs;
   const int64_t inputs = problem.projection.inputs, members = layout.members(group, problem.shape.batch);
   const int64_t image = group * layout.interleave * field.batch;
-  Tiles tiles(scratch.registers(most(end - begin, 0)), projected_vectors);
+  Tiles tiles(scratch.cells.registers(most(end - begin, 0)), projected_vectors);
   auto panel_of = [&](int64_t place) {
     if (place == tiles.first + tiles.size) tiles.next();
     return scratch.panels + (tiles.first * inputs + place - tiles.first) * lanes<T>;
@@ -206,21 +184,22 @@ static void pack_input(const Mix& problem, const MapLayout<T>& layout, const Map
 template <class T>
 static void project_rows(const Mix& problem, const MapLayout<T>& layout, const ProjectionScratch<T>& scratch,
                          int64_t head, int64_t rows, T* to) {
-  const int64_t inputs = problem.projection.inputs, registers = scratch.registers(rows), pitch = layout.pitch;
+  const int64_t inputs = problem.projection.inputs, registers = scratch.cells.registers(rows), pitch = layout.pitch;
   const int64_t channels = layout.channels, maps = problem.shape.heads * problem.shape.head_size;
   const T* weight = static_cast<const T*>(problem.projection.weight);
   const T* bias = static_cast<const T*>(problem.projection.bias);
   for (int64_t block = 0; block < channels; block += block_outputs)
     for (Tiles tile(registers, projected_vectors); tile.first < registers; tile.next()) {
       const T* panel = scratch.panels + tile.first * inputs * lanes<T>;
-      const int64_t last = least(block + block_outputs, channels), most_outputs = projected_outputs(tile.size);
+      const Terms<T> terms = {panel, tile.size * lanes<T>, weight, inputs, inputs};
+      const int64_t last = least(block + block_outputs, channels);
       for (int64_t part = 0; part < 3; ++part)
-        for (int64_t m = block; m < last; m += most_outputs) {
+        for_output_tiles(block, last, tile.size, [&](int64_t m, int64_t outputs) {
           const int64_t output = part * maps + head * problem.shape.head_size + m;
-          choose_project_tile<T>(least(most_outputs, last - m), tile.size)(
-              panel, inputs, weight + output * inputs, bias ? bias + output : nullptr, scratch.places(tile.first, rows),
-              to + (part * channels + m) * pitch, pitch);
-        }
+          multiply_tile<T>({&terms, 1, output, 0}, outputs, tile.size,
+                           PlacedTile<T>(scratch.cells, tile.first, rows, bias ? bias + output : nullptr,
+                                         to + (part * channels + m) * pitch, pitch));
+        });
     }
 }
 

@@ -1,0 +1,94 @@
+// Register tiles of matrix products: columns fill the lanes, a tile is some outputs by some registers.
+#pragma once
+
+#include <utility>
+
+#include "simd.h"
+
+namespace acmix::ACMIX_ISA {
+
+// `count` registers in tiles of at most so many, as equal as can be: small tiles are slow.
+struct Tiles {
+  int64_t registers, count, first = 0, size = 0;
+
+  explicit Tiles(int64_t total, int64_t most) : registers(total), count(ceil_divide(total, most)) { next(); }
+  void next() {
+    first += size;
+    size = count ? ceil_divide(registers - first, count--) : 0;
+  }
+};
+
+// A run of `count` terms: that of k is weight[m * pitch + k] panel[k * step + i] for output m and column i.
+template <class T>
+struct Terms {
+  const T* panel;
+  int64_t step;
+  const T* weight;
+  int64_t pitch, count;
+};
+
+// The terms of outputs from `output` and columns from `column` on.
+template <class T>
+struct Product {
+  const Terms<T>* runs;
+  int64_t count, output, column;
+};
+
+// What becomes of the sums is up to `tile`: begin(m) is where those of an output begin, finish(sums) takes them.
+template <class T, int outputs, int vectors, class Tile>
+static void sum_tile(const Product<T>& product, const Tile& tile) {
+  Vector<T> sum[outputs][vectors];
+#pragma GCC unroll 8
+  for (int m = 0; m < outputs; ++m)
+#pragma GCC unroll 8
+    for (int i = 0; i < vectors; ++i) sum[m][i] = tile.begin(m);
+  for (const Terms<T>* run = product.runs; run < product.runs + product.count; ++run) {
+    const int64_t step = run->step, pitch = run->pitch, count = run->count;
+    const T *panel = run->panel + product.column, *weight = run->weight + product.output * pitch;
+#pragma GCC unroll 2
+    for (int64_t k = 0; k < count; ++k, panel += step) {
+      Vector<T> z[vectors];
+#pragma GCC unroll 8
+      for (int i = 0; i < vectors; ++i) z[i] = load_once(panel + i * lanes<T>);
+#pragma GCC unroll 8
+      for (int m = 0; m < outputs; ++m) {
+        const Vector<T> w = splat(weight[m * pitch + k]);
+#pragma GCC unroll 8
+        for (int i = 0; i < vectors; ++i) sum[m][i] += w * z[i];
+      }
+    }
+  }
+  tile.finish(sum);
+}
+
+template <class T, class Tile>
+using SumTile = void (*)(const Product<T>&, const Tile&);
+
+// Most outputs of a tile of so many registers.
+static constexpr int most_outputs(int64_t vectors) {
+  const int64_t outputs = projected_sums / vectors;
+  return static_cast<int>(outputs < most_projected ? outputs : most_projected);
+}
+
+template <class T, int vectors, class Tile, int... outputs>
+static inline SumTile<T, Tile> choose_outputs(int64_t count, std::integer_sequence<int, outputs...>) {
+  static constexpr SumTile<T, Tile> table[] = {sum_tile<T, outputs + 1, vectors, Tile>...};
+  return table[count - 1];
+}
+
+// Of `outputs` outputs and `size` registers, at most most_outputs(size) and projected_vectors.
+template <class T, int vectors = projected_vectors, class Tile>
+static inline void multiply_tile(const Product<T>& product, int64_t outputs, int64_t size, const Tile& tile) {
+  if constexpr (vectors > 1)
+    if (size < vectors) return multiply_tile<T, vectors - 1>(product, outputs, size, tile);
+  choose_outputs<T, vectors, Tile>(outputs, std::make_integer_sequence<int, most_outputs(vectors)>{})(product, tile);
+}
+
+// Call f(first, count) for tiles of the outputs [first, last) at `vectors` registers.
+template <class F>
+static inline void for_output_tiles(int64_t first, int64_t last, int64_t vectors, const F& f) {
+  const int64_t most = most_outputs(vectors);
+  for (; first < last; first += most) f(first, least(most, last - first));
+}
+
+}  // namespace acmix::ACMIX_ISA

@@ -1,0 +1,246 @@
+// Stage I within a band, backward: what the gradients of one pass of its projections, at its own pixels, give to those of
+// the input, of the weights and of the bias. Neither projections nor their gradients leave scratch.
+#pragma once
+
+#include "backward_layout.h"
+#include "projection.h"
+
+namespace acmix::ACMIX_ISA {
+
+// Tiles of packed input that are summed over at once: what they are multiplied with stays in the first-level cache.
+constexpr int64_t most_runs = 2;
+
+// A tile of sums added to rows `step` apart, or put there.
+template <class T>
+struct AddedTile {
+  T* to;
+  int64_t step;
+  bool add;
+
+  Vector<T> begin(int64_t) const { return Vector<T>{}; }
+
+  template <int outputs, int vectors>
+  void finish(const Vector<T> (&sum)[outputs][vectors]) const {
+#pragma GCC unroll 8
+    for (int m = 0; m < outputs; ++m)
+#pragma GCC unroll 8
+      for (int i = 0; i < vectors; ++i) {
+        T* place = to + m * step + i * lanes<T>;
+        store(place, add ? load(place) + sum[m][i] : sum[m][i]);
+      }
+  }
+};
+
+// The 3 `channels` projections of a pass are in the order (query or key or value, channel); pixels in that of the packed
+// input.
+template <class T>
+struct ProjectionGradientScratch {
+  int64_t projections, width;             // of a pass; inputs; both in whole registers
+  T *line, *weight, *gradient, *input;    // (pass, tile of inputs, projection, input); (pixel, projection or input)
+
+  ProjectionGradientScratch(const Mix& problem, const BackwardLayout<T>& layout, Arena<T>& arena)
+      : projections(layout.pass_projections()), width(round_up(problem.projection.inputs, lanes<T>)) {
+    const int64_t pixels = layout.band_rows * layout.pitch;
+    line = arena.take(width * layout.pitch);
+    weight = arena.take(layout.passes / layout.parts * 3 * layout.channels * width);
+    gradient = arena.take(width ? pixels * projections : 0);
+    input = arena.take(pixels * width);
+  }
+
+  const T* weight_of(const BackwardLayout<T>& layout, int64_t pass) const {
+    return weight + pass * 3 * layout.channels * width;
+  }
+};
+
+// The band's own pixels among those that are packed.
+struct OwnPixels {
+  int64_t first, count, registers;  // all registers that are packed
+};
+
+template <class T>
+static OwnPixels own_pixels(const Mix& problem, const ProjectionScratch<T>& packed, const BackwardBand& band) {
+  const int64_t begin = most(band.begin, 0), end = least(band.end, problem.shape.height);
+  return {(band.first - begin) * packed.cells.row_cells, (band.last - band.first) * packed.cells.row_cells,
+          packed.cells.registers(end - begin)};
+}
+
+// Call f(pixel, first cell, cells, those before and behind that only neighbouring strips own) for every phase of every
+// row of the band; cells of scratch are counted from the strip's own first one.
+template <class F>
+static inline void for_pixel_runs(const Columns& columns, const Strip& strip, const BackwardBand& band, const F& f) {
+  int64_t pixel = 0;
+  for (int64_t row = band.first; row < band.last; ++row)
+    for (int64_t phase = 0; phase < columns.stride; ++phase) {
+      const int64_t before = (strip.first - strip.begin) / columns.stride * columns.interleave;
+      const int64_t cells = columns.cells(strip.size(), phase), all = columns.cells(strip.width(), phase);
+      f(row, phase, pixel + before, cells, before, all - before - cells);
+      pixel += all;
+    }
+}
+
+// Rows of the weights of the passes from `first_pass` on, in the order in which a product reads them.
+template <class T>
+static void pack_weights(const Mix& problem, const BackwardLayout<T>& layout,
+                         const ProjectionGradientScratch<T>& scratch, int64_t first_pass) {
+  const int64_t inputs = problem.projection.inputs, maps = problem.shape.heads * problem.shape.head_size;
+  const T* weight = static_cast<const T*>(problem.projection.weight);
+  T* to = scratch.weight;
+  for (int64_t pass = first_pass; pass < first_pass + layout.passes / layout.parts; ++pass)
+    for (Tiles tile(scratch.width / lanes<T>, projected_vectors); tile.first < tile.registers; tile.next()) {
+      const int64_t first = tile.first * lanes<T>, size = tile.size * lanes<T>, count = least(size, inputs - first);
+      for (int64_t part = 0; part < 3; ++part)
+        for (int64_t m = 0; m < layout.channels; ++m, to += size) {
+          copy_run(weight + (part * maps + pass * layout.channels + m) * inputs + first, count, to);
+          clear(to, count, size);
+        }
+    }
+}
+
+// The gradients of one pass by pixel, from scratch rows; zeros where the strip's neighbours have theirs.
+template <class T>
+static void collect_gradient(const BackwardLayout<T>& layout, const ProjectionGradientScratch<T>& scratch,
+                             const Strip& strip, const BackwardBand& band, const T* from) {
+  const int64_t projections = scratch.projections, pitch = layout.pitch, known = 3 * layout.channels;
+  for_pixel_runs(layout.columns, strip, band,
+                 [&](int64_t row, int64_t phase, int64_t pixel, int64_t cells, int64_t before, int64_t behind) {
+                   T* to = scratch.gradient + pixel * projections;
+                   const T* line = from + (row - band.first) * layout.row + phase * layout.columns.phase_pitch;
+                   clear(to, -before * projections, 0);
+                   clear(to, cells * projections, (cells + behind) * projections);
+                   for (int64_t x = 0; x < cells; x += lanes<T>)
+                     for (int64_t m = 0; m < projections; m += lanes<T>) {
+                       Vector<T> block[lanes<T>];
+#pragma GCC unroll 16
+                       for (int l = 0; l < lanes<T>; ++l)
+                         block[l] = m + l < known ? load(line + (m + l) * pitch + x) : Vector<T>{};
+                       transpose<T>(block);
+#pragma GCC unroll 16
+                       for (int l = 0; l < lanes<T>; ++l)
+                         if (x + l < cells) store(to + (x + l) * projections + m, block[l]);
+                     }
+                 });
+}
+
+// The gradients of the weights of one pass, (input, projection), with that of the bias behind them: added to what is
+// there, or put there.
+template <class T>
+static void differentiate_weights(const Mix& problem, const ProjectionScratch<T>& packed,
+                                  const ProjectionGradientScratch<T>& scratch, const OwnPixels& own, T* to, bool add) {
+  const int64_t inputs = problem.projection.inputs, projections = scratch.projections;
+  Tiles tile(own.registers, projected_vectors);
+  for (int64_t done = 0; done < own.count; add = true) {
+    Terms<T> runs[most_runs];
+    int64_t count = 0;
+    for (; count < most_runs && done < own.count; tile.next()) {
+      const int64_t first = own.first + done - tile.first * lanes<T>, size = tile.size * lanes<T>;
+      if (first >= size) continue;
+      const int64_t pixels = least(size - first, own.count - done);
+      runs[count++] = {scratch.gradient + done * projections, projections,
+                       packed.panels + tile.first * inputs * lanes<T> + first, size, pixels};
+      done += pixels;
+    }
+    for (Tiles across(projections / lanes<T>, projected_vectors); across.first < across.registers; across.next())
+      for_output_tiles(0, inputs, across.size, [&](int64_t c, int64_t outputs) {
+        const int64_t column = across.first * lanes<T>;
+        multiply_tile<T>({runs, count, c, column}, outputs, across.size,
+                         AddedTile<T>{to + c * projections + column, projections, add});
+      });
+    T* bias = to + inputs * projections;
+    for (int64_t m = 0; m < projections; m += lanes<T>) {
+      Vector<T> sum = add ? load(bias + m) : Vector<T>{};
+      for (int64_t run = 0; run < count; ++run)
+        for (int64_t i = 0; i < runs[run].count; ++i) sum += load(runs[run].panel + i * projections + m);
+      store(bias + m, sum);
+    }
+  }
+}
+
+// The share of one pass in the gradient of the input, added to that of the passes before.
+template <class T>
+static void differentiate_input(const BackwardLayout<T>& layout, const ProjectionGradientScratch<T>& scratch,
+                                int64_t pass, int64_t pixels) {
+  const int64_t known = 3 * layout.channels;
+  for (Tiles tile(scratch.width / lanes<T>, projected_vectors); tile.first < tile.registers; tile.next()) {
+    const int64_t column = tile.first * lanes<T>;
+    const Terms<T> terms = {scratch.weight_of(layout, pass) + column * known, tile.size * lanes<T>, scratch.gradient,
+                            scratch.projections, known};
+    for_output_tiles(0, pixels, tile.size, [&](int64_t pixel, int64_t outputs) {
+      multiply_tile<T>({&terms, 1, pixel, 0}, outputs, tile.size,
+                       AddedTile<T>{scratch.input + pixel * scratch.width + column, scratch.width, pass > 0});
+    });
+  }
+}
+
+// Write the gradient of the input at the band's own pixels.
+template <class T>
+static void unpack_input(const Mix& problem, const Field& to, const BackwardLayout<T>& layout,
+                         const MapScratch<T>& maps, const ProjectionGradientScratch<T>& scratch, int64_t group,
+                         const BackwardBand& band) {
+  const Columns& columns = layout.columns;
+  const Strip& strip = maps.inputs;
+  const int64_t inputs = problem.projection.inputs, width = scratch.width, stride = columns.stride;
+  const int64_t members = layout.members(group, problem.shape.batch), image = group * layout.interleave * to.batch;
+  for_pixel_runs(columns, strip, band, [&](int64_t row, int64_t phase, int64_t pixel, int64_t cells, int64_t, int64_t) {
+    const T* from = scratch.input + pixel * width;
+    if (to.inner == 1) {
+      with_elements<T>(to, image + row * to.row + (strip.first + phase) * to.column, [&](auto* pixels) {
+        for (int64_t x = 0; x < cells; ++x, from += width)
+          if (x % columns.interleave < members)
+            store_pixel(from, inputs,
+                        pixels + x % columns.interleave * to.batch + x / columns.interleave * stride * to.column);
+      });
+      return;
+    }
+    for (int64_t x = 0; x < cells; x += lanes<T>)
+      for (int64_t c = 0; c < width; c += lanes<T>) {
+        Vector<T> block[lanes<T>];
+#pragma GCC unroll 16
+        for (int l = 0; l < lanes<T>; ++l) block[l] = x + l < cells ? load(from + (x + l) * width + c) : Vector<T>{};
+        transpose<T>(block);
+#pragma GCC unroll 16
+        for (int l = 0; l < lanes<T>; ++l)
+          store(scratch.line + (c + l) * layout.pitch + phase * columns.phase_pitch + x, block[l]);
+      }
+    if (phase == stride - 1)
+      unpack_row(columns, maps, scratch.line, to, image + row * to.row, inputs, strip, members);
+  });
+}
+
+// Of the gradients of weight and bias, the registers [first, last) of the projections of all passes: the sum of the
+// shares of all slices, transposed back.
+template <class T>
+static void sum_weights(const Mix& problem, const void* shares, void* weight, void* bias, int64_t first,
+                        int64_t last) {
+  const BackwardLayout<T> layout(problem);
+  const int64_t inputs = problem.projection.inputs, known = 3 * layout.channels;
+  const int64_t maps = problem.shape.heads * problem.shape.head_size, projections = layout.pass_projections();
+  const int64_t rows = inputs + 1;
+  for (int64_t column = first * lanes<T>; column < last * lanes<T>; column += lanes<T>) {
+    const int64_t pass = column / projections, place = column % projections;
+    auto sum = [&](int64_t row) {
+      const T* from = static_cast<const T*>(shares) + (pass * rows + row) * projections + place;
+      Vector<T> total = load(from);
+      for (int64_t slice = 1; slice < layout.slices; ++slice)
+        total += load(from + slice * layout.passes * rows * projections);
+      return total;
+    };
+    auto output = [&](int64_t m) { return m / layout.channels * maps + pass * layout.channels + m % layout.channels; };
+    for (int64_t c = 0; c < inputs; c += lanes<T>) {
+      Vector<T> block[lanes<T>];
+      for (int l = 0; l < lanes<T>; ++l) block[l] = c + l < inputs ? sum(c + l) : Vector<T>{};
+      transpose<T>(block);
+      alignas(vector_bytes) T line[lanes<T>];
+      for (int l = 0; l < lanes<T> && place + l < known; ++l) {
+        store(line, block[l]);
+        copy_run(line, least(lanes<T>, inputs - c), static_cast<T*>(weight) + output(place + l) * inputs + c);
+      }
+    }
+    if (!bias) continue;
+    alignas(vector_bytes) T line[lanes<T>];
+    store(line, sum(inputs));
+    for (int64_t l = 0; l < lanes<T> && place + l < known; ++l)
+      static_cast<T*>(bias)[output(place + l)] = line[l];
+  }
+}
+
+}  // namespace acmix::ACMIX_ISA
