@@ -184,11 +184,19 @@ static inline void sum_lanes(const Vector<T> (&registers)[size], T* to) {
     Vector<T> block[count];
 #pragma GCC unroll 16
     for (int i = 0; i < count; ++i) block[i] = first + i < size ? registers[first + i] : Vector<T>{};
-    transpose<T>(block);
-    Vector<T> total = block[0];
+    // A transpose that adds after every round what it would have kept apart.
+    typename VectorOf<T>::integer low, high;
 #pragma GCC unroll 16
-    for (int i = 1; i < count; ++i) total += block[i];
-    store(to + first, total);
+    for (int i = 0; i < count; ++i) {
+      low[i] = i / 2 + (i % 2) * count;
+      high[i] = low[i] + count / 2;
+    }
+#pragma GCC unroll 4
+    for (int half = count / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+      for (int i = 0; i < half; ++i)
+        block[i] = __builtin_shuffle(block[i], block[i + half], low) + __builtin_shuffle(block[i], block[i + half], high);
+    store(to + first, block[0]);
   }
 }
 
