@@ -1,9 +1,11 @@
-"""Cases of Stage II and the three ways to compute them: exact, as plain PyTorch would, and by a backend."""
+"""Cases of the operator and the three ways to compute them: exact, as plain PyTorch would, and by a backend."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from acmix import ops
 from acmix.ops import reference
@@ -91,37 +93,88 @@ def eager_mix(projections, position_weight, fc, dep, alpha, beta, *, window, str
     return alpha * attention + beta * convolution
 
 
+def project(x, weight, bias, heads):
+    return functional.conv2d(x, weight, bias).unflatten(1, (3 * heads, -1))
+
+
+def eager_project_and_mix(x, weight, bias, *parameters, heads, **keywords):
+    return eager_mix(project(x, weight, bias, heads), *parameters, **keywords)
+
+
 def run(function, tensors, keywords, gradient):
-    """Output and gradients of every argument."""
-    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+    """Output and gradients of every argument, None where there is none."""
+    leaves = [None if tensor is None else tensor.detach().requires_grad_() for tensor in tensors]
     output = function(*leaves, **keywords)
-    return output.detach(), torch.autograd.grad(output, leaves, gradient.to(output.dtype).expand_as(output))
+    known = [leaf for leaf in leaves if leaf is not None]
+    gradients = iter(torch.autograd.grad(output, known, gradient.to(output.dtype).expand_as(output)))
+    return output.detach(), tuple(None if leaf is None else next(gradients) for leaf in leaves)
 
 
-def assert_mix_as_exact_as_eager(problem, backend, device="cpu"):
-    """Output and every gradient of `mix`, that of the projections as its three parts."""
-    tensors, keywords = problem.tensors(device), problem.keywords()
-    wide = [tensor.double() for tensor in tensors]
+def widen(tensors):
+    return [None if tensor is None else tensor.double() for tensor in tensors]
+
+
+def compute(function, definition, tensors, keywords, backend):
+    """The output's gradient, then outputs with gradients: exact, those of `definition`, and a backend's."""
+    wide, exactly = widen(tensors), {**keywords, "backend": "reference"}
     # A gradient that resembles the output keeps the gradients of the rates from cancelling; its size keeps them
     # within the range of float16.
-    gradient = ops.mix(*wide, **keywords, backend="reference")
-    gradient = (gradient / gradient.numel() ** 0.5).to(problem.dtype).double()
-    exact, exact_gradients = run(ops.mix, wide, {**keywords, "backend": "reference"}, gradient)
-    eager, eager_gradients = run(eager_mix, tensors, keywords, gradient)
-    actual, gradients = run(ops.mix, tensors, {**keywords, "backend": backend}, gradient)
-    assert_as_exact_as_eager("output", actual, eager, exact)
-    query, key, value = (part.abs().max().item() for part in wide[0].chunk(3, 1))
-    # The size of the terms of those gradients in which they cancel: the softmax's and the rates'.
+    gradient = function(*wide, **exactly)
+    gradient = (gradient / gradient.numel() ** 0.5).to(tensors[0].dtype).double()
+    exact, eager = run(function, wide, exactly, gradient), run(definition, tensors, keywords, gradient)
+    return gradient, exact, eager, run(function, tensors, {**keywords, "backend": backend}, gradient)
+
+
+def sizes_of_terms(problem, projections, output, gradient):
+    """The size of the terms of those gradients in which they cancel: the softmax's and the rates'."""
+    query, key, value = (part.abs().max().item() for part in projections.chunk(3, 1))
     through_softmax = gradient.norm().item() * value * problem.head_size**0.5
-    of_a_rate = gradient.norm().item() * exact.norm().item()
-    scales = {
+    of_a_rate = gradient.norm().item() * output.norm().item()
+    return {
         "query": through_softmax * key,
         "key": through_softmax * query,
         "position": through_softmax * query,
         "rate_attention": of_a_rate,
         "rate_convolution": of_a_rate,
     }
-    names = ("query", "key", "value", *NAMES[1:])
-    parts = ((*part[0].chunk(3, 1), *part[1:]) for part in (gradients, eager_gradients, exact_gradients))
-    for name, ours, theirs, truth in zip(names, *parts, strict=True):
-        assert_as_exact_as_eager(name, ours, theirs, truth, scales.get(name, 0.0))
+
+
+def assert_gradients_as_exact_as_eager(names, exact, eager, actual, scales):
+    for name, ours, theirs, truth in zip(names, actual, eager, exact, strict=True):
+        if truth is not None:
+            assert_as_exact_as_eager(name, ours, theirs, truth, scales.get(name, 0.0))
+
+
+def assert_mix_as_exact_as_eager(problem, backend, device="cpu"):
+    """Output and every gradient of `mix`, that of the projections as its three parts."""
+    tensors = problem.tensors(device)
+    gradient, *runs = compute(ops.mix, eager_mix, tensors, problem.keywords(), backend)
+    exact, eager, actual = (output for output, _ in runs)
+    assert_as_exact_as_eager("output", actual, eager, exact)
+    parts = ((*gradients[0].chunk(3, 1), *gradients[1:]) for _, gradients in runs)
+    scales = sizes_of_terms(problem, tensors[0].double(), exact, gradient)
+    assert_gradients_as_exact_as_eager(("query", "key", "value", *NAMES[1:]), *parts, scales)
+
+
+def assert_all_stages_as_exact_as_eager(problem, inputs, biased, backend):
+    """Output and every gradient of `project_and_mix`."""
+    x, weight, bias = stage_one(problem, inputs)
+    tensors = (x, weight, bias if biased else None, *problem.tensors()[1:])
+    keywords = {"heads": problem.heads, **problem.keywords()}
+    gradient, (exact, truth), eager, actual = compute(
+        ops.project_and_mix, eager_project_and_mix, tensors, keywords, backend
+    )
+    # What is summed, where it cancels: absolute values tell all but the softmax's terms.
+    sizes = [None if tensor is None else tensor.abs() for tensor in widen(tensors)]
+    largest, summed = run(ops.project_and_mix, sizes, {**keywords, "backend": "reference"}, gradient.abs())
+    assert_as_exact_as_eager("output", actual[0], eager[0], exact, largest.norm().item())
+    scales = sizes_of_terms(problem, project(*sizes[:3], problem.heads), largest, gradient)
+    through_softmax = math.hypot(scales["query"], scales["key"])
+    pixels = x.double().movedim(1, 0).flatten(1)
+    scales["x"] = through_softmax * torch.linalg.matrix_norm(weight.double().flatten(1), 2).item()
+    scales["weight"] = through_softmax * torch.linalg.matrix_norm(pixels, 2).item()
+    scales["bias"] = through_softmax * pixels.shape[1] ** 0.5
+    names = ("x", "weight", "bias", *NAMES[1:])
+    for name, part in zip(names, summed, strict=True):
+        scales[name] = max(scales.get(name, 0.0), 0.0 if part is None else part.norm().item())
+    assert_gradients_as_exact_as_eager(names, truth, eager[1], actual[1], scales)

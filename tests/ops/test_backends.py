@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from acmix import ops
 from acmix.ops import reference
 from tests.numerics import assert_as_exact_as_eager
-from tests.ops.problems import NAMES, Problem, assert_mix_as_exact_as_eager, eager_mix, problems, run, stage_one
+from tests.ops.problems import (
+    NAMES,
+    Problem,
+    assert_all_stages_as_exact_as_eager,
+    assert_mix_as_exact_as_eager,
+    eager_mix,
+    problems,
+    run,
+    stage_one,
+)
 
 ON_THE_CPU = [name for name in ops.backends() if ops.why_not(name, torch.empty(1, 3, 1, 1, 1)) is None]
 BACKENDS = [name for name in ON_THE_CPU if name != "reference"]
@@ -56,18 +65,7 @@ def test_paths_alone_are_as_exact_as_eager(backend, problem):
 @given(problem=problems, inputs=st.integers(1, 150), biased=st.booleans())
 def test_all_stages_are_as_exact_as_eager(backend, problem, inputs, biased):
     problem = dataclasses.replace(problem, **LIMITS.get(backend, {}))
-    x, weight, bias = stage_one(problem, inputs)
-    tensors = (x, weight, bias if biased else None, *problem.tensors()[1:])
-    keywords = {"heads": problem.heads, **problem.keywords()}
-    wide = [None if tensor is None else tensor.double() for tensor in tensors]
-    exact = ops.project_and_mix(*wide, **keywords, backend="reference")
-    projections = torch.nn.functional.conv2d(*tensors[:3]).unflatten(1, (3 * problem.heads, -1))
-    eager = eager_mix(projections, *tensors[3:], **problem.keywords())
-    actual = ops.project_and_mix(*tensors, **keywords, backend=backend)
-    # What is summed, where it cancels.
-    sizes = [None if tensor is None else tensor.abs() for tensor in wide]
-    scale = ops.project_and_mix(*sizes, **keywords, backend="reference").norm().item()
-    assert_as_exact_as_eager("output", actual, eager, exact, scale)
+    assert_all_stages_as_exact_as_eager(problem, inputs, biased, backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
