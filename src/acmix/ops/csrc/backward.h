@@ -37,8 +37,6 @@ struct BackwardScratch {
     for (int64_t i = 0; i < registers; ++i) places[i] = i / across * layout.out_row + i % across * lanes<T>;
     // Columns between maps are never written, and multiplied by zero.
     std::memset(mixed_gradient, 0, static_cast<size_t>(mixed_size) * sizeof(T));
-    // Projections leave alone what lies between maps, and it must be numbers.
-    if (problem.projection.inputs) clear(maps.maps, 0, layout.rows * layout.row);
   }
 
   // Make the tables of a strip.
@@ -47,6 +45,8 @@ struct BackwardScratch {
     attention.aim(problem.shape, layout, maps.outputs);
     if (!problem.projection.inputs) return;
     projection.cells.aim(layout.columns, maps.inputs, layout.rows, layout.row);
+    // Projections leave alone what lies between maps: it must be numbers, not what another strip left there.
+    clear(maps.maps, 0, layout.rows * layout.row);
   }
 };
 
