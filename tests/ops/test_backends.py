@@ -20,7 +20,6 @@ from tests.ops.problems import (
     eager_mix,
     problems,
     run,
-    stage_one,
 )
 
 ON_THE_CPU = [name for name in ops.backends() if ops.why_not(name, torch.empty(1, 3, 1, 1, 1)) is None]

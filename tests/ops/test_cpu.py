@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import acmix
@@ -85,35 +86,65 @@ def test_bands_that_follow_each_other_share_rows(threads, layout, stride, heads,
     assert torch.equal(*results)
 
 
-# Bands and strips of every kind: many rows, many columns, interleaved images, several bands a thread.
+def all_stages(case, inputs, *, mixed="two weights"):
+    """Tensors of `project_and_mix`; `mixed` names weights that are not there."""
+    x, weight, bias = stage_one(case, inputs)
+    position, fc, dep, *rates = case.tensors()[1:]
+    if mixed == "one kernel":
+        fc, dep = None, torch.einsum("pc,opyx->ocyx", fc, dep)
+    return x, weight, None if mixed == "no bias" else bias, position, fc, dep, *rates
+
+
+def run_all_stages(case, tensors, backend="cpu", gradient=None):
+    keywords = {"heads": case.heads, **case.keywords(), "backend": backend}
+    return run(ops.project_and_mix, tensors, keywords, torch.ones(()) if gradient is None else gradient)
+
+
+def assert_same_bits(one, other):
+    assert torch.equal(one[0], other[0])
+    for index, (a, b) in enumerate(zip(one[1], other[1], strict=True)):
+        assert (a is None and b is None) or torch.equal(a, b), index
+
+
+# Bands and strips of every kind: many rows, many columns, interleaved images, several bands a thread; heads of an item
+# and items of a head, with fewer and more pixels than weights.
 @pytest.mark.usefixtures("_poisoned_memory")
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced"])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize(
-    ("heads", "batch", "height", "width", "inputs"),
+    ("heads", "head_size", "batch", "height", "width", "inputs", "kernel", "mixed"),
     [
-        (2, 1, 150, 9, 5),
-        (4, 2, 5, 300, 7),
-        (8, 1, 33, 140, 3),
-        (2, 5, 7, 7, 300),
-        (1, 1, 1, 1, 1),
-        (2, 2, 40, 24, 400),
-        (2, 1, 45, 150, 90),
+        (2, 3, 1, 150, 9, 5, 3, "two weights"),
+        (4, 3, 2, 5, 300, 7, 3, "no bias"),
+        (8, 3, 1, 33, 140, 3, 3, "two weights"),
+        (2, 3, 5, 7, 7, 300, 3, "two weights"),
+        (1, 3, 1, 1, 1, 1, 3, "two weights"),
+        (2, 3, 2, 40, 24, 400, 3, "two weights"),
+        (2, 3, 1, 45, 150, 90, 3, "one kernel"),
+        (4, 19, 1, 9, 11, 33, 3, "one kernel"),
+        (8, 16, 3, 5, 6, 17, 5, "one kernel"),
+        (4, 1, 7, 12, 9, 20, 1, "no bias"),
+        (8, 16, 1, 6, 5, 16, 3, "two weights"),
+        (1, 4, 5, 20, 24, 600, 1, "two weights"),
     ],
 )
-def test_projections_of_bands_and_strips_meet(threads, layout, stride, heads, batch, height, width, inputs):
-    case = problem(heads, 3, height, width, batch=batch, stride=stride, dtype=torch.float64, layout=layout)
-    tensors = (*stage_one(case, inputs), *case.tensors()[1:])
-    keywords = {"heads": heads, **case.keywords()}
-    expected = ops.project_and_mix(*tensors, **keywords, backend="portable")
+def test_projections_of_bands_and_strips_meet(
+    threads, layout, stride, heads, head_size, batch, height, width, inputs, kernel, mixed
+):
+    case = problem(heads, head_size, height, width, batch=batch, stride=stride, dtype=torch.float64, layout=layout)
+    case = dataclasses.replace(case, kernel=kernel)
+    tensors = all_stages(case, inputs, mixed=mixed)
+    # One that differs from pixel to pixel, or gradients of neighbours could be exchanged.
+    gradient = torch.randn(ops.project_and_mix(*tensors, heads=heads, **case.keywords()).shape, dtype=torch.float64)
+    expected = run_all_stages(case, tensors, "portable", gradient)
     results = []
-    for count in (1, 2, 4):
+    for count in (1, 2, 3, 4):
         threads(count)
-        results.append(ops.project_and_mix(*tensors, **keywords, backend="cpu"))
-    torch.testing.assert_close(results[0], expected)
-    assert height * width == 1 or results[0].stride() == expected.stride()
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2])
+        results.append(run_all_stages(case, tensors, gradient=gradient))
+        torch.testing.assert_close(results[-1], expected)
+        assert torch.equal(results[-1][0], results[0][0])
+    order = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    assert all(maps.is_contiguous(memory_format=order) for maps in (results[0][0], results[0][1][0]))
 
 
 def test_projections_are_computed_inside(monkeypatch):
@@ -172,6 +203,100 @@ def test_scratch_shows_nothing_of_the_task_before(threads, stride):
     assert all(torch.equal(a, b) for a, b in zip(first[1], again[1], strict=True))
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_scratch_of_projections_shows_nothing_of_the_task_before(threads, stride, layout):
+    threads(1)
+    case = problem(2, 8, 60, 400, stride=stride, batch=1, layout=layout)
+    x, *others = all_stages(case, 5)
+    first = run_all_stages(case, (x, *others))
+    infinite = x.clone()
+    infinite[..., :200] = torch.inf
+    output, (gradient, *_) = run_all_stages(case, (infinite, *others))
+    assert output[..., -(-203 // stride) :].isfinite().all()
+    assert gradient[..., 206:].isfinite().all()
+    run_all_stages(case, (torch.full_like(x, torch.nan), *others))
+    assert_same_bits(run_all_stages(case, (x, *others)), first)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("width", "count"), [(7, 1), (7, 3), (24, 2)])
+def test_images_projected_together_do_not_meet(threads, stride, width, count, layout):
+    threads(count)
+    case = problem(4, 3, 9, width, batch=5, stride=stride, layout=layout)
+    x, *others = all_stages(case, 20)
+    first, (gradient, *_) = run_all_stages(case, (x, *others))
+    infinite = x.clone()
+    infinite[1] = torch.inf
+    output, (disturbed, *_) = run_all_stages(case, (infinite, *others))
+    for whole, part in ((first, output), (gradient, disturbed)):
+        assert torch.equal(whole[[0, 2, 3, 4]], part[[0, 2, 3, 4]])
+    run_all_stages(case, (torch.full_like(x, torch.nan), *others))
+    assert_same_bits(run_all_stages(case, (x, *others)), run_all_stages(case, (x, *others)))
+
+
+# Strips, bands, interleaved images; parts of the heads and slices of the tasks.
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("heads", "batch", "height", "width"), [(4, 1, 30, 300), (8, 1, 45, 24), (4, 5, 9, 7), (4, 1, 7, 6)]
+)
+def test_projections_repeat_bit_for_bit(threads, heads, batch, height, width, count, dtype, layout):
+    threads(count)
+    case = problem(heads, 16, height, width, batch=batch, dtype=dtype, layout=layout)
+    tensors = all_stages(case, 33)
+    first = run_all_stages(case, tensors)
+    # Whoever needs scratch in between must not show.
+    run_all_stages(problem(2, 3, 20, 50), all_stages(problem(2, 3, 20, 50), 7))
+    for _ in range(2):
+        assert_same_bits(run_all_stages(case, tensors), first)
+
+
+def test_any_subset_of_gradients_of_all_stages():
+    case = problem(2, 3, 17, 9, dtype=torch.float64)
+    tensors = all_stages(case, 5)
+    _, every = run_all_stages(case, tensors)
+    for wanted in range(len(tensors)):
+        leaves = [tensor.detach().requires_grad_(i == wanted) for i, tensor in enumerate(tensors)]
+        ops.project_and_mix(*leaves, heads=2, backend="cpu").sum().backward()
+        assert [i for i, leaf in enumerate(leaves) if leaf.grad is not None] == [wanted]
+        torch.testing.assert_close(leaves[wanted].grad, every[wanted])
+
+
+@pytest.mark.parametrize("mixed", ["two weights", "one kernel", "no bias"])
+def test_all_stages_of_an_empty_batch(mixed):
+    case = problem(2, 3, 17, 9)
+    x, *others = all_stages(case, 5, mixed=mixed)
+    output, gradients = run_all_stages(case, (x[:0], *others))
+    assert output.shape == (0, 6, 17, 9)
+    assert all((gradient == 0).all() for gradient in gradients if gradient is not None)
+
+
+@pytest.mark.parametrize("heads", [2, 8])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradcheck_of_a_layer(threads, stride, heads):
+    threads(2)
+    layer = acmix.ACmix(3, 2 * heads, heads=heads, kernel_att=3, stride=stride, backend="cpu").double()
+    names, parameters = zip(*layer.named_parameters(), strict=True)
+
+    def function(x, *values):
+        return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (x,))
+
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(function, (x, *parameters), fast_mode=True)
+
+
+def test_a_checkpointed_layer_has_the_same_gradients():
+    layer, x = acmix.ACmix(6, 8, backend="cpu"), torch.randn(2, 6, 10, 9)
+    results = []
+    for function in (layer, lambda x: checkpoint(layer, x, use_reentrant=False)):
+        results.append(run(lambda x, *_, function=function: function(x), [x], {}, torch.ones(())))
+        results[-1] = (*results[-1], *(torch.autograd.grad(function(x).sum(), layer.parameters())))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize(("batch", "width"), [(1, 13), (3, 13), (1, 300)])
@@ -215,9 +340,13 @@ def test_compiles_to_one_graph_with_gradients(stride):
     compiled = torch.compile(ops.mix, fullgraph=True, backend="aot_eager")
     eager, traced = (run(function, case.tensors(), keywords, torch.ones(())) for function in (ops.mix, compiled))
     torch.testing.assert_close(traced, eager)
-    layer, x = acmix.ACmix(6, 8, stride=stride, backend="cpu"), torch.randn(2, 6, 10, 9)
+    layer, x = acmix.ACmix(6, 8, stride=stride, backend="cpu"), torch.randn(2, 6, 10, 9, requires_grad=True)
+    traced = torch.compile(layer, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
-        torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="aot_eager")(x), layer(x))
+        torch.testing.assert_close(traced(x), layer(x))
+    leaves = [x, *layer.parameters()]
+    results = [torch.autograd.grad(function(x).square().sum(), leaves) for function in (layer, traced)]
+    torch.testing.assert_close(*results)
 
 
 def test_counts_operations():
@@ -232,11 +361,13 @@ def test_counts_operations():
     assert counts[torch.ops.acmix.mix] == attention + convolution
     assert counts[torch.ops.acmix.mix_backward] == 2.5 * attention + 2 * convolution
     assert counts[torch.ops.acmix.local_attention] == attention
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        acmix.ACmix(10, 64, backend="cpu")(torch.randn(2, 10, 14, 14))
-    inside = counter.get_flop_counts()["Global"][torch.ops.acmix.project_and_mix]
-    assert inside == attention + convolution + 2 * 2 * 14 * 14 * 10 * 3 * 64
     assert counts[torch.ops.acmix.local_attention_backward] == 2.5 * attention
+    with FlopCounterMode(display=False) as counter:
+        acmix.ACmix(10, 64, backend="cpu")(torch.randn(2, 10, 14, 14)).sum().backward()
+    counts, projection = counter.get_flop_counts()["Global"], 2 * 2 * 14 * 14 * 10 * 3 * 64
+    assert counts[torch.ops.acmix.project_and_mix] == attention + convolution + projection
+    # The projections again, and the gradients of their input and of their weights.
+    assert counts[torch.ops.acmix.project_and_mix_backward] == 2.5 * attention + 2 * convolution + 3 * projection
 
 
 @pytest.mark.parametrize(
