@@ -1,8 +1,8 @@
 """Compiled CPU kernels: local attention and the convolution path, forward and backward, in C++.
 
 The shared library is built with the package where a compiler is at hand (setup.py) and loaded with this
-module. It holds the operators `acmix::mix` and `acmix::local_attention` with their backward passes, on LibTorch's
-stable ABI; they read their maps by strides, so that views cost no copies.
+module. It holds the operators `acmix::project_and_mix`, `acmix::mix` and `acmix::local_attention` with their backward
+passes, on LibTorch's stable ABI; they read their maps by strides, so that views cost no copies.
 """
 
 from pathlib import Path

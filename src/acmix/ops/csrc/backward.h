@@ -1,6 +1,6 @@
-// Both paths, backward. A task is a band of input rows of a strip of a group of images: projections and the output's
-// gradient are brought into scratch once, a few heads at a time, both paths add to one gradient there, and it is
-// written once.
+// Both paths, backward. A task is a band of input rows of a strip of a group of images: projections, read or computed
+// again, and the output's gradient are brought into scratch once, a few heads at a time, both paths add to one gradient
+// there, and it is written once, or goes on to that of the projections' input and weights.
 #pragma once
 
 #include "attention_backward.h"
