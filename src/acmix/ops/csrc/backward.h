@@ -44,7 +44,7 @@ struct BackwardScratch {
     if (!maps.aim(problem, layout, strip)) return;
     attention.aim(problem.shape, layout, maps.outputs);
     if (!problem.projection.inputs) return;
-    projection.cells.aim(layout.columns, maps.inputs, layout.rows, layout.row);
+    projection.cells.aim(layout, maps.inputs, layout.rows);
     // Projections leave alone what lies between maps: it must be numbers, not what another strip left there.
     clear(maps.maps, 0, layout.rows * layout.row);
   }

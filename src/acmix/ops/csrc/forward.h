@@ -187,7 +187,7 @@ static void forward(const Mix& problem, int64_t first_task, int64_t last_task) {
     const int64_t first = task % layout.bands * layout.band_rows;
     const int64_t last = least(first + layout.band_rows, problem.shape.height_out);
     if (scratch.maps.aim(problem, layout, task / layout.bands % layout.strips) && problem.projection.inputs)
-      scratch.projection.cells.aim(layout.columns, scratch.maps.inputs, layout.rows, layout.row);
+      scratch.projection.cells.aim(layout, scratch.maps.inputs, layout.rows);
     const int64_t begin = layout.stride * first - layout.halo;
     const bool follows = task > first_task && first > 0;
     forward_band(problem, layout, scratch, task / (layout.bands * layout.strips),

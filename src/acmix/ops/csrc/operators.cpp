@@ -61,18 +61,16 @@ Tensor sum_first(const Tensor& tensor, const std::vector<int64_t>& sizes) {
   return total;
 }
 
-// Shares of the gradient of one map, the first of which becomes their sum.
-Tensor sum_maps(const std::vector<Tensor>& maps) {
-  const Tensor& total = maps.front();
-  torch::stable::parallel_for(0, total.numel(), 1 << 14, [&](int64_t first, int64_t last) {
-    with_data(total, [&](auto* to) {
-      for (size_t part = 1; part < maps.size(); ++part) {
-        const auto* from = static_cast<decltype(to)>(maps[part].mutable_data_ptr());
+// Shares of the gradient of one map: the first becomes their sum.
+void sum_maps(const std::vector<Tensor>& shares) {
+  torch::stable::parallel_for(0, shares.front().numel(), 1 << 14, [&](int64_t first, int64_t last) {
+    with_data(shares.front(), [&](auto* to) {
+      for (size_t part = 1; part < shares.size(); ++part) {
+        const auto* from = static_cast<decltype(to)>(shares[part].mutable_data_ptr());
         for (int64_t i = first; i < last; ++i) to[i] += from[i];
       }
     });
   });
-  return total;
 }
 
 Gradients run_backward(const Call& call, const Tensor& output_gradient) {
@@ -115,9 +113,10 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient) {
   std::vector<Field> fields;
   MaybeTensor shares_of_weights;
   if (call.projections) {
-    // In the compute type, and in the order of the map so that the sum can become it.
+    // Several shares are in the compute type; the first is the map itself where it is, too.
+    const bool inside = work.parts == 1 || maps.scalar_type() == compute_type(maps);
     for (int64_t part = 0; part < work.parts; ++part)
-      shares.push_back(work.parts == 1 ? maps : call.empty_share(inputs, shape.height, shape.width));
+      shares.push_back(part == 0 && inside ? maps : call.empty_share(inputs, shape.height, shape.width));
     for (const Tensor& share : shares) fields.push_back(channels_of(share, 0, inputs));
     shares_of_weights = torch::stable::empty({work.slices, work.weights}, compute_type(maps), std::nullopt,
                                              maps.device());
@@ -130,7 +129,8 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient) {
   }
   torch::stable::parallel_for(0, work.items, 1,
                               [&](int64_t first, int64_t last) { kernels.backward(problem, to, first, last); });
-  if (shares.size() > 1) torch::stable::copy_(maps, sum_maps(shares));
+  if (shares.size() > 1) sum_maps(shares);
+  if (call.projections && shares.front().data_ptr() != maps.data_ptr()) torch::stable::copy_(maps, shares.front());
   Gradients gradients = {maps,
                          std::nullopt,
                          std::nullopt,

@@ -23,7 +23,8 @@ struct PackedCells {
   int64_t *starts, *ends;         // of the segments of every register; of those of the first rows
   Segment* segments;
 
-  PackedCells(const MapLayout<T>& layout, int64_t rows, int64_t zeros, Arena<T>& arena) : beside(zeros) {
+  PackedCells(const MapLayout<T>& layout, int64_t rows, Arena<T>& arena)
+      : beside(ceil_divide(layout.padding, layout.stride) * layout.interleave) {
     const int64_t registers = rows * layout.pitch / lanes<T>, runs = rows * layout.stride;
     // One for each register, and for each run of cells of one phase its end within a register and the zeros around it.
     const int64_t count = registers + runs * (1 + 2 * ceil_divide(beside, lanes<T>));
@@ -34,8 +35,9 @@ struct PackedCells {
 
   int64_t registers(int64_t rows) const { return ceil_divide(rows * row_cells, lanes<T>); }
 
-  // Make the tables of a strip, for up to `rows` rows that lie `step` apart.
-  void aim(const Columns& columns, const Strip& strip, int64_t rows, int64_t step) {
+  // Make the tables of a strip, for up to `rows` rows.
+  void aim(const MapLayout<T>& layout, const Strip& strip, int64_t rows) {
+    const Columns& columns = layout.columns;
     int64_t cell = 0, count = 0, known = 0;
     auto clear_beside = [&](int64_t place) {
       for (int64_t x = 0; x < beside; x += lanes<T>)
@@ -44,7 +46,7 @@ struct PackedCells {
     for (int64_t row = 0; row < rows; ++row) {
       ends[row] = count;
       for (int64_t phase = 0; phase < columns.stride; ++phase) {
-        const int64_t place = row * step + phase * columns.phase_pitch;
+        const int64_t place = row * layout.row + phase * columns.phase_pitch;
         const int64_t cells = columns.cells(strip.width(), phase), shift = place - cell, end = cell + cells;
         auto begin_register = [&] {
           if (cell < end && cell % lanes<T> == 0) starts[known++] = count;
@@ -103,8 +105,7 @@ struct ProjectionScratch {
   T *line, *panels;
 
   ProjectionScratch(const Mix& problem, const MapLayout<T>& layout, int64_t rows, Arena<T>& arena)
-      : cells(layout, problem.projection.inputs ? rows : 0,
-              ceil_divide(layout.padding, layout.stride) * layout.interleave, arena) {
+      : cells(layout, problem.projection.inputs ? rows : 0, arena) {
     const int64_t inputs = problem.projection.inputs;
     line = arena.take(problem.projection.input.inner == 1 ? 0 : inputs * layout.pitch);
     panels = arena.take(inputs * rows * layout.pitch);

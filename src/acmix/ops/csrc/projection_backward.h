@@ -35,8 +35,8 @@ struct AddedTile {
 // input.
 template <class T>
 struct ProjectionGradientScratch {
-  int64_t projections, width;             // of a pass; inputs; both in whole registers
-  T *line, *weight, *gradient, *input;    // (pass, tile of inputs, projection, input); (pixel, projection or input)
+  int64_t projections, width;           // of a pass; inputs; both in whole registers
+  T *line, *weight, *gradient, *input;  // (pass, tile of inputs, projection, input); (pixel, projection or input)
 
   ProjectionGradientScratch(const Mix& problem, const BackwardLayout<T>& layout, Arena<T>& arena)
       : projections(layout.pass_projections()), width(round_up(problem.projection.inputs, lanes<T>)) {
@@ -45,10 +45,6 @@ struct ProjectionGradientScratch {
     weight = arena.take(layout.passes / layout.parts * 3 * layout.channels * width);
     gradient = arena.take(width ? pixels * projections : 0);
     input = arena.take(pixels * width);
-  }
-
-  const T* weight_of(const BackwardLayout<T>& layout, int64_t pass) const {
-    return weight + pass * 3 * layout.channels * width;
   }
 };
 
@@ -162,8 +158,8 @@ static void differentiate_input(const BackwardLayout<T>& layout, const Projectio
   const int64_t known = 3 * layout.channels;
   for (Tiles tile(scratch.width / lanes<T>, projected_vectors); tile.first < tile.registers; tile.next()) {
     const int64_t column = tile.first * lanes<T>;
-    const Terms<T> terms = {scratch.weight_of(layout, pass) + column * known, tile.size * lanes<T>, scratch.gradient,
-                            scratch.projections, known};
+    const Terms<T> terms = {scratch.weight + (pass * scratch.width + column) * known, tile.size * lanes<T>,
+                            scratch.gradient, scratch.projections, known};
     for_output_tiles(0, pixels, tile.size, [&](int64_t pixel, int64_t outputs) {
       multiply_tile<T>({&terms, 1, pixel, 0}, outputs, tile.size,
                        AddedTile<T>{scratch.input + pixel * scratch.width + column, scratch.width, pass > 0});
