@@ -53,10 +53,13 @@ struct BackwardLayout : MapLayout<T> {
     slices = least(tasks, most_slices);
     parts = tasks < wanted_items ? map.passes : 1;
     if (!inputs) return;
-    // A slice has a gradient of all weights, a part one of the whole input: whichever is smaller.
-    const bool even = tasks % problem.threads == 0 || tasks >= 4 * problem.threads;
+    // A slice has a gradient of all weights, a part one of the whole input: whichever is smaller. Where tasks do not
+    // divide evenly, no more parts than that takes.
+    const int64_t items = 4 * problem.threads;
+    const bool even = tasks % problem.threads == 0 || tasks >= items;
     const bool wide = 3 * shape.heads * shape.head_size > shape.batch * shape.height * shape.width;
-    parts = even && !wide ? 1 : least(problem.threads, map.passes);
+    const int64_t balanced = wide ? map.passes : even ? 1 : ceil_divide(items, tasks);
+    parts = least(balanced, least(problem.threads, map.passes));
     while (map.passes % parts) --parts;
     slices = least(slices, ceil_divide(problem.threads, parts));
   }
