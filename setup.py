@@ -20,6 +20,7 @@ SOURCES = Path("src/acmix/ops/csrc")
 FLAGS = ["-std=c++20", "-O2", "-ftree-vectorize", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+AMX = [*AVX512, "-mamx-tile", "-mamx-bf16"]
 # The oldest torch whose stable ABI the library asks for: 2.11.
 TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"
 
@@ -36,7 +37,7 @@ def torch_folder() -> Path:
 def instruction_sets() -> dict[str, list[str]]:
     """Flags of every build of kernels.cpp on this machine's architecture."""
     if platform.machine().lower() in ("x86_64", "amd64"):
-        return {"baseline": [], "avx2": AVX2, "avx512": AVX512}
+        return {"baseline": [], "avx2": AVX2, "avx512": AVX512, "amx": AMX}
     return {"baseline": []}
 
 
@@ -72,7 +73,7 @@ class BuildKernels(build_ext):
             for name, flags in instruction_sets().items()
         }
         units["operators"] = ["operators.cpp", TORCH_TARGET, "-isystem", str(torch / "include")]
-        units["workspace"] = ["workspace.cpp"]
+        units |= {name: [f"{name}.cpp"] for name in ("dispatch", "workspace")}
 
         def compile_unit(name: str) -> str:
             source, *flags = units[name]

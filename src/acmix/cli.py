@@ -60,6 +60,8 @@ def info(model: str, *, input_size: int | None = None, json: bool = False) -> in
         missing = ops.why_not(backend)
         if missing is not None and not json:
             sys.stdout.write(f"the {kind} kernels are missing, portable takes their place: {missing}\n")
+    if not json and ops.cpu.instructions():
+        sys.stdout.write(f"the compiled CPU kernels use {ops.cpu.instructions()}\n")
     return 0
 
 

@@ -366,7 +366,8 @@ class StudyDisplay:
 def show_machine(machine: dict[str, object]) -> None:
     """Show what a benchmark runs on."""
     get_console().print(
-        f"{machine['processor']} ({machine['instructions']}), {machine['threads']} threads, torch {machine['torch']}; "
+        f"{machine['processor']} ({machine['instructions']}, compiled kernels: {machine['kernels'] or 'none'}), "
+        f"{machine['threads']} threads, torch {machine['torch']}; "
         f"the machine withholds {machine['withheld_share']:.0%} of a thread's time",
         highlight=False,
     )

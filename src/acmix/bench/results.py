@@ -15,6 +15,7 @@ from acmix.bench.bounds import LayerBounds
 from acmix.bench.comparison import Comparison
 from acmix.bench.measure import withheld_share
 from acmix.bench.scaling import Scaling
+from acmix.ops import cpu
 
 
 def machine() -> dict[str, object]:
@@ -27,6 +28,7 @@ def machine() -> dict[str, object]:
     return {
         "processor": model,
         "instructions": torch.backends.cpu.get_cpu_capability(),
+        "kernels": cpu.instructions(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "withheld_share": round(withheld_share(), 3),

@@ -5,6 +5,8 @@ module. It holds the operators `acmix::project_and_mix`, `acmix::mix` and `acmix
 passes, on LibTorch's stable ABI; they read their maps by strides, so that views cost no copies.
 """
 
+import ctypes
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,32 @@ _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _LARGEST_WINDOW = 31
 
 
-def _load() -> str | None:
-    """Load the library and complete its operators; why that failed, or None."""
+def _load() -> tuple[str | None, str | None]:
+    """Load the library and complete its operators: the instruction set that it uses, or None and why that failed."""
     libraries = sorted(Path(__file__).parent.glob("_stage2*.so"))
     if not libraries:
-        return "its library was not built: install a C++20 compiler, then install acmix again from source"
+        return None, "its library was not built: install a C++20 compiler, then install acmix again from source"
     try:
         torch.ops.load_library(libraries[0])
     except OSError as error:
-        return f"its library does not load with torch {torch.__version__}: {error}"
+        return None, f"its library does not load with torch {torch.__version__}: {error}"
+    name = ctypes.CDLL(str(libraries[0])).acmix_instructions
+    name.restype = ctypes.c_char_p
+    chosen = name()
+    if chosen is None:
+        wanted = os.environ["ACMIX_INSTRUCTIONS"]
+        return None, f"ACMIX_INSTRUCTIONS must be amx, avx512, avx2 or baseline, or unset, got {wanted!r}"
     _register()
-    return None
+    return chosen.decode(), None
+
+
+def instructions() -> str | None:
+    """The instruction set that the kernels use: the best of the processor, or less where ACMIX_INSTRUCTIONS says so.
+
+    Returns:
+        "amx", "avx512", "avx2" or "baseline"; None where `why_not` says that they cannot compute.
+    """
+    return _INSTRUCTIONS
 
 
 def why_not(features: Tensor | None, window: int, stride: int, dilation: int) -> str | None:  # noqa: ARG001
@@ -280,4 +297,4 @@ def project_and_mix(
 
 
 # At import, not at the first question: a question may be traced into a graph.
-_MISSING = _load()
+_INSTRUCTIONS, _MISSING = _load()

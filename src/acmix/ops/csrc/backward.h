@@ -5,7 +5,7 @@
 
 #include "attention_backward.h"
 #include "convolution.h"
-#include "projection_backward.h"
+#include "stage_one.h"
 
 namespace acmix::ACMIX_ISA {
 
@@ -24,7 +24,7 @@ struct BackwardScratch {
       : maps(problem, layout, layout.rows, arena),
         convolution(problem, layout, layout.rows, arena),
         attention(problem, layout, arena),
-        projection(problem, layout, layout.rows, arena),
+        projection(problem, layout, layout.rows, true, arena),
         projection_gradient(problem, layout, arena) {
     const int64_t across = layout.out_pitch / lanes<T>, registers = layout.out_rows * across;
     const int64_t mixed_size = problem.convolution.positions ? layout.band_rows * convolution.row : 0;
@@ -44,7 +44,7 @@ struct BackwardScratch {
     if (!maps.aim(problem, layout, strip)) return;
     attention.aim(problem.shape, layout, maps.outputs);
     if (!problem.projection.inputs) return;
-    projection.cells.aim(layout, maps.inputs, layout.rows);
+    projection.aim(layout, maps.inputs);
     // Projections leave alone what lies between maps: it must be numbers, not what another strip left there.
     clear(maps.maps, 0, layout.rows * layout.row);
   }
@@ -158,7 +158,7 @@ static void bring_rows(const Mix& problem, const BackwardLayout<T>& layout, cons
                      {band.begin, band.begin, band.end, band.first - layout.halo, band.last + layout.halo});
   const int64_t first = most(band.begin, 0), last = least(band.end, problem.shape.height);
   clear_rows(problem, layout, scratch.maps, {band.begin, band.begin, band.end, band.begin, band.end});
-  project_rows<T>(problem, layout, scratch.projection, head, last - first,
+  project_rows(problem, layout, scratch.maps.inputs, scratch.projection, head, last - first,
                   row_of(layout, scratch.maps, first - band.begin));
 }
 
@@ -190,26 +190,13 @@ static Vector<T> backward_pass(const Mix& problem, const MixGradient& to, const 
   return rate_gradient;
 }
 
-// Stage I of one pass, `pass` among those of its item.
-template <class T>
-static void project_backward(const Mix& problem, const MixGradient& to, const BackwardLayout<T>& layout,
-                             const BackwardScratch<T>& scratch, int64_t slice, int64_t first_pass, int64_t pass,
-                             const BackwardBand& band, bool add) {
-  const ProjectionGradientScratch<T>& stage = scratch.projection_gradient;
-  const OwnPixels own = own_pixels(problem, scratch.projection, band);
-  collect_gradient(layout, stage, scratch.maps.inputs, band, scratch.gradient);
-  T* weights = static_cast<T*>(to.weights) +
-               (slice * layout.passes + first_pass + pass) * (problem.projection.inputs + 1) * stage.projections;
-  differentiate_weights(problem, scratch.projection, stage, own, weights, add);
-  differentiate_input(layout, stage, pass, own.count);
-}
-
 template <class T>
 static BackwardWork backward_work(const Mix& problem) {
+  using Gradient = ProjectionGradientScratch<T>;
   const BackwardLayout<T> layout(problem);
   return {layout.slices * layout.parts, layout.slices, layout.parts,
-          layout.passes * (problem.projection.inputs + 1) * layout.pass_projections(),
-          layout.passes * layout.pass_projections() / lanes<T>};
+          layout.passes * Gradient::pass_share(layout, problem.projection.inputs),
+          layout.passes * Gradient::pass_projections(layout) / lanes<T>};
 }
 
 // An item is a part of the passes of a slice of tasks, whose weight gradients it sums in order.
@@ -221,15 +208,15 @@ static void backward(const Mix& problem, const MixGradient& to, int64_t first_it
   BackwardScratch<T>(problem, layout, arena);
   arena = {static_cast<T*>(workspace(static_cast<size_t>(arena.used) * sizeof(T))), 0};
   BackwardScratch<T> scratch(problem, layout, arena);
+  [[maybe_unused]] const ProductState state;
   const int64_t tasks = layout.tasks, passes = layout.passes / layout.parts;
   const size_t sums = static_cast<size_t>(2 * shape.head_size * lanes<T>);
   const bool projected = problem.projection.inputs > 0;
-  int64_t packed = -1, part_packed = -1;
+  const int64_t share = ProjectionGradientScratch<T>::pass_share(layout, problem.projection.inputs);
+  int64_t packed = -1;
   for (int64_t item = first_item; item < last_item; ++item) {
     const int64_t slice = item / layout.parts, part = item % layout.parts, first_pass = part * passes;
     const int64_t begin = slice * tasks / layout.slices, end = (slice + 1) * tasks / layout.slices;
-    if (projected && part != part_packed) pack_weights(problem, layout, scratch.projection_gradient, first_pass);
-    part_packed = part;
     Vector<T> rate_gradient[1] = {};
     std::memset(scratch.attention.position_sums, 0, sums * sizeof(T));
     for (int64_t task = begin; task < end; ++task) {
@@ -243,16 +230,20 @@ static void backward(const Mix& problem, const MixGradient& to, int64_t first_it
                      least(band.end, shape.height));
       }
       packed = task;
-      for (int64_t pass = 0; pass < passes; ++pass) {
-        const int64_t head = (first_pass + pass) * layout.heads;
+      for (int64_t pass = first_pass; pass < first_pass + passes; ++pass) {
+        const int64_t head = pass * layout.heads;
         rate_gradient[0] += backward_pass(problem, to, layout, scratch, slice, group, head, band);
         if (projected)
-          project_backward(problem, to, layout, scratch, slice, first_pass, pass, band, task > begin);
+          differentiate_pass(problem, layout, scratch.maps.inputs, scratch.projection, scratch.projection_gradient, band,
+                             scratch.gradient,
+                             {pass, static_cast<T*>(to.weights) + (slice * layout.passes + pass) * share, task > begin,
+                              pass > first_pass});
         else
           unpack_gradient(problem, to, layout, scratch, group, head, band);
       }
       if (projected)
-        unpack_input(problem, to.inputs[part], layout, scratch.maps, scratch.projection_gradient, group, band);
+        unpack_input(problem, to.inputs[part], layout, scratch.maps, scratch.projection, scratch.projection_gradient,
+                     group, band);
     }
     T* small = static_cast<T*>(to.small) + item * (2 * shape.head_size + 1);
     alignas(vector_bytes) T total[lanes<T>];

@@ -39,7 +39,9 @@ struct BackwardLayout : MapLayout<T> {
     // Every band computes the queries of its halo again: no shorter than twice the window.
     const int64_t shortest = round_up(2 * most(map.window, 1), map.stride);
     const int64_t inputs = problem.projection.inputs;
-    const int64_t projected = inputs ? (3 * map.channels + 2 * inputs) * map.pitch : 0;
+    // Of a pixel: its inputs, twice one and a half times in tiles, their gradient, and outside tiles that of projections.
+    const int64_t cells = in_tiles<T> ? 4 * inputs : 3 * map.channels + 2 * inputs;
+    const int64_t projected = inputs ? cells * map.pitch : 0;
     const int64_t in_row = 2 * map.row + ceil_divide(out_row, map.stride) + projected;
     const int64_t cached = (inputs ? projected_band_bytes : band_cache_bytes) / (in_row * size) - 2 * map_halo;
     const int64_t wanted = inputs ? problem.threads : wanted_items;
@@ -72,9 +74,6 @@ struct BackwardLayout : MapLayout<T> {
     const int64_t column = 2 * window * window * ring_rows(window, stride) * static_cast<int64_t>(sizeof(T));
     return least(widest_strip, (ring_bytes / column - window / stride) / lanes<T> * lanes<T>);
   }
-
-  // Projections of a pass in whole registers.
-  int64_t pass_projections() const { return round_up(3 * this->channels, lanes<T>); }
 
   BackwardBand band(const Shape& shape, int64_t index) const {
     const MapLayout<T>& map = *this;

@@ -7,17 +7,6 @@
 namespace acmix {
 namespace {
 
-const Kernels& best_kernels(bool is_double) {
-#if defined(__x86_64__)
-  static const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  static const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx512) return avx512::kernels(is_double);
-  if (avx2) return avx2::kernels(is_double);
-#endif
-  return baseline::kernels(is_double);
-}
-
 // The weights of the convolution path as parameters: fc (P, 3 N) or none, dep (C, P, k, k) in either memory format, beta
 // or none. `composed` says whether fc and dep are computed as one kernel.
 struct Weights {
@@ -190,7 +179,7 @@ Mix problem_of(const Call& call, const Tensor& output, const Locations& columns,
   if (call.projections) {
     const auto& [weight, bias, heads] = *call.projections;
     projection = {call.like.size(1), channels_of(call.like, 0, call.like.size(1)), weight.const_data_ptr(),
-                  bias ? bias->const_data_ptr() : nullptr};
+                  bias ? bias->const_data_ptr() : nullptr, nullptr};
   }
   return {call.shape, call.query,  call.key,   call.value, channels_of(output, 0, call.shape.head_size),
           attention,  convolution, projection, torch::stable::get_num_threads()};

@@ -4,7 +4,7 @@
 
 #include "attention.h"
 #include "convolution.h"
-#include "projection.h"
+#include "stage_one.h"
 
 namespace acmix::ACMIX_ISA {
 
@@ -55,7 +55,7 @@ struct ForwardScratch {
   ForwardScratch(const Mix& problem, const ForwardLayout<T>& layout, Arena<T>& arena)
       : maps(problem, layout, layout.rows, arena),
         convolution(problem, layout, layout.rows, arena),
-        projection(problem, layout, layout.rows, arena) {
+        projection(problem, layout, layout.rows, false, arena) {
     const int64_t across = layout.out_pitch / lanes<T>, registers = layout.band_rows * across;
     steps = take_steps(layout, arena);
     places = take_integers(arena, registers);
@@ -138,7 +138,7 @@ static void bring_rows(const Mix& problem, const ForwardLayout<T>& layout, const
   if (problem.projection.inputs) {
     const int64_t first = most(band.fresh, 0), count = most(least(band.end, height) - first, 0);
     clear_rows(problem, layout, scratch.maps, rows);
-    project_rows<T>(problem, layout, scratch.projection, head, count,
+    project_rows(problem, layout, scratch.maps.inputs, scratch.projection, head, count,
                     row_of(layout, scratch.maps, first - band.begin));
   } else {
     pack_rows(problem, layout, scratch.maps, group, head, rows);
@@ -183,11 +183,12 @@ static void forward(const Mix& problem, int64_t first_task, int64_t last_task) {
   ForwardScratch<T>(problem, layout, arena);
   arena = {static_cast<T*>(workspace(static_cast<size_t>(arena.used) * sizeof(T))), 0};
   ForwardScratch<T> scratch(problem, layout, arena);
+  [[maybe_unused]] const ProductState state;
   for (int64_t task = first_task; task < last_task; ++task) {
     const int64_t first = task % layout.bands * layout.band_rows;
     const int64_t last = least(first + layout.band_rows, problem.shape.height_out);
     if (scratch.maps.aim(problem, layout, task / layout.bands % layout.strips) && problem.projection.inputs)
-      scratch.projection.cells.aim(layout, scratch.maps.inputs, layout.rows);
+      scratch.projection.aim(layout, scratch.maps.inputs);
     const int64_t begin = layout.stride * first - layout.halo;
     const bool follows = task > first_task && first > 0;
     forward_band(problem, layout, scratch, task / (layout.bands * layout.strips),

@@ -15,6 +15,12 @@ const Kernels& kernels(bool is_double);
 namespace avx512 {
 const Kernels& kernels(bool is_double);
 }
+namespace amx {
+const Kernels& kernels(bool is_double);
+}
 #endif
+
+// Those that run, see dispatch.cpp.
+const Kernels& best_kernels(bool is_double);
 
 }  // namespace acmix

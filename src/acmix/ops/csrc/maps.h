@@ -67,8 +67,8 @@ struct MapLayout {
     stride = shape.stride;
     padding = problem.convolution.kernel ? problem.convolution.kernel_size / 2 : 0;
     halo = most(radius, padding);
-    // Runs of channels long enough to read, unless they are projected; mixtures are of all heads.
-    const int64_t shortest = problem.projection.inputs ? 1 : shortest_run;
+    // Runs of channels long enough to read, or to fill the tiles that project them; mixtures are of all heads.
+    const int64_t shortest = problem.projection.inputs && !in_tiles<T> ? 1 : shortest_run;
     for (heads = 1; heads < shape.heads; ++heads)
       if (shape.heads % heads == 0 && heads * shape.head_size >= shortest && !problem.convolution.positions) break;
     channels = heads * shape.head_size;

@@ -6,13 +6,27 @@
 namespace acmix {
 namespace {
 
+// The weights of stage I as products read them, for `problem` to point to.
+MaybeTensor pack_weights(const Call& call, const Kernels& kernels, bool backward, Mix& problem) {
+  const PackingWork work = call.projections ? kernels.packing_work(problem, backward) : PackingWork{};
+  if (!work.numbers) return std::nullopt;
+  Tensor packed = torch::stable::empty({work.numbers}, compute_type(call.like), std::nullopt, call.like.device());
+  void* data = packed.mutable_data_ptr();
+  torch::stable::parallel_for(0, work.parts, 1, [&](int64_t first, int64_t last) {
+    kernels.pack_weights(problem, backward, data, first, last);
+  });
+  problem.projection.packed = data;
+  return packed;
+}
+
 Tensor run_forward(const Call& call) {
   const Shape& shape = call.shape;
   Tensor output = call.empty_map(shape.heads * shape.head_size, shape.height_out, shape.width_out);
   if (output.numel() == 0) return output;
   const Kernels& kernels = best_kernels(call.is_double);
   const Locations columns(shape.width), rows(shape.height);
-  const Mix problem = problem_of(call, output, columns, rows);
+  Mix problem = problem_of(call, output, columns, rows);
+  const MaybeTensor packed = pack_weights(call, kernels, false, problem);
   torch::stable::parallel_for(0, kernels.forward_tasks(problem), 1,
                               [&](int64_t first, int64_t last) { kernels.forward(problem, first, last); });
   return output;
@@ -101,7 +115,8 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient) {
   }
   const Kernels& kernels = best_kernels(call.is_double);
   const Locations columns(shape.width), rows(shape.height);
-  const Mix problem = problem_of(call, output_gradient, columns, rows);
+  Mix problem = problem_of(call, output_gradient, columns, rows);
+  const MaybeTensor packed = pack_weights(call, kernels, true, problem);
   const BackwardWork work = kernels.backward_work(problem);
   Tensor kernel = parts(work.slices, kernel_sizes), mixing = parts(work.slices, mixing_sizes);
   Tensor small = parts(work.items, {small_size});

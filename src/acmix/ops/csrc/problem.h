@@ -37,11 +37,13 @@ struct Convolution {
 };
 
 // Stage I, where it is part of the call: the projections of `input`, (B, 1, C_in, H, W), by weight (3 C, C_in) and bias
-// (3 C) or null, both in the compute type. inputs is C_in, 0 where the projections are given.
+// (3 C) or null, both in the compute type. inputs is C_in, 0 where the projections are given. packed are weight and bias
+// as pack_weights leaves them.
 struct Projection {
   int64_t inputs;
   Field input;
   const void *weight, *bias;
+  void* packed;
 };
 
 // Both paths of one call. `output` is the output, or its gradient in the backward pass; threads says how many tasks keep
@@ -70,6 +72,11 @@ struct BackwardWork {
   int64_t items, slices, parts, weights, weight_registers;
 };
 
+// Weights of stage I in the order in which products read them: how many numbers, packed in how many parts.
+struct PackingWork {
+  int64_t numbers, parts;
+};
+
 // fc (positions, maps) and a kernel (channels, positions, taps) that become one kernel (channels, maps, taps), times rate,
 // in `parts` parts of the channels. The first kernel lies `position` from position to position, `tap` from tap to tap.
 struct Composition {
@@ -81,6 +88,8 @@ struct Composition {
 // Tasks are independent; those of the backward pass, which sum, are fixed by the shape, and where maps are
 // projected by the number of threads.
 struct Kernels {
+  PackingWork (*packing_work)(const Mix&, bool backward);
+  void (*pack_weights)(const Mix&, bool backward, void* packed, int64_t first, int64_t last);
   int64_t (*forward_tasks)(const Mix&);
   void (*forward)(const Mix&, int64_t first, int64_t last);
   BackwardWork (*backward_work)(const Mix&);

@@ -100,16 +100,20 @@ struct PlacedTile {
 
 // The input in panels, (tile of registers, channel, register): a matrix product reads it in this order.
 template <class T>
-struct ProjectionScratch {
+struct VectorProjection {
   PackedCells<T> cells;
+  int64_t rows;
   T *line, *panels;
 
-  ProjectionScratch(const Mix& problem, const MapLayout<T>& layout, int64_t rows, Arena<T>& arena)
-      : cells(layout, problem.projection.inputs ? rows : 0, arena) {
+  VectorProjection(const Mix& problem, const MapLayout<T>& layout, int64_t most_rows, bool, Arena<T>& arena)
+      : cells(layout, problem.projection.inputs ? most_rows : 0, arena), rows(most_rows) {
     const int64_t inputs = problem.projection.inputs;
     line = arena.take(problem.projection.input.inner == 1 ? 0 : inputs * layout.pitch);
     panels = arena.take(inputs * rows * layout.pitch);
   }
+
+  // Make the tables of a strip.
+  void aim(const MapLayout<T>& layout, const Strip& strip) { cells.aim(layout, strip, rows); }
 };
 
 // Call f(place, lanes) for every register of the cells of rows, as for_registers does for those of a line: of the
@@ -137,7 +141,7 @@ static inline void for_packed_registers(E* pixels, const Field& field, int64_t r
 // Rows [begin, end) of the input of a group of images.
 template <class T>
 static void pack_input(const Mix& problem, const MapLayout<T>& layout, const MapScratch<T>& maps,
-                       const ProjectionScratch<T>& scratch, int64_t group, int64_t begin, int64_t end) {
+                       const VectorProjection<T>& scratch, int64_t group, int64_t begin, int64_t end) {
   const Field& field = problem.projection.input;
   const Columns& columns = layout.columns;
   const Strip& strip = maps.inputs;
@@ -183,8 +187,8 @@ static void pack_input(const Mix& problem, const MapLayout<T>& layout, const Map
 // Queries, keys and values of the heads from `head` on, for the `rows` rows that are packed; `to` is where column
 // strip.begin of the first one lies. Zeros beside the map.
 template <class T>
-static void project_rows(const Mix& problem, const MapLayout<T>& layout, const ProjectionScratch<T>& scratch,
-                         int64_t head, int64_t rows, T* to) {
+static void project_rows(const Mix& problem, const MapLayout<T>& layout, const Strip&,
+                         const VectorProjection<T>& scratch, int64_t head, int64_t rows, T* to) {
   const int64_t inputs = problem.projection.inputs, registers = scratch.cells.registers(rows), pitch = layout.pitch;
   const int64_t channels = layout.channels, maps = problem.shape.heads * problem.shape.head_size;
   const T* weight = static_cast<const T*>(problem.projection.weight);

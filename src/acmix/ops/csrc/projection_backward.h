@@ -31,30 +31,46 @@ struct AddedTile {
   }
 };
 
-// The 3 `channels` projections of a pass are in the order (query or key or value, channel); pixels in that of the packed
-// input.
-template <class T>
-struct ProjectionGradientScratch {
-  int64_t projections, width;           // of a pass; inputs; both in whole registers
-  T *line, *weight, *gradient, *input;  // (pass, tile of inputs, projection, input); (pixel, projection or input)
-
-  ProjectionGradientScratch(const Mix& problem, const BackwardLayout<T>& layout, Arena<T>& arena)
-      : projections(layout.pass_projections()), width(round_up(problem.projection.inputs, lanes<T>)) {
-    const int64_t pixels = layout.band_rows * layout.pitch;
-    line = arena.take(width * layout.pitch);
-    weight = arena.take(layout.passes / layout.parts * 3 * layout.channels * width);
-    gradient = arena.take(width ? pixels * projections : 0);
-    input = arena.take(pixels * width);
-  }
-};
-
 // The band's own pixels among those that are packed.
 struct OwnPixels {
   int64_t first, count, registers;  // all registers that are packed
 };
 
+// Where a pass adds, or puts, its gradient: its share of the weights', and the input's in scratch.
 template <class T>
-static OwnPixels own_pixels(const Mix& problem, const ProjectionScratch<T>& packed, const BackwardBand& band) {
+struct PassGradient {
+  int64_t pass;
+  T* weights;
+  bool add_weights, add_input;
+};
+
+// The 3 `channels` projections of a pass are in the order (query or key or value, channel); pixels in that of the packed
+// input.
+template <class T>
+struct VectorProjectionGradient {
+  int64_t projections, width;  // of a pass; inputs; both in whole registers
+  T *line, *gradient, *input;  // (input, cell of a row); (pixel, projection or input)
+
+  VectorProjectionGradient(const Mix& problem, const BackwardLayout<T>& layout, Arena<T>& arena)
+      : projections(pass_projections(layout)), width(round_up(problem.projection.inputs, lanes<T>)) {
+    const int64_t pixels = layout.band_rows * layout.pitch;
+    line = arena.take(width * layout.pitch);
+    gradient = arena.take(width ? pixels * projections : 0);
+    input = arena.take(pixels * width);
+  }
+
+  static int64_t pass_projections(const BackwardLayout<T>& layout) { return round_up(3 * layout.channels, lanes<T>); }
+  // Numbers of a pass of the gradients of weights and bias.
+  static int64_t pass_share(const BackwardLayout<T>& layout, int64_t inputs) {
+    return (inputs + 1) * pass_projections(layout);
+  }
+  // Numbers of a pass of the weights as differentiate_input reads them: (tile of inputs, projection, input).
+  int64_t pass_weights(const BackwardLayout<T>& layout) const { return 3 * layout.channels * width; }
+
+};
+
+template <class T>
+static OwnPixels own_pixels(const Mix& problem, const VectorProjection<T>& packed, const BackwardBand& band) {
   const int64_t begin = most(band.begin, 0), end = least(band.end, problem.shape.height);
   return {(band.first - begin) * packed.cells.row_cells, (band.last - band.first) * packed.cells.row_cells,
           packed.cells.registers(end - begin)};
@@ -74,27 +90,32 @@ static inline void for_pixel_runs(const Columns& columns, const Strip& strip, co
     }
 }
 
-// Rows of the weights of the passes from `first_pass` on, in the order in which a product reads them.
+// Products of vectors read the weights as they are, and for the gradient of the input a pass in tiles.
 template <class T>
-static void pack_weights(const Mix& problem, const BackwardLayout<T>& layout,
-                         const ProjectionGradientScratch<T>& scratch, int64_t first_pass) {
+static PackingWork packing_of(const Mix&, const BackwardLayout<T>& layout, const VectorProjectionGradient<T>& scratch,
+                              bool backward) {
+  return backward ? PackingWork{layout.passes * scratch.pass_weights(layout), layout.passes} : PackingWork{};
+}
+
+template <class T>
+static void pack_part(const Mix& problem, const BackwardLayout<T>& layout, const VectorProjectionGradient<T>& scratch,
+                      bool, T* packed, int64_t pass) {
   const int64_t inputs = problem.projection.inputs, maps = problem.shape.heads * problem.shape.head_size;
   const T* weight = static_cast<const T*>(problem.projection.weight);
-  T* to = scratch.weight;
-  for (int64_t pass = first_pass; pass < first_pass + layout.passes / layout.parts; ++pass)
-    for (Tiles tile(scratch.width / lanes<T>, projected_vectors); tile.first < tile.registers; tile.next()) {
-      const int64_t first = tile.first * lanes<T>, size = tile.size * lanes<T>, count = least(size, inputs - first);
-      for (int64_t part = 0; part < 3; ++part)
-        for (int64_t m = 0; m < layout.channels; ++m, to += size) {
-          copy_run(weight + (part * maps + pass * layout.channels + m) * inputs + first, count, to);
-          clear(to, count, size);
-        }
-    }
+  T* to = packed + pass * scratch.pass_weights(layout);
+  for (Tiles tile(scratch.width / lanes<T>, projected_vectors); tile.first < tile.registers; tile.next()) {
+    const int64_t first = tile.first * lanes<T>, size = tile.size * lanes<T>, count = least(size, inputs - first);
+    for (int64_t part = 0; part < 3; ++part)
+      for (int64_t m = 0; m < layout.channels; ++m, to += size) {
+        copy_run(weight + (part * maps + pass * layout.channels + m) * inputs + first, count, to);
+        clear(to, count, size);
+      }
+  }
 }
 
 // The gradients of one pass by pixel, from scratch rows; zeros where the strip's neighbours have theirs.
 template <class T>
-static void collect_gradient(const BackwardLayout<T>& layout, const ProjectionGradientScratch<T>& scratch,
+static void collect_gradient(const BackwardLayout<T>& layout, const VectorProjectionGradient<T>& scratch,
                              const Strip& strip, const BackwardBand& band, const T* from) {
   const int64_t projections = scratch.projections, pitch = layout.pitch, known = 3 * layout.channels;
   for_pixel_runs(layout.columns, strip, band,
@@ -120,8 +141,8 @@ static void collect_gradient(const BackwardLayout<T>& layout, const ProjectionGr
 // The gradients of the weights of one pass, (input, projection), with that of the bias behind them: added to what is
 // there, or put there.
 template <class T>
-static void differentiate_weights(const Mix& problem, const ProjectionScratch<T>& packed,
-                                  const ProjectionGradientScratch<T>& scratch, const OwnPixels& own, T* to, bool add) {
+static void differentiate_weights(const Mix& problem, const VectorProjection<T>& packed,
+                                  const VectorProjectionGradient<T>& scratch, const OwnPixels& own, T* to, bool add) {
   const int64_t inputs = problem.projection.inputs, projections = scratch.projections;
   Tiles tile(own.registers, projected_vectors);
   for (int64_t done = 0; done < own.count; add = true) {
@@ -151,27 +172,40 @@ static void differentiate_weights(const Mix& problem, const ProjectionScratch<T>
   }
 }
 
-// The share of one pass in the gradient of the input, added to that of the passes before.
+// The share of one pass in the gradient of the input, added to what is there, or put there.
 template <class T>
-static void differentiate_input(const BackwardLayout<T>& layout, const ProjectionGradientScratch<T>& scratch,
-                                int64_t pass, int64_t pixels) {
+static void differentiate_input(const Mix& problem, const BackwardLayout<T>& layout,
+                                const VectorProjectionGradient<T>& scratch, const OwnPixels& own, int64_t pass,
+                                bool add) {
   const int64_t known = 3 * layout.channels;
+  const T* weights = static_cast<const T*>(problem.projection.packed) + pass * scratch.pass_weights(layout);
   for (Tiles tile(scratch.width / lanes<T>, projected_vectors); tile.first < tile.registers; tile.next()) {
     const int64_t column = tile.first * lanes<T>;
-    const Terms<T> terms = {scratch.weight + (pass * scratch.width + column) * known, tile.size * lanes<T>,
-                            scratch.gradient, scratch.projections, known};
-    for_output_tiles(0, pixels, tile.size, [&](int64_t pixel, int64_t outputs) {
+    const Terms<T> terms = {weights + column * known, tile.size * lanes<T>, scratch.gradient, scratch.projections,
+                            known};
+    for_output_tiles(0, own.count, tile.size, [&](int64_t pixel, int64_t outputs) {
       multiply_tile<T>({&terms, 1, pixel, 0}, outputs, tile.size,
-                       AddedTile<T>{scratch.input + pixel * scratch.width + column, scratch.width, pass > 0});
+                       AddedTile<T>{scratch.input + pixel * scratch.width + column, scratch.width, add});
     });
   }
+}
+
+// From the gradients of one pass to its share of that of the weights, and to that of the input.
+template <class T>
+static void differentiate_pass(const Mix& problem, const BackwardLayout<T>& layout, const Strip& strip,
+                               const VectorProjection<T>& packed, const VectorProjectionGradient<T>& scratch,
+                               const BackwardBand& band, const T* gradient, const PassGradient<T>& to) {
+  const OwnPixels own = own_pixels(problem, packed, band);
+  collect_gradient(layout, scratch, strip, band, gradient);
+  differentiate_weights(problem, packed, scratch, own, to.weights, to.add_weights);
+  differentiate_input(problem, layout, scratch, own, to.pass, to.add_input);
 }
 
 // Write the gradient of the input at the band's own pixels.
 template <class T>
 static void unpack_input(const Mix& problem, const Field& to, const BackwardLayout<T>& layout,
-                         const MapScratch<T>& maps, const ProjectionGradientScratch<T>& scratch, int64_t group,
-                         const BackwardBand& band) {
+                         const MapScratch<T>& maps, const VectorProjection<T>&,
+                         const VectorProjectionGradient<T>& scratch, int64_t group, const BackwardBand& band) {
   const Columns& columns = layout.columns;
   const Strip& strip = maps.inputs;
   const int64_t inputs = problem.projection.inputs, width = scratch.width, stride = columns.stride;
@@ -205,16 +239,15 @@ static void unpack_input(const Mix& problem, const Field& to, const BackwardLayo
 // Of the gradients of weight and bias, the registers [first, last) of the projections of all passes: the sum of the
 // shares of all slices, transposed back.
 template <class T>
-static void sum_weights(const Mix& problem, const void* shares, void* weight, void* bias, int64_t first,
-                        int64_t last) {
-  const BackwardLayout<T> layout(problem);
+static void sum_shares(const Mix& problem, const BackwardLayout<T>& layout, const VectorProjectionGradient<T>& scratch,
+                       const T* shares, T* weight, T* bias, int64_t first, int64_t last) {
   const int64_t inputs = problem.projection.inputs, known = 3 * layout.channels;
-  const int64_t maps = problem.shape.heads * problem.shape.head_size, projections = layout.pass_projections();
+  const int64_t maps = problem.shape.heads * problem.shape.head_size, projections = scratch.projections;
   const int64_t rows = inputs + 1;
   for (int64_t column = first * lanes<T>; column < last * lanes<T>; column += lanes<T>) {
     const int64_t pass = column / projections, place = column % projections;
     auto sum = [&](int64_t row) {
-      const T* from = static_cast<const T*>(shares) + (pass * rows + row) * projections + place;
+      const T* from = shares + (pass * rows + row) * projections + place;
       Vector<T> total = load(from);
       for (int64_t slice = 1; slice < layout.slices; ++slice)
         total += load(from + slice * layout.passes * rows * projections);
@@ -228,14 +261,14 @@ static void sum_weights(const Mix& problem, const void* shares, void* weight, vo
       alignas(vector_bytes) T line[lanes<T>];
       for (int l = 0; l < lanes<T> && place + l < known; ++l) {
         store(line, block[l]);
-        copy_run(line, least(lanes<T>, inputs - c), static_cast<T*>(weight) + output(place + l) * inputs + c);
+        copy_run(line, least(lanes<T>, inputs - c), weight + output(place + l) * inputs + c);
       }
     }
     if (!bias) continue;
     alignas(vector_bytes) T line[lanes<T>];
     store(line, sum(inputs));
     for (int64_t l = 0; l < lanes<T> && place + l < known; ++l)
-      static_cast<T*>(bias)[output(place + l)] = line[l];
+      bias[output(place + l)] = line[l];
   }
 }
 

@@ -28,6 +28,15 @@ constexpr int projected_sums = 12, projected_vectors = 3, convolved_rows = 1;
 #endif
 constexpr int tile_rows = 3, tile_outputs = 4, most_projected = 8;
 
+// Whether products of matrices are computed in tiles of AMX (tiles.h).
+#if defined(__AMX_BF16__)
+template <class T>
+constexpr bool in_tiles = sizeof(T) == sizeof(float);
+#else
+template <class T>
+constexpr bool in_tiles = false;
+#endif
+
 template <class T>
 struct Bits;
 template <>
