@@ -158,7 +158,7 @@ static void bring_rows(const Mix& problem, const BackwardLayout<T>& layout, cons
                      {band.begin, band.begin, band.end, band.first - layout.halo, band.last + layout.halo});
   const int64_t first = most(band.begin, 0), last = least(band.end, problem.shape.height);
   clear_rows(problem, layout, scratch.maps, {band.begin, band.begin, band.end, band.begin, band.end});
-  project_rows(problem, layout, scratch.maps.inputs, scratch.projection, head, last - first,
+  project_rows(problem, layout, scratch.projection, head, last - first,
                   row_of(layout, scratch.maps, first - band.begin));
 }
 
@@ -206,7 +206,7 @@ static void backward(const Mix& problem, const MixGradient& to, int64_t first_it
   const BackwardLayout<T> layout(problem);
   Arena<T> arena;
   BackwardScratch<T>(problem, layout, arena);
-  arena = {static_cast<T*>(workspace(static_cast<size_t>(arena.used) * sizeof(T))), 0};
+  arena = {static_cast<T*>(workspace(static_cast<size_t>(arena.used) * sizeof(T), Use::tasks)), 0};
   BackwardScratch<T> scratch(problem, layout, arena);
   [[maybe_unused]] const ProductState state;
   const int64_t tasks = layout.tasks, passes = layout.passes / layout.parts;

@@ -93,7 +93,7 @@ static void compose(const Composition& weights, void* composed, int64_t first, i
   constexpr int64_t count = lanes<T>;
   Arena<T> arena;
   CompositionScratch<T>(weights, arena);
-  arena = {static_cast<T*>(workspace(static_cast<size_t>(arena.used) * sizeof(T))), 0};
+  arena = {static_cast<T*>(workspace(static_cast<size_t>(arena.used) * sizeof(T), Use::tasks)), 0};
   const CompositionScratch<T> scratch(weights, arena);
   const int64_t end = first_channel(weights, last, count);
   for (int64_t c = first_channel(weights, first, count); c < end; c += count) {
@@ -114,7 +114,7 @@ static void compose_backward(const Composition& weights, const void* gradient, v
   constexpr int64_t count = lanes<T>;
   Arena<T> arena;
   CompositionScratch<T>(weights, arena);
-  arena = {static_cast<T*>(workspace(static_cast<size_t>(arena.used) * sizeof(T))), 0};
+  arena = {static_cast<T*>(workspace(static_cast<size_t>(arena.used) * sizeof(T), Use::tasks)), 0};
   const CompositionScratch<T> scratch(weights, arena);
   for (int64_t part = first; part < last; ++part) {
     T* share = static_cast<T*>(mixing) + part * weights.positions * weights.maps;

@@ -138,7 +138,7 @@ static void bring_rows(const Mix& problem, const ForwardLayout<T>& layout, const
   if (problem.projection.inputs) {
     const int64_t first = most(band.fresh, 0), count = most(least(band.end, height) - first, 0);
     clear_rows(problem, layout, scratch.maps, rows);
-    project_rows(problem, layout, scratch.maps.inputs, scratch.projection, head, count,
+    project_rows(problem, layout, scratch.projection, head, count,
                     row_of(layout, scratch.maps, first - band.begin));
   } else {
     pack_rows(problem, layout, scratch.maps, group, head, rows);
@@ -181,7 +181,7 @@ static void forward(const Mix& problem, int64_t first_task, int64_t last_task) {
   const ForwardLayout<T> layout(problem);
   Arena<T> arena;
   ForwardScratch<T>(problem, layout, arena);
-  arena = {static_cast<T*>(workspace(static_cast<size_t>(arena.used) * sizeof(T))), 0};
+  arena = {static_cast<T*>(workspace(static_cast<size_t>(arena.used) * sizeof(T), Use::tasks)), 0};
   ForwardScratch<T> scratch(problem, layout, arena);
   [[maybe_unused]] const ProductState state;
   for (int64_t task = first_task; task < last_task; ++task) {

@@ -6,17 +6,16 @@
 namespace acmix {
 namespace {
 
-// The weights of stage I as products read them, for `problem` to point to.
-MaybeTensor pack_weights(const Call& call, const Kernels& kernels, bool backward, Mix& problem) {
+// Let `problem` point to the weights of stage I as products read them.
+void pack_weights(const Call& call, const Kernels& kernels, bool backward, Mix& problem) {
   const PackingWork work = call.projections ? kernels.packing_work(problem, backward) : PackingWork{};
-  if (!work.numbers) return std::nullopt;
-  Tensor packed = torch::stable::empty({work.numbers}, compute_type(call.like), std::nullopt, call.like.device());
-  void* data = packed.mutable_data_ptr();
+  if (!work.numbers) return;
+  const size_t size = call.is_double ? sizeof(double) : sizeof(float);
+  void* packed = workspace(static_cast<size_t>(work.numbers) * size, Use::weights);
   torch::stable::parallel_for(0, work.parts, 1, [&](int64_t first, int64_t last) {
-    kernels.pack_weights(problem, backward, data, first, last);
+    kernels.pack_weights(problem, backward, packed, first, last);
   });
-  problem.projection.packed = data;
-  return packed;
+  problem.projection.packed = packed;
 }
 
 Tensor run_forward(const Call& call) {
@@ -26,7 +25,7 @@ Tensor run_forward(const Call& call) {
   const Kernels& kernels = best_kernels(call.is_double);
   const Locations columns(shape.width), rows(shape.height);
   Mix problem = problem_of(call, output, columns, rows);
-  const MaybeTensor packed = pack_weights(call, kernels, false, problem);
+  pack_weights(call, kernels, false, problem);
   torch::stable::parallel_for(0, kernels.forward_tasks(problem), 1,
                               [&](int64_t first, int64_t last) { kernels.forward(problem, first, last); });
   return output;
@@ -116,7 +115,7 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient) {
   const Kernels& kernels = best_kernels(call.is_double);
   const Locations columns(shape.width), rows(shape.height);
   Mix problem = problem_of(call, output_gradient, columns, rows);
-  const MaybeTensor packed = pack_weights(call, kernels, true, problem);
+  pack_weights(call, kernels, true, problem);
   const BackwardWork work = kernels.backward_work(problem);
   Tensor kernel = parts(work.slices, kernel_sizes), mixing = parts(work.slices, mixing_sizes);
   Tensor small = parts(work.items, {small_size});

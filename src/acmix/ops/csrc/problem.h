@@ -100,7 +100,9 @@ struct Kernels {
                            int64_t last);
 };
 
-// Scratch of the calling thread, 64-byte aligned, kept between calls so that its pages are mapped once.
-void* workspace(size_t bytes);
+// Scratch of the calling thread, 64-byte aligned, kept between calls so that its pages are mapped once: for the tasks that
+// it computes, and for weights that all threads read.
+enum class Use { tasks, weights };
+void* workspace(size_t bytes, Use use);
 
 }  // namespace acmix

@@ -187,8 +187,8 @@ static void pack_input(const Mix& problem, const MapLayout<T>& layout, const Map
 // Queries, keys and values of the heads from `head` on, for the `rows` rows that are packed; `to` is where column
 // strip.begin of the first one lies. Zeros beside the map.
 template <class T>
-static void project_rows(const Mix& problem, const MapLayout<T>& layout, const Strip&,
-                         const VectorProjection<T>& scratch, int64_t head, int64_t rows, T* to) {
+static void project_rows(const Mix& problem, const MapLayout<T>& layout, const VectorProjection<T>& scratch,
+                         int64_t head, int64_t rows, T* to) {
   const int64_t inputs = problem.projection.inputs, registers = scratch.cells.registers(rows), pitch = layout.pitch;
   const int64_t channels = layout.channels, maps = problem.shape.heads * problem.shape.head_size;
   const T* weight = static_cast<const T*>(problem.projection.weight);

@@ -76,7 +76,7 @@ static inline void collect_chunk(const BackwardLayout<float>& layout, const Stri
         const int64_t index = first + 2 * step + half - own.lead;
         const bool inside = index >= 0 && index < own.count;
         place[half] = from + (inside ? packed.registers[index].place - before : 0) + m * layout.pitch;
-        lanes_of[half] = static_cast<uint16_t>(inside ? packed.registers[index].own : 0);
+        lanes_of[half] = static_cast<uint16_t>(inside ? packed.registers[index].lanes : 0);
       }
       float *row = scratch.rows.step(m / block_side, step), *column = scratch.columns.step(2 * step, m / step_depth);
       for (int64_t l = 0; l < block_side; l += 2) {
@@ -160,7 +160,7 @@ static inline void unpack_input(const Mix& problem, const Field& to, const Backw
             for (int l = 0; l < block_side; ++l) store(scratch.line + l * width + c, values[l]);
           }
           for (int64_t l = 0; l < block_side; ++l)
-            if (lane[l] && packed.registers[x / block_side].own >> l & 1)
+            if (lane[l] && packed.registers[x / block_side].lanes >> l & 1)
               store_pixel(scratch.line + l * width, inputs, lane[l]);
           ++place;
         });
@@ -170,7 +170,7 @@ static inline void unpack_input(const Mix& problem, const Field& to, const Backw
     for (int64_t i = 0; i < packed.across; ++i, ++place) {
       const MapRegister& cells = packed.registers[i];
       for (int64_t c = 0; c < inputs; ++c)
-        _mm512_mask_storeu_ps(scratch.line + c * layout.pitch + cells.place - before, static_cast<__mmask16>(cells.own),
+        _mm512_mask_storeu_ps(scratch.line + c * layout.pitch + cells.place - before, static_cast<__mmask16>(cells.lanes),
                               (__m512)load(scratch.input_pair(c / pair_side * pair_side, place) +
                                            c % pair_side * pair_side + place % 2 * block_side));
     }

@@ -79,18 +79,18 @@ struct TileWeights {
   }
 };
 
-// A register of a row of maps: where it lies, counted from column strip.begin, and which of its lanes are the strip's own.
+// Lanes of a register of a row of maps, which lies `place` behind column strip.begin.
 struct MapRegister {
   int64_t place;
-  uint64_t own;
+  uint64_t lanes;
 };
 
 // The input as columns: pixels, summed over channels, and for the backward pass channels, summed over pixels. Pixels are
 // those of the registers of row after row.
 struct TileProjection {
   TileWeights weights;
-  int64_t rows, across = 0;  // registers of a row
-  MapRegister* registers;    // of all rows
+  int64_t rows, across = 0, edges = 0;  // registers of a row; those with cells beside it
+  MapRegister *registers, *edge;        // of all rows, the strip's own lanes; what taps read as zeros
   Blocks pixels, channels;
   float *line, *buffer;  // of one row, one register of pixels
 
@@ -98,7 +98,10 @@ struct TileProjection {
                  Arena<float>& arena)
       : weights(problem, layout, backward), rows(most_rows) {
     const int64_t count = weights.inputs ? rows * layout.pitch / block_side : 0, side = round_up(count, 2) * block_side;
+    const int64_t beside = ceil_divide(layout.padding, layout.stride) * layout.interleave;
     registers = reinterpret_cast<MapRegister*>(take_integers(arena, 2 * count));
+    edge = reinterpret_cast<MapRegister*>(
+        take_integers(arena, weights.inputs ? 4 * layout.stride * ceil_divide(beside, block_side) : 0));
     pixels = {arena.take(Blocks::size(side, weights.depth)), weights.depth / step_depth};
     channels = {arena.take(backward ? Blocks::size(weights.depth, side) : 0), side / step_depth};
     line = arena.take(problem.projection.input.inner == 1 ? 0 : weights.inputs * layout.pitch);
@@ -116,10 +119,21 @@ struct TileProjection {
       for (int64_t phase = 0; phase < columns.stride; ++phase)
         for (int64_t i = 0; i < phase_registers; ++i) {
           const int64_t first = before - i * block_side, last = first + columns.cells(strip.size(), phase);
-          const uint64_t own = (uint64_t{1} << most(least(last, block_side), 0)) -
-                               (uint64_t{1} << most(least(first, block_side), 0));
-          *next++ = {row * layout.row + phase * columns.phase_pitch + i * block_side, own};
+          *next++ = {row * layout.row + phase * columns.phase_pitch + i * block_side, lanes_from(first, last)};
         }
+    edges = 0;
+    const int64_t beside = ceil_divide(layout.padding, layout.stride) * layout.interleave;
+    for (int64_t phase = 0; phase < columns.stride; ++phase)
+      for (int64_t x = 0; x < beside; x += block_side) {
+        const int64_t place = phase * columns.phase_pitch + x, end = place + columns.cells(strip.width(), phase);
+        if (strip.begin == strip.first) edge[edges++] = {place - beside, lanes_from(0, beside - x)};
+        if (strip.end == strip.last) edge[edges++] = {end, lanes_from(0, beside - x)};
+      }
+  }
+
+  static uint64_t lanes_from(int64_t first, int64_t last) {
+    auto below = [](int64_t lane) { return (uint64_t{1} << most(least(lane, block_side), 0)) - 1; };
+    return below(last) & ~below(first);
   }
 
   // Take a register of pixels, of channels `pitch` apart; none is all zeros.
@@ -174,26 +188,23 @@ static inline void pack_input(const Mix& problem, const MapLayout<float>& layout
   if (place % 2) scratch.put(place, nullptr, 0);
 }
 
-// Zeros beside the rows of maps, where registers end behind them.
-static inline void clear_beside(const MapLayout<float>& layout, const Strip& strip, int64_t rows, float* to) {
-  const Columns& columns = layout.columns;
-  const int64_t beside = ceil_divide(layout.padding, layout.stride) * layout.interleave;
-  for (int64_t row = 0; row < rows; ++row)
-    for (int64_t m = 0; m < 3 * layout.channels; ++m)
-      for (int64_t phase = 0; phase < columns.stride; ++phase) {
-        float* place = to + row * layout.row + m * layout.pitch + phase * columns.phase_pitch;
-        if (strip.begin == strip.first) clear(place, -beside, 0);
-        const int64_t cells = columns.cells(strip.width(), phase);
-        if (strip.end == strip.last) clear(place, cells, cells + beside);
-      }
+// Zeros beside `planes` maps of the rows [first, last), where reflections were and registers end.
+static inline void clear_edges(const MapLayout<float>& layout, const TileProjection& scratch, int64_t first,
+                               int64_t last, int64_t planes, float* to) {
+  for (int64_t row = first; row < last; ++row)
+    for (int64_t m = 0; m < planes; ++m) {
+      float* plane = to + row * layout.row + m * layout.pitch;
+      for (const MapRegister* edge = scratch.edge; edge < scratch.edge + scratch.edges; ++edge)
+        _mm512_mask_storeu_ps(plane + edge->place, static_cast<__mmask16>(edge->lanes), _mm512_setzero_ps());
+    }
 }
 
 // Pixels of so many bytes are multiplied with all weights of a pass before the next ones.
 constexpr int64_t projected_chunk_bytes = 256 << 10;
 
 // As the product of vectors does.
-static inline void project_rows(const Mix& problem, const MapLayout<float>& layout, const Strip& strip,
-                                const TileProjection& scratch, int64_t head, int64_t rows, float* to) {
+static inline void project_rows(const Mix& problem, const MapLayout<float>& layout, const TileProjection& scratch,
+                                int64_t head, int64_t rows, float* to) {
   const TileWeights& weights = scratch.weights;
   const int64_t registers = rows * scratch.across, steps = scratch.pixels.steps, outputs = 3 * layout.channels;
   const int64_t chunk = 2 * most(projected_chunk_bytes / (2 * steps * step_floats * int64_t{sizeof(float)}), 1);
@@ -202,10 +213,11 @@ static inline void project_rows(const Mix& problem, const MapLayout<float>& layo
   const float* biases = weights.bias_of(packed, head / layout.heads);
   // What is no map, or no register.
   alignas(vector_bytes) float spare[2][pair_side * block_side];
-  for (int64_t first = 0; first < registers; first += chunk)
-    for (int64_t m = 0; m < outputs; m += pair_side)
-      for (int64_t x = first; x < least(first + chunk, registers); x += 2) {
-        const int64_t count = least(outputs - m, pair_side);
+  for (int64_t first = 0; first < registers; first += chunk) {
+    const int64_t last = least(first + chunk, registers);
+    for (int64_t m = 0; m < outputs; m += pair_side) {
+      const int64_t count = least(outputs - m, pair_side);
+      for (int64_t x = first; x < last; x += 2) {
         Sums sums[2];
         for (int64_t i = 0; i < 2; ++i) {
           const float* bias = biases + m * block_side;
@@ -219,7 +231,10 @@ static inline void project_rows(const Mix& problem, const MapLayout<float>& layo
           for (int64_t l = 0; l < count; ++l)
             store(to + scratch.registers[x + i].place + (m + l) * layout.pitch, load(spare[i] + l * block_side));
       }
-  clear_beside(layout, strip, rows, to);
+      // While they are in the first-level cache.
+      clear_edges(layout, scratch, first / scratch.across, last / scratch.across, count, to + m * layout.pitch);
+    }
+  }
 }
 
 }  // namespace acmix::ACMIX_ISA

@@ -11,12 +11,16 @@
 
 namespace acmix {
 
-void* workspace(size_t bytes) {
+void* workspace(size_t bytes, Use use) {
   struct Free {
     void operator()(void* memory) const { std::free(memory); }
   };
-  thread_local std::unique_ptr<void, Free> memory;
-  thread_local size_t capacity = 0;
+  struct Block {
+    std::unique_ptr<void, Free> memory;
+    size_t capacity = 0;
+  };
+  thread_local Block blocks[2];
+  auto& [memory, capacity] = blocks[use == Use::weights];
   if (bytes > capacity) {
     memory.reset();
     capacity = 0;
