@@ -254,8 +254,9 @@ def test_projections_repeat_bit_for_bit(threads, heads, batch, height, width, co
         assert_same_bits(run_all_stages(case, tensors), first)
 
 
-def test_any_subset_of_gradients_of_all_stages():
-    case = problem(2, 3, 17, 9, dtype=torch.float64)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_any_subset_of_gradients_of_all_stages(dtype):
+    case = problem(2, 3, 17, 9, dtype=dtype)
     tensors = all_stages(case, 5)
     _, every = run_all_stages(case, tensors)
     for wanted in range(len(tensors)):
@@ -362,12 +363,22 @@ def test_counts_operations():
     assert counts[torch.ops.acmix.mix_backward] == 2.5 * attention + 2 * convolution
     assert counts[torch.ops.acmix.local_attention] == attention
     assert counts[torch.ops.acmix.local_attention_backward] == 2.5 * attention
+
+
+@pytest.mark.parametrize("frozen", ["nothing", "input", "weights", "both"])
+def test_counts_operations_of_all_stages(frozen):
+    importlib.import_module("acmix.ops.flops")
+    layer, x = acmix.ACmix(10, 64, backend="cpu"), torch.randn(2, 10, 14, 14)
+    x.requires_grad_(frozen in ("nothing", "weights"))
+    layer.qkv.requires_grad_(frozen in ("nothing", "input"))
     with FlopCounterMode(display=False) as counter:
-        acmix.ACmix(10, 64, backend="cpu")(torch.randn(2, 10, 14, 14)).sum().backward()
+        layer(x).sum().backward()
     counts, projection = counter.get_flop_counts()["Global"], 2 * 2 * 14 * 14 * 10 * 3 * 64
+    attention, convolution = 2 * 2 * 14 * 14 * 98 * 64, 2 * 2 * 14 * 14 * 27 * 4 * 64
     assert counts[torch.ops.acmix.project_and_mix] == attention + convolution + projection
-    # The projections again, and the gradients of their input and of their weights.
-    assert counts[torch.ops.acmix.project_and_mix_backward] == 2.5 * attention + 2 * convolution + 3 * projection
+    # The projections again, and the gradients of their input and of their weights that are asked for.
+    products = {"nothing": 3, "both": 1}.get(frozen, 2)
+    assert counts[torch.ops.acmix.project_and_mix_backward] == 2.5 * attention + 2 * convolution + products * projection
 
 
 @pytest.mark.parametrize(

@@ -164,14 +164,16 @@ def _fake_project_and_mix_backward(
     weight: Tensor,
     bias: Tensor | None,
     heads: int,
+    input_wanted: bool,
+    weight_wanted: bool,
     *arguments: Any,
 ) -> tuple[Tensor, ...]:
     batch, inputs, height, width = input.shape
     maps = input.new_empty((batch, 3 * heads, weight.shape[0] // (3 * heads), height, width))
     return (
-        _empty_map(input[:, None], inputs, 1),
-        weight.new_empty(weight.shape),
-        weight.new_empty((0 if bias is None else bias.shape[0],)),
+        _empty_map(input[:, None], inputs, 1) if input_wanted else input.new_empty((0,)),
+        weight.new_empty(weight.shape if weight_wanted else (0,)),
+        weight.new_empty((bias.shape[0] if bias is not None and weight_wanted else 0,)),
         *_fake_mix_backward(output_gradient, maps, *arguments)[1:],
     )
 
@@ -211,10 +213,17 @@ def _save_project_and_mix(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> 
 
 def _project_and_mix_backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
+    input_wanted, weight_wanted = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
     x, weight, bias, *gradients = torch.ops.acmix.project_and_mix_backward(
-        output_gradient, *saved[:3], ctx.heads, *saved[3:], *ctx.numbers
+        output_gradient, *saved[:3], ctx.heads, input_wanted, weight_wanted, *saved[3:], *ctx.numbers
     )
-    return x, weight, None if saved[2] is None else bias, None, *_parameter_gradients(saved[3:], *gradients)
+    return (
+        x if input_wanted else None,
+        weight if weight_wanted else None,
+        bias if weight_wanted and saved[2] is not None else None,
+        None,
+        *_parameter_gradients(saved[3:], *gradients),
+    )
 
 
 def _register() -> None:

@@ -131,12 +131,16 @@ def _all_stages_backward_flops(
     weight: Any,
     bias: Any,  # noqa: ARG001
     heads: int,
+    input_wanted: bool,
+    weight_wanted: bool,
     *arguments: Any,
     **_: Any,
 ) -> int:
     # The projections again, then the gradients of their input and of their weights.
     projections = _projections(x, weight, heads)
-    return 3 * _projection(x, weight) + _parameters_backward_flops(output_gradient, projections, *arguments)
+    return (1 + input_wanted + weight_wanted) * _projection(x, weight) + _parameters_backward_flops(
+        output_gradient, projections, *arguments
+    )
 
 
 def _channels_first(cells: Any) -> Any:

@@ -233,15 +233,17 @@ static void backward(const Mix& problem, const MixGradient& to, int64_t first_it
       for (int64_t pass = first_pass; pass < first_pass + passes; ++pass) {
         const int64_t head = pass * layout.heads;
         rate_gradient[0] += backward_pass(problem, to, layout, scratch, slice, group, head, band);
-        if (projected)
+        if (!projected) {
+          unpack_gradient(problem, to, layout, scratch, group, head, band);
+          continue;
+        }
+        T* weights = to.weights ? static_cast<T*>(to.weights) + (slice * layout.passes + pass) * share : nullptr;
+        if (to.weights || to.inputs)
           differentiate_pass(problem, layout, scratch.maps.inputs, scratch.projection, scratch.projection_gradient, band,
                              scratch.gradient,
-                             {pass, static_cast<T*>(to.weights) + (slice * layout.passes + pass) * share, task > begin,
-                              pass > first_pass});
-        else
-          unpack_gradient(problem, to, layout, scratch, group, head, band);
+                             {pass, weights, task > begin, to.inputs != nullptr, pass > first_pass});
       }
-      if (projected)
+      if (to.inputs)
         unpack_input(problem, to.inputs[part], layout, scratch.maps, scratch.projection, scratch.projection_gradient,
                      group, band);
     }

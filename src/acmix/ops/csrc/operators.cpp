@@ -49,7 +49,8 @@ Tensor project_and_mix(const Tensor& input, const Tensor& weight, const MaybeTen
 }
 
 // Of the projections as one (B, 3 C, H, W) map or, where they are computed, of their input; of the projections' weight
-// and bias, if any; of position and rate as (2 D + 1), of the kernel and mixing that were computed with.
+// and bias, if any, empty where it is not wanted; of position and rate as (2 D + 1), of the kernel and mixing that were
+// computed with.
 struct Gradients {
   Tensor maps;
   MaybeTensor weight, bias;
@@ -86,7 +87,12 @@ void sum_maps(const std::vector<Tensor>& shares) {
   });
 }
 
-Gradients run_backward(const Call& call, const Tensor& output_gradient) {
+// Of stage I, which gradients are asked for: those of the weight and of the bias together.
+struct Wanted {
+  bool input = true, weight = true;
+};
+
+Gradients run_backward(const Call& call, const Tensor& output_gradient, const Wanted& wanted) {
   const Shape& shape = call.shape;
   STD_TORCH_CHECK(output_gradient.dim() == 4 && output_gradient.scalar_type() == call.like.scalar_type() &&
                       output_gradient.size(0) == shape.batch &&
@@ -96,21 +102,29 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient) {
   const int64_t channels = shape.heads * shape.head_size, small_size = 2 * shape.head_size + 1;
   const std::vector<int64_t> kernel_sizes = sizes_of(call.kernel), mixing_sizes = sizes_of(call.mixing);
   const int64_t inputs = call.projections ? call.like.size(1) : 0;
-  Tensor maps = call.empty_map(call.projections ? inputs : 3 * channels, shape.height, shape.width);
+  Tensor maps = wanted.input ? call.empty_map(call.projections ? inputs : 3 * channels, shape.height, shape.width)
+                             : torch::stable::empty(sizes_of(std::nullopt), call.like.scalar_type(),
+                                                    std::nullopt, call.like.device());
   auto parts = [&](int64_t count, std::vector<int64_t> sizes) {
     sizes.insert(sizes.begin(), count);
     return empty_parameter(maps, sizes);
   };
-  if (maps.numel() == 0) {
-    Gradients nothing = {maps,
-                         std::nullopt,
-                         std::nullopt,
-                         empty_parameter(maps, {small_size}),
-                         empty_parameter(maps, kernel_sizes),
-                         empty_parameter(maps, mixing_sizes)};
-    if (call.projections) nothing.weight = empty_parameter(maps, sizes_of(call.projections->weight));
-    if (call.projections && call.projections->bias) nothing.bias = empty_parameter(maps, {3 * channels});
-    return nothing;
+  Gradients gradients = {maps, std::nullopt, std::nullopt, maps, maps, maps};
+  if (call.projections) {
+    auto parameter = [&](const MaybeTensor& like) {
+      return torch::stable::empty(sizes_of(wanted.weight ? like : std::nullopt), compute_type(maps), std::nullopt,
+                                  maps.device());
+    };
+    gradients.weight = parameter(call.projections->weight);
+    gradients.bias = parameter(call.projections->bias);
+  }
+  if (call.like.numel() == 0) {
+    if (gradients.weight) torch::stable::zero_(*gradients.weight);
+    if (gradients.bias) torch::stable::zero_(*gradients.bias);
+    gradients.small = empty_parameter(maps, {small_size});
+    gradients.kernel = empty_parameter(maps, kernel_sizes);
+    gradients.mixing = empty_parameter(maps, mixing_sizes);
+    return gradients;
   }
   const Kernels& kernels = best_kernels(call.is_double);
   const Locations columns(shape.width), rows(shape.height);
@@ -129,13 +143,15 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient) {
   if (call.projections) {
     // Several shares are in the compute type; the first is the map itself where it is, too.
     const bool inside = work.parts == 1 || maps.scalar_type() == compute_type(maps);
-    for (int64_t part = 0; part < work.parts; ++part)
+    for (int64_t part = 0; wanted.input && part < work.parts; ++part)
       shares.push_back(part == 0 && inside ? maps : call.empty_share(inputs, shape.height, shape.width));
     for (const Tensor& share : shares) fields.push_back(channels_of(share, 0, inputs));
-    shares_of_weights = torch::stable::empty({work.slices, work.weights}, compute_type(maps), std::nullopt,
-                                             maps.device());
-    to.weights = shares_of_weights->mutable_data_ptr();
-    to.inputs = fields.data();
+    if (wanted.input) to.inputs = fields.data();
+    if (wanted.weight) {
+      shares_of_weights = torch::stable::empty({work.slices, work.weights}, compute_type(maps), std::nullopt,
+                                               maps.device());
+      to.weights = shares_of_weights->mutable_data_ptr();
+    }
   } else {
     to.query = channels_of(maps, 0, shape.head_size);
     to.key = channels_of(maps, channels, shape.head_size);
@@ -144,29 +160,22 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient) {
   torch::stable::parallel_for(0, work.items, 1,
                               [&](int64_t first, int64_t last) { kernels.backward(problem, to, first, last); });
   if (shares.size() > 1) sum_maps(shares);
-  if (call.projections && shares.front().data_ptr() != maps.data_ptr()) torch::stable::copy_(maps, shares.front());
-  Gradients gradients = {maps,
-                         std::nullopt,
-                         std::nullopt,
-                         sum_first(small, {small_size}),
-                         sum_first(kernel, kernel_sizes),
-                         sum_first(mixing, mixing_sizes)};
-  if (!call.projections) return gradients;
-  auto parameter = [&](const std::vector<int64_t>& sizes) {
-    return torch::stable::empty(sizes, compute_type(maps), std::nullopt, maps.device());
-  };
-  gradients.weight = parameter(sizes_of(call.projections->weight));
-  if (call.projections->bias) gradients.bias = parameter({3 * channels});
+  if (!shares.empty() && shares.front().data_ptr() != maps.data_ptr()) torch::stable::copy_(maps, shares.front());
+  gradients.small = sum_first(small, {small_size});
+  gradients.kernel = sum_first(kernel, kernel_sizes);
+  gradients.mixing = sum_first(mixing, mixing_sizes);
+  if (!to.weights) return gradients;
+  void *weight = gradients.weight->mutable_data_ptr(),
+       *bias = call.projections->bias ? gradients.bias->mutable_data_ptr() : nullptr;
   torch::stable::parallel_for(0, work.weight_registers, 1, [&](int64_t first, int64_t last) {
-    kernels.sum_weights(problem, to.weights, gradients.weight->mutable_data_ptr(),
-                        gradients.bias ? gradients.bias->mutable_data_ptr() : nullptr, first, last);
+    kernels.sum_weights(problem, to.weights, weight, bias, first, last);
   });
   return gradients;
 }
 
 Tensor local_attention_backward(const Tensor& output_gradient, const Tensor& query, const Tensor& key,
                                 const Tensor& value, int64_t window, int64_t stride) {
-  return run_backward(Call(query, key, value, window, stride), output_gradient).maps;
+  return run_backward(Call(query, key, value, window, stride), output_gradient, {}).maps;
 }
 
 // Gradients of fc, of dep and of the rate, given those of the kernel and mixing, which are theirs without composing.
@@ -206,22 +215,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mix_backward(
     int64_t stride) {
   const Weights weights(fc, dep, rate_convolution, composed);
   const Gradients gradients =
-      run_backward(Call(projections, {position, rate, weights}, window, stride), output_gradient);
+      run_backward(Call(projections, {position, rate, weights}, window, stride), output_gradient, {});
   return std::tuple_cat(std::tuple(gradients.maps, gradients.small),
                         differentiate(weights, gradients.kernel, gradients.mixing));
 }
 
-// Gradients of the input, of weight and bias (empty where there is none), and those of mix_backward.
+// Gradients of the input, of weight and bias (empty where there is none, or none is wanted), and those of mix_backward.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> project_and_mix_backward(
     const Tensor& output_gradient, const Tensor& input, const Tensor& weight, const MaybeTensor& bias, int64_t heads,
-    const MaybeTensor& position, const MaybeTensor& rate, const MaybeTensor& fc, const Tensor& dep,
+    bool input_wanted, bool weight_wanted, const MaybeTensor& position, const MaybeTensor& rate, const MaybeTensor& fc, const Tensor& dep,
     const MaybeTensor& rate_convolution, bool composed, int64_t window, int64_t stride) {
   const Weights weights(fc, dep, rate_convolution, composed);
   const Gradients gradients = run_backward(
-      Call(input, {weight, bias, heads}, {position, rate, weights}, window, stride), output_gradient);
-  return std::tuple_cat(std::tuple(gradients.maps, *gradients.weight,
-                                   gradients.bias ? *gradients.bias : empty_parameter(*gradients.weight, {0}),
-                                   gradients.small),
+      Call(input, {weight, bias, heads}, {position, rate, weights}, window, stride), output_gradient,
+      {input_wanted, weight_wanted});
+  return std::tuple_cat(std::tuple(gradients.maps, *gradients.weight, *gradients.bias, gradients.small),
                         differentiate(weights, gradients.kernel, gradients.mixing));
 }
 
@@ -244,7 +252,7 @@ STABLE_TORCH_LIBRARY(acmix, library) {
       "Tensor? rate_convolution, bool composed, int window, int stride) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   library.def(
       "project_and_mix_backward(Tensor output_gradient, Tensor input, Tensor weight, Tensor? bias, int heads, "
-      "Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, Tensor? rate_convolution, bool composed, int window, "
+      "bool input_wanted, bool weight_wanted, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, Tensor? rate_convolution, bool composed, int window, "
       "int stride) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 

@@ -60,7 +60,7 @@ struct Mix {
 // Where gradients go: those of the maps are written, the share of every slice (of kernel and mixing) or item (of
 // position (D, 2), then rate) is added to its own part, which the caller sums in order. Where the maps are projected,
 // written are instead the share that every part of the passes has in the gradient of the input, and the share of every
-// slice in those of weight and bias, BackwardWork::weights numbers, for sum_weights.
+// slice in those of weight and bias, BackwardWork::weights numbers, for sum_weights; null where they are not wanted.
 struct MixGradient {
   Field query, key, value;
   void *kernel, *mixing, *small;

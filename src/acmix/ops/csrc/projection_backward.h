@@ -36,12 +36,12 @@ struct OwnPixels {
   int64_t first, count, registers;  // all registers that are packed
 };
 
-// Where a pass adds, or puts, its gradient: its share of the weights', and the input's in scratch.
+// Where a pass adds, or puts, its gradient: its share of the weights', if they want one, and the input's in scratch.
 template <class T>
 struct PassGradient {
   int64_t pass;
   T* weights;
-  bool add_weights, add_input;
+  bool add_weights, wants_input, add_input;
 };
 
 // The 3 `channels` projections of a pass are in the order (query or key or value, channel); pixels in that of the packed
@@ -197,8 +197,8 @@ static void differentiate_pass(const Mix& problem, const BackwardLayout<T>& layo
                                const BackwardBand& band, const T* gradient, const PassGradient<T>& to) {
   const OwnPixels own = own_pixels(problem, packed, band);
   collect_gradient(layout, scratch, strip, band, gradient);
-  differentiate_weights(problem, packed, scratch, own, to.weights, to.add_weights);
-  differentiate_input(problem, layout, scratch, own, to.pass, to.add_input);
+  if (to.weights) differentiate_weights(problem, packed, scratch, own, to.weights, to.add_weights);
+  if (to.wants_input) differentiate_input(problem, layout, scratch, own, to.pass, to.add_input);
 }
 
 // Write the gradient of the input at the band's own pixels.

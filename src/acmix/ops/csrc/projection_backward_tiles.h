@@ -61,7 +61,7 @@ struct OwnRegisters {
 };
 
 // The gradients of the projections of the registers of pixels [first, first + 2 steps) as operands, from scratch rows,
-// and that of the bias.
+// and that of the bias, if one is wanted.
 static inline void collect_chunk(const BackwardLayout<float>& layout, const Strip& strip, const TileProjection& packed,
                                  const TileProjectionGradient& scratch, const OwnRegisters& own, int64_t first,
                                  int64_t steps, const float* from, float* bias, bool add) {
@@ -99,6 +99,7 @@ static inline void collect_chunk(const BackwardLayout<float>& layout, const Stri
                    column + half * scratch.columns.steps * step_floats + (m % step_depth + l) / 2 * block_side);
       }
     }
+    if (!bias) continue;
     alignas(vector_bytes) float totals[block_side];
     sum_lanes<float, block_side>(sums, totals);
     store(bias + m, add ? load(bias + m) + load(totals) : load(totals));
@@ -117,14 +118,15 @@ static inline void differentiate_pass(const Mix& problem, const BackwardLayout<f
   for (int64_t first = 0, count; first < steps; first += count) {
     count = least(chunk_steps, steps - first);
     const bool add = to.add_weights || first > 0;
-    collect_chunk(layout, strip, packed, scratch, own, 2 * first, count, gradient, to.weights + projections * width, add);
-    for (int64_t m = 0; m < projections; m += pair_side)
+    collect_chunk(layout, strip, packed, scratch, own, 2 * first, count, gradient,
+                  to.weights ? to.weights + projections * width : nullptr, add);
+    for (int64_t m = 0; to.weights && m < projections; m += pair_side)
       for (int64_t c = 0; c < width; c += pair_side) {
         float* sums = to.weights + m * width + c * pair_side;
         multiply_pairs(scratch.rows.pair(m / block_side, 0), packed.channels.pair(c / block_side, own.skipped + first),
                        count, Sums::added(sums, pair_side, add), Sums::added(sums + block_side, pair_side, add));
       }
-    for (int64_t c = 0; c < width; c += pair_side)
+    for (int64_t c = 0; to.wants_input && c < width; c += pair_side)
       for (int64_t step = 0; step < count; ++step) {
         float* sums = scratch.input_pair(c, 2 * (first + step));
         multiply_pairs(inputs.pair(c / block_side, 0), scratch.columns.pair(2 * step, 0), depth,
