@@ -18,7 +18,8 @@ def table(results: dict) -> list[str]:
         device += ", compiled" * settings["compiled"] + ", CUDA graphs" * settings["graphs"]
         caveat = "Ratios are of the fastest of interleaved runs with an empty cache; medians in brackets."
     else:
-        device = f"{machine['processor']} ({machine['instructions']}), {machine['threads']} threads"
+        device = f"{machine['processor']} ({machine['instructions']}, compiled kernels: {machine['kernels']})"
+        device += f", {machine['threads']} threads"
         caveat = (
             f"The machine withheld {machine['withheld_share']:.0%} of a busy thread's time, so ratios are of the "
             "fastest of interleaved runs; medians in brackets."

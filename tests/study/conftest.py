@@ -22,7 +22,14 @@ def made_up():
         for seed, accuracy in enumerate(values)
     ]
     data = {"location": "digits", "train_images": 1438, "validation_images": 359, "classes": 10}
-    machine = {"processor": "a processor", "instructions": "AVX2", "threads": 1, "torch": "2", "revision": "abc"}
+    machine = {
+        "processor": "a processor",
+        "instructions": "AVX2",
+        "kernels": "avx2",
+        "threads": 1,
+        "torch": "2",
+        "revision": "abc",
+    }
     return Study(
         data=data | {"input_size": [3, 32, 32]},
         settings={"model": "acmix_resnet14_small", "epochs": 1, "batch_size": 10, "optimizer": "adamw"}

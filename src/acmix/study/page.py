@@ -38,8 +38,9 @@ def _conditions(study: Study) -> str:
         where = study.machine
         text += (
             f" Times: batch {study.batch}, fastest of interleaved runs in one process on {where['processor']} "
-            f"({where['instructions']}), threads: {where['threads']}, torch {where['torch']}, revision "
-            f"{where['revision']}, {where['withheld_share']:.0%} of a busy thread's time withheld."
+            f"({where['instructions']}, compiled kernels: {where['kernels']}), threads: {where['threads']}, "
+            f"torch {where['torch']}, revision {where['revision']}, {where['withheld_share']:.0%} of a busy thread's "
+            "time withheld."
         )
     return text
 

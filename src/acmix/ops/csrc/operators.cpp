@@ -223,8 +223,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mix_backward(
 // Gradients of the input, of weight and bias (empty where there is none, or none is wanted), and those of mix_backward.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> project_and_mix_backward(
     const Tensor& output_gradient, const Tensor& input, const Tensor& weight, const MaybeTensor& bias, int64_t heads,
-    bool input_wanted, bool weight_wanted, const MaybeTensor& position, const MaybeTensor& rate, const MaybeTensor& fc, const Tensor& dep,
-    const MaybeTensor& rate_convolution, bool composed, int64_t window, int64_t stride) {
+    bool input_wanted, bool weight_wanted, const MaybeTensor& position, const MaybeTensor& rate,
+    const MaybeTensor& fc, const Tensor& dep, const MaybeTensor& rate_convolution, bool composed, int64_t window,
+    int64_t stride) {
   const Weights weights(fc, dep, rate_convolution, composed);
   const Gradients gradients = run_backward(
       Call(input, {weight, bias, heads}, {position, rate, weights}, window, stride), output_gradient,
@@ -252,8 +253,9 @@ STABLE_TORCH_LIBRARY(acmix, library) {
       "Tensor? rate_convolution, bool composed, int window, int stride) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   library.def(
       "project_and_mix_backward(Tensor output_gradient, Tensor input, Tensor weight, Tensor? bias, int heads, "
-      "bool input_wanted, bool weight_wanted, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, Tensor? rate_convolution, bool composed, int window, "
-      "int stride) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "bool input_wanted, bool weight_wanted, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, "
+      "Tensor? rate_convolution, bool composed, int window, int stride) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(acmix, CPU, library) {

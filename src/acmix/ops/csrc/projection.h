@@ -1,4 +1,5 @@
-// Stage I within a band: the projections of rows of the input, written where packing would put them.
+// Stage I within a band: the projections of rows of the input, written where packing would put them. Here by products of
+// vectors.
 #pragma once
 
 #include "maps.h"

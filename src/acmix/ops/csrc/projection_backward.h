@@ -1,5 +1,6 @@
-// Stage I within a band, backward: what the gradients of one pass of its projections, at its own pixels, give to those of
-// the input, of the weights and of the bias. Neither projections nor their gradients leave scratch.
+// Stage I within a band, backward: what the gradients of one pass of its projections, at its own pixels, give to those
+// of the input, of the weights and of the bias. Neither projections nor their gradients leave scratch. Here by products
+// of vectors.
 #pragma once
 
 #include "backward_layout.h"
@@ -66,7 +67,6 @@ struct VectorProjectionGradient {
   }
   // Numbers of a pass of the weights as differentiate_input reads them: (tile of inputs, projection, input).
   int64_t pass_weights(const BackwardLayout<T>& layout) const { return 3 * layout.channels * width; }
-
 };
 
 template <class T>
