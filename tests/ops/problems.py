@@ -69,8 +69,8 @@ problems = st.builds(
 )
 
 
-def stage_one(problem: Problem, inputs: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Input, weight and bias of the projections, the input in the problem's dtype and layout."""
+def stage_one(problem: Problem, inputs: int, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Input times `scale`, in the problem's dtype and layout, weight over it and bias of the projections."""
     generator = torch.Generator().manual_seed(problem.seed + 1)
 
     def normal(*shape):
@@ -82,7 +82,7 @@ def stage_one(problem: Problem, inputs: int) -> tuple[torch.Tensor, torch.Tensor
         x = x.to(memory_format=torch.channels_last)
     elif problem.layout == "sliced":
         x = normal(problem.batch, inputs, problem.height + 1, 2 * problem.width + 1)[..., 1:, 1::2]
-    return x, normal(maps, inputs, 1, 1) / inputs**0.5, normal(maps)
+    return x * scale, normal(maps, inputs, 1, 1) / inputs**0.5 / scale, normal(maps)
 
 
 def eager_mix(projections, position_weight, fc, dep, alpha, beta, *, window, stride, dilation):
@@ -156,9 +156,9 @@ def assert_mix_as_exact_as_eager(problem, backend, device="cpu"):
     assert_gradients_as_exact_as_eager(("query", "key", "value", *NAMES[1:]), *parts, scales)
 
 
-def assert_all_stages_as_exact_as_eager(problem, inputs, biased, backend):
-    """Output and every gradient of `project_and_mix`."""
-    x, weight, bias = stage_one(problem, inputs)
+def assert_all_stages_as_exact_as_eager(problem, inputs, biased, backend, scale=1.0):
+    """Output and every gradient of `project_and_mix`; see `stage_one` for `scale`."""
+    x, weight, bias = stage_one(problem, inputs, scale)
     tensors = (x, weight, bias if biased else None, *problem.tensors()[1:])
     keywords = {"heads": problem.heads, **problem.keywords()}
     gradient, (exact, truth), eager, actual = compute(

@@ -1,0 +1,88 @@
+"""Every build of the compiled kernels that the processor can run; all other tests hold the one in use.
+
+A selection of them runs with each of the others in a process of its own: which build runs is decided once per process.
+"""
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from acmix import ops
+
+pytestmark = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="no C++ compiler to build with")
+
+ROOT = Path(__file__).parents[2]
+BUILDS = ("amx", "avx512", "avx2", "baseline")
+# Names, no patterns: pytest fails where one is no longer there.
+SELECTED = (
+    "test_backends.py::test_all_stages_are_as_exact_as_eager[cpu]",
+    "test_backends.py::test_mix_is_as_exact_as_eager[cpu]",
+    "test_backends.py::test_paths_alone_are_as_exact_as_eager[cpu]",
+    "test_backends.py::test_composed_kernels_are_as_exact_as_eager[cpu]",
+    "test_cpu.py::test_projections_of_bands_and_strips_meet",
+    "test_cpu.py::test_strips_of_each_path_alone",
+    "test_cpu.py::test_scratch_shows_nothing_of_the_task_before",
+    "test_cpu.py::test_scratch_of_projections_shows_nothing_of_the_task_before",
+    "test_cpu.py::test_images_projected_together_do_not_meet",
+    "test_cpu.py::test_gradcheck_of_a_layer",
+    "test_projections.py",
+)
+# Of the many, every stride and every layout once.
+FEWER = "not projections_of_bands_and_strips or 1-sliced] or 2-channels_last] or 3-contiguous]"
+
+
+@pytest.fixture(autouse=True)
+def _kernels_are_built():
+    assert ops.why_not("cpu") is None
+
+
+def process(wanted, *arguments):
+    environment = {**os.environ, "ACMIX_INSTRUCTIONS": wanted}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)  # noqa: S603
+
+
+@functools.cache
+def used(wanted):
+    """What runs where `wanted` is asked for, and why not if nothing does."""
+    done = process(wanted, "-c", "from acmix import ops; print(ops.cpu.instructions(), ops.why_not('cpu'))")
+    assert done.returncode == 0, done.stderr
+    name, _, reason = done.stdout.strip().partition(" ")
+    return name, reason
+
+
+@pytest.mark.parametrize("wanted", BUILDS)
+def test_every_build_is_as_exact_as_eager(wanted):
+    if wanted == ops.cpu.instructions():
+        pytest.skip(f"{wanted} is in use: all other tests hold it")
+    if used(wanted)[0] != wanted:
+        pytest.skip(f"the processor has no {wanted}")
+    tests = [f"tests/ops/{name}" for name in SELECTED]
+    done = process(wanted, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", FEWER, *tests)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = done.stdout.splitlines()[-1]
+    assert re.match(r"[1-9]\d* passed", summary), done.stdout
+    assert "skipped" not in summary, done.stdout
+
+
+def test_a_build_is_a_limit():
+    wanted = os.environ.get("ACMIX_INSTRUCTIONS") or used("")[0]
+    assert ops.cpu.instructions() in BUILDS[BUILDS.index(wanted) :]
+    assert used("baseline") == ("baseline", "None")
+
+
+def test_an_unknown_build_is_refused():
+    reason = "ACMIX_INSTRUCTIONS must be amx, avx512, avx2 or baseline, or unset, got 'avx1024'"
+    assert used("avx1024") == ("None", reason)
+
+
+def test_info_names_the_build():
+    done = process("baseline", "-m", "acmix", "info", "acmix_resnet26")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "the compiled CPU kernels use baseline"
