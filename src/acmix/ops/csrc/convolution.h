@@ -78,6 +78,8 @@ static const T* tapped_maps(const Mix& problem, const MapLayout<T>& layout, cons
               scratch.mixing(static_cast<const T*>(problem.convolution.mixing)),
               {scratch.mixed - layout.reach, layout.pitch, scratch.count, scratch.mixed_wide},
               rows * scratch.wide_registers);
+  // Taps of the last registers read on behind the last row.
+  clear(scratch.mixed, rows * scratch.row - layout.reach, rows * scratch.row + layout.margin);
   return scratch.mixed;
 }
 

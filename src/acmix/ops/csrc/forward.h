@@ -134,7 +134,6 @@ static void bring_rows(const Mix& problem, const ForwardLayout<T>& layout, const
   const int64_t height = problem.shape.height, kept = layout.shared_rows * layout.row;
   const RowSpan rows = {band.begin, band.fresh, band.end, band.fresh, band.end};
   T *saved = scratch.kept + head / layout.heads * kept, *top = row_of(layout, scratch.maps, 0);
-  if (band.fresh > band.begin) std::memcpy(top, saved, static_cast<size_t>(kept) * sizeof(T));
   if (problem.projection.inputs) {
     const int64_t first = most(band.fresh, 0), count = most(least(band.end, height) - first, 0);
     clear_rows(problem, layout, scratch.maps, rows);
@@ -143,6 +142,8 @@ static void bring_rows(const Mix& problem, const ForwardLayout<T>& layout, const
   } else {
     pack_rows(problem, layout, scratch.maps, group, head, rows);
   }
+  // The halo before them was cleared.
+  if (band.fresh > band.begin) std::memcpy(top, saved, static_cast<size_t>(kept) * sizeof(T));
   if (band.last < problem.shape.height_out)
     std::memcpy(saved, row_of(layout, scratch.maps, layout.stride * (band.last - band.first)),
                 static_cast<size_t>(kept) * sizeof(T));

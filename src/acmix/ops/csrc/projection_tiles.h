@@ -90,7 +90,7 @@ struct MapRegister {
 struct TileProjection {
   TileWeights weights;
   int64_t rows, across = 0, edges = 0;  // registers of a row; those with cells beside it
-  MapRegister *registers, *edge;        // of all rows, the strip's own lanes; what taps read as zeros
+  MapRegister *registers, *edge;        // of all rows, the strip's own lanes; what has to be zeros
   Blocks pixels, channels;
   float *line, *buffer;  // of one row, one register of pixels
 
@@ -98,10 +98,9 @@ struct TileProjection {
                  Arena<float>& arena)
       : weights(problem, layout, backward), rows(most_rows) {
     const int64_t count = weights.inputs ? rows * layout.pitch / block_side : 0, side = round_up(count, 2) * block_side;
-    const int64_t beside = ceil_divide(layout.padding, layout.stride) * layout.interleave;
     registers = reinterpret_cast<MapRegister*>(take_integers(arena, 2 * count));
     edge = reinterpret_cast<MapRegister*>(
-        take_integers(arena, weights.inputs ? 4 * layout.stride * ceil_divide(beside, block_side) : 0));
+        take_integers(arena, weights.inputs ? 4 * layout.stride * (ceil_divide(beside(layout), block_side) + 2) : 0));
     pixels = {arena.take(Blocks::size(side, weights.depth)), weights.depth / step_depth};
     channels = {arena.take(backward ? Blocks::size(weights.depth, side) : 0), side / step_depth};
     line = arena.take(problem.projection.input.inner == 1 ? 0 : weights.inputs * layout.pitch);
@@ -122,15 +121,21 @@ struct TileProjection {
           *next++ = {row * layout.row + phase * columns.phase_pitch + i * block_side, lanes_from(first, last)};
         }
     edges = 0;
-    const int64_t beside = ceil_divide(layout.padding, layout.stride) * layout.interleave;
-    for (int64_t phase = 0; phase < columns.stride; ++phase)
-      for (int64_t x = 0; x < beside; x += block_side) {
-        const int64_t place = phase * columns.phase_pitch + x, end = place + columns.cells(strip.width(), phase);
-        if (strip.begin == strip.first) edge[edges++] = {place - beside, lanes_from(0, beside - x)};
-        if (strip.end == strip.last) edge[edges++] = {end, lanes_from(0, beside - x)};
-      }
+    auto clear_cells = [&](int64_t place, int64_t count) {
+      for (int64_t x = 0; x < count; x += block_side) edge[edges++] = {place + x, lanes_from(0, count - x)};
+    };
+    for (int64_t phase = 0; phase < columns.stride; ++phase) {
+      const int64_t place = phase * columns.phase_pitch, cells = columns.cells(strip.width(), phase);
+      if (strip.begin == strip.first) clear_cells(place - beside(layout), beside(layout));
+      // Registers end behind the map, with the bias.
+      clear_cells(place + cells, most(phase_registers * block_side - cells, strip.end == strip.last ? beside(layout) : 0));
+    }
   }
 
+  // Cells on both sides of a map that taps read as zeros.
+  static int64_t beside(const MapLayout<float>& layout) {
+    return ceil_divide(layout.padding, layout.stride) * layout.interleave;
+  }
   static uint64_t lanes_from(int64_t first, int64_t last) {
     auto below = [](int64_t lane) { return (uint64_t{1} << most(least(lane, block_side), 0)) - 1; };
     return below(last) & ~below(first);
@@ -188,7 +193,7 @@ static inline void pack_input(const Mix& problem, const MapLayout<float>& layout
   if (place % 2) scratch.put(place, nullptr, 0);
 }
 
-// Zeros beside `planes` maps of the rows [first, last), where reflections were and registers end.
+// Zeros beside `planes` maps of the rows [first, last), where reflections were or registers end.
 static inline void clear_edges(const MapLayout<float>& layout, const TileProjection& scratch, int64_t first,
                                int64_t last, int64_t planes, float* to) {
   for (int64_t row = first; row < last; ++row)

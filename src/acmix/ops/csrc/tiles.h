@@ -62,6 +62,8 @@ struct Split {
 static inline Split split(Vector<float> x) {
   const Integers half = Integers{} + 0x8000, upper = Integers{} + static_cast<int32_t>(0xffff0000);
   Split parts;
+  // Rounding would carry the largest NaN into the sign.
+  x = x == x ? x : splat(__builtin_nanf(""));
 #pragma GCC unroll 3
   for (int t = 0; t < 3; ++t) {
     parts.term[t] = ((Integers)x + half) & upper;
