@@ -65,8 +65,14 @@ struct ForwardScratch {
     kept = arena.take(layout.bands > 1 ? layout.passes * layout.shared_rows * layout.row : 0);
     if (!arena.memory) return;
     for (int64_t i = 0; i < registers; ++i) places[i] = i / across * layout.out_row + i % across * lanes<T>;
-    // Projections leave alone what lies between maps, and it must be numbers.
-    if (problem.projection.inputs) clear(maps.maps, 0, layout.rows * layout.row);
+  }
+
+  // Make the tables of a strip.
+  void aim(const Mix& problem, const ForwardLayout<T>& layout, int64_t strip) {
+    if (!maps.aim(problem, layout, strip) || !problem.projection.inputs) return;
+    projection.aim(layout, maps.inputs);
+    // Projections leave alone what lies between maps: it must be numbers, not what another strip left there.
+    clear(maps.maps, 0, layout.rows * layout.row);
   }
 };
 
@@ -188,8 +194,7 @@ static void forward(const Mix& problem, int64_t first_task, int64_t last_task) {
   for (int64_t task = first_task; task < last_task; ++task) {
     const int64_t first = task % layout.bands * layout.band_rows;
     const int64_t last = least(first + layout.band_rows, problem.shape.height_out);
-    if (scratch.maps.aim(problem, layout, task / layout.bands % layout.strips) && problem.projection.inputs)
-      scratch.projection.aim(layout, scratch.maps.inputs);
+    scratch.aim(problem, layout, task / layout.bands % layout.strips);
     const int64_t begin = layout.stride * first - layout.halo;
     const bool follows = task > first_task && first > 0;
     forward_band(problem, layout, scratch, task / (layout.bands * layout.strips),

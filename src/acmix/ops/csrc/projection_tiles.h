@@ -89,8 +89,9 @@ struct MapRegister {
 // those of the registers of row after row.
 struct TileProjection {
   TileWeights weights;
-  int64_t rows, across = 0, edges = 0;  // registers of a row; those with cells beside it
-  MapRegister *registers, *edge;        // of all rows, the strip's own lanes; what has to be zeros
+  int64_t rows, across = 0;       // registers of a row
+  int64_t behind = 0, edges = 0;  // of what has to be zeros, behind maps and in all
+  MapRegister *registers, *edge;  // of all rows, the strip's own lanes; what has to be zeros
   Blocks pixels, channels;
   float *line, *buffer;  // of one row, one register of pixels
 
@@ -124,12 +125,15 @@ struct TileProjection {
     auto clear_cells = [&](int64_t place, int64_t count) {
       for (int64_t x = 0; x < count; x += block_side) edge[edges++] = {place + x, lanes_from(0, count - x)};
     };
+    // Registers end behind the map, with the bias.
     for (int64_t phase = 0; phase < columns.stride; ++phase) {
-      const int64_t place = phase * columns.phase_pitch, cells = columns.cells(strip.width(), phase);
-      if (strip.begin == strip.first) clear_cells(place - beside(layout), beside(layout));
-      // Registers end behind the map, with the bias.
-      clear_cells(place + cells, most(phase_registers * block_side - cells, strip.end == strip.last ? beside(layout) : 0));
+      const int64_t cells = columns.cells(strip.width(), phase);
+      clear_cells(phase * columns.phase_pitch + cells,
+                  most(phase_registers * block_side - cells, strip.end == strip.last ? beside(layout) : 0));
     }
+    behind = edges;
+    for (int64_t phase = 0; phase < columns.stride && strip.begin == strip.first; ++phase)
+      clear_cells(phase * columns.phase_pitch - beside(layout), beside(layout));
   }
 
   // Cells on both sides of a map that taps read as zeros.
@@ -193,14 +197,16 @@ static inline void pack_input(const Mix& problem, const MapLayout<float>& layout
   if (place % 2) scratch.put(place, nullptr, 0);
 }
 
-// Zeros beside `planes` maps of the rows [first, last), where reflections were or registers end.
+// Zeros beside the maps [begin, end) of the rows [first, last): behind them, where registers end, and before those of keys
+// and values, where reflections were.
 static inline void clear_edges(const MapLayout<float>& layout, const TileProjection& scratch, int64_t first,
-                               int64_t last, int64_t planes, float* to) {
+                               int64_t last, int64_t begin, int64_t end, float* to) {
   for (int64_t row = first; row < last; ++row)
-    for (int64_t m = 0; m < planes; ++m) {
-      float* plane = to + row * layout.row + m * layout.pitch;
-      for (const MapRegister* edge = scratch.edge; edge < scratch.edge + scratch.edges; ++edge)
-        _mm512_mask_storeu_ps(plane + edge->place, static_cast<__mmask16>(edge->lanes), _mm512_setzero_ps());
+    for (int64_t m = begin; m < end; ++m) {
+      float* map = to + row * layout.row + m * layout.pitch;
+      const int64_t edges = m < layout.channels ? scratch.behind : scratch.edges;
+      for (const MapRegister* edge = scratch.edge; edge < scratch.edge + edges; ++edge)
+        _mm512_mask_storeu_ps(map + edge->place, static_cast<__mmask16>(edge->lanes), _mm512_setzero_ps());
     }
 }
 
@@ -237,7 +243,7 @@ static inline void project_rows(const Mix& problem, const MapLayout<float>& layo
             store(to + scratch.registers[x + i].place + (m + l) * layout.pitch, load(spare[i] + l * block_side));
       }
       // While they are in the first-level cache.
-      clear_edges(layout, scratch, first / scratch.across, last / scratch.across, count, to + m * layout.pitch);
+      clear_edges(layout, scratch, first / scratch.across, last / scratch.across, m, m + count, to);
     }
   }
 }
