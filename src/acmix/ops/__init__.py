@@ -168,7 +168,8 @@ def project_and_mix(
     """All three stages (arXiv 2111.14556, eq. 6 to 14): a 1x1 convolution to q, k and v, then `mix`.
 
     The compiled kernels compute the projections where they are used, in the backward pass again, and keep none: less
-    memory, and no maps of 3 C channels to write and read.
+    memory, and no maps of 3 C channels to write and read. On processors with AMX what float32 projections make of an
+    infinite number is NaN, where it may be infinite elsewhere.
 
     Args:
         x: Shape `(B, C_in, H, W)`, any floating dtype, any strides.

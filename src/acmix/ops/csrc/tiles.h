@@ -2,7 +2,7 @@
 // product the six of their products that float32 would not lose, summed in float32.
 //   Henry, Tang, Heinecke: Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations,
 //   ARITH 2019, arXiv 1904.06376
-// Numbers that are infinite, or beyond 3.38e38, become NaN; terms below 1.2e-38 count as zero.
+// Numbers that are infinite, or beyond 3.39e38, become NaN; terms below 1.2e-38 count as zero.
 #pragma once
 
 #include <immintrin.h>
