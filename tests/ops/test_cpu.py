@@ -22,20 +22,6 @@ def _kernels_are_built():
     assert ops.why_not("cpu") is None
 
 
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def _poisoned_memory():
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 def problem(heads=2, head_size=4, height=12, width=9, *, batch=2, stride=1, dtype=torch.float32, layout="contiguous"):
     return Problem(batch, heads, head_size, height, width, 7, 3, stride, 1, dtype, layout, 0)
 

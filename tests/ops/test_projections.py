@@ -23,20 +23,6 @@ def _kernels_are_built():
     assert ops.why_not("cpu") is None
 
 
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def _poisoned_memory():
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 def poison_scratch(dtype=torch.float32):
     """Leave NaN in every thread's scratch."""
     layer = acmix.ACmix(64, 64, kernel_att=3, backend="cpu", dtype=dtype)
