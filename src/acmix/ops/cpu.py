@@ -15,6 +15,7 @@ from torch import Tensor
 
 from acmix.ops.composition import widen_to
 from acmix.ops.geometry import composes_kernels, output_size
+from acmix.ops.tracing import is_exporting
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _LARGEST_WINDOW = 31
@@ -60,7 +61,7 @@ def why_not(features: Tensor | None, window: int, stride: int, dilation: int) ->
         return f"it has no dilation, got dilation={dilation}"
     if window > _LARGEST_WINDOW:
         return f"it needs a window of at most {_LARGEST_WINDOW}, got {window}"
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return "an exported graph holds standard operators only"
     return None
 

@@ -1,9 +1,9 @@
-"""Shapes, reflection and positions: what every backend must agree on. A leaf: imports torch alone."""
-
-from typing import cast
+"""Shapes, reflection and positions: what every backend must agree on."""
 
 import torch
 from torch import Tensor
+
+from acmix.ops.tracing import at_least_one
 
 
 def output_size(size: int, stride: int) -> int:
@@ -30,7 +30,7 @@ def reflect(position: Tensor, size: int) -> Tensor:
 
     The reflected axis has period 2 (size - 1); an axis of one cell maps everything to 0.
     """
-    half_period = cast(int, torch.sym_max(size - 1, 1))
+    half_period = at_least_one(size - 1)
     triangle = half_period - (position.remainder(2 * half_period) - half_period).abs()
     return triangle.clamp(max=size - 1)
 
@@ -51,6 +51,6 @@ def position_map(position_weight: Tensor, height: int, width: int) -> Tensor:
     def location(size: int) -> Tensor:
         # torch.linspace would fix the size of an exported graph; one cell lies at -1, as there.
         cells = torch.arange(size, dtype=dtype, device=weight.device)
-        return 2 * cells / cast(int, torch.sym_max(size - 1, 1)) - 1
+        return 2 * cells / at_least_one(size - 1) - 1
 
     return weight[:, 0, None, None] * location(width) + weight[:, 1, None, None] * location(height)[:, None]

@@ -6,15 +6,18 @@ weights become m exp(logit), an additive mask log m (DESIGN.md, identity E2). A 
 as key.
 """
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from acmix.ops.composition import compose
 from acmix.ops.geometry import output_size, position_map, reflect, window_offsets
 from acmix.ops.precision import without_autocast
+from acmix.ops.tracing import is_exporting
 
 # Queries a tile and axis: the fastest of 5..16 on the CPU for maps of 28 to 112 cells; larger tiles copy fewer keys
 # but multiply more of them by zero.
@@ -50,8 +53,7 @@ class _Axis(NamedTuple):
 def _is_symbolic(size: int) -> bool:
     """Whether one exported graph must serve every value of `size`, so that nothing may branch on it."""
     # Strict export traces sizes as plain integers.
-    exporting = torch.compiler.is_exporting()
-    return exporting and (torch.compiler.is_dynamo_compiling() or isinstance(size, torch.SymInt))
+    return is_exporting() and (torch.compiler.is_dynamo_compiling() or isinstance(size, torch.SymInt))
 
 
 def _cut(size: int, window: int, stride: int, dilation: int) -> _Axis:
@@ -162,13 +164,16 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int,
     mask_x = _log_multiplicity(columns, window, dilation, mask_dtype, query.device)
     mask = mask_y[:, None, :, None, :, None] + mask_x[None, :, None, :, None, :]
     mask = mask.reshape(rows.tiles * columns.tiles, 1, rows.queries * columns.queries, rows.keys * columns.keys)
-    attended = F.scaled_dot_product_attention(
-        _tile_queries(query, rows, columns),
-        _tile_keys(key, rows, columns),
-        _tile_keys(value, rows, columns),
-        attn_mask=mask,
-        scale=query.shape[2] ** -0.5,
-    )
+    # PyTorch 2.11's fused kernel divides by the number of heads: of an empty batch, none here.
+    empty = not _is_symbolic(query.shape[0]) and query.shape[0] == 0
+    with sdpa_kernel(SDPBackend.MATH) if empty else nullcontext():
+        attended = F.scaled_dot_product_attention(
+            _tile_queries(query, rows, columns),
+            _tile_keys(key, rows, columns),
+            _tile_keys(value, rows, columns),
+            attn_mask=mask,
+            scale=query.shape[2] ** -0.5,
+        )
     return _untile(attended, query, rows, columns)
 
 

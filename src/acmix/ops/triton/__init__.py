@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from acmix.ops.composition import compose, widen_to
+from acmix.ops.tracing import is_exporting
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _DEVICES = ("cuda", "xpu")
@@ -20,6 +21,8 @@ _STRIDES = (1, 2)
 # Images are found with 64 bits; cells of the batch and what lies in the 11 rows of a tile are counted with 31.
 _MOST_CELLS = 2**31 - 1
 _LONGEST_ROW = _MOST_CELLS // (3 * 11)
+# Asked once: PyTorch 2.11 cannot compile what asks.
+_INSTALLED = importlib.util.find_spec("triton") is not None
 
 
 def why_not(features: Tensor | None, window: int, stride: int, dilation: int) -> str | None:
@@ -45,7 +48,7 @@ def why_not(features: Tensor | None, window: int, stride: int, dilation: int) ->
             f"it needs at most {_MOST_CELLS} cells and {_LONGEST_ROW} numbers a row, got "
             f"{batch * height * width} and {maps * size * width}"
         )
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return "an exported graph holds standard operators only"
     return None
 
@@ -56,7 +59,7 @@ def _interpreted() -> bool:
 
 
 def _missing() -> str | None:
-    if importlib.util.find_spec("triton") is None:
+    if not _INSTALLED:
         return "triton is not installed"
     if not (_interpreted() or torch.cuda.is_available() or torch.xpu.is_available()):
         return "PyTorch sees no GPU"
