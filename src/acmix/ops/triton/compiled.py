@@ -13,6 +13,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from acmix.ops.geometry import output_size
 from acmix.ops.triton import assembly, launch, table
 from acmix.ops.triton.attention import attention_forward
 from acmix.ops.triton.attention_backward import attention_key_gradient, attention_query_gradient
@@ -24,7 +25,7 @@ SIZES = (16, 32, 64, 128)
 TARGETS = tuple((capability, dtype) for capability in (80, 90, 100) for dtype in ("bf16", "fp16", "fp32"))
 _ATTENTION = {"forward": attention_forward, "query": attention_query_gradient, "key": attention_key_gradient}
 _MAPS = ("projections", "output", "output_gradient", "gradient", "source", "weight")
-_INTEGERS = ("height", "width", "output_height", "output_width", "pixels", "splits")
+_INTEGERS = ("height", "width", "output_height", "output_width", "rows", "tiles", "shift", "splits")
 _FLOATS = ("step_y", "step_x", "scale", "inverse_scale")
 
 
@@ -67,7 +68,7 @@ def variants() -> Iterator[Variant]:
 
 def compile_variant(variant: Variant, tile: Any = None) -> Usage:
     """Compile as `launch` would for 4 heads, window 7 and kernel 3 on maps of 56 x 56; float32 in three passes."""
-    constants, warps = _constants(variant, 56, tile)
+    constants, warps = _constants(variant, 56, tile=tile)
     if variant.dtype == "fp32":
         constants["PRECISION"] = "tf32x3"
     usage, shared, code = _compile(constants, variant, warps)
@@ -87,7 +88,7 @@ def least_issued(variant: Variant, batch: int, side: int) -> float:
         batch: Images.
         side: Of the square maps that the layer reads.
     """
-    constants, warps = _constants(variant, side)
+    constants, warps = _constants(variant, side, batch)
     shape = launch.Shape(batch, 4, variant.size, side, side, 7, variant.stride)
     cells = shape.output_height if variant.kernel not in ("key", "data") else side
     if variant.kernel in _ATTENTION:
@@ -95,7 +96,7 @@ def least_issued(variant: Variant, batch: int, side: int) -> float:
         trips = float(triton.cdiv(rows, constants["CHUNK_ROWS"]))
         programs = launch.attention_programs(shape, constants, cells, cells)
     else:
-        blocks = triton.cdiv(batch * cells**2, constants["PIXELS"])
+        blocks = launch.convolution_tiles(constants, batch * cells, cells)
         chunks = triton.cdiv(constants["KERNEL"] ** 2 * constants["MAPS"], constants["CHUNK"])
         programs = blocks * triton.cdiv(variant.size, constants["CHANNELS"])
         trips = float(chunks)
@@ -106,7 +107,7 @@ def least_issued(variant: Variant, batch: int, side: int) -> float:
     return programs * warps * assembly.fewest(assembly.instructions(code), trips)
 
 
-def _constants(variant: Variant, side: int, tile: Any = None) -> tuple[dict[str, Any], int]:
+def _constants(variant: Variant, side: int, batch: int = 1, tile: Any = None) -> tuple[dict[str, Any], int]:
     """What `launch` compiles a kernel for, and its warps."""
     dtype = DTYPES[variant.dtype]
     if variant.kernel in _ATTENTION:
@@ -114,12 +115,15 @@ def _constants(variant: Variant, side: int, tile: Any = None) -> tuple[dict[str,
         shape = launch.Shape(1, 4, variant.size, side, side, 7, variant.stride)
         constants = launch.attention_constants(shape, dtype, tile, mixed=True, gathers_queries=variant.kernel == "key")
         return constants, constants["HEADS"] * tile.warps
-    tile = tile or table.convolution("weight" if variant.kernel == "weight" else "convolve", dtype)
+    tile = tile or table.convolution(variant.kernel, dtype)
     source, target = launch.Maps.by_map(12, variant.size), launch.Maps.by_channel(4, variant.size)
     transposed = variant.kernel == "data"
     if transposed:
         source, target = target, source
-    constants = launch.convolution_constants(source, target, variant.size, 3, variant.stride, dtype, tile)
+    cells = side if transposed else output_size(side, variant.stride)
+    constants = launch.convolution_constants(
+        source, target, variant.size, 3, variant.stride, dtype, tile, batch * cells, cells
+    )
     if variant.kernel != "weight":
         constants.update(SHARED=False, TRANSPOSED=transposed)
     return constants, tile.warps
@@ -129,7 +133,7 @@ def _compile(constants: dict[str, Any], variant: Variant, warps: int) -> tuple[s
     """Resources as cuobjdump says them, shared bytes, and the listing of nvdisasm."""
     function: Any = _ATTENTION.get(variant.kernel, convolve_weight_gradient if variant.kernel == "weight" else convolve)
     types = dict.fromkeys(_MAPS, f"*{variant.dtype}")
-    types.update(dict.fromkeys(_INTEGERS, "i32"), **dict.fromkeys(_FLOATS, "fp32"))
+    types.update(dict.fromkeys(_INTEGERS, "i32"), multiplier="i64", **dict.fromkeys(_FLOATS, "fp32"))
     signature = {name: "constexpr" if name in constants else types.get(name, "*fp32") for name in function.arg_names}
     pointers = [index for index, name in enumerate(function.arg_names) if signature[name].startswith("*")]
     source = ASTSource(

@@ -231,32 +231,68 @@ class Maps:
         }
 
 
+def tile_sides(cells: int, rows: int, width: int) -> tuple[int, int]:
+    """Sides, powers of two, of tiles of so many cells: the fewest tiles that cover a map, of those the widest."""
+    sides = [(cells >> shift, 1 << shift) for shift in reversed(range(cells.bit_length()))]
+    return min(sides, key=lambda side: triton.cdiv(rows, side[0]) * triton.cdiv(width, side[1]))
+
+
 def convolution_constants(
-    source: Maps, target: Maps, size: int, kernel: int, stride: int, dtype: torch.dtype, tile: table.ConvolutionTile
+    source: Maps,
+    target: Maps,
+    size: int,
+    kernel: int,
+    stride: int,
+    dtype: torch.dtype,
+    tile: table.ConvolutionTile,
+    rows: int,
+    width: int,
 ) -> dict[str, Any]:
-    """Constants of both convolution kernels."""
+    """Constants of both convolution kernels, for `rows` of all images of the target together."""
+    tile_rows, tile_columns = tile_sides(tile.pixels, rows, width)
+    padded_maps = max(8, triton.next_power_of_2(target.count))
+    channels = max(1, tile.channels * tile.maps // max(padded_maps, tile.maps))
     return {
         **source.constants("SOURCE", "MAPS"),
         **target.constants("OUTPUT", "OUTPUT_MAPS"),
-        "PADDED_MAPS": max(8, triton.next_power_of_2(target.count)),
+        "PADDED_MAPS": padded_maps,
         "SIZE": size,
         "KERNEL": kernel,
         "STRIDE": stride,
-        "PIXELS": tile.pixels,
-        "CHANNELS": min(tile.channels, triton.next_power_of_2(size)),
+        "ROWS": tile_rows,
+        "COLUMNS": tile_columns,
+        "CHANNELS": min(channels, triton.next_power_of_2(size)),
         "CHUNK": tile.terms,
         "PRECISION": precision(dtype),
     }
 
 
+def convolution_tiles(constants: dict[str, Any], rows: int, width: int) -> int:
+    """Tiles that cover the target of a convolution."""
+    return triton.cdiv(rows, constants["ROWS"]) * triton.cdiv(width, constants["COLUMNS"])
+
+
+def reciprocal(divisor: int) -> tuple[int, int]:
+    """Multiplier m and shift s of a quotient of numbers n below 2^31: n m / 2^(31 + s), rounded down.
+
+    With s = ceil(log2 divisor) and m = ceil(2^(31 + s) / divisor) it is exact (Granlund and Montgomery, "Division by
+    invariant integers using multiplication", 1994).
+    """
+    shift = (divisor - 1).bit_length()
+    return -(-(1 << 31 + shift) // divisor), shift
+
+
 def _sizes(source: Tensor, target: Tensor) -> dict[str, int]:
     batch, output_height, output_width = target.shape[:3]
+    multiplier, shift = reciprocal(output_height)
     return {
-        "pixels": batch * output_height * output_width,
+        "rows": batch * output_height,
         "height": source.shape[1],
         "width": source.shape[2],
         "output_height": output_height,
         "output_width": output_width,
+        "multiplier": multiplier,
+        "shift": shift,
     }
 
 
@@ -271,14 +307,14 @@ def convolve_maps(
     transposed: bool = False,
 ) -> None:
     """Convolve with `weight`, `(D or 1, k, k, maps of the source, maps of the output)`, or its transposed."""
-    tile = table.convolution("convolve", source.dtype)
+    tile = table.convolution("data" if transposed else "convolve", source.dtype)
     kernel = weight.shape[1]
-    constants = convolution_constants(*layouts, size, kernel, stride, source.dtype, tile)
     sizes = _sizes(source, output)
-    programs = triton.cdiv(sizes["pixels"], tile.pixels) * triton.cdiv(size, constants["CHANNELS"])
+    extent = sizes["rows"], sizes["output_width"]
+    constants = convolution_constants(*layouts, size, kernel, stride, source.dtype, tile, *extent)
     _launch(
         convolve,
-        programs,
+        convolution_tiles(constants, *extent) * triton.cdiv(size, constants["CHANNELS"]),
         source,
         *(source, weight, output),
         **sizes,
@@ -294,9 +330,11 @@ def convolution_weight_gradient(
 ) -> Tensor:
     """Gradient of the weight of `convolve_maps`, `(D, k, k, maps of the source, maps of the output)`, in float32."""
     tile = table.convolution("weight", source.dtype)
-    constants = convolution_constants(*layouts, size, kernel, stride, source.dtype, tile)
     sizes = _sizes(source, output_gradient)
-    splits = min(SPLITS, triton.cdiv(sizes["pixels"], tile.pixels))
+    extent = sizes["rows"], sizes["output_width"]
+    constants = convolution_constants(*layouts, size, kernel, stride, source.dtype, tile, *extent)
+    tiles = convolution_tiles(constants, *extent)
+    splits = min(SPLITS, tiles)
     maps = (layouts[0].count, layouts[1].count)
     partial = source.new_empty((splits, size, kernel, kernel, *maps), dtype=torch.float32)
     chunks = triton.cdiv(kernel**2 * maps[0], tile.terms)
@@ -306,6 +344,7 @@ def convolution_weight_gradient(
         source,
         *(source, output_gradient, partial),
         **sizes,
+        tiles=tiles,
         splits=splits,
         **constants,
         warps=tile.warps,

@@ -34,13 +34,15 @@ class ConvolutionTile:
 
     Attributes:
         pixels: Cells of the output.
-        channels: Channels of a head, next to each other in memory.
+        channels: Channels of a head, next to each other in memory: 32 bytes, what a GPU reads at least, where they fit.
+        maps: Maps of the output up to which so many channels fit; twice as many maps take half the channels.
         terms: Terms of the sum, taps and maps, that are multiplied at once.
         warps: Warps that share the program.
     """
 
     pixels: int
     channels: int
+    maps: int
     terms: int
     warps: int = 4
 
@@ -76,10 +78,12 @@ ATTENTION: _Tiles = {
 }
 # (kernel, bytes of an element)
 CONVOLUTION: dict[tuple[str, int], ConvolutionTile] = {
-    ("convolve", 2): ConvolutionTile(pixels=64, channels=8, terms=16),
-    ("convolve", 4): ConvolutionTile(pixels=64, channels=4, terms=16),
-    ("weight", 2): ConvolutionTile(pixels=32, channels=8, terms=128),
-    ("weight", 4): ConvolutionTile(pixels=16, channels=4, terms=128),
+    ("convolve", 2): ConvolutionTile(pixels=64, channels=16, maps=8, terms=16),
+    ("convolve", 4): ConvolutionTile(pixels=64, channels=8, maps=8, terms=16),
+    ("data", 2): ConvolutionTile(pixels=64, channels=8, maps=16, terms=16),
+    ("data", 4): ConvolutionTile(pixels=64, channels=4, maps=16, terms=16),
+    ("weight", 2): ConvolutionTile(pixels=32, channels=8, maps=8, terms=128),
+    ("weight", 4): ConvolutionTile(pixels=16, channels=4, maps=8, terms=128),
 }
 
 
@@ -94,5 +98,5 @@ def attention(kernel: str, size: int, stride: int, dtype: torch.dtype) -> Attent
 
 
 def convolution(kernel: str, dtype: torch.dtype) -> ConvolutionTile:
-    """Tile of "convolve" or "weight" (its gradient)."""
+    """Tile of "convolve", "data" (the same, transposed) or "weight" (gradients)."""
     return CONVOLUTION[kernel, dtype.itemsize]

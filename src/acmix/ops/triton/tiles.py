@@ -8,18 +8,23 @@ NEGATIVE = tl.constexpr(-1e30)
 
 
 @triton.jit
+def tile_indices(tile, height, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Image, first row and first column of a tile, counted through all maps of the batch."""
+    tiles_y = (height + ROWS - 1) // ROWS
+    tiles_x = (width + COLUMNS - 1) // COLUMNS
+    rest = tile // tiles_x
+    return (rest // tiles_y).to(tl.int64), (rest % tiles_y) * ROWS, (tile % tiles_x) * COLUMNS
+
+
+@triton.jit
 def tile_of_program(
     height, width, GROUPS: tl.constexpr, HEADS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
     """Image, first row and column of this program's tile of a map, its heads; programs of one tile are neighbours."""
-    tiles_y = (height + ROWS - 1) // ROWS
-    tiles_x = (width + COLUMNS - 1) // COLUMNS
     program = tl.program_id(0)
     heads = (program % GROUPS) * HEADS + tl.arange(0, HEADS)
-    program //= GROUPS
-    tile_x = program % tiles_x
-    program //= tiles_x
-    return (program // tiles_y).to(tl.int64), (program % tiles_y) * ROWS, tile_x * COLUMNS, heads
+    image, first_y, first_x = tile_indices(program // GROUPS, height, width, ROWS, COLUMNS)
+    return image, first_y, first_x, heads
 
 
 @triton.jit
