@@ -4,31 +4,41 @@ import triton
 import triton.language as tl
 
 from acmix.ops.triton.tiles import (
+    LN_2,
     NEGATIVE,
     cells_of_tile,
     chunk_offsets,
     first_key,
     join_axes,
     load_vectors,
+    log2_of_sum,
     log_count,
     tile_of_program,
 )
 
 
 @triton.jit
+def position_columns(position, SIZE: tl.constexpr, PADDED: tl.constexpr):
+    """W_p's column of x and that of y, each `(PADDED,)`, zeros beyond SIZE."""
+    channel = tl.arange(0, PADDED)[:, None]
+    pairs = tl.load(position + 2 * channel + tl.arange(0, 2)[None, :], mask=channel < SIZE, other=0.0)
+    return tl.split(pairs)
+
+
+@triton.jit
 def position_products(query, position, SIZE: tl.constexpr, PADDED: tl.constexpr):
     """q . W_p, the column of x and that of y, each `(heads, queries)`."""
-    channel = tl.arange(0, PADDED)
-    x = tl.load(position + 2 * channel, mask=channel < SIZE, other=0.0)
-    y = tl.load(position + 2 * channel + 1, mask=channel < SIZE, other=0.0)
+    x, y = position_columns(position, SIZE, PADDED)
     wide = query.to(tl.float32)
     return tl.sum(wide * x, 2), tl.sum(wide * y, 2)
 
 
 @triton.jit
-def axis_bias(query, key, product, size, step, border, scale, RADIUS: tl.constexpr, REPEATED: tl.constexpr):
+def axis_bias(
+    query, key, product, size, step, border, SIZE: tl.constexpr, RADIUS: tl.constexpr, REPEATED: tl.constexpr
+):
     """What window and position add to a logit along one axis, `(heads, queries, keys)`, in units of q . k."""
-    bias = log_count(query[:, None], key[None, :], size, border, RADIUS, REPEATED) * scale
+    bias = log_count(query[:, None], key[None, :], size, border, SIZE, RADIUS, REPEATED)
     return bias[None, :, :] - product[:, :, None] * (key.to(tl.float32) * step - 1.0)[None, None, :]
 
 
@@ -45,8 +55,10 @@ def attention_forward(
     output_width,
     step_y,
     step_x,
-    scale,
-    inverse_scale,
+    x_multiplier,
+    x_shift,
+    y_multiplier,
+    y_shift,
     HEADS: tl.constexpr,
     GROUPS: tl.constexpr,
     SIZE: tl.constexpr,
@@ -65,10 +77,13 @@ def attention_forward(
 ):
     """Softmax over the window; with MIXED adds rate * attention to the output, else writes attention.
 
-    Logits are kept in units of q . k: `scale`, D^-1/2 log2 e, then costs nothing in the exponential. Saves the base-2
+    Logits are kept in units of q . k: D^-1/2 log2 e then costs nothing in the exponential. Saves the base-2
     log-sum-exp, `(B, N, H', W')`.
     """
-    batch, tile_y, tile_x, heads = tile_of_program(output_height, output_width, GROUPS, HEADS, ROWS, COLUMNS)
+    scale: tl.constexpr = SIZE**-0.5 / LN_2
+    batch, tile_y, tile_x, heads = tile_of_program(
+        output_height, output_width, x_multiplier, x_shift, y_multiplier, y_shift, GROUPS, HEADS, ROWS, COLUMNS
+    )
     y, x, owned = cells_of_tile(tile_y, tile_x, output_height, output_width, ROWS, COLUMNS)
     SPAN_Y: tl.constexpr = (ROWS - 1) * STRIDE + 2 * RADIUS + 1
     SPAN_X: tl.constexpr = (COLUMNS - 1) * STRIDE + 2 * RADIUS + 1
@@ -85,7 +100,7 @@ def attention_forward(
         product_x = tl.zeros((HEADS, ROWS * COLUMNS), tl.float32)
         product_y = product_x
     columns = key_x + tl.arange(0, KEY_WIDTH)
-    column_bias = axis_bias(x * STRIDE, columns, product_x, width, step_x, border_x, inverse_scale, RADIUS, REPEATED)
+    column_bias = axis_bias(x * STRIDE, columns, product_x, width, step_x, border_x, SIZE, RADIUS, REPEATED)
 
     at_key = ((batch * height + key_y) * width + key_x) * (3 * channels)
     maximum = tl.full((HEADS, ROWS * COLUMNS), NEGATIVE, tl.float32)
@@ -93,14 +108,15 @@ def attention_forward(
     attended = tl.zeros((HEADS, ROWS * COLUMNS, PADDED), tl.float32)
     for first in range(0, KEY_ROWS, CHUNK_ROWS):
         rows = key_y + first + tl.arange(0, CHUNK_ROWS)
-        row_bias = axis_bias(y * STRIDE, rows, product_y, height, step_y, border_y, inverse_scale, RADIUS, REPEATED)
+        row_bias = axis_bias(y * STRIDE, rows, product_y, height, step_y, border_y, SIZE, RADIUS, REPEATED)
         offset = chunk_offsets(first, width, KEY_WIDTH, KEY_ROWS, KEY_COLUMNS, CHUNK_ROWS * KEY_WIDTH) * (3 * channels)
-        k = load_vectors(projections + channels + at_key + offset[None, :] + head_offset, SIZE, PADDED)
+        keys = projections + channels + at_key + offset[None, :] + head_offset
+        k = load_vectors(keys, SIZE, PADDED)
         bias = join_axes(row_bias, column_bias)
         logits = tl.dot(q, tl.permute(k, (0, 2, 1)), acc=bias, input_precision=PRECISION)
         larger = tl.maximum(maximum, tl.max(logits, 2))
         weights = tl.exp2(logits * scale - (larger * scale)[:, :, None])
-        v = load_vectors(projections + 2 * channels + at_key + offset[None, :] + head_offset, SIZE, PADDED)
+        v = load_vectors(keys + channels, SIZE, PADDED)
         if KEY_ROWS > CHUNK_ROWS:
             shrink = tl.exp2((maximum - larger) * scale)
             total *= shrink
@@ -118,4 +134,4 @@ def attention_forward(
         attended = attended * tl.load(rate).to(tl.float32) + tl.load(pointers, mask=stored, other=0.0).to(tl.float32)
     tl.store(pointers, attended.to(output.dtype.element_ty), mask=stored)
     at_head = ((batch * (GROUPS * HEADS) + heads)[:, None] * output_height + y) * output_width + x
-    tl.store(log_sum_exp + at_head, maximum * scale + tl.log2(total), mask=owned[None, :])
+    tl.store(log_sum_exp + at_head, maximum * scale + log2_of_sum(total), mask=owned[None, :])

@@ -7,8 +7,9 @@ t_ij = g_i . v_j: delta_i = sum_j w_ij t_ij, slope_ij = w_ij (t_ij - delta_i) (D
 import triton
 import triton.language as tl
 
-from acmix.ops.triton.attention import axis_bias, position_products
+from acmix.ops.triton.attention import axis_bias, position_columns, position_products
 from acmix.ops.triton.tiles import (
+    LN_2,
     cells_of_tile,
     chunk_offsets,
     first_key,
@@ -17,8 +18,6 @@ from acmix.ops.triton.tiles import (
     log_count,
     tile_of_program,
 )
-
-LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
@@ -30,11 +29,11 @@ def add_vectors(pointers, vectors, stored, MIXED: tl.constexpr):
 
 
 @triton.jit
-def recompute(q, k, v, g, row_bias, column_bias, saved, scale, PRECISION: tl.constexpr):
+def recompute(q, k, v, g, row_bias, column_bias, saved, SIZE: tl.constexpr, PRECISION: tl.constexpr):
     """Weights w of a chunk of keys and products g . v, each `(heads, queries, keys)`."""
     bias = join_axes(row_bias, column_bias)
     logits = tl.dot(q, tl.permute(k, (0, 2, 1)), acc=bias, input_precision=PRECISION)
-    weights = tl.exp2(logits * scale - saved[:, :, None])
+    weights = tl.exp2(logits * (SIZE**-0.5 / LN_2) - saved[:, :, None])
     return weights, tl.dot(g, tl.permute(v, (0, 2, 1)), input_precision=PRECISION)
 
 
@@ -55,8 +54,10 @@ def attention_query_gradient(
     output_width,
     step_y,
     step_x,
-    scale,
-    inverse_scale,
+    x_multiplier,
+    x_shift,
+    y_multiplier,
+    y_shift,
     HEADS: tl.constexpr,
     GROUPS: tl.constexpr,
     SIZE: tl.constexpr,
@@ -74,7 +75,9 @@ def attention_query_gradient(
     PRECISION: tl.constexpr,
 ):
     """Writes delta, adds to the gradient of the queries; MIXED: partial sums of those of W_p, `(., 2, D)`, and rate."""
-    batch, tile_y, tile_x, heads = tile_of_program(output_height, output_width, GROUPS, HEADS, ROWS, COLUMNS)
+    batch, tile_y, tile_x, heads = tile_of_program(
+        output_height, output_width, x_multiplier, x_shift, y_multiplier, y_shift, GROUPS, HEADS, ROWS, COLUMNS
+    )
     y, x, owned = cells_of_tile(tile_y, tile_x, output_height, output_width, ROWS, COLUMNS)
     SPAN_Y: tl.constexpr = (ROWS - 1) * STRIDE + 2 * RADIUS + 1
     SPAN_X: tl.constexpr = (COLUMNS - 1) * STRIDE + 2 * RADIUS + 1
@@ -97,51 +100,56 @@ def attention_query_gradient(
         product_y = product_x
         alpha = 1.0
     columns = key_x + tl.arange(0, KEY_WIDTH)
-    column_bias = axis_bias(x * STRIDE, columns, product_x, width, step_x, border_x, inverse_scale, RADIUS, REPEATED)
+    column_bias = axis_bias(x * STRIDE, columns, product_x, width, step_x, border_x, SIZE, RADIUS, REPEATED)
     at_key = ((batch * height + key_y) * width + key_x) * (3 * channels)
 
     deltas = tl.zeros((HEADS, ROWS * COLUMNS), tl.float32)
     summed = tl.zeros((HEADS, ROWS * COLUMNS, PADDED), tl.float32)
-    moment_y = tl.zeros((HEADS, ROWS * COLUMNS), tl.float32)
-    moment_x = tl.zeros((HEADS, ROWS * COLUMNS), tl.float32)
+    # Sums over keys of slope times position: two columns of a product, the narrowest that there is.
+    axis = tl.arange(0, 8)
+    moments = tl.zeros((HEADS, ROWS * COLUMNS, 8), tl.float32)
     cell = tl.arange(0, CHUNK_ROWS * KEY_WIDTH)
     SINGLE: tl.constexpr = KEY_ROWS <= CHUNK_ROWS
     if not SINGLE:
         # With several chunks delta needs a pass of its own: as a difference of two sums the gradient would cancel.
         for first in range(0, KEY_ROWS, CHUNK_ROWS):
             rows = key_y + first + tl.arange(0, CHUNK_ROWS)
-            row_bias = axis_bias(y * STRIDE, rows, product_y, height, step_y, border_y, inverse_scale, RADIUS, REPEATED)
+            row_bias = axis_bias(y * STRIDE, rows, product_y, height, step_y, border_y, SIZE, RADIUS, REPEATED)
             offset = chunk_offsets(first, width, KEY_WIDTH, KEY_ROWS, KEY_COLUMNS, CHUNK_ROWS * KEY_WIDTH)
             keys = projections + channels + at_key + (offset * (3 * channels))[None, :] + head_offset
             k = load_vectors(keys, SIZE, PADDED)
             v = load_vectors(keys + channels, SIZE, PADDED)
-            weights, products = recompute(q, k, v, g, row_bias, column_bias, saved, scale, PRECISION)
+            weights, products = recompute(q, k, v, g, row_bias, column_bias, saved, SIZE, PRECISION)
             deltas += tl.sum(weights * products, 2)
     for first in range(0, KEY_ROWS, CHUNK_ROWS):
         rows = key_y + first + tl.arange(0, CHUNK_ROWS)
-        row_bias = axis_bias(y * STRIDE, rows, product_y, height, step_y, border_y, inverse_scale, RADIUS, REPEATED)
+        row_bias = axis_bias(y * STRIDE, rows, product_y, height, step_y, border_y, SIZE, RADIUS, REPEATED)
         offset = chunk_offsets(first, width, KEY_WIDTH, KEY_ROWS, KEY_COLUMNS, CHUNK_ROWS * KEY_WIDTH)
         keys = projections + channels + at_key + (offset * (3 * channels))[None, :] + head_offset
         k = load_vectors(keys, SIZE, PADDED)
         v = load_vectors(keys + channels, SIZE, PADDED)
-        weights, products = recompute(q, k, v, g, row_bias, column_bias, saved, scale, PRECISION)
+        weights, products = recompute(q, k, v, g, row_bias, column_bias, saved, SIZE, PRECISION)
         if SINGLE:
             deltas = tl.sum(weights * products, 2)
-        slopes = weights * (products - deltas[:, :, None])
-        summed = tl.dot(slopes.to(k.dtype), k, acc=summed, input_precision=PRECISION)
+        slopes = (weights * products - weights * deltas[:, :, None]).to(k.dtype)
+        summed = tl.dot(slopes, k, acc=summed, input_precision=PRECISION)
         if MIXED:
             # Slopes sum to zero, so that positions may count from any cell.
-            moment_y += tl.sum(slopes * (first + cell // KEY_WIDTH).to(tl.float32), 2)
-            moment_x += tl.sum(slopes * (cell % KEY_WIDTH).to(tl.float32), 2)
+            column = cell % KEY_WIDTH - KEY_WIDTH // 2
+            row = first + cell // KEY_WIDTH - KEY_ROWS // 2
+            positions = tl.where(axis == 0, column[:, None], tl.where(axis == 1, row[:, None], 0)).to(k.dtype)
+            positions = tl.broadcast_to(positions[None, :, :], (HEADS, CHUNK_ROWS * KEY_WIDTH, 8))
+            moments = tl.dot(slopes, positions, acc=moments, input_precision=PRECISION)
 
     tl.store(delta + at_head, deltas, mask=owned[None, :])
-    factor = scale * LN2 * alpha
+    factor = alpha * SIZE**-0.5
     channel = tl.arange(0, PADDED)
     if MIXED:
-        moment_y = tl.where(owned[None, :], moment_y * (factor * step_y), 0.0)
-        moment_x = tl.where(owned[None, :], moment_x * (factor * step_x), 0.0)
-        weight_x = tl.load(position + 2 * channel, mask=channel < SIZE, other=0.0)
-        weight_y = tl.load(position + 2 * channel + 1, mask=channel < SIZE, other=0.0)
+        moments *= tl.where(axis == 0, factor * step_x, factor * step_y)
+        moments = tl.where(owned[None, :, None], moments, 0.0)
+        moment_x = tl.sum(tl.where(axis == 0, moments, 0.0), 2)
+        moment_y = tl.sum(tl.where(axis == 1, moments, 0.0), 2)
+        weight_x, weight_y = position_columns(position, SIZE, PADDED)
         summed = summed * factor - moment_x[:, :, None] * weight_x - moment_y[:, :, None] * weight_y
         wide = q.to(tl.float32)
         partial = position_partial + tl.program_id(0).to(tl.int64) * (2 * SIZE) + channel
@@ -169,8 +177,10 @@ def attention_key_gradient(
     output_width,
     step_y,
     step_x,
-    scale,
-    inverse_scale,
+    x_multiplier,
+    x_shift,
+    y_multiplier,
+    y_shift,
     HEADS: tl.constexpr,
     GROUPS: tl.constexpr,
     SIZE: tl.constexpr,
@@ -188,7 +198,9 @@ def attention_key_gradient(
     PRECISION: tl.constexpr,
 ):
     """Adds to the gradients of a tile of keys and values what the queries that see them give; no atomics."""
-    batch, tile_y, tile_x, heads = tile_of_program(height, width, GROUPS, HEADS, ROWS, COLUMNS)
+    batch, tile_y, tile_x, heads = tile_of_program(
+        height, width, x_multiplier, x_shift, y_multiplier, y_shift, GROUPS, HEADS, ROWS, COLUMNS
+    )
     y, x, owned = cells_of_tile(tile_y, tile_x, height, width, ROWS, COLUMNS)
     # Reflected windows see the first and last RADIUS cells alone.
     border_y = (tile_y <= RADIUS) | (tile_y + ROWS >= height - RADIUS)
@@ -201,20 +213,17 @@ def attention_key_gradient(
     head_offset = (heads * SIZE)[:, None]
     channel = tl.arange(0, PADDED)
     at_key = (batch * height + y) * width + x
-    k = load_vectors(projections + channels + (at_key * (3 * channels))[None, :] + head_offset, SIZE, PADDED)
-    v = load_vectors(projections + 2 * channels + (at_key * (3 * channels))[None, :] + head_offset, SIZE, PADDED)
-    low = k
+    keys = projections + channels + (at_key * (3 * channels))[None, :] + head_offset
+    k = load_vectors(keys, SIZE, PADDED)
+    v = load_vectors(keys + channels, SIZE, PADDED)
     if MIXED:
-        # k - W_p loc, in two parts where one would round what the forward pass did not.
-        weight_x = tl.load(position + 2 * channel, mask=channel < SIZE, other=0.0)
-        weight_y = tl.load(position + 2 * channel + 1, mask=channel < SIZE, other=0.0)
+        # k - W_p loc.
+        weight_x, weight_y = position_columns(position, SIZE, PADDED)
         at_x = (x.to(tl.float32) * step_x - 1.0)[:, None] * weight_x[None, :]
         at_y = (y.to(tl.float32) * step_y - 1.0)[:, None] * weight_y[None, :]
-        wide = k.to(tl.float32) - (at_x + at_y)[None, :, :]
-        k = wide.to(k.dtype)
-        low = (wide - k.to(tl.float32)).to(k.dtype)
+        k = (k.to(tl.float32) - (at_x + at_y)[None, :, :]).to(k.dtype)
     queries_x = (query_x + tl.arange(0, QUERY_WIDTH)) * STRIDE
-    column_bias = log_count(queries_x[None, :], x[:, None], width, border_x, RADIUS, REPEATED) * inverse_scale
+    column_bias = log_count(queries_x[None, :], x[:, None], width, border_x, SIZE, RADIUS, REPEATED)
 
     at_query = ((batch * height + query_y * STRIDE) * width + query_x * STRIDE) * (3 * channels)
     at_output = (batch * output_height + query_y) * output_width + query_x
@@ -224,31 +233,30 @@ def attention_key_gradient(
     value_gradient = tl.zeros((HEADS, ROWS * COLUMNS, PADDED), tl.float32)
     for first in range(0, QUERY_ROWS, CHUNK_ROWS):
         queries_y = (query_y + first + tl.arange(0, CHUNK_ROWS)) * STRIDE
-        row_bias = log_count(queries_y[None, :], y[:, None], height, border_y, RADIUS, REPEATED) * inverse_scale
+        row_bias = log_count(queries_y[None, :], y[:, None], height, border_y, SIZE, RADIUS, REPEATED)
         offset = chunk_offsets(first, width, QUERY_WIDTH, QUERY_ROWS, QUERY_COLUMNS, length) * STRIDE * (3 * channels)
         q = load_vectors(projections + at_query + offset[None, :] + head_offset, SIZE, PADDED)
-        logits = tl.dot(k, tl.permute(q, (0, 2, 1)), input_precision=PRECISION)
-        if MIXED and q.dtype != tl.float32:
-            logits = tl.dot(low, tl.permute(q, (0, 2, 1)), acc=logits, input_precision=PRECISION)
-        logits += join_axes(row_bias[None, :, :], column_bias[None, :, :])
+        bias = join_axes(row_bias[None, :, :], column_bias[None, :, :])
+        logits = tl.broadcast_to(bias, (HEADS, ROWS * COLUMNS, length))
+        logits = tl.dot(k, tl.permute(q, (0, 2, 1)), acc=logits, input_precision=PRECISION)
         offset = chunk_offsets(first, output_width, QUERY_WIDTH, QUERY_ROWS, QUERY_COLUMNS, length)
         saved = tl.load(log_sum_exp + at_head[:, None] + offset[None, :])
-        weights = tl.exp2(logits * scale - saved[:, None, :])
+        weights = tl.exp2(logits * (SIZE**-0.5 / LN_2) - saved[:, None, :])
         g = load_vectors(
             output_gradient + at_output * channels + (offset * channels)[None, :] + head_offset, SIZE, PADDED
         )
         value_gradient = tl.dot(weights.to(g.dtype), g, acc=value_gradient, input_precision=PRECISION)
-        products = tl.dot(v, tl.permute(g, (0, 2, 1)), input_precision=PRECISION)
         deltas = tl.load(delta + at_head[:, None] + offset[None, :])
-        slopes = weights * (products - deltas[:, None, :])
+        below = tl.broadcast_to(-deltas[:, None, :], (HEADS, ROWS * COLUMNS, length))
+        slopes = weights * tl.dot(v, tl.permute(g, (0, 2, 1)), acc=below, input_precision=PRECISION)
         key_gradient = tl.dot(slopes.to(q.dtype), q, acc=key_gradient, input_precision=PRECISION)
 
-    factor = scale * LN2
+    key_gradient *= SIZE**-0.5
     if MIXED:
         alpha = tl.load(rate).to(tl.float32)
-        factor *= alpha
+        key_gradient *= alpha
         value_gradient *= alpha
     pointers = (gradient + (at_key * (3 * channels))[None, :] + head_offset)[:, :, None] + channel
     stored = owned[None, :, None] & (channel < SIZE)
-    add_vectors(pointers + channels, key_gradient * factor, stored, MIXED)
+    add_vectors(pointers + channels, key_gradient, stored, MIXED)
     add_vectors(pointers + 2 * channels, value_gradient, stored, MIXED)

@@ -1,5 +1,6 @@
 """Kernels compiled ahead of time, without a GPU: what each needs of one, for the table and its tests."""
 
+import math
 import re
 import subprocess
 import tempfile
@@ -25,8 +26,9 @@ SIZES = (16, 32, 64, 128)
 TARGETS = tuple((capability, dtype) for capability in (80, 90, 100) for dtype in ("bf16", "fp16", "fp32"))
 _ATTENTION = {"forward": attention_forward, "query": attention_query_gradient, "key": attention_key_gradient}
 _MAPS = ("projections", "output", "output_gradient", "gradient", "source", "weight")
-_INTEGERS = ("height", "width", "output_height", "output_width", "rows", "tiles", "shift", "splits")
-_FLOATS = ("step_y", "step_x", "scale", "inverse_scale")
+_INTEGERS = ("height", "width", "output_height", "output_width", "rows", "tiles", "x_shift", "y_shift", "splits")
+_LONG = ("x_multiplier", "y_multiplier")
+_FLOATS = ("step_y", "step_x")
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,10 @@ def least_issued(variant: Variant, batch: int, side: int) -> float:
         trips = float(triton.cdiv(rows, constants["CHUNK_ROWS"]))
         programs = launch.attention_programs(shape, constants, cells, cells)
     else:
-        blocks = launch.convolution_tiles(constants, batch * cells, cells)
-        chunks = triton.cdiv(constants["KERNEL"] ** 2 * constants["MAPS"], constants["CHUNK"])
+        phases = variant.stride if variant.kernel == "data" else 1
+        cells = triton.cdiv(cells, phases)
+        blocks = phases**2 * math.prod(launch.tile_counts(constants, batch * cells, cells))
+        chunks = triton.cdiv(triton.cdiv(constants["KERNEL"], phases) ** 2 * constants["MAPS"], constants["CHUNK"])
         programs = blocks * triton.cdiv(variant.size, constants["CHANNELS"])
         trips = float(chunks)
         if variant.kernel == "weight":
@@ -120,7 +124,8 @@ def _constants(variant: Variant, side: int, batch: int = 1, tile: Any = None) ->
     transposed = variant.kernel == "data"
     if transposed:
         source, target = target, source
-    cells = side if transposed else output_size(side, variant.stride)
+    # A transposed kernel's tiles have cells of one phase.
+    cells = output_size(side, variant.stride)
     constants = launch.convolution_constants(
         source, target, variant.size, 3, variant.stride, dtype, tile, batch * cells, cells
     )
@@ -133,7 +138,7 @@ def _compile(constants: dict[str, Any], variant: Variant, warps: int) -> tuple[s
     """Resources as cuobjdump says them, shared bytes, and the listing of nvdisasm."""
     function: Any = _ATTENTION.get(variant.kernel, convolve_weight_gradient if variant.kernel == "weight" else convolve)
     types = dict.fromkeys(_MAPS, f"*{variant.dtype}")
-    types.update(dict.fromkeys(_INTEGERS, "i32"), multiplier="i64", **dict.fromkeys(_FLOATS, "fp32"))
+    types.update({**dict.fromkeys(_INTEGERS, "i32"), **dict.fromkeys(_LONG, "i64"), **dict.fromkeys(_FLOATS, "fp32")})
     signature = {name: "constexpr" if name in constants else types.get(name, "*fp32") for name in function.arg_names}
     pointers = [index for index, name in enumerate(function.arg_names) if signature[name].startswith("*")]
     source = ASTSource(

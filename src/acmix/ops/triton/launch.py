@@ -48,7 +48,6 @@ class Shape:
 
     def scalars(self) -> dict[str, int | float]:
         """Arguments of every attention kernel that are neither tensors nor constants."""
-        scale = self.size**-0.5 / math.log(2)
         return {
             "height": self.height,
             "width": self.width,
@@ -56,9 +55,6 @@ class Shape:
             "output_width": self.output_width,
             "step_y": 2 / max(self.height - 1, 1),
             "step_x": 2 / max(self.width - 1, 1),
-            "scale": scale,
-            # Logarithms of multiplicities are natural ones, logits are in units of q . k.
-            "inverse_scale": self.size**0.5,
         }
 
 
@@ -109,23 +105,59 @@ def _device_of(tensor: Tensor) -> AbstractContextManager[object]:
     return nullcontext() if tensor.device.type == "cpu" else torch.accelerator.device_index(tensor.device.index)
 
 
-def _launch(kernel: Any, programs: int, anchor: Tensor, *tensors: Tensor | None, warps: int, **arguments: Any) -> None:
+def _launch(kernel: Any, programs: int, first: Tensor, *others: Tensor | None, warps: int, **arguments: Any) -> None:
     if programs == 0:
         return
-    with _device_of(anchor):
+    with _device_of(first):
         # Absent tensors are never read; a pointer stands in for them.
         kernel[(programs,)](
-            *(anchor if tensor is None else tensor for tensor in tensors),
+            first,
+            *(first if tensor is None else tensor for tensor in others),
             **arguments,
             num_warps=warps,
             **OPTIONS,
         )
 
 
+def tile_counts(constants: dict[str, Any], height: int, width: int) -> tuple[int, int]:
+    """Tiles that cover a map, along its height and its width."""
+    return triton.cdiv(height, constants["ROWS"]), triton.cdiv(width, constants["COLUMNS"])
+
+
+def reciprocal(divisor: int) -> tuple[int, int]:
+    """Multiplier m and shift s of a quotient of numbers n below 2^31: n m / 2^(31 + s), rounded down.
+
+    With s = ceil(log2 divisor) and m = ceil(2^(31 + s) / divisor) it is exact (Granlund and Montgomery, "Division by
+    invariant integers using multiplication", 1994).
+    """
+    shift = (divisor - 1).bit_length()
+    return -(-(1 << 31 + shift) // divisor), shift
+
+
+def _reciprocals(y: int, x: int) -> dict[str, int]:
+    """What kernels divide by, as they call it: a count through x, then y, becomes two and a rest."""
+    (y_multiplier, y_shift), (x_multiplier, x_shift) = reciprocal(y), reciprocal(x)
+    return {"x_multiplier": x_multiplier, "x_shift": x_shift, "y_multiplier": y_multiplier, "y_shift": y_shift}
+
+
 def attention_programs(shape: Shape, constants: dict[str, Any], height: int, width: int) -> int:
     """Programs of an attention kernel that owns the cells of maps of height x width."""
-    tiles = triton.cdiv(height, constants["ROWS"]) * triton.cdiv(width, constants["COLUMNS"])
-    return shape.batch * tiles * constants["GROUPS"]
+    return shape.batch * math.prod(tile_counts(constants, height, width)) * constants["GROUPS"]
+
+
+def _launch_attention(
+    kernel: Any, shape: Shape, cells: tuple[int, int], warps: int, constants: dict[str, Any], *tensors: Tensor | None
+) -> None:
+    """Launch programs that own the `cells`, rows and columns, of all maps; the first tensor is never absent."""
+    _launch(
+        kernel,
+        attention_programs(shape, constants, *cells),
+        *tensors,
+        **shape.scalars(),
+        **_reciprocals(*tile_counts(constants, *cells)),
+        **constants,
+        warps=constants["HEADS"] * warps,
+    )
 
 
 def attend(shape: Shape, projections: Tensor, position: Tensor | None, rate: Tensor | None, output: Tensor) -> Tensor:
@@ -134,15 +166,8 @@ def attend(shape: Shape, projections: Tensor, position: Tensor | None, rate: Ten
     log_sum_exp = projections.new_empty((shape.batch, shape.heads, height, width), dtype=torch.float32)
     tile = table.attention("forward", shape.size, shape.stride, projections.dtype)
     constants = attention_constants(shape, projections.dtype, tile, mixed=rate is not None)
-    _launch(
-        attention_forward,
-        attention_programs(shape, constants, height, width),
-        projections,
-        *(projections, position, rate, output, log_sum_exp),
-        **shape.scalars(),
-        **constants,
-        warps=constants["HEADS"] * tile.warps,
-    )
+    tensors = projections, position, rate, output, log_sum_exp
+    _launch_attention(attention_forward, shape, (height, width), tile.warps, constants, *tensors)
     return log_sum_exp
 
 
@@ -160,19 +185,12 @@ def attend_backward_queries(
     delta = torch.empty_like(log_sum_exp)
     tile = table.attention("query", shape.size, shape.stride, projections.dtype)
     constants = attention_constants(shape, projections.dtype, tile, mixed=mixed)
-    programs = attention_programs(shape, constants, shape.output_height, shape.output_width)
+    cells = shape.output_height, shape.output_width
+    programs = attention_programs(shape, constants, *cells)
     position_partial = delta.new_empty((programs, 2, shape.size))
     rate_partial = delta.new_empty(programs)
-    _launch(
-        attention_query_gradient,
-        programs,
-        projections,
-        *(projections, position, rate, output_gradient, log_sum_exp, delta, gradient),
-        *(position_partial, rate_partial),
-        **shape.scalars(),
-        **constants,
-        warps=constants["HEADS"] * tile.warps,
-    )
+    tensors = projections, position, rate, output_gradient, log_sum_exp, delta, gradient, position_partial, rate_partial
+    _launch_attention(attention_query_gradient, shape, cells, tile.warps, constants, *tensors)
     if not mixed:
         return delta, delta.new_empty(0), delta.new_empty(0)
     return delta, position_partial.sum(0).t().contiguous(), rate_partial.sum(0, keepdim=True)
@@ -191,15 +209,9 @@ def attend_backward_keys(
     """Write the gradients of keys and values, or add to those of the convolution path."""
     tile = table.attention("key", shape.size, shape.stride, projections.dtype)
     constants = attention_constants(shape, projections.dtype, tile, mixed=rate is not None, gathers_queries=True)
-    _launch(
-        attention_key_gradient,
-        attention_programs(shape, constants, shape.height, shape.width),
-        projections,
-        *(projections, position, rate, output_gradient, log_sum_exp, delta, gradient),
-        **shape.scalars(),
-        **constants,
-        warps=constants["HEADS"] * tile.warps,
-    )
+    tensors = projections, position, rate, output_gradient, log_sum_exp, delta, gradient
+    cells = shape.height, shape.width
+    _launch_attention(attention_key_gradient, shape, cells, tile.warps, constants, *tensors)
 
 
 @dataclass(frozen=True)
@@ -250,49 +262,34 @@ def convolution_constants(
 ) -> dict[str, Any]:
     """Constants of both convolution kernels, for `rows` of all images of the target together."""
     tile_rows, tile_columns = tile_sides(tile.pixels, rows, width)
-    padded_maps = max(8, triton.next_power_of_2(target.count))
-    channels = max(1, tile.channels * tile.maps // max(padded_maps, tile.maps))
+    maps = triton.next_power_of_2(target.count)
+    channels = min(max(1, tile.channels * tile.maps // max(maps, tile.maps)), triton.next_power_of_2(size))
+    paired = min(tile.paired, channels)
     return {
         **source.constants("SOURCE", "MAPS"),
         **target.constants("OUTPUT", "OUTPUT_MAPS"),
-        "PADDED_MAPS": padded_maps,
+        # A product has at least 8 columns.
+        "PADDED_MAPS": max(8 // paired, maps),
         "SIZE": size,
         "KERNEL": kernel,
         "STRIDE": stride,
         "ROWS": tile_rows,
         "COLUMNS": tile_columns,
-        "CHANNELS": min(channels, triton.next_power_of_2(size)),
+        "CHANNELS": channels,
+        "PAIRED": paired,
         "CHUNK": tile.terms,
         "PRECISION": precision(dtype),
     }
 
 
-def convolution_tiles(constants: dict[str, Any], rows: int, width: int) -> int:
-    """Tiles that cover the target of a convolution."""
-    return triton.cdiv(rows, constants["ROWS"]) * triton.cdiv(width, constants["COLUMNS"])
-
-
-def reciprocal(divisor: int) -> tuple[int, int]:
-    """Multiplier m and shift s of a quotient of numbers n below 2^31: n m / 2^(31 + s), rounded down.
-
-    With s = ceil(log2 divisor) and m = ceil(2^(31 + s) / divisor) it is exact (Granlund and Montgomery, "Division by
-    invariant integers using multiplication", 1994).
-    """
-    shift = (divisor - 1).bit_length()
-    return -(-(1 << 31 + shift) // divisor), shift
-
-
 def _sizes(source: Tensor, target: Tensor) -> dict[str, int]:
     batch, output_height, output_width = target.shape[:3]
-    multiplier, shift = reciprocal(output_height)
     return {
         "rows": batch * output_height,
         "height": source.shape[1],
         "width": source.shape[2],
         "output_height": output_height,
         "output_width": output_width,
-        "multiplier": multiplier,
-        "shift": shift,
     }
 
 
@@ -310,14 +307,18 @@ def convolve_maps(
     tile = table.convolution("data" if transposed else "convolve", source.dtype)
     kernel = weight.shape[1]
     sizes = _sizes(source, output)
-    extent = sizes["rows"], sizes["output_width"]
-    constants = convolution_constants(*layouts, size, kernel, stride, source.dtype, tile, *extent)
+    # Cells that see the same taps of a transposed kernel are `stride` apart.
+    phases = stride if transposed else 1
+    height, width = triton.cdiv(output.shape[1], phases), triton.cdiv(output.shape[2], phases)
+    sizes["rows"] = output.shape[0] * height
+    constants = convolution_constants(*layouts, size, kernel, stride, source.dtype, tile, sizes["rows"], width)
+    tiles_y, tiles_x = tile_counts(constants, sizes["rows"], width)
     _launch(
         convolve,
-        convolution_tiles(constants, *extent) * triton.cdiv(size, constants["CHANNELS"]),
-        source,
+        phases**2 * tiles_y * tiles_x * triton.cdiv(size, constants["CHANNELS"]),
         *(source, weight, output),
         **sizes,
+        **_reciprocals(height, tiles_x),
         **constants,
         SHARED=weight.shape[0] == 1,
         TRANSPOSED=transposed,
@@ -333,18 +334,18 @@ def convolution_weight_gradient(
     sizes = _sizes(source, output_gradient)
     extent = sizes["rows"], sizes["output_width"]
     constants = convolution_constants(*layouts, size, kernel, stride, source.dtype, tile, *extent)
-    tiles = convolution_tiles(constants, *extent)
-    splits = min(SPLITS, tiles)
+    tiles_y, tiles_x = tile_counts(constants, *extent)
+    splits = min(SPLITS, tiles_y * tiles_x)
     maps = (layouts[0].count, layouts[1].count)
     partial = source.new_empty((splits, size, kernel, kernel, *maps), dtype=torch.float32)
     chunks = triton.cdiv(kernel**2 * maps[0], tile.terms)
     _launch(
         convolve_weight_gradient,
         splits * triton.cdiv(size, constants["CHANNELS"]) * chunks,
-        source,
         *(source, output_gradient, partial),
         **sizes,
-        tiles=tiles,
+        **_reciprocals(sizes["output_height"], tiles_x),
+        tiles=tiles_y * tiles_x,
         splits=splits,
         **constants,
         warps=tile.warps,

@@ -37,6 +37,7 @@ class ConvolutionTile:
         channels: Channels of a head, next to each other in memory: 32 bytes, what a GPU reads at least, where they fit.
         maps: Maps of the output up to which so many channels fit; twice as many maps take half the channels.
         terms: Terms of the sum, taps and maps, that are multiplied at once.
+        paired: Channels that share a product.
         warps: Warps that share the program.
     """
 
@@ -44,6 +45,7 @@ class ConvolutionTile:
     channels: int
     maps: int
     terms: int
+    paired: int = 1
     warps: int = 4
 
 
@@ -78,11 +80,11 @@ ATTENTION: _Tiles = {
 }
 # (kernel, bytes of an element)
 CONVOLUTION: dict[tuple[str, int], ConvolutionTile] = {
-    ("convolve", 2): ConvolutionTile(pixels=64, channels=16, maps=8, terms=16),
+    ("convolve", 2): ConvolutionTile(pixels=64, channels=16, maps=8, terms=16, paired=2),
     ("convolve", 4): ConvolutionTile(pixels=64, channels=8, maps=8, terms=16),
     ("data", 2): ConvolutionTile(pixels=64, channels=8, maps=16, terms=16),
     ("data", 4): ConvolutionTile(pixels=64, channels=4, maps=16, terms=16),
-    ("weight", 2): ConvolutionTile(pixels=32, channels=8, maps=8, terms=128),
+    ("weight", 2): ConvolutionTile(pixels=32, channels=8, maps=8, terms=128, paired=2),
     ("weight", 4): ConvolutionTile(pixels=16, channels=4, maps=8, terms=128),
 }
 

@@ -5,26 +5,38 @@ import triton.language as tl
 
 # Logit of a key outside the window: finite, so that a chunk without any key in the window makes no NaN.
 NEGATIVE = tl.constexpr(-1e30)
+LN_2 = tl.constexpr(0.6931471805599453)
+LN_3 = tl.constexpr(1.0986122886681098)
 
 
 @triton.jit
-def tile_indices(tile, height, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Image, first row and first column of a tile, counted through all maps of the batch."""
-    tiles_y = (height + ROWS - 1) // ROWS
-    tiles_x = (width + COLUMNS - 1) // COLUMNS
-    rest = tile // tiles_x
-    return (rest // tiles_y).to(tl.int64), (rest % tiles_y) * ROWS, (tile % tiles_x) * COLUMNS
+def quotient(number, multiplier, shift):
+    """A number of 0 to 2^31 - 1 divided by what `launch.reciprocal` was given, rounded down: a quotient costs ten times more."""
+    return (tl.umulhi(2 * tl.cast(number, tl.uint32), tl.cast(multiplier, tl.uint32)) >> shift).to(tl.int32)
 
 
 @triton.jit
 def tile_of_program(
-    height, width, GROUPS: tl.constexpr, HEADS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+    height,
+    width,
+    x_multiplier,
+    x_shift,
+    y_multiplier,
+    y_shift,
+    GROUPS: tl.constexpr,
+    HEADS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):
     """Image, first row and column of this program's tile of a map, its heads; programs of one tile are neighbours."""
     program = tl.program_id(0)
     heads = (program % GROUPS) * HEADS + tl.arange(0, HEADS)
-    image, first_y, first_x = tile_indices(program // GROUPS, height, width, ROWS, COLUMNS)
-    return image, first_y, first_x, heads
+    tile = program // GROUPS
+    row = quotient(tile, x_multiplier, x_shift)
+    image = quotient(row, y_multiplier, y_shift)
+    first_x = (tile - row * ((width + COLUMNS - 1) // COLUMNS)) * COLUMNS
+    first_y = (row - image * ((height + ROWS - 1) // ROWS)) * ROWS
+    return image.to(tl.int64), first_y, first_x, heads
 
 
 @triton.jit
@@ -47,33 +59,53 @@ def first_key(first, size, SPAN: tl.constexpr, KEYS: tl.constexpr, RADIUS: tl.co
 
 
 @triton.jit
-def reflected_count(query, key, size, RADIUS: tl.constexpr, REPEATED: tl.constexpr):
-    """How many cells of the reflected window of `query` lie on `key` along an axis of `size` cells (identity E2)."""
+def log_count(query, key, size, border, SIZE: tl.constexpr, RADIUS: tl.constexpr, REPEATED: tl.constexpr):
+    """What a logit has for m cells of the reflected window of `query` on `key` along an axis (identity E2).
+
+    The natural logarithm of m times D^1/2, as logits are in units of q . k; NEGATIVE where m is 0.
+    """
+    scale: tl.constexpr = SIZE**0.5
     difference = key - query
-    total = key + query
-    if REPEATED:
-        # Offsets o in [-r, r] with query + o = key or = -key modulo the period of the reflection.
-        period = tl.maximum(2 * (size - 1), 1)
-        count = (RADIUS - difference + 2 * period) // period + (RADIUS + difference + 2 * period) // period - 3
-        mirrored = (RADIUS - total + 2 * period) // period + (RADIUS + total + 2 * period) // period - 3
-        count += tl.where((key > 0) & (key < size - 1), mirrored, 0)
-    else:
-        # Two comparisons: ptxas of CUDA 13 miscompiles |a - b| <= r.
-        count = ((difference >= -RADIUS) & (difference <= RADIUS)).to(tl.int32)
-        count += ((key > 0) & (total <= RADIUS)).to(tl.int32)
-        count += ((key < size - 1) & (2 * (size - 1) - total <= RADIUS)).to(tl.int32)
-    return tl.where((key >= 0) & (key < size) & (query < size), count, 0)
+    # Two comparisons: ptxas of CUDA 13 miscompiles |a - b| <= r.
+    result = tl.where((difference >= -RADIUS) & (difference <= RADIUS), 0.0, NEGATIVE)
+    if border:
+        total = key + query
+        if REPEATED:
+            # Offsets o in [-r, r] with query + o = key or = -key modulo the period of the reflection.
+            period = tl.maximum(2 * (size - 1), 1)
+            count = (RADIUS - difference + 2 * period) // period + (RADIUS + difference + 2 * period) // period - 3
+            mirrored = (RADIUS - total + 2 * period) // period + (RADIUS + total + 2 * period) // period - 3
+            count += tl.where((key > 0) & (key < size - 1), mirrored, 0)
+            result = tl.where(count > 0, tl.log(tl.maximum(count, 1).to(tl.float32)) * scale, NEGATIVE)
+        else:
+            # What a window sees by reflection it sees directly, too.
+            near = (key > 0) & (total <= RADIUS)
+            far = (key < size - 1) & (2 * (size - 1) - total <= RADIUS)
+            result = tl.where(near | far, LN_2 * scale, result)
+            result = tl.where(near & far, LN_3 * scale, result)
+        result = tl.where((key < size) & (query < size), result, NEGATIVE)
+    return result
 
 
 @triton.jit
-def log_count(query, key, size, border, RADIUS: tl.constexpr, REPEATED: tl.constexpr):
-    """Natural logarithm of `reflected_count`, NEGATIVE for zero; cheap where no window of the tile is reflected."""
-    difference = key - query
-    result = tl.where((difference >= -RADIUS) & (difference <= RADIUS), 0.0, NEGATIVE)
-    if border:
-        count = reflected_count(query, key, size, RADIUS, REPEATED)
-        result = tl.where(count > 0, tl.log(tl.maximum(count, 1).to(tl.float32)), NEGATIVE)
-    return result
+def log2_of_sum(x):
+    """log2 of normal numbers, to 1e-7; Triton's own looks for denormal and infinite ones, which takes thrice as long.
+
+    x = 2^e (1 + f), (1 + f)^2 in [1/2, 2]; log2(1 + f) / f is a polynomial, fitted for the smallest absolute error.
+    """
+    bits = x.to(tl.int32, bitcast=True)
+    # Of 1 / sqrt(2).
+    exponent = (bits - 0x3F3504F3) >> 23
+    f = x * ((127 - exponent) << 23).to(tl.float32, bitcast=True) - 1.0
+    ratio = 0.12541209 * f - 0.21030344
+    ratio = ratio * f + 0.21737954
+    ratio = ratio * f - 0.23851942
+    ratio = ratio * f + 0.28765666
+    ratio = ratio * f - 0.3607212
+    ratio = ratio * f + 0.48092252
+    ratio = ratio * f - 0.72134715
+    ratio = ratio * f + 1.4426949
+    return ratio * f + exponent.to(tl.float32)
 
 
 @triton.jit
