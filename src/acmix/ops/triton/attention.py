@@ -6,6 +6,7 @@ import triton.language as tl
 from acmix.ops.triton.tiles import (
     LN_2,
     NEGATIVE,
+    NUMBERS,
     cells_of_tile,
     chunk_offsets,
     first_key,
@@ -42,7 +43,7 @@ def axis_bias(
     return bias[None, :, :] - product[:, :, None] * (key.to(tl.float32) * step - 1.0)[None, None, :]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=NUMBERS)
 def attention_forward(
     projections,
     position,
@@ -81,42 +82,47 @@ def attention_forward(
     log-sum-exp, `(B, N, H', W')`.
     """
     scale: tl.constexpr = SIZE**-0.5 / LN_2
-    batch, tile_y, tile_x, heads = tile_of_program(
+    batch, tile_y, tile_x, first_head = tile_of_program(
         output_height, output_width, x_multiplier, x_shift, y_multiplier, y_shift, GROUPS, HEADS, ROWS, COLUMNS
     )
-    y, x, owned = cells_of_tile(tile_y, tile_x, output_height, output_width, ROWS, COLUMNS)
+    QUERIES: tl.constexpr = ROWS * COLUMNS
+    y, x, _ = cells_of_tile(tl.arange(0, QUERIES), tile_y, tile_x, output_height, output_width, COLUMNS)
     SPAN_Y: tl.constexpr = (ROWS - 1) * STRIDE + 2 * RADIUS + 1
     SPAN_X: tl.constexpr = (COLUMNS - 1) * STRIDE + 2 * RADIUS + 1
     key_y, border_y = first_key(tile_y * STRIDE, height, SPAN_Y, KEY_ROWS, RADIUS)
     key_x, border_x = first_key(tile_x * STRIDE, width, SPAN_X, KEY_COLUMNS, RADIUS)
 
     channels: tl.constexpr = GROUPS * HEADS * SIZE
-    head_offset = (heads * SIZE)[:, None]
-    at_query = (batch * height + y * STRIDE) * width + x * STRIDE
-    q = load_vectors(projections + (at_query * (3 * channels))[None, :] + head_offset, SIZE, PADDED)
+    entry = tl.arange(0, HEADS * QUERIES)
+    head = first_head + entry // QUERIES
+    entry_y, entry_x, owned = cells_of_tile(entry % QUERIES, tile_y, tile_x, output_height, output_width, COLUMNS)
+    at_query = (batch * height + entry_y * STRIDE) * width + entry_x * STRIDE
+    q = load_vectors(projections + at_query * (3 * channels) + head * SIZE, HEADS, SIZE, PADDED)
     if MIXED:
         product_x, product_y = position_products(q, position, SIZE, PADDED)
     else:
-        product_x = tl.zeros((HEADS, ROWS * COLUMNS), tl.float32)
+        product_x = tl.zeros((HEADS, QUERIES), tl.float32)
         product_y = product_x
     columns = key_x + tl.arange(0, KEY_WIDTH)
     column_bias = axis_bias(x * STRIDE, columns, product_x, width, step_x, border_x, SIZE, RADIUS, REPEATED)
 
-    at_key = ((batch * height + key_y) * width + key_x) * (3 * channels)
-    maximum = tl.full((HEADS, ROWS * COLUMNS), NEGATIVE, tl.float32)
-    total = tl.zeros((HEADS, ROWS * COLUMNS), tl.float32)
-    attended = tl.zeros((HEADS, ROWS * COLUMNS, PADDED), tl.float32)
+    LENGTH: tl.constexpr = CHUNK_ROWS * KEY_WIDTH
+    key = tl.arange(0, HEADS * LENGTH)
+    first_keys = projections + channels + ((batch * height + key_y) * width + key_x) * (3 * channels)
+    maximum = tl.full((HEADS, QUERIES), NEGATIVE, tl.float32)
+    total = tl.zeros((HEADS, QUERIES), tl.float32)
+    attended = tl.zeros((HEADS, QUERIES, PADDED), tl.float32)
     for first in range(0, KEY_ROWS, CHUNK_ROWS):
         rows = key_y + first + tl.arange(0, CHUNK_ROWS)
         row_bias = axis_bias(y * STRIDE, rows, product_y, height, step_y, border_y, SIZE, RADIUS, REPEATED)
-        offset = chunk_offsets(first, width, KEY_WIDTH, KEY_ROWS, KEY_COLUMNS, CHUNK_ROWS * KEY_WIDTH) * (3 * channels)
-        keys = projections + channels + at_key + offset[None, :] + head_offset
-        k = load_vectors(keys, SIZE, PADDED)
+        offset = chunk_offsets(key % LENGTH, first, width, KEY_WIDTH, KEY_ROWS, KEY_COLUMNS) * (3 * channels)
+        keys = first_keys + offset + (first_head + key // LENGTH) * SIZE
+        k = load_vectors(keys, HEADS, SIZE, PADDED)
         bias = join_axes(row_bias, column_bias)
         logits = tl.dot(q, tl.permute(k, (0, 2, 1)), acc=bias, input_precision=PRECISION)
         larger = tl.maximum(maximum, tl.max(logits, 2))
         weights = tl.exp2(logits * scale - (larger * scale)[:, :, None])
-        v = load_vectors(keys + channels, SIZE, PADDED)
+        v = load_vectors(keys + channels, HEADS, SIZE, PADDED)
         if KEY_ROWS > CHUNK_ROWS:
             shrink = tl.exp2((maximum - larger) * scale)
             total *= shrink
@@ -126,12 +132,14 @@ def attention_forward(
         maximum = larger
 
     attended *= (1.0 / total)[:, :, None]
-    at_output = (batch * output_height + y) * output_width + x
+    attended = tl.reshape(attended, (HEADS * QUERIES, PADDED))
+    at_output = (batch * output_height + entry_y) * output_width + entry_x
     channel = tl.arange(0, PADDED)
-    pointers = (output + (at_output * channels)[None, :] + head_offset)[:, :, None] + channel
-    stored = owned[None, :, None] & (channel < SIZE)
+    pointers = (output + at_output * channels + head * SIZE)[:, None] + channel
+    stored = owned[:, None] & (channel < SIZE)
     if MIXED:
         attended = attended * tl.load(rate).to(tl.float32) + tl.load(pointers, mask=stored, other=0.0).to(tl.float32)
     tl.store(pointers, attended.to(output.dtype.element_ty), mask=stored)
-    at_head = ((batch * (GROUPS * HEADS) + heads)[:, None] * output_height + y) * output_width + x
-    tl.store(log_sum_exp + at_head, maximum * scale + log2_of_sum(total), mask=owned[None, :])
+    at_head = ((batch * (GROUPS * HEADS) + head) * output_height + entry_y) * output_width + entry_x
+    saved = tl.reshape(maximum * scale + log2_of_sum(total), (HEADS * QUERIES,))
+    tl.store(log_sum_exp + at_head, saved, mask=owned)

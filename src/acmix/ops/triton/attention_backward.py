@@ -10,6 +10,7 @@ import triton.language as tl
 from acmix.ops.triton.attention import axis_bias, position_columns, position_products
 from acmix.ops.triton.tiles import (
     LN_2,
+    NUMBERS,
     cells_of_tile,
     chunk_offsets,
     first_key,
@@ -21,8 +22,13 @@ from acmix.ops.triton.tiles import (
 
 
 @triton.jit
-def add_vectors(pointers, vectors, stored, MIXED: tl.constexpr):
-    """Store vectors where `stored`; with MIXED add them to what the convolution path left there."""
+def add_vectors(pointers, vectors, owned, SIZE: tl.constexpr, MIXED: tl.constexpr):
+    """Store vectors `(heads, cells, PADDED)` of `owned` cells; with MIXED add them to what the convolution path left."""
+    PADDED: tl.constexpr = vectors.shape[2]
+    vectors = tl.reshape(vectors, (vectors.shape[0] * vectors.shape[1], PADDED))
+    channel = tl.arange(0, PADDED)
+    pointers = pointers[:, None] + channel
+    stored = owned[:, None] & (channel < SIZE)
     if MIXED:
         vectors += tl.load(pointers, mask=stored, other=0.0).to(tl.float32)
     tl.store(pointers, vectors.to(pointers.dtype.element_ty), mask=stored)
@@ -37,7 +43,7 @@ def recompute(q, k, v, g, row_bias, column_bias, saved, SIZE: tl.constexpr, PREC
     return weights, tl.dot(g, tl.permute(v, (0, 2, 1)), input_precision=PRECISION)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=NUMBERS)
 def attention_query_gradient(
     projections,
     position,
@@ -75,59 +81,64 @@ def attention_query_gradient(
     PRECISION: tl.constexpr,
 ):
     """Writes delta, adds to the gradient of the queries; MIXED: partial sums of those of W_p, `(., 2, D)`, and rate."""
-    batch, tile_y, tile_x, heads = tile_of_program(
+    batch, tile_y, tile_x, first_head = tile_of_program(
         output_height, output_width, x_multiplier, x_shift, y_multiplier, y_shift, GROUPS, HEADS, ROWS, COLUMNS
     )
-    y, x, owned = cells_of_tile(tile_y, tile_x, output_height, output_width, ROWS, COLUMNS)
+    QUERIES: tl.constexpr = ROWS * COLUMNS
+    y, x, on_map = cells_of_tile(tl.arange(0, QUERIES), tile_y, tile_x, output_height, output_width, COLUMNS)
     SPAN_Y: tl.constexpr = (ROWS - 1) * STRIDE + 2 * RADIUS + 1
     SPAN_X: tl.constexpr = (COLUMNS - 1) * STRIDE + 2 * RADIUS + 1
     key_y, border_y = first_key(tile_y * STRIDE, height, SPAN_Y, KEY_ROWS, RADIUS)
     key_x, border_x = first_key(tile_x * STRIDE, width, SPAN_X, KEY_COLUMNS, RADIUS)
 
     channels: tl.constexpr = GROUPS * HEADS * SIZE
-    head_offset = (heads * SIZE)[:, None]
-    at_query = (batch * height + y * STRIDE) * width + x * STRIDE
-    at_output = (batch * output_height + y) * output_width + x
-    at_head = ((batch * (GROUPS * HEADS) + heads)[:, None] * output_height + y) * output_width + x
-    q = load_vectors(projections + (at_query * (3 * channels))[None, :] + head_offset, SIZE, PADDED)
-    g = load_vectors(output_gradient + (at_output * channels)[None, :] + head_offset, SIZE, PADDED)
-    saved = tl.load(log_sum_exp + at_head)
+    entry = tl.arange(0, HEADS * QUERIES)
+    head = first_head + entry // QUERIES
+    entry_y, entry_x, owned = cells_of_tile(entry % QUERIES, tile_y, tile_x, output_height, output_width, COLUMNS)
+    at_query = (batch * height + entry_y * STRIDE) * width + entry_x * STRIDE
+    at_output = (batch * output_height + entry_y) * output_width + entry_x
+    at_head = ((batch * (GROUPS * HEADS) + head) * output_height + entry_y) * output_width + entry_x
+    q = load_vectors(projections + at_query * (3 * channels) + head * SIZE, HEADS, SIZE, PADDED)
+    g = load_vectors(output_gradient + at_output * channels + head * SIZE, HEADS, SIZE, PADDED)
+    saved = tl.reshape(tl.load(log_sum_exp + at_head), (HEADS, QUERIES))
     if MIXED:
         product_x, product_y = position_products(q, position, SIZE, PADDED)
         alpha = tl.load(rate).to(tl.float32)
     else:
-        product_x = tl.zeros((HEADS, ROWS * COLUMNS), tl.float32)
+        product_x = tl.zeros((HEADS, QUERIES), tl.float32)
         product_y = product_x
         alpha = 1.0
     columns = key_x + tl.arange(0, KEY_WIDTH)
     column_bias = axis_bias(x * STRIDE, columns, product_x, width, step_x, border_x, SIZE, RADIUS, REPEATED)
-    at_key = ((batch * height + key_y) * width + key_x) * (3 * channels)
+    LENGTH: tl.constexpr = CHUNK_ROWS * KEY_WIDTH
+    key = tl.arange(0, HEADS * LENGTH)
+    first_keys = projections + channels + ((batch * height + key_y) * width + key_x) * (3 * channels)
 
-    deltas = tl.zeros((HEADS, ROWS * COLUMNS), tl.float32)
-    summed = tl.zeros((HEADS, ROWS * COLUMNS, PADDED), tl.float32)
+    deltas = tl.zeros((HEADS, QUERIES), tl.float32)
+    summed = tl.zeros((HEADS, QUERIES, PADDED), tl.float32)
     # Sums over keys of slope times position: two columns of a product, the narrowest that there is.
     axis = tl.arange(0, 8)
-    moments = tl.zeros((HEADS, ROWS * COLUMNS, 8), tl.float32)
-    cell = tl.arange(0, CHUNK_ROWS * KEY_WIDTH)
+    moments = tl.zeros((HEADS, QUERIES, 8), tl.float32)
+    cell = tl.arange(0, LENGTH)
     SINGLE: tl.constexpr = KEY_ROWS <= CHUNK_ROWS
     if not SINGLE:
         # With several chunks delta needs a pass of its own: as a difference of two sums the gradient would cancel.
         for first in range(0, KEY_ROWS, CHUNK_ROWS):
             rows = key_y + first + tl.arange(0, CHUNK_ROWS)
             row_bias = axis_bias(y * STRIDE, rows, product_y, height, step_y, border_y, SIZE, RADIUS, REPEATED)
-            offset = chunk_offsets(first, width, KEY_WIDTH, KEY_ROWS, KEY_COLUMNS, CHUNK_ROWS * KEY_WIDTH)
-            keys = projections + channels + at_key + (offset * (3 * channels))[None, :] + head_offset
-            k = load_vectors(keys, SIZE, PADDED)
-            v = load_vectors(keys + channels, SIZE, PADDED)
+            offset = chunk_offsets(key % LENGTH, first, width, KEY_WIDTH, KEY_ROWS, KEY_COLUMNS) * (3 * channels)
+            keys = first_keys + offset + (first_head + key // LENGTH) * SIZE
+            k = load_vectors(keys, HEADS, SIZE, PADDED)
+            v = load_vectors(keys + channels, HEADS, SIZE, PADDED)
             weights, products = recompute(q, k, v, g, row_bias, column_bias, saved, SIZE, PRECISION)
             deltas += tl.sum(weights * products, 2)
     for first in range(0, KEY_ROWS, CHUNK_ROWS):
         rows = key_y + first + tl.arange(0, CHUNK_ROWS)
         row_bias = axis_bias(y * STRIDE, rows, product_y, height, step_y, border_y, SIZE, RADIUS, REPEATED)
-        offset = chunk_offsets(first, width, KEY_WIDTH, KEY_ROWS, KEY_COLUMNS, CHUNK_ROWS * KEY_WIDTH)
-        keys = projections + channels + at_key + (offset * (3 * channels))[None, :] + head_offset
-        k = load_vectors(keys, SIZE, PADDED)
-        v = load_vectors(keys + channels, SIZE, PADDED)
+        offset = chunk_offsets(key % LENGTH, first, width, KEY_WIDTH, KEY_ROWS, KEY_COLUMNS) * (3 * channels)
+        keys = first_keys + offset + (first_head + key // LENGTH) * SIZE
+        k = load_vectors(keys, HEADS, SIZE, PADDED)
+        v = load_vectors(keys + channels, HEADS, SIZE, PADDED)
         weights, products = recompute(q, k, v, g, row_bias, column_bias, saved, SIZE, PRECISION)
         if SINGLE:
             deltas = tl.sum(weights * products, 2)
@@ -138,15 +149,15 @@ def attention_query_gradient(
             column = cell % KEY_WIDTH - KEY_WIDTH // 2
             row = first + cell // KEY_WIDTH - KEY_ROWS // 2
             positions = tl.where(axis == 0, column[:, None], tl.where(axis == 1, row[:, None], 0)).to(k.dtype)
-            positions = tl.broadcast_to(positions[None, :, :], (HEADS, CHUNK_ROWS * KEY_WIDTH, 8))
+            positions = tl.broadcast_to(positions[None, :, :], (HEADS, LENGTH, 8))
             moments = tl.dot(slopes, positions, acc=moments, input_precision=PRECISION)
 
-    tl.store(delta + at_head, deltas, mask=owned[None, :])
+    tl.store(delta + at_head, tl.reshape(deltas, (HEADS * QUERIES,)), mask=owned)
     factor = alpha * SIZE**-0.5
     channel = tl.arange(0, PADDED)
     if MIXED:
         moments *= tl.where(axis == 0, factor * step_x, factor * step_y)
-        moments = tl.where(owned[None, :, None], moments, 0.0)
+        moments = tl.where(on_map[None, :, None], moments, 0.0)
         moment_x = tl.sum(tl.where(axis == 0, moments, 0.0), 2)
         moment_y = tl.sum(tl.where(axis == 1, moments, 0.0), 2)
         weight_x, weight_y = position_columns(position, SIZE, PADDED)
@@ -155,14 +166,13 @@ def attention_query_gradient(
         partial = position_partial + tl.program_id(0).to(tl.int64) * (2 * SIZE) + channel
         tl.store(partial, -tl.sum(tl.sum(wide * moment_x[:, :, None], 1), 0), mask=channel < SIZE)
         tl.store(partial + SIZE, -tl.sum(tl.sum(wide * moment_y[:, :, None], 1), 0), mask=channel < SIZE)
-        tl.store(rate_partial + tl.program_id(0), tl.sum(tl.sum(tl.where(owned[None, :], deltas, 0.0), 1), 0))
+        tl.store(rate_partial + tl.program_id(0), tl.sum(tl.sum(tl.where(on_map[None, :], deltas, 0.0), 1), 0))
     else:
         summed *= factor
-    pointers = (gradient + (at_query * (3 * channels))[None, :] + head_offset)[:, :, None] + channel
-    add_vectors(pointers, summed, owned[None, :, None] & (channel < SIZE), MIXED)
+    add_vectors(gradient + at_query * (3 * channels) + head * SIZE, summed, owned, SIZE, MIXED)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=NUMBERS)
 def attention_key_gradient(
     projections,
     position,
@@ -198,10 +208,11 @@ def attention_key_gradient(
     PRECISION: tl.constexpr,
 ):
     """Adds to the gradients of a tile of keys and values what the queries that see them give; no atomics."""
-    batch, tile_y, tile_x, heads = tile_of_program(
+    batch, tile_y, tile_x, first_head = tile_of_program(
         height, width, x_multiplier, x_shift, y_multiplier, y_shift, GROUPS, HEADS, ROWS, COLUMNS
     )
-    y, x, owned = cells_of_tile(tile_y, tile_x, height, width, ROWS, COLUMNS)
+    KEYS: tl.constexpr = ROWS * COLUMNS
+    y, x, _ = cells_of_tile(tl.arange(0, KEYS), tile_y, tile_x, height, width, COLUMNS)
     # Reflected windows see the first and last RADIUS cells alone.
     border_y = (tile_y <= RADIUS) | (tile_y + ROWS >= height - RADIUS)
     border_x = (tile_x <= RADIUS) | (tile_x + COLUMNS >= width - RADIUS)
@@ -210,12 +221,13 @@ def attention_key_gradient(
     query_x = tl.minimum((tl.maximum(tile_x - RADIUS, 0) + STRIDE - 1) // STRIDE, output_width - QUERY_COLUMNS)
 
     channels: tl.constexpr = GROUPS * HEADS * SIZE
-    head_offset = (heads * SIZE)[:, None]
     channel = tl.arange(0, PADDED)
-    at_key = (batch * height + y) * width + x
-    keys = projections + channels + (at_key * (3 * channels))[None, :] + head_offset
-    k = load_vectors(keys, SIZE, PADDED)
-    v = load_vectors(keys + channels, SIZE, PADDED)
+    entry = tl.arange(0, HEADS * KEYS)
+    entry_y, entry_x, owned = cells_of_tile(entry % KEYS, tile_y, tile_x, height, width, COLUMNS)
+    at_key = ((batch * height + entry_y) * width + entry_x) * (3 * channels) + (first_head + entry // KEYS) * SIZE
+    keys = projections + channels + at_key
+    k = load_vectors(keys, HEADS, SIZE, PADDED)
+    v = load_vectors(keys + channels, HEADS, SIZE, PADDED)
     if MIXED:
         # k - W_p loc.
         weight_x, weight_y = position_columns(position, SIZE, PADDED)
@@ -225,29 +237,32 @@ def attention_key_gradient(
     queries_x = (query_x + tl.arange(0, QUERY_WIDTH)) * STRIDE
     column_bias = log_count(queries_x[None, :], x[:, None], width, border_x, SIZE, RADIUS, REPEATED)
 
-    at_query = ((batch * height + query_y * STRIDE) * width + query_x * STRIDE) * (3 * channels)
-    at_output = (batch * output_height + query_y) * output_width + query_x
-    at_head = ((batch * (GROUPS * HEADS) + heads) * output_height + query_y) * output_width + query_x
-    length: tl.constexpr = CHUNK_ROWS * QUERY_WIDTH
-    key_gradient = tl.zeros((HEADS, ROWS * COLUMNS, PADDED), tl.float32)
-    value_gradient = tl.zeros((HEADS, ROWS * COLUMNS, PADDED), tl.float32)
+    LENGTH: tl.constexpr = CHUNK_ROWS * QUERY_WIDTH
+    query = tl.arange(0, HEADS * LENGTH)
+    head = first_head + query // LENGTH
+    first_queries = projections + ((batch * height + query_y * STRIDE) * width + query_x * STRIDE) * (3 * channels)
+    first_output = (batch * output_height + query_y) * output_width + query_x
+    first_saved = ((batch * (GROUPS * HEADS) + first_head) * output_height + query_y) * output_width + query_x
+    key_gradient = tl.zeros((HEADS, KEYS, PADDED), tl.float32)
+    value_gradient = tl.zeros((HEADS, KEYS, PADDED), tl.float32)
     for first in range(0, QUERY_ROWS, CHUNK_ROWS):
         queries_y = (query_y + first + tl.arange(0, CHUNK_ROWS)) * STRIDE
         row_bias = log_count(queries_y[None, :], y[:, None], height, border_y, SIZE, RADIUS, REPEATED)
-        offset = chunk_offsets(first, width, QUERY_WIDTH, QUERY_ROWS, QUERY_COLUMNS, length) * STRIDE * (3 * channels)
-        q = load_vectors(projections + at_query + offset[None, :] + head_offset, SIZE, PADDED)
+        cell = query % LENGTH
+        offset = chunk_offsets(cell, first, width, QUERY_WIDTH, QUERY_ROWS, QUERY_COLUMNS) * STRIDE * (3 * channels)
+        q = load_vectors(first_queries + offset + head * SIZE, HEADS, SIZE, PADDED)
         bias = join_axes(row_bias[None, :, :], column_bias[None, :, :])
-        logits = tl.broadcast_to(bias, (HEADS, ROWS * COLUMNS, length))
+        logits = tl.broadcast_to(bias, (HEADS, KEYS, LENGTH))
         logits = tl.dot(k, tl.permute(q, (0, 2, 1)), acc=logits, input_precision=PRECISION)
-        offset = chunk_offsets(first, output_width, QUERY_WIDTH, QUERY_ROWS, QUERY_COLUMNS, length)
-        saved = tl.load(log_sum_exp + at_head[:, None] + offset[None, :])
+        offset = chunk_offsets(cell, first, output_width, QUERY_WIDTH, QUERY_ROWS, QUERY_COLUMNS)
+        at_head = first_saved + (query // LENGTH).to(tl.int64) * output_height * output_width + offset
+        saved = tl.reshape(tl.load(log_sum_exp + at_head), (HEADS, LENGTH))
         weights = tl.exp2(logits * (SIZE**-0.5 / LN_2) - saved[:, None, :])
-        g = load_vectors(
-            output_gradient + at_output * channels + (offset * channels)[None, :] + head_offset, SIZE, PADDED
-        )
+        at_output = first_output * channels + offset * channels + head * SIZE
+        g = load_vectors(output_gradient + at_output, HEADS, SIZE, PADDED)
         value_gradient = tl.dot(weights.to(g.dtype), g, acc=value_gradient, input_precision=PRECISION)
-        deltas = tl.load(delta + at_head[:, None] + offset[None, :])
-        below = tl.broadcast_to(-deltas[:, None, :], (HEADS, ROWS * COLUMNS, length))
+        deltas = tl.reshape(tl.load(delta + at_head), (HEADS, LENGTH))
+        below = tl.broadcast_to(-deltas[:, None, :], (HEADS, KEYS, LENGTH))
         slopes = weights * tl.dot(v, tl.permute(g, (0, 2, 1)), acc=below, input_precision=PRECISION)
         key_gradient = tl.dot(slopes.to(q.dtype), q, acc=key_gradient, input_precision=PRECISION)
 
@@ -256,7 +271,6 @@ def attention_key_gradient(
         alpha = tl.load(rate).to(tl.float32)
         key_gradient *= alpha
         value_gradient *= alpha
-    pointers = (gradient + (at_key * (3 * channels))[None, :] + head_offset)[:, :, None] + channel
-    stored = owned[None, :, None] & (channel < SIZE)
-    add_vectors(pointers + channels, key_gradient, stored, MIXED)
-    add_vectors(pointers + 2 * channels, value_gradient, stored, MIXED)
+    pointers = gradient + channels + at_key
+    add_vectors(pointers, key_gradient, owned, SIZE, MIXED)
+    add_vectors(pointers + channels, value_gradient, owned, SIZE, MIXED)

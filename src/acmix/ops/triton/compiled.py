@@ -91,24 +91,30 @@ def least_issued(variant: Variant, batch: int, side: int) -> float:
         side: Of the square maps that the layer reads.
     """
     constants, warps = _constants(variant, side, batch)
-    shape = launch.Shape(batch, 4, variant.size, side, side, 7, variant.stride)
-    cells = shape.output_height if variant.kernel not in ("key", "data") else side
-    if variant.kernel in _ATTENTION:
-        rows = constants["QUERY_ROWS" if variant.kernel == "key" else "KEY_ROWS"]
-        trips = float(triton.cdiv(rows, constants["CHUNK_ROWS"]))
-        programs = launch.attention_programs(shape, constants, cells, cells)
-    else:
-        phases = variant.stride if variant.kernel == "data" else 1
-        cells = triton.cdiv(cells, phases)
-        blocks = phases**2 * math.prod(launch.tile_counts(constants, batch * cells, cells))
-        chunks = triton.cdiv(triton.cdiv(constants["KERNEL"], phases) ** 2 * constants["MAPS"], constants["CHUNK"])
-        programs = blocks * triton.cdiv(variant.size, constants["CHANNELS"])
-        trips = float(chunks)
-        if variant.kernel == "weight":
-            splits = min(launch.SPLITS, blocks)
-            programs, trips = programs // blocks * splits * chunks, blocks / splits
+    programs, trips = _programs(variant, constants, batch, side)
     _, _, code = _compile(constants, variant, warps)
     return programs * warps * assembly.fewest(assembly.instructions(code), trips)
+
+
+def _programs(variant: Variant, constants: dict[str, Any], batch: int, side: int) -> tuple[int, float]:
+    """Programs of a launch, and how often each runs its loop."""
+    cells = output_size(side, variant.stride)
+    if variant.kernel in _ATTENTION:
+        shape = launch.Shape(batch, 4, variant.size, side, side, 7, variant.stride)
+        owned, halo = (side, "QUERY_ROWS") if variant.kernel == "key" else (cells, "KEY_ROWS")
+        trips = triton.cdiv(constants[halo], constants["CHUNK_ROWS"])
+        return launch.attention_programs(shape, constants, owned, owned), trips
+    # A transposed kernel's tiles have cells of one of its phases.
+    phases = variant.stride if variant.kernel == "data" else 1
+    tiles = math.prod(launch.tile_counts(constants, batch * cells, cells))
+    groups = triton.cdiv(variant.size, constants["CHANNELS"])
+    taps, maps = triton.cdiv(constants["KERNEL"], phases) ** 2, constants["MAPS"]
+    if variant.kernel == "weight":
+        splits = min(launch.SPLITS, tiles)
+        return splits * groups * triton.cdiv(taps * maps, constants["CHUNK"]), tiles / splits
+    chunk = constants["CHUNK_MAPS"]
+    trips = triton.cdiv(taps, constants["CHUNK"] // chunk) * triton.cdiv(maps, chunk)
+    return phases**2 * tiles * groups, trips
 
 
 def _constants(variant: Variant, side: int, batch: int = 1, tile: Any = None) -> tuple[dict[str, Any], int]:
@@ -124,13 +130,12 @@ def _constants(variant: Variant, side: int, batch: int = 1, tile: Any = None) ->
     transposed = variant.kernel == "data"
     if transposed:
         source, target = target, source
-    # A transposed kernel's tiles have cells of one phase.
     cells = output_size(side, variant.stride)
     constants = launch.convolution_constants(
         source, target, variant.size, 3, variant.stride, dtype, tile, batch * cells, cells
     )
     if variant.kernel != "weight":
-        constants.update(SHARED=False, TRANSPOSED=transposed)
+        constants = launch.convolve_constants(constants, tile, shared=False, transposed=transposed)
     return constants, tile.warps
 
 

@@ -11,7 +11,7 @@ weights between different channels are zero. They fill columns of the product th
 import triton
 import triton.language as tl
 
-from acmix.ops.triton.tiles import quotient
+from acmix.ops.triton.tiles import NUMBERS, quotient
 
 # Far from every map, and no sum of it overflows.
 NOWHERE = tl.constexpr(-(1 << 30))
@@ -19,6 +19,7 @@ NOWHERE = tl.constexpr(-(1 << 30))
 
 @triton.jit
 def cells_of_batch(
+    cell,
     tile,
     rows,
     height,
@@ -30,10 +31,9 @@ def cells_of_batch(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Image, row and column of a tile's cells, and which there are; the `rows` of all images lie below each other."""
+    """Image, row and column of cells of a tile, and which there are; the `rows` of all images lie below each other."""
     tile_y = quotient(tile, x_multiplier, x_shift)
     tile_x = tile - tile_y * ((width + COLUMNS - 1) // COLUMNS)
-    cell = tl.arange(0, ROWS * COLUMNS)
     row = tile_y * ROWS + cell // COLUMNS
     x = tile_x * COLUMNS + cell % COLUMNS
     image = quotient(row, y_multiplier, y_shift)
@@ -47,14 +47,14 @@ def on_map(y, x, height, width):
 
 
 @triton.jit
-def pair_channels(values, PAIRED: tl.constexpr):
-    """`(cells, terms, channels)` as `(pairs, cells, terms, PAIRED)`."""
-    PAIRS: tl.constexpr = values.shape[2] // PAIRED
-    values = tl.reshape(values, (values.shape[0], values.shape[1], PAIRS, PAIRED))
-    return tl.permute(values, (2, 0, 1, 3))
+def pair_channels(values, CELLS: tl.constexpr, PAIRED: tl.constexpr):
+    """`(terms * cells, channels)` as `(pairs, cells, terms, PAIRED)`."""
+    TERMS: tl.constexpr = values.shape[0] // CELLS
+    values = tl.reshape(values, (TERMS, CELLS, values.shape[1] // PAIRED, PAIRED))
+    return tl.permute(values, (2, 1, 0, 3))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=NUMBERS)
 def convolve(
     source,
     weight,
@@ -87,6 +87,7 @@ def convolve(
     CHANNELS: tl.constexpr,
     PAIRED: tl.constexpr,
     CHUNK: tl.constexpr,
+    CHUNK_MAPS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Tiles of cells of the output, `rows` of a phase; `weight` is `(D or 1 if SHARED, KERNEL, KERNEL, MAPS, OUTPUT_MAPS)`.
@@ -95,7 +96,9 @@ def convolve(
     """
     STEP: tl.constexpr = STRIDE if TRANSPOSED else 1
     TAPS: tl.constexpr = (KERNEL + STEP - 1) // STEP
-    TERMS: tl.constexpr = TAPS * TAPS * MAPS
+    # A product sums over some taps of all maps, or over one tap of some.
+    TAPS_AT_ONCE: tl.constexpr = CHUNK // CHUNK_MAPS
+    PARTS: tl.constexpr = (MAPS + CHUNK_MAPS - 1) // CHUNK_MAPS
     GROUPS: tl.constexpr = (SIZE + CHANNELS - 1) // CHANNELS
     CELLS: tl.constexpr = ROWS * COLUMNS
     PAIRS: tl.constexpr = CHANNELS // PAIRED
@@ -104,11 +107,26 @@ def convolve(
     program //= GROUPS
     phase_y = program % (STEP * STEP) // STEP
     phase_x = program % STEP
+    tile = program // (STEP * STEP)
+    phase_height = (output_height + STEP - 1) // STEP
+    phase_width = (output_width + STEP - 1) // STEP
+    first_tap_y = (phase_y + KERNEL // 2) % STEP
+    first_tap_x = (phase_x + KERNEL // 2) % STEP
+    # One axis for cells and terms, or channels, says which threads read what; of two, versions of Triton choose differently.
+    if SOURCE_CHANNEL == 1:
+        entry = tl.arange(0, CHUNK * CELLS)
+        from_term = (entry // CELLS)[:, None]
+        from_channel = first_channel + tl.arange(0, CHANNELS)[None, :]
+    else:
+        entry = tl.arange(0, CHANNELS * CELLS)
+        from_term = tl.arange(0, CHUNK)[None, :]
+        from_channel = first_channel + (entry // CELLS)[:, None]
     image, y, x, owned = cells_of_batch(
-        program // (STEP * STEP),
+        entry % CELLS,
+        tile,
         rows,
-        (output_height + STEP - 1) // STEP,
-        (output_width + STEP - 1) // STEP,
+        phase_height,
+        phase_width,
         x_multiplier,
         x_shift,
         y_multiplier,
@@ -116,66 +134,73 @@ def convolve(
         ROWS,
         COLUMNS,
     )
-    first_y = y * STRIDE - KERNEL // 2
-    first_x = x * STRIDE - KERNEL // 2
     if TRANSPOSED:
-        first_y = y + (phase_y + KERNEL // 2) // STEP
-        first_x = x + (phase_x + KERNEL // 2) // STEP
-        if STEP > 1:
-            y = y * STEP + phase_y
-            x = x * STEP + phase_x
-            owned &= (y < output_height) & (x < output_width)
-    at_first = ((image * height + first_y) * width + first_x) * SOURCE_PIXEL
-    first_y = tl.where(owned, first_y, NOWHERE)
-    first_tap_y = (phase_y + KERNEL // 2) % STEP
-    first_tap_x = (phase_x + KERNEL // 2) % STEP
-    channel = first_channel + tl.arange(0, CHANNELS)
+        owned &= (y * STEP + phase_y < output_height) & (x * STEP + phase_x < output_width)
+        y += (phase_y + KERNEL // 2) // STEP
+        x += (phase_x + KERNEL // 2) // STEP
+    else:
+        y = y * STRIDE - KERNEL // 2
+        x = x * STRIDE - KERNEL // 2
+    at_first = (((image * height + y) * width + x) * SOURCE_PIXEL)[:, None] + from_channel * SOURCE_CHANNEL
+    y = tl.where(owned, y, NOWHERE)[:, None]
+    x = x[:, None]
     pair = first_channel + PAIRED * tl.arange(0, PAIRS)[:, None, None]
     # What a column of the product is: a channel of the pair, a map of the output.
     to_channel = tl.arange(0, PAIRED * PADDED_MAPS) // PADDED_MAPS
     to_map = tl.arange(0, PAIRED * PADDED_MAPS) % PADDED_MAPS
     summed = tl.zeros((PAIRS, CELLS, PAIRED * PADDED_MAPS), tl.float32)
-    for first in range(0, TERMS, CHUNK):
-        term = first + tl.arange(0, CHUNK)
-        row = term // MAPS // TAPS
-        column = term // MAPS % TAPS
-        used = term < TERMS
+    for step in range(0, PARTS * ((TAPS * TAPS + TAPS_AT_ONCE - 1) // TAPS_AT_ONCE)):
+        tap = step // PARTS * TAPS_AT_ONCE + from_term // CHUNK_MAPS
+        from_map = step % PARTS * CHUNK_MAPS + from_term % CHUNK_MAPS
+        row = tap // TAPS
+        column = tap % TAPS
+        used = (row < TAPS) & (from_map < MAPS) & (from_channel < SIZE)
         if STEP > 1:
             used &= (first_tap_y + row * STEP < KERNEL) & (first_tap_x + column * STEP < KERNEL)
         if TRANSPOSED:
             row = -row
             column = -column
-        at = at_first[:, None] + ((row * width + column) * SOURCE_PIXEL + (term % MAPS) * SOURCE_MAP)[None, :]
-        found = on_map(first_y[:, None] + row[None, :], first_x[:, None] + column[None, :], height, width)
-        found &= used[None, :]
-        if PAIRED > 1:
-            # Neighbouring threads read neighbouring channels, then maps.
-            pointers = source + at[:, :, None] + channel * SOURCE_CHANNEL
-            values = tl.load(pointers, mask=found[:, :, None] & (channel < SIZE), other=0.0)
-            values = tl.reshape(pair_channels(values, PAIRED), (PAIRS, CELLS, CHUNK * PAIRED))
-        else:
-            pointers = source + at[None, :, :] + pair * SOURCE_CHANNEL
-            values = tl.load(pointers, mask=found[None, :, :] & (pair < SIZE), other=0.0)
+        at = at_first + ((row * width + column) * SOURCE_PIXEL + from_map * SOURCE_MAP)
+        found = on_map(y + row, x + column, height, width) & used
+        values = tl.load(source + at, mask=found, other=0.0)
+        if SOURCE_CHANNEL == 1:
+            values = pair_channels(values, CELLS, PAIRED)
+        values = tl.reshape(values, (PAIRS, CELLS, CHUNK * PAIRED))
 
-        term = first + tl.arange(0, CHUNK * PAIRED) // PAIRED
-        from_channel = tl.arange(0, CHUNK * PAIRED) % PAIRED
-        used = term < TERMS
-        if STEP > 1:
-            row = first_tap_y + term // MAPS // TAPS * STEP
-            column = first_tap_x + term // MAPS % TAPS * STEP
-            used &= (row < KERNEL) & (column < KERNEL)
-            term = (row * KERNEL + column) * MAPS + term % MAPS
-        at = (term * OUTPUT_MAPS)[:, None] + to_map[None, :]
+        term = tl.arange(0, CHUNK * PAIRED) // PAIRED
+        tap = step // PARTS * TAPS_AT_ONCE + term // CHUNK_MAPS
+        from_map = step % PARTS * CHUNK_MAPS + term % CHUNK_MAPS
+        row = first_tap_y + tap // TAPS * STEP
+        column = first_tap_x + tap % TAPS * STEP
+        used = (row < KERNEL) & (column < KERNEL) & (from_map < MAPS)
+        at = (((row * KERNEL + column) * MAPS + from_map) * OUTPUT_MAPS)[:, None] + to_map[None, :]
         used = used[:, None] & (to_map < OUTPUT_MAPS)[None, :]
         of_channel = pair
         if PAIRED > 1:
-            used &= from_channel[:, None] == to_channel[None, :]
-            of_channel = pair + from_channel[None, :, None]
+            of_pair = tl.arange(0, CHUNK * PAIRED) % PAIRED
+            used &= of_pair[:, None] == to_channel[None, :]
+            of_channel = pair + of_pair[None, :, None]
         pointers = weight + at[None, :, :]
         if not SHARED:
             pointers += of_channel * (KERNEL * KERNEL * MAPS * OUTPUT_MAPS)
         weights = tl.load(pointers, mask=used[None, :, :] & (of_channel < SIZE), other=0.0)
         summed = tl.dot(values, weights, acc=summed, input_precision=PRECISION)
+    image, y, x, owned = cells_of_batch(
+        tl.arange(0, CELLS),
+        tile,
+        rows,
+        phase_height,
+        phase_width,
+        x_multiplier,
+        x_shift,
+        y_multiplier,
+        y_shift,
+        ROWS,
+        COLUMNS,
+    )
+    y = y * STEP + phase_y
+    x = x * STEP + phase_x
+    owned &= (y < output_height) & (x < output_width)
     cell = (image * output_height + y) * output_width + x
     of_channel = pair
     if PAIRED > 1:
@@ -185,7 +210,7 @@ def convolve(
     tl.store(output + at, summed.to(output.dtype.element_ty), mask=stored)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=NUMBERS)
 def convolve_weight_gradient(
     source,
     output_gradient,
@@ -231,29 +256,52 @@ def convolve_weight_gradient(
     program //= CHUNKS
     first_channel = (program % GROUPS) * CHANNELS
     split = program // GROUPS
-    term = first_term + tl.arange(0, CHUNK)
+    # As in `convolve`.
+    entry = tl.arange(0, CHUNK * CELLS)
+    term = (first_term + entry // CELLS)[:, None]
     row = term // MAPS // KERNEL
     column = term // MAPS % KERNEL
-    onward = (row * width + column) * SOURCE_PIXEL + (term % MAPS) * SOURCE_MAP
-    channel = first_channel + tl.arange(0, CHANNELS)
+    channel = first_channel + tl.arange(0, CHANNELS)[None, :]
+    onward = (row * width + column) * SOURCE_PIXEL + (term % MAPS) * SOURCE_MAP + channel
+    used = (term < TERMS) & (channel < SIZE)
     pair = first_channel + PAIRED * tl.arange(0, PAIRS)[:, None, None]
     to_channel = tl.arange(0, PAIRED * PADDED_MAPS) // PADDED_MAPS
     to_map = tl.arange(0, PAIRED * PADDED_MAPS) % PADDED_MAPS
     summed = tl.zeros((PAIRS, CHUNK * PAIRED, PAIRED * PADDED_MAPS), tl.float32)
     for tile in range(split, tiles, splits):
         image, y, x, owned = cells_of_batch(
-            tile, rows, output_height, output_width, x_multiplier, x_shift, y_multiplier, y_shift, ROWS, COLUMNS
+            entry % CELLS,
+            tile,
+            rows,
+            output_height,
+            output_width,
+            x_multiplier,
+            x_shift,
+            y_multiplier,
+            y_shift,
+            ROWS,
+            COLUMNS,
         )
-        first_y = y * STRIDE - KERNEL // 2
-        first_x = x * STRIDE - KERNEL // 2
-        at = (((image * height + first_y) * width + first_x) * SOURCE_PIXEL)[:, None] + onward[None, :]
-        first_y = tl.where(owned, first_y, NOWHERE)
-        found = on_map(first_y[:, None] + row[None, :], first_x[:, None] + column[None, :], height, width)
-        found &= (term < TERMS)[None, :]
-        pointers = source + at[:, :, None] + channel * SOURCE_CHANNEL
-        values = tl.load(pointers, mask=found[:, :, None] & (channel < SIZE), other=0.0)
-        values = tl.permute(pair_channels(values, PAIRED), (0, 2, 3, 1))
-        values = tl.reshape(values, (PAIRS, CHUNK * PAIRED, CELLS))
+        y = y * STRIDE - KERNEL // 2
+        x = x * STRIDE - KERNEL // 2
+        at = (((image * height + y) * width + x) * SOURCE_PIXEL)[:, None] + onward
+        y = tl.where(owned, y, NOWHERE)
+        found = on_map(y[:, None] + row, x[:, None] + column, height, width) & used
+        values = pair_channels(tl.load(source + at, mask=found, other=0.0), CELLS, PAIRED)
+        values = tl.reshape(tl.permute(values, (0, 2, 3, 1)), (PAIRS, CHUNK * PAIRED, CELLS))
+        image, y, x, owned = cells_of_batch(
+            tl.arange(0, CELLS),
+            tile,
+            rows,
+            output_height,
+            output_width,
+            x_multiplier,
+            x_shift,
+            y_multiplier,
+            y_shift,
+            ROWS,
+            COLUMNS,
+        )
         cell = (image * output_height + y) * output_width + x
         of_channel = pair + to_channel[None, None, :]
         at = (cell * OUTPUT_PIXEL)[None, :, None] + of_channel * OUTPUT_CHANNEL + (to_map * OUTPUT_MAP)[None, None, :]

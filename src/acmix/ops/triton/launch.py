@@ -293,6 +293,14 @@ def _sizes(source: Tensor, target: Tensor) -> dict[str, int]:
     }
 
 
+def convolve_constants(
+    constants: dict[str, Any], tile: table.ConvolutionTile, *, shared: bool, transposed: bool
+) -> dict[str, Any]:
+    """Constants of the convolution itself, besides those of both kernels."""
+    maps = min(tile.terms, triton.next_power_of_2(constants["MAPS"]))
+    return {**constants, "CHUNK_MAPS": maps, "SHARED": shared, "TRANSPOSED": transposed}
+
+
 def convolve_maps(
     source: Tensor,
     weight: Tensor,
@@ -312,6 +320,7 @@ def convolve_maps(
     height, width = triton.cdiv(output.shape[1], phases), triton.cdiv(output.shape[2], phases)
     sizes["rows"] = output.shape[0] * height
     constants = convolution_constants(*layouts, size, kernel, stride, source.dtype, tile, sizes["rows"], width)
+    constants = convolve_constants(constants, tile, shared=weight.shape[0] == 1, transposed=transposed)
     tiles_y, tiles_x = tile_counts(constants, sizes["rows"], width)
     _launch(
         convolve,
@@ -320,8 +329,6 @@ def convolve_maps(
         **sizes,
         **_reciprocals(height, tiles_x),
         **constants,
-        SHARED=weight.shape[0] == 1,
-        TRANSPOSED=transposed,
         warps=tile.warps,
     )
 

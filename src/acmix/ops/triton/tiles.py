@@ -1,8 +1,16 @@
-"""What the attention kernels share: the queries or keys of a program, their windows, their channel vectors."""
+"""What the attention kernels share: the queries or keys of a program, their windows, their channel vectors.
+
+What lies in memory is `(HEADS * cells,)`, entry head * cells + cell.
+"""
 
 import triton
 import triton.language as tl
 
+# Numbers that kernels are not compiled anew for, as Triton would do for 1 and multiples of 16: it gains nothing here.
+NUMBERS = (
+    *("height", "width", "output_height", "output_width", "rows", "tiles", "splits"),
+    *("x_multiplier", "x_shift", "y_multiplier", "y_shift"),
+)
 # Logit of a key outside the window: finite, so that a chunk without any key in the window makes no NaN.
 NEGATIVE = tl.constexpr(-1e30)
 LN_2 = tl.constexpr(0.6931471805599453)
@@ -11,7 +19,7 @@ LN_3 = tl.constexpr(1.0986122886681098)
 
 @triton.jit
 def quotient(number, multiplier, shift):
-    """A number of 0 to 2^31 - 1 divided by what `launch.reciprocal` was given, rounded down: a quotient costs ten times more."""
+    """A number of 0 to 2^31 - 1 divided by what `launch.reciprocal` was given, rounded down; ten times less work."""
     return (tl.umulhi(2 * tl.cast(number, tl.uint32), tl.cast(multiplier, tl.uint32)) >> shift).to(tl.int32)
 
 
@@ -28,21 +36,19 @@ def tile_of_program(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Image, first row and column of this program's tile of a map, its heads; programs of one tile are neighbours."""
+    """Image, first row and column of this program's tile of a map, first head; programs of one tile are neighbours."""
     program = tl.program_id(0)
-    heads = (program % GROUPS) * HEADS + tl.arange(0, HEADS)
     tile = program // GROUPS
     row = quotient(tile, x_multiplier, x_shift)
     image = quotient(row, y_multiplier, y_shift)
     first_x = (tile - row * ((width + COLUMNS - 1) // COLUMNS)) * COLUMNS
     first_y = (row - image * ((height + ROWS - 1) // ROWS)) * ROWS
-    return image.to(tl.int64), first_y, first_x, heads
+    return image.to(tl.int64), first_y, first_x, (program % GROUPS) * HEADS
 
 
 @triton.jit
-def cells_of_tile(first_y, first_x, height, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Row and column of the cells of a tile, clamped to the map, and which lie on it; all `(cells,)`."""
-    cell = tl.arange(0, ROWS * COLUMNS)
+def cells_of_tile(cell, first_y, first_x, height, width, COLUMNS: tl.constexpr):
+    """Row and column of cells of a tile, clamped to the map, and which lie on it."""
     y = first_y + cell // COLUMNS
     x = first_x + cell % COLUMNS
     return tl.minimum(y, height - 1), tl.minimum(x, width - 1), (y < height) & (x < width)
@@ -109,18 +115,22 @@ def log2_of_sum(x):
 
 
 @triton.jit
-def load_vectors(pointers, SIZE: tl.constexpr, PADDED: tl.constexpr):
-    """Channel vectors `(heads, cells, PADDED)` of what `pointers`, `(heads, cells)`, point to; zeros beyond SIZE."""
+def load_vectors(pointers, HEADS: tl.constexpr, SIZE: tl.constexpr, PADDED: tl.constexpr):
+    """Channel vectors `(HEADS, cells, PADDED)` of what `pointers`, `(HEADS * cells,)`, point to; zeros beyond SIZE.
+
+    One axis for heads and cells says which threads read what; of two, versions of Triton choose differently.
+    """
     channel = tl.arange(0, PADDED)
     if PADDED == SIZE:
-        return tl.load(pointers[:, :, None] + channel)
-    return tl.load(pointers[:, :, None] + channel, mask=channel < SIZE, other=0.0)
+        vectors = tl.load(pointers[:, None] + channel)
+    else:
+        vectors = tl.load(pointers[:, None] + channel, mask=channel < SIZE, other=0.0)
+    return tl.reshape(vectors, (HEADS, pointers.shape[0] // HEADS, PADDED))
 
 
 @triton.jit
-def chunk_offsets(first, length, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, LENGTH: tl.constexpr):
+def chunk_offsets(cell, first, length, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Cells of a map of `length` columns that chunk cells lie on, counted from the first; padding repeats the last."""
-    cell = tl.arange(0, LENGTH)
     row = tl.minimum(first + cell // WIDTH, ROWS - 1)
     return row * length + tl.minimum(cell % WIDTH, COLUMNS - 1)
 
