@@ -23,7 +23,7 @@ from acmix.ops.triton.tiles import (
 
 @triton.jit
 def add_vectors(pointers, vectors, owned, SIZE: tl.constexpr, MIXED: tl.constexpr):
-    """Store vectors `(heads, cells, PADDED)` of `owned` cells; with MIXED add them to what the convolution path left."""
+    """Store vectors `(heads, cells, PADDED)` of `owned` cells; MIXED: add them to what the convolution path left."""
     PADDED: tl.constexpr = vectors.shape[2]
     vectors = tl.reshape(vectors, (vectors.shape[0] * vectors.shape[1], PADDED))
     channel = tl.arange(0, PADDED)
@@ -221,7 +221,6 @@ def attention_key_gradient(
     query_x = tl.minimum((tl.maximum(tile_x - RADIUS, 0) + STRIDE - 1) // STRIDE, output_width - QUERY_COLUMNS)
 
     channels: tl.constexpr = GROUPS * HEADS * SIZE
-    channel = tl.arange(0, PADDED)
     entry = tl.arange(0, HEADS * KEYS)
     entry_y, entry_x, owned = cells_of_tile(entry % KEYS, tile_y, tile_x, height, width, COLUMNS)
     at_key = ((batch * height + entry_y) * width + entry_x) * (3 * channels) + (first_head + entry // KEYS) * SIZE

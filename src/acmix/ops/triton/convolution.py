@@ -90,9 +90,9 @@ def convolve(
     CHUNK_MAPS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Tiles of cells of the output, `rows` of a phase; `weight` is `(D or 1 if SHARED, KERNEL, KERNEL, MAPS, OUTPUT_MAPS)`.
+    """Convolve with `weight`, `(D or 1 if SHARED, KERNEL, KERNEL, MAPS, OUTPUT_MAPS)`; a program has a tile.
 
-    TRANSPOSED: cells STRIDE apart, a phase, see the same taps, STRIDE apart, too.
+    TRANSPOSED: cells STRIDE apart, a phase, see the same taps, STRIDE apart, too; all phases have so many `rows`.
     """
     STEP: tl.constexpr = STRIDE if TRANSPOSED else 1
     TAPS: tl.constexpr = (KERNEL + STEP - 1) // STEP
@@ -112,7 +112,7 @@ def convolve(
     phase_width = (output_width + STEP - 1) // STEP
     first_tap_y = (phase_y + KERNEL // 2) % STEP
     first_tap_x = (phase_x + KERNEL // 2) % STEP
-    # One axis for cells and terms, or channels, says which threads read what; of two, versions of Triton choose differently.
+    # One axis for cells and terms, or channels, says which threads read what: versions of Triton order two differently.
     if SOURCE_CHANNEL == 1:
         entry = tl.arange(0, CHUNK * CELLS)
         from_term = (entry // CELLS)[:, None]
@@ -149,7 +149,7 @@ def convolve(
     to_channel = tl.arange(0, PAIRED * PADDED_MAPS) // PADDED_MAPS
     to_map = tl.arange(0, PAIRED * PADDED_MAPS) % PADDED_MAPS
     summed = tl.zeros((PAIRS, CELLS, PAIRED * PADDED_MAPS), tl.float32)
-    for step in range(0, PARTS * ((TAPS * TAPS + TAPS_AT_ONCE - 1) // TAPS_AT_ONCE)):
+    for step in range(PARTS * ((TAPS * TAPS + TAPS_AT_ONCE - 1) // TAPS_AT_ONCE)):
         tap = step // PARTS * TAPS_AT_ONCE + from_term // CHUNK_MAPS
         from_map = step % PARTS * CHUNK_MAPS + from_term % CHUNK_MAPS
         row = tap // TAPS
@@ -262,7 +262,7 @@ def convolve_weight_gradient(
     row = term // MAPS // KERNEL
     column = term // MAPS % KERNEL
     channel = first_channel + tl.arange(0, CHANNELS)[None, :]
-    onward = (row * width + column) * SOURCE_PIXEL + (term % MAPS) * SOURCE_MAP + channel
+    onward = (row * width + column) * SOURCE_PIXEL + (term % MAPS) * SOURCE_MAP + channel * SOURCE_CHANNEL
     used = (term < TERMS) & (channel < SIZE)
     pair = first_channel + PAIRED * tl.arange(0, PAIRS)[:, None, None]
     to_channel = tl.arange(0, PAIRED * PADDED_MAPS) // PADDED_MAPS

@@ -146,13 +146,19 @@ def attention_programs(shape: Shape, constants: dict[str, Any], height: int, wid
 
 
 def _launch_attention(
-    kernel: Any, shape: Shape, cells: tuple[int, int], warps: int, constants: dict[str, Any], *tensors: Tensor | None
+    kernel: Any,
+    shape: Shape,
+    cells: tuple[int, int],
+    warps: int,
+    constants: dict[str, Any],
+    projections: Tensor,
+    *tensors: Tensor | None,
 ) -> None:
-    """Launch programs that own the `cells`, rows and columns, of all maps; the first tensor is never absent."""
+    """Launch programs that own the `cells`, rows and columns, of all maps."""
     _launch(
         kernel,
         attention_programs(shape, constants, *cells),
-        *tensors,
+        *(projections, *tensors),
         **shape.scalars(),
         **_reciprocals(*tile_counts(constants, *cells)),
         **constants,

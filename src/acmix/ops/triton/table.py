@@ -84,7 +84,7 @@ CONVOLUTION: dict[tuple[str, int], ConvolutionTile] = {
     ("convolve", 4): ConvolutionTile(pixels=64, channels=8, maps=8, terms=16),
     ("data", 2): ConvolutionTile(pixels=64, channels=8, maps=16, terms=16),
     ("data", 4): ConvolutionTile(pixels=64, channels=4, maps=16, terms=16),
-    ("weight", 2): ConvolutionTile(pixels=32, channels=8, maps=8, terms=128, paired=2),
+    ("weight", 2): ConvolutionTile(pixels=16, channels=8, maps=4, terms=128, paired=2),
     ("weight", 4): ConvolutionTile(pixels=16, channels=4, maps=8, terms=128),
 }
 
