@@ -125,7 +125,7 @@ def _constants(variant: Variant, side: int, batch: int = 1, tile: Any = None) ->
         shape = launch.Shape(1, 4, variant.size, side, side, 7, variant.stride)
         constants = launch.attention_constants(shape, dtype, tile, mixed=True, gathers_queries=variant.kernel == "key")
         return constants, constants["HEADS"] * tile.warps
-    tile = tile or table.convolution(variant.kernel, dtype)
+    tile = tile or table.convolution(variant.kernel, variant.stride, dtype)
     source, target = launch.Maps.by_map(12, variant.size), launch.Maps.by_channel(4, variant.size)
     transposed = variant.kernel == "data"
     if transposed:

@@ -318,7 +318,7 @@ def convolve_maps(
     transposed: bool = False,
 ) -> None:
     """Convolve with `weight`, `(D or 1, k, k, maps of the source, maps of the output)`, or its transposed."""
-    tile = table.convolution("data" if transposed else "convolve", source.dtype)
+    tile = table.convolution("data" if transposed else "convolve", stride, source.dtype)
     kernel = weight.shape[1]
     sizes = _sizes(source, output)
     # Cells that see the same taps of a transposed kernel are `stride` apart.
@@ -343,7 +343,7 @@ def convolution_weight_gradient(
     source: Tensor, output_gradient: Tensor, layouts: tuple[Maps, Maps], size: int, kernel: int, stride: int
 ) -> Tensor:
     """Gradient of the weight of `convolve_maps`, `(D, k, k, maps of the source, maps of the output)`, in float32."""
-    tile = table.convolution("weight", source.dtype)
+    tile = table.convolution("weight", stride, source.dtype)
     sizes = _sizes(source, output_gradient)
     extent = sizes["rows"], sizes["output_width"]
     constants = convolution_constants(*layouts, size, kernel, stride, source.dtype, tile, *extent)

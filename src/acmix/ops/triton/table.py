@@ -4,7 +4,7 @@
 call, to try others on a device.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -66,26 +66,35 @@ def _both(cells: int, heads: int = 4, warps: int = 1) -> tuple[AttentionTile, At
     return tile, tile
 
 
+def _strided(cells: int, strided: int) -> tuple[AttentionTile, AttentionTile]:
+    return AttentionTile(cells), AttentionTile(strided)
+
+
 # (kernel, channels of a head up to, stride, bytes of an element).
 ATTENTION: _Tiles = {
-    **_tiles("forward", 2, _both(128), _both(128), _both(64), _both(32, heads=2, warps=2)),
-    **_tiles("query", 2, _both(128), (AttentionTile(128), AttentionTile(64)), _both(32), _both(32, heads=2, warps=2)),
-    **_tiles("key", 2, _both(128), _both(64), _both(32), _both(32, heads=2, warps=2)),
+    **_tiles("forward", 2, _strided(128, 64), _strided(128, 64), _both(64), _both(32)),
+    **_tiles("query", 2, _strided(128, 64), _strided(128, 64), _both(32), _both(16)),
+    **_tiles("key", 2, _both(64), _both(32), _both(32), _both(16)),
     **_tiles("forward", 4, _both(32), _both(32), _both(32), _both(16, heads=2, warps=2)),
-    **_tiles(
-        *("query", 4, _both(32), _both(32), _both(32, heads=2, warps=2)),
-        (AttentionTile(16, heads=1, warps=4), AttentionTile(16, heads=1, warps=8)),
-    ),
-    **_tiles("key", 4, _both(32), _both(32), _both(16, heads=2), _both(16, heads=1, warps=4)),
+    **_tiles("query", 4, _both(32), _both(32), _both(32, heads=2, warps=2), _both(16, heads=2, warps=2)),
+    **_tiles("key", 4, _both(32), _strided(16, 32), _both(16, heads=2), _both(16, heads=2, warps=2)),
 }
-# (kernel, bytes of an element)
-CONVOLUTION: dict[tuple[str, int], ConvolutionTile] = {
-    ("convolve", 2): ConvolutionTile(pixels=64, channels=16, maps=8, terms=16, paired=2),
-    ("convolve", 4): ConvolutionTile(pixels=64, channels=8, maps=8, terms=16),
-    ("data", 2): ConvolutionTile(pixels=64, channels=8, maps=16, terms=16),
-    ("data", 4): ConvolutionTile(pixels=64, channels=4, maps=16, terms=16),
-    ("weight", 2): ConvolutionTile(pixels=16, channels=8, maps=4, terms=128, paired=2),
-    ("weight", 4): ConvolutionTile(pixels=16, channels=4, maps=8, terms=128),
+_DATA = ConvolutionTile(pixels=64, channels=8, maps=16, terms=16)
+# (kernel, stride, bytes of an element)
+CONVOLUTION: dict[tuple[str, int, int], ConvolutionTile] = {
+    ("data", 1, 2): replace(_DATA, pixels=32),
+    ("data", 2, 2): _DATA,
+    **{("data", stride, 4): replace(_DATA, channels=4) for stride in (1, 2)},
+    **{
+        (kernel, stride, width): tile
+        for stride in (1, 2)
+        for kernel, width, tile in (
+            ("convolve", 2, ConvolutionTile(pixels=64, channels=16, maps=8, terms=16, paired=2)),
+            ("convolve", 4, ConvolutionTile(pixels=64, channels=8, maps=8, terms=16)),
+            ("weight", 2, ConvolutionTile(pixels=16, channels=8, maps=4, terms=128, paired=2)),
+            ("weight", 4, ConvolutionTile(pixels=16, channels=4, maps=8, terms=128)),
+        )
+    },
 }
 
 
@@ -99,6 +108,6 @@ def attention(kernel: str, size: int, stride: int, dtype: torch.dtype) -> Attent
     return ATTENTION[kernel, padded(size), stride, dtype.itemsize]
 
 
-def convolution(kernel: str, dtype: torch.dtype) -> ConvolutionTile:
+def convolution(kernel: str, stride: int, dtype: torch.dtype) -> ConvolutionTile:
     """Tile of "convolve", "data" (the same, transposed) or "weight" (gradients)."""
-    return CONVOLUTION[kernel, dtype.itemsize]
+    return CONVOLUTION[kernel, stride, dtype.itemsize]
