@@ -75,8 +75,8 @@ def bounds(results: dict) -> list[str]:
     ]
     for layer in results["bounds"]:
         for name, kernel in layer["kernels"].items():
-            seconds = kernel["time"]["fastest"], *kernel["bounds"].values()
-            cells = " | ".join(f"{1e6 * value:,.1f}" for value in seconds)
+            seconds = kernel["time"]["fastest"], *map(kernel["bounds"].get, ("bytes", "products", "instructions"))
+            cells = " | ".join("-" if value is None else f"{1e6 * value:,.1f}" for value in seconds)
             lines.append(f"| {layer['title']} | {name} | {cells} | {kernel['share']:.0%} |")
     return [*lines, ""]
 

@@ -67,10 +67,15 @@ def _poisoned_memory():
 pytestmark = [pytestmark, pytest.mark.usefixtures("_exact_float32", "_poisoned_memory")]
 
 
-@settings(max_examples=300 if ON_GPU else 6)
+# Every example is compiled anew, for ten seconds; on a GPU processes share the dtypes and strides.
+GRID = [{"dtype": dtype, "stride": stride} for dtype in DTYPES for stride in (1, 2)]
+
+
+@pytest.mark.parametrize("fixed", GRID if ON_GPU else [{}])
+@settings(max_examples=12 if ON_GPU else 6)
 @given(case=problems)
-def test_mix_is_as_exact_as_eager(case):
-    assert_mix_as_exact_as_eager(case, "triton", DEVICE)
+def test_mix_is_as_exact_as_eager(fixed, case):
+    assert_mix_as_exact_as_eager(dataclasses.replace(case, **fixed), "triton", DEVICE)
 
 
 # A tile is 2 x 8 queries: these maps have tiles without a border, all borders and all corners.
@@ -95,10 +100,11 @@ def test_many_heads(heads):
 
 
 @gpu_only
-@settings(max_examples=200)
+@pytest.mark.parametrize("fixed", GRID)
+@settings(max_examples=8)
 @given(case=problems, size=st.tuples(st.integers(1, 70), st.integers(1, 70)), head_size=st.integers(1, 128))
-def test_large_maps(case, size, head_size):
-    case = dataclasses.replace(case, height=size[0], width=size[1], head_size=head_size)
+def test_large_maps(fixed, case, size, head_size):
+    case = dataclasses.replace(case, height=size[0], width=size[1], head_size=head_size, **fixed)
     assert_mix_as_exact_as_eager(case, "triton", DEVICE)
 
 
@@ -220,7 +226,7 @@ def test_counts_operations():
         ({"features": torch.zeros(1, 1, 129, 2, 2)}, "at most 128 channels a head, got 129"),
         (
             {"features": torch.zeros(1).expand(2, 3, 1, 2**15, 2**15)},
-            "at most 2147483647 cells and 65075262 numbers a row",
+            "at most 2147482624 cells and 65075231 numbers a row",
         ),
         ({"features": torch.zeros(1).expand(1, 3, 64, 1, 2**19)}, "a row, got 524288 and 100663296"),
     ],

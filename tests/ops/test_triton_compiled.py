@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") == "1",
@@ -64,6 +67,46 @@ def test_compiles_as_recorded(name):
     assert usage.instructions <= ceiling * recorded["instructions"]
 
 
+class NoGPU:
+    """What triton asks of a driver in order to compile as launches do; -1 is nobody's device."""
+
+    def get_current_device(self):
+        return -1
+
+    def get_current_stream(self, _):
+        return 0
+
+    def get_current_target(self):
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
+
+
+def test_launches_compile_for_one_cell_and_not_anew_for_multiples_of_16(monkeypatch):
+    import triton
+
+    from acmix.ops.triton import launch, operators
+
+    monkeypatch.setattr(triton.runtime.driver, "_active", NoGPU())
+    compiled = []
+
+    def compile_only(kernel, _, *tensors, warps, **arguments):
+        tensors = [tensors[0] if tensor is None else tensor for tensor in tensors]
+        compiled.append(kernel.warmup(*tensors, grid=(1,), **arguments, num_warps=warps, **launch.OPTIONS))
+
+    monkeypatch.setattr(launch, "_launch", compile_only)
+
+    def forward(height, width):
+        compiled.clear()
+        projections = torch.empty(2, height, width, 12, 16, dtype=torch.bfloat16)
+        operators._mix(projections, torch.empty(16, 2), torch.empty(1), torch.empty(16, 4, 12, 3, 3), None, 7, 1)
+        return list(compiled)
+
+    small = forward(1, 9)
+    assert [kernel.name for kernel in small] == ["convolve", "attention_forward"]
+    assert all(first is second for first, second in zip(forward(56, 56), forward(64, 56), strict=True))
+
+
 # A listing of nvdisasm: a branch around two instructions, a loop of three, a way past a second loop, an early exit.
 LISTING = """
 .text.kernel:
@@ -105,6 +148,16 @@ def test_warps_of_a_launch_issue_no_more_than_their_code_and_its_loops():
     from acmix.ops.triton.compiled import Variant, least_issued
 
     variant = Variant("convolve", 16, 2, "fp16", 90)
-    # 196 blocks of 64 cells, 2 of 8 channels, 4 warps; 108 terms in 7 chunks of 16.
-    warps, recorded = 196 * 2 * 4, TABLE["kernels"][variant.name]["instructions"]
-    assert 2 * recorded < least_issued(variant, 16, 56) / warps < 7 * recorded
+    # 196 tiles of 64 cells, 4 warps; 9 taps.
+    warps, recorded = 196 * 4, TABLE["kernels"][variant.name]["instructions"]
+    assert 2 * recorded < least_issued(variant, 16, 56) / warps < 9 * recorded
+
+
+@given(divisor=st.integers(1, 2**31 - 1), number=st.integers(0, 2**31 - 1))
+def test_quotients_are_products(divisor, number):
+    from acmix.ops.triton.launch import reciprocal
+
+    for numerator in (number, number // divisor * divisor, max(number // divisor * divisor - 1, 0)):
+        multiplier, shift = reciprocal(divisor)
+        assert multiplier < 2**32
+        assert (2 * numerator * multiplier >> 32) >> shift == numerator // divisor

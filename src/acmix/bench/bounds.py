@@ -8,7 +8,7 @@ for a GPU of NVIDIA, it cannot take less than issuing its instructions either, f
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -101,6 +101,8 @@ def measure_rates(device: torch.device, dtype: torch.dtype, seconds: float) -> R
 def least_work(shape: "Shape", kernel: int, element: int) -> dict[str, Work]:
     """Work of every kernel of a layer with composed weights, in the order in which a step of training runs them.
 
+    Last, what both gradients of attention must do together where the second finds in the cache what the first read.
+
     Args:
         shape: Of the layer; its window is wider than its stride.
         kernel: Taps of the convolution path along an axis, more than the stride.
@@ -123,6 +125,7 @@ def least_work(shape: "Shape", kernel: int, element: int) -> dict[str, Work]:
         "convolution backward, weights": Work(3 * maps + queries + weights * _WIDE, convolved),
         "attention backward, queries": Work(2 * maps + 4 * queries + 2 * saved + 2 * parameters, 3 * attended),
         "attention backward, keys": Work(6 * maps + 2 * queries + 2 * saved + parameters, 4 * attended),
+        "attention backward, chunks": Work(6 * maps + 4 * queries + 2 * saved + 2 * parameters, 7 * attended),
     }
 
 
@@ -172,9 +175,21 @@ def kernel_calls(
     output_gradient = torch.randn_like(output)
     weight, transposed = (normal(size, kernel, kernel, *ends) for ends in ((maps, shape.heads), (shape.heads, maps)))
     inner, outer = launch.Maps.by_map(maps, size), launch.Maps.by_channel(shape.heads, size)
-    given = shape, projections, normal(size, 2, dtype=torch.float32), normal(1, dtype=torch.float32)
-    saved = *given, launch.attend(*given, output), output_gradient
+    parameters = normal(size, 2, dtype=torch.float32), normal(1, dtype=torch.float32)
+    given = shape, projections, *parameters
+    log_sum_exp = launch.attend(*given, output)
+    saved = *given, log_sum_exp, output_gradient
     delta, *_ = launch.attend_backward_queries(*saved, gradient)
+    # Half of the cache for what both gradients read or write: projections, their gradients, the output's.
+    images = max(1, _cache_bytes(device) // 2 // (2 * projections[0].nbytes + output[0].nbytes))
+
+    def in_chunks() -> None:
+        maps = (tensor.split(images) for tensor in (projections, log_sum_exp, output_gradient, gradient))
+        for inputs, sums, slopes, part in zip(*maps, strict=True):
+            chunk = replace(shape, batch=len(inputs)), inputs, *parameters, sums, slopes
+            deltas, *_ = launch.attend_backward_queries(*chunk, part)
+            launch.attend_backward_keys(*chunk, deltas, part)
+
     return {
         "convolution forward": lambda: launch.convolve_maps(projections, weight, output, (inner, outer), size, stride),
         "attention forward": lambda: launch.attend(*given, output),
@@ -186,7 +201,13 @@ def kernel_calls(
         ),
         "attention backward, queries": lambda: launch.attend_backward_queries(*saved, gradient),
         "attention backward, keys": lambda: launch.attend_backward_keys(*saved, delta, gradient),
+        "attention backward, chunks": in_chunks,
     }
+
+
+def _cache_bytes(device: torch.device) -> int:
+    """Of the last cache of a GPU; in the interpreter as if there were none."""
+    return torch.cuda.get_device_properties(device).L2_cache_size if device.type == "cuda" else 0
 
 
 def bound_layer(

@@ -65,7 +65,8 @@ def shift_conv(
 
     f[b, d, p] = sum_c fc_weight[p, c] z[b, c, d] with z the 3 N projected maps; then D groups of P -> N channels, zero
     padding e (k // 2). With P = k^2 and kernel p equal to 1 at position p and 0 elsewhere it shifts and sums. Both
-    steps run as one composed convolution where that is cheaper (3 N k^2 <= P (3 + k^2)).
+    steps run as one composed convolution where that is cheaper (3 N k^2 <= P (3 + k^2)). In 16 bits the Triton kernels
+    make NaN of the neighbour, too, of a channel that holds an infinite number or NaN.
 
     Args:
         projections: q, k and v, shape `(B, 3 N, D, H, W)`: N queries, N keys, N values.
