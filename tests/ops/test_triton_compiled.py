@@ -25,15 +25,39 @@ CHECKED = (
     "weight D=16 stride=1 bf16 sm_90",
     "forward D=32 stride=1 bf16 sm_100",
 )
-# Bytes of the stack, by kernel: there the assembler needs two to six registers more than for sm_90, where these kernels
-# take the 255 that there are. Smaller tiles would spill nothing and read more keys; no such GPU was there to measure.
+# Bytes of the stack, by kernel. Float32 in three passes keeps vectors of 128 channels in two parts, more than there are
+# registers, and there is no smaller product; more warps a head compute much again. Elsewhere it is two to six
+# registers, where the next smaller tile would issue a tenth more instructions.
 SPILLED = {
-    "forward D=64 stride=2 bf16 sm_100": 8,
-    "forward D=64 stride=2 fp16 sm_100": 8,
-    "key D=32 stride=1 fp32 sm_100": 8,
-    "key D=64 stride=1 fp32 sm_100": 24,
+    "query D=128 stride=1 fp32 sm_80": 128,
+    "key D=128 stride=1 fp32 sm_80": 32,
+    "query D=128 stride=2 fp32 sm_80": 64,
+    "query D=128 stride=1 fp32 sm_90": 112,
+    "key D=128 stride=1 fp32 sm_90": 64,
+    "query D=128 stride=2 fp32 sm_90": 80,
+    "key D=128 stride=2 fp32 sm_90": 40,
+    "query D=128 stride=1 fp32 sm_100": 112,
+    "key D=128 stride=1 fp32 sm_100": 32,
+    "query D=128 stride=2 fp32 sm_100": 80,
+    "key D=128 stride=2 fp32 sm_100": 48,
+    "query D=32 stride=1 bf16 sm_80": 16,
+    "query D=128 stride=2 bf16 sm_80": 8,
+    "query D=32 stride=1 fp16 sm_80": 16,
+    "query D=128 stride=2 fp16 sm_80": 8,
+    "query D=128 stride=2 fp16 sm_90": 16,
+    "key D=64 stride=1 fp32 sm_90": 8,
+    "query D=32 stride=2 fp32 sm_90": 8,
+    "query D=64 stride=2 fp32 sm_90": 24,
+    "key D=64 stride=2 fp32 sm_90": 8,
+    "query D=16 stride=2 bf16 sm_100": 8,
+    "query D=32 stride=2 bf16 sm_100": 8,
+    "query D=16 stride=2 fp16 sm_100": 8,
+    "query D=32 stride=2 fp16 sm_100": 8,
+    "query D=16 stride=1 fp32 sm_100": 8,
+    "query D=32 stride=1 fp32 sm_100": 8,
     "query D=32 stride=2 fp32 sm_100": 8,
-    "key D=64 stride=2 fp32 sm_100": 24,
+    "query D=64 stride=2 fp32 sm_100": 8,
+    "key D=64 stride=2 fp32 sm_100": 8,
 }
 
 

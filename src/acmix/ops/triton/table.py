@@ -66,17 +66,20 @@ def _both(cells: int, heads: int = 4, warps: int = 1) -> tuple[AttentionTile, At
     return tile, tile
 
 
-def _strided(cells: int, strided: int) -> tuple[AttentionTile, AttentionTile]:
-    return AttentionTile(cells), AttentionTile(strided)
+def _strided(cells: int, strided: int, heads: int = 4, warps: int = 1) -> tuple[AttentionTile, AttentionTile]:
+    return AttentionTile(cells, heads=4, warps=warps), AttentionTile(strided, heads=heads, warps=warps)
 
 
-# (kernel, channels of a head up to, stride, bytes of an element).
+# (kernel, channels of a head up to, stride, bytes of an element). More warps a head compute much again, for registers.
 ATTENTION: _Tiles = {
     **_tiles("forward", 2, _strided(128, 64), _strided(128, 64), _both(64), _both(32)),
-    **_tiles("query", 2, _strided(128, 64), _strided(128, 64), _both(32), _both(16)),
-    **_tiles("key", 2, _both(64), _both(32), _both(32), _both(16)),
+    **_tiles("query", 2, _strided(128, 64), _strided(128, 64, heads=2), _both(32), _both(16, warps=2)),
+    **_tiles("key", 2, _both(64), _both(32), _strided(16, 32), _strided(16, 32, warps=2)),
     **_tiles("forward", 4, _both(32), _both(32), _both(32), _both(16, heads=2, warps=2)),
-    **_tiles("query", 4, _both(32), _both(32), _both(32, heads=2, warps=2), _both(16, heads=2, warps=2)),
+    **_tiles(
+        *("query", 4, _both(32), _both(32), _both(32, heads=2, warps=2)),
+        (AttentionTile(16, heads=1, warps=4), AttentionTile(16, heads=1, warps=8)),
+    ),
     **_tiles("key", 4, _both(32), _strided(16, 32), _both(16, heads=2), _both(16, heads=2, warps=2)),
 }
 _DATA = ConvolutionTile(pixels=64, channels=8, maps=16, terms=16)
