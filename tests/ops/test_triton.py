@@ -130,6 +130,15 @@ def test_convolution_alone(heads):
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
 
 
+# Pairs of channels, also with half of one; taps of strided kernels by phases, also phases without any.
+@pytest.mark.parametrize(
+    ("heads", "head_size", "kernel", "stride"), [(4, 3, 1, 2), (2, 6, 5, 2), (1, 2, 3, 2), (3, 5, 3, 1), (5, 4, 3, 2)]
+)
+def test_pairs_and_phases(heads, head_size, kernel, stride):
+    case = Problem(1, heads, head_size, 5, 6, 1, kernel, stride, 1, torch.float16, "channels_last", 0)
+    assert_mix_as_exact_as_eager(case, "triton", DEVICE)
+
+
 # On a GPU, of more programs than run at once.
 @pytest.mark.parametrize("dtype", hardest(*reversed(DTYPES)))
 @pytest.mark.parametrize("stride", hardest(2, 1))

@@ -43,6 +43,24 @@ def recompute(q, k, v, g, row_bias, column_bias, saved, SIZE: tl.constexpr, PREC
     return weights, tl.dot(g, tl.permute(v, (0, 2, 1)), input_precision=PRECISION)
 
 
+@triton.jit
+def store_position_gradient(partial, query, moment, SIZE: tl.constexpr):
+    """What a program's queries give to a column of W_p."""
+    channel = tl.arange(0, query.shape[2])
+    tl.store(partial + channel, -tl.sum(tl.sum(query.to(tl.float32) * moment[:, :, None], 1), 0), mask=channel < SIZE)
+
+
+@triton.jit
+def chunk_positions(first, HEADS: tl.constexpr, LENGTH: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr):
+    """Column and row of the keys of a chunk, counted from the middle, in two of the columns of `(HEADS, LENGTH, 8)`."""
+    cell = tl.arange(0, LENGTH)
+    column = cell % WIDTH - WIDTH // 2
+    row = first + cell // WIDTH - ROWS // 2
+    axis = tl.arange(0, 8)
+    positions = tl.where(axis == 0, column[:, None], tl.where(axis == 1, row[:, None], 0))
+    return tl.broadcast_to(positions[None, :, :], (HEADS, LENGTH, 8))
+
+
 @triton.jit(do_not_specialize=NUMBERS)
 def attention_query_gradient(
     projections,
@@ -119,7 +137,6 @@ def attention_query_gradient(
     # Sums over keys of slope times position: two columns of a product, the narrowest that there is.
     axis = tl.arange(0, 8)
     moments = tl.zeros((HEADS, QUERIES, 8), tl.float32)
-    cell = tl.arange(0, LENGTH)
     SINGLE: tl.constexpr = KEY_ROWS <= CHUNK_ROWS
     if not SINGLE:
         # With several chunks delta needs a pass of its own: as a difference of two sums the gradient would cancel.
@@ -146,15 +163,11 @@ def attention_query_gradient(
         summed = tl.dot(slopes, k, acc=summed, input_precision=PRECISION)
         if MIXED:
             # Slopes sum to zero, so that positions may count from any cell.
-            column = cell % KEY_WIDTH - KEY_WIDTH // 2
-            row = first + cell // KEY_WIDTH - KEY_ROWS // 2
-            positions = tl.where(axis == 0, column[:, None], tl.where(axis == 1, row[:, None], 0)).to(k.dtype)
-            positions = tl.broadcast_to(positions[None, :, :], (HEADS, LENGTH, 8))
+            positions = chunk_positions(first, HEADS, LENGTH, KEY_WIDTH, KEY_ROWS).to(k.dtype)
             moments = tl.dot(slopes, positions, acc=moments, input_precision=PRECISION)
 
     tl.store(delta + at_head, tl.reshape(deltas, (HEADS * QUERIES,)), mask=owned)
     factor = alpha * SIZE**-0.5
-    channel = tl.arange(0, PADDED)
     if MIXED:
         moments *= tl.where(axis == 0, factor * step_x, factor * step_y)
         moments = tl.where(on_map[None, :, None], moments, 0.0)
@@ -162,10 +175,9 @@ def attention_query_gradient(
         moment_y = tl.sum(tl.where(axis == 1, moments, 0.0), 2)
         weight_x, weight_y = position_columns(position, SIZE, PADDED)
         summed = summed * factor - moment_x[:, :, None] * weight_x - moment_y[:, :, None] * weight_y
-        wide = q.to(tl.float32)
-        partial = position_partial + tl.program_id(0).to(tl.int64) * (2 * SIZE) + channel
-        tl.store(partial, -tl.sum(tl.sum(wide * moment_x[:, :, None], 1), 0), mask=channel < SIZE)
-        tl.store(partial + SIZE, -tl.sum(tl.sum(wide * moment_y[:, :, None], 1), 0), mask=channel < SIZE)
+        partial = position_partial + tl.program_id(0).to(tl.int64) * (2 * SIZE)
+        store_position_gradient(partial, q, moment_x, SIZE)
+        store_position_gradient(partial + SIZE, q, moment_y, SIZE)
         tl.store(rate_partial + tl.program_id(0), tl.sum(tl.sum(tl.where(on_map[None, :], deltas, 0.0), 1), 0))
     else:
         summed *= factor

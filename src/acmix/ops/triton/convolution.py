@@ -18,25 +18,17 @@ NOWHERE = tl.constexpr(-(1 << 30))
 
 
 @triton.jit
-def cells_of_batch(
-    cell,
-    tile,
-    rows,
-    height,
-    width,
-    x_multiplier,
-    x_shift,
-    y_multiplier,
-    y_shift,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """Image, row and column of cells of a tile, and which there are; the `rows` of all images lie below each other."""
-    tile_y = quotient(tile, x_multiplier, x_shift)
+def cells_of_batch(cell, tile, rows, sizes, reciprocals, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Image, row and column of cells of a tile, and which there are; the `rows` of all images lie below each other.
+
+    `sizes` are height and width; `reciprocals` multiplier and shift for tiles along x, then for rows of an image.
+    """
+    height, width = sizes
+    tile_y = quotient(tile, reciprocals[0], reciprocals[1])
     tile_x = tile - tile_y * ((width + COLUMNS - 1) // COLUMNS)
     row = tile_y * ROWS + cell // COLUMNS
     x = tile_x * COLUMNS + cell % COLUMNS
-    image = quotient(row, y_multiplier, y_shift)
+    image = quotient(row, reciprocals[2], reciprocals[3])
     return image.to(tl.int64), row - image * height, x, (row < rows) & (x < width)
 
 
@@ -52,6 +44,33 @@ def pair_channels(values, CELLS: tl.constexpr, PAIRED: tl.constexpr):
     TERMS: tl.constexpr = values.shape[0] // CELLS
     values = tl.reshape(values, (TERMS, CELLS, values.shape[1] // PAIRED, PAIRED))
     return tl.permute(values, (2, 1, 0, 3))
+
+
+@triton.jit
+def load_weights(
+    weight,
+    term,
+    used,
+    pair,
+    SIZE: tl.constexpr,
+    TERMS: tl.constexpr,
+    OUTPUT_MAPS: tl.constexpr,
+    PADDED_MAPS: tl.constexpr,
+    PAIRED: tl.constexpr,
+    SHARED: tl.constexpr,
+):
+    """Of `used` terms, a row a channel of the pair: `(pairs, rows, PAIRED * PADDED_MAPS)`, zeros between channels."""
+    to_map = tl.arange(0, PAIRED * PADDED_MAPS) % PADDED_MAPS
+    used = used[:, None] & (to_map < OUTPUT_MAPS)[None, :]
+    channel = pair
+    if PAIRED > 1:
+        of_pair = tl.arange(0, term.shape[0]) % PAIRED
+        used &= of_pair[:, None] == (tl.arange(0, PAIRED * PADDED_MAPS) // PADDED_MAPS)[None, :]
+        channel = pair + of_pair[None, :, None]
+    pointers = weight + ((term * OUTPUT_MAPS)[:, None] + to_map[None, :])[None, :, :]
+    if not SHARED:
+        pointers += channel * (TERMS * OUTPUT_MAPS)
+    return tl.load(pointers, mask=used[None, :, :] & (channel < SIZE), other=0.0)
 
 
 @triton.jit(do_not_specialize=NUMBERS)
@@ -90,9 +109,9 @@ def convolve(
     CHUNK_MAPS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Convolve with `weight`, `(D or 1 if SHARED, KERNEL, KERNEL, MAPS, OUTPUT_MAPS)`; a program has a tile.
+    """Convolve with `weight`, `(D or 1 if SHARED, KERNEL, KERNEL, MAPS, OUTPUT_MAPS)`.
 
-    TRANSPOSED: cells STRIDE apart, a phase, see the same taps, STRIDE apart, too; all phases have so many `rows`.
+    TRANSPOSED: `rows` of a phase, cells STRIDE apart, which see the same taps, STRIDE apart, too.
     """
     STEP: tl.constexpr = STRIDE if TRANSPOSED else 1
     TAPS: tl.constexpr = (KERNEL + STEP - 1) // STEP
@@ -105,11 +124,10 @@ def convolve(
     program = tl.program_id(0)
     first_channel = (program % GROUPS) * CHANNELS
     program //= GROUPS
-    phase_y = program % (STEP * STEP) // STEP
-    phase_x = program % STEP
+    phase_y, phase_x = program % (STEP * STEP) // STEP, program % STEP
     tile = program // (STEP * STEP)
-    phase_height = (output_height + STEP - 1) // STEP
-    phase_width = (output_width + STEP - 1) // STEP
+    sizes = (output_height + STEP - 1) // STEP, (output_width + STEP - 1) // STEP
+    reciprocals = x_multiplier, x_shift, y_multiplier, y_shift
     first_tap_y = (phase_y + KERNEL // 2) % STEP
     first_tap_x = (phase_x + KERNEL // 2) % STEP
     # One axis for cells and terms, or channels, says which threads read what: versions of Triton order two differently.
@@ -121,19 +139,7 @@ def convolve(
         entry = tl.arange(0, CHANNELS * CELLS)
         from_term = tl.arange(0, CHUNK)[None, :]
         from_channel = first_channel + (entry // CELLS)[:, None]
-    image, y, x, owned = cells_of_batch(
-        entry % CELLS,
-        tile,
-        rows,
-        phase_height,
-        phase_width,
-        x_multiplier,
-        x_shift,
-        y_multiplier,
-        y_shift,
-        ROWS,
-        COLUMNS,
-    )
+    image, y, x, owned = cells_of_batch(entry % CELLS, tile, rows, sizes, reciprocals, ROWS, COLUMNS)
     if TRANSPOSED:
         owned &= (y * STEP + phase_y < output_height) & (x * STEP + phase_x < output_width)
         y += (phase_y + KERNEL // 2) // STEP
@@ -158,8 +164,7 @@ def convolve(
         if STEP > 1:
             used &= (first_tap_y + row * STEP < KERNEL) & (first_tap_x + column * STEP < KERNEL)
         if TRANSPOSED:
-            row = -row
-            column = -column
+            row, column = -row, -column
         at = at_first + ((row * width + column) * SOURCE_PIXEL + from_map * SOURCE_MAP)
         found = on_map(y + row, x + column, height, width) & used
         values = tl.load(source + at, mask=found, other=0.0)
@@ -173,31 +178,12 @@ def convolve(
         row = first_tap_y + tap // TAPS * STEP
         column = first_tap_x + tap % TAPS * STEP
         used = (row < KERNEL) & (column < KERNEL) & (from_map < MAPS)
-        at = (((row * KERNEL + column) * MAPS + from_map) * OUTPUT_MAPS)[:, None] + to_map[None, :]
-        used = used[:, None] & (to_map < OUTPUT_MAPS)[None, :]
-        of_channel = pair
-        if PAIRED > 1:
-            of_pair = tl.arange(0, CHUNK * PAIRED) % PAIRED
-            used &= of_pair[:, None] == to_channel[None, :]
-            of_channel = pair + of_pair[None, :, None]
-        pointers = weight + at[None, :, :]
-        if not SHARED:
-            pointers += of_channel * (KERNEL * KERNEL * MAPS * OUTPUT_MAPS)
-        weights = tl.load(pointers, mask=used[None, :, :] & (of_channel < SIZE), other=0.0)
+        term = (row * KERNEL + column) * MAPS + from_map
+        weights = load_weights(
+            weight, term, used, pair, SIZE, KERNEL * KERNEL * MAPS, OUTPUT_MAPS, PADDED_MAPS, PAIRED, SHARED
+        )
         summed = tl.dot(values, weights, acc=summed, input_precision=PRECISION)
-    image, y, x, owned = cells_of_batch(
-        tl.arange(0, CELLS),
-        tile,
-        rows,
-        phase_height,
-        phase_width,
-        x_multiplier,
-        x_shift,
-        y_multiplier,
-        y_shift,
-        ROWS,
-        COLUMNS,
-    )
+    image, y, x, owned = cells_of_batch(tl.arange(0, CELLS), tile, rows, sizes, reciprocals, ROWS, COLUMNS)
     y = y * STEP + phase_y
     x = x * STEP + phase_x
     owned &= (y < output_height) & (x < output_width)
@@ -268,20 +254,10 @@ def convolve_weight_gradient(
     to_channel = tl.arange(0, PAIRED * PADDED_MAPS) // PADDED_MAPS
     to_map = tl.arange(0, PAIRED * PADDED_MAPS) % PADDED_MAPS
     summed = tl.zeros((PAIRS, CHUNK * PAIRED, PAIRED * PADDED_MAPS), tl.float32)
+    sizes = output_height, output_width
+    reciprocals = x_multiplier, x_shift, y_multiplier, y_shift
     for tile in range(split, tiles, splits):
-        image, y, x, owned = cells_of_batch(
-            entry % CELLS,
-            tile,
-            rows,
-            output_height,
-            output_width,
-            x_multiplier,
-            x_shift,
-            y_multiplier,
-            y_shift,
-            ROWS,
-            COLUMNS,
-        )
+        image, y, x, owned = cells_of_batch(entry % CELLS, tile, rows, sizes, reciprocals, ROWS, COLUMNS)
         y = y * STRIDE - KERNEL // 2
         x = x * STRIDE - KERNEL // 2
         at = (((image * height + y) * width + x) * SOURCE_PIXEL)[:, None] + onward
@@ -289,19 +265,7 @@ def convolve_weight_gradient(
         found = on_map(y[:, None] + row, x[:, None] + column, height, width) & used
         values = pair_channels(tl.load(source + at, mask=found, other=0.0), CELLS, PAIRED)
         values = tl.reshape(tl.permute(values, (0, 2, 3, 1)), (PAIRS, CHUNK * PAIRED, CELLS))
-        image, y, x, owned = cells_of_batch(
-            tl.arange(0, CELLS),
-            tile,
-            rows,
-            output_height,
-            output_width,
-            x_multiplier,
-            x_shift,
-            y_multiplier,
-            y_shift,
-            ROWS,
-            COLUMNS,
-        )
+        image, y, x, owned = cells_of_batch(tl.arange(0, CELLS), tile, rows, sizes, reciprocals, ROWS, COLUMNS)
         cell = (image * output_height + y) * output_width + x
         of_channel = pair + to_channel[None, None, :]
         at = (cell * OUTPUT_PIXEL)[None, :, None] + of_channel * OUTPUT_CHANNEL + (to_map * OUTPUT_MAP)[None, None, :]
