@@ -141,7 +141,6 @@ def convolve(
         from_channel = first_channel + (entry // CELLS)[:, None]
     image, y, x, owned = cells_of_batch(entry % CELLS, tile, rows, sizes, reciprocals, ROWS, COLUMNS)
     if TRANSPOSED:
-        owned &= (y * STEP + phase_y < output_height) & (x * STEP + phase_x < output_width)
         y += (phase_y + KERNEL // 2) // STEP
         x += (phase_x + KERNEL // 2) // STEP
     else:
