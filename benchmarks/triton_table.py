@@ -1,6 +1,7 @@
 """Compile every Triton kernel of the table without a GPU and record what each needs: benchmarks/results/triton.json.
 
-With `--cells 128,64` it tries those sizes for the attention kernels and records nothing: how the table was found.
+With `--tiles "cells=64,heads=2 cells=128"` it tries those in place of the table's and records nothing. So the table was
+found: of tiles that spill no registers, or hardly any, those that issue the fewest instructions.
 """
 
 import argparse
@@ -12,24 +13,22 @@ from pathlib import Path
 import triton
 from rich.progress import track
 
-from acmix.ops.triton import table
-from acmix.ops.triton.compiled import DTYPES, Usage, Variant, compile_variant, variants
+from acmix.ops.triton.compiled import Usage, Variant, compile_variant, least_issued, tile_of, variants
 
 RESULTS = Path(__file__).parent / "results/triton.json"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", help="sizes to try, comma-separated")
+    parser.add_argument("--tiles", help="tiles to try, separated by spaces, as attributes that differ from the table's")
     parser.add_argument("--only", default="", help="variants whose name has this part")
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     chosen = [variant for variant in variants() if arguments.only in variant.name]
     with ProcessPoolExecutor(arguments.processes) as pool:
-        if arguments.cells:
+        if arguments.tiles:
             for variant in chosen:
-                if variant.kernel in ("forward", "query", "key"):
-                    search(variant, [int(cells) for cells in arguments.cells.split(",")])
+                search(variant, arguments.tiles.split())
             return
         used = pool.map(compile_variant, chosen)
         usages = dict(zip((variant.name for variant in chosen), track(used, total=len(chosen)), strict=True))
@@ -38,10 +37,12 @@ def main() -> None:
     print(f"{len(usages)} kernels compiled; spilling registers: {', '.join(spilled) or 'none'}")  # noqa: T201
 
 
-def search(variant: Variant, sizes: list[int]) -> None:
-    tile = table.attention(variant.kernel, variant.size, variant.stride, DTYPES[variant.dtype])
-    for cells in sizes:
-        print(variant.name, cells, compile_variant(variant, replace(tile, cells=cells)), flush=True)  # noqa: T201
+def search(variant: Variant, tiles: list[str]) -> None:
+    for text in tiles:
+        changes = {name: int(value) for name, value in (part.split("=") for part in text.split(","))}
+        tile = replace(tile_of(variant), **changes)
+        issued = least_issued(variant, 1, 56, tile)
+        print(variant.name, text, f"{issued:,.0f} issued", compile_variant(variant, tile), flush=True)  # noqa: T201
 
 
 def record(usages: dict[str, Usage]) -> None:

@@ -82,15 +82,23 @@ def compile_variant(variant: Variant, tile: Any = None) -> Usage:
     return Usage(int(found[1]), int(found[2]), shared, len(names), wide)
 
 
-def least_issued(variant: Variant, batch: int, side: int) -> float:
+def tile_of(variant: Variant) -> Any:
+    """The table's tile."""
+    if variant.kernel in _ATTENTION:
+        return table.attention(variant.kernel, variant.size, variant.stride, DTYPES[variant.dtype])
+    return table.convolution(variant.kernel, variant.stride, DTYPES[variant.dtype])
+
+
+def least_issued(variant: Variant, batch: int, side: int, tile: Any = None) -> float:
     """Instructions that the warps of a launch issue at least, all together.
 
     Args:
         variant: The kernel, of a layer of 4 heads, window 7 and kernel 3.
         batch: Images.
         side: Of the square maps that the layer reads.
+        tile: In place of the table's.
     """
-    constants, warps = _constants(variant, side, batch)
+    constants, warps = _constants(variant, side, batch, tile)
     programs, trips = _programs(variant, constants, batch, side)
     _, _, code = _compile(constants, variant, warps)
     return programs * warps * assembly.fewest(assembly.instructions(code), trips)
@@ -120,12 +128,11 @@ def _programs(variant: Variant, constants: dict[str, Any], batch: int, side: int
 def _constants(variant: Variant, side: int, batch: int = 1, tile: Any = None) -> tuple[dict[str, Any], int]:
     """What `launch` compiles a kernel for, and its warps."""
     dtype = DTYPES[variant.dtype]
+    tile = tile or tile_of(variant)
     if variant.kernel in _ATTENTION:
-        tile = tile or table.attention(variant.kernel, variant.size, variant.stride, dtype)
         shape = launch.Shape(1, 4, variant.size, side, side, 7, variant.stride)
         constants = launch.attention_constants(shape, dtype, tile, mixed=True, gathers_queries=variant.kernel == "key")
         return constants, constants["HEADS"] * tile.warps
-    tile = tile or table.convolution(variant.kernel, variant.stride, dtype)
     source, target = launch.Maps.by_map(12, variant.size), launch.Maps.by_channel(4, variant.size)
     transposed = variant.kernel == "data"
     if transposed:

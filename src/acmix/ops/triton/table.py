@@ -1,7 +1,7 @@
 """Sizes that the kernels are compiled for: a static table, because tuning at run time changes bits and breaks graphs.
 
-`benchmarks/triton_table.py` finds the largest sizes that spill no registers. Entries may be replaced before the first
-call, to try others on a device.
+`benchmarks/triton_table.py --tiles` finds those that issue the fewest instructions and spill hardly any registers.
+Entries may be replaced before the first call, to try others on a device.
 """
 
 from dataclasses import dataclass, replace
