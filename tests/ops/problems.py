@@ -153,6 +153,11 @@ def assert_mix_as_exact_as_eager(problem, backend, device="cpu"):
     assert_as_exact_as_eager("output", actual, eager, exact)
     parts = ((*gradients[0].chunk(3, 1), *gradients[1:]) for _, gradients in runs)
     scales = sizes_of_terms(problem, tensors[0].double(), exact, gradient)
+    if problem.dtype == torch.float64:
+        # Eager is the truth itself there: it does not show how sums over all cells round, in which libraries differ.
+        sizes = [tensor.abs() for tensor in tensors]
+        _, summed = run(ops.mix, sizes, {**problem.keywords(), "backend": "reference"}, gradient.abs())
+        scales |= {name: part.norm().item() for name, part in zip(NAMES, summed, strict=True) if name in ("fc", "dep")}
     assert_gradients_as_exact_as_eager(("query", "key", "value", *NAMES[1:]), *parts, scales)
 
 
