@@ -27,7 +27,7 @@ CHECKED = (
 )
 # Bytes of the stack, by kernel. Float32 in three passes keeps vectors of 128 channels in two parts, more than there are
 # registers, and there is no smaller product; more warps a head compute much again. Elsewhere it is two to six
-# registers, where the next smaller tile would issue a tenth more instructions.
+# registers, and smaller tiles, where there are any, issue more instructions.
 SPILLED = {
     "query D=128 stride=1 fp32 sm_80": 128,
     "key D=128 stride=1 fp32 sm_80": 32,

@@ -19,7 +19,7 @@ LN_3 = tl.constexpr(1.0986122886681098)
 
 @triton.jit
 def quotient(number, multiplier, shift):
-    """A number of 0 to 2^31 - 1 divided by what `launch.reciprocal` was given, rounded down; ten times less work."""
+    """A number of 0 to 2^31 - 1 divided by what `launch.reciprocal` was given, rounded down; a division takes longer."""
     return (tl.umulhi(2 * tl.cast(number, tl.uint32), tl.cast(multiplier, tl.uint32)) >> shift).to(tl.int32)
 
 
@@ -95,7 +95,7 @@ def log_count(query, key, size, border, SIZE: tl.constexpr, RADIUS: tl.constexpr
 
 @triton.jit
 def log2_of_sum(x):
-    """log2 of normal numbers, to 1e-7; Triton's own looks for denormal and infinite ones, which takes thrice as long.
+    """log2 of normal numbers, to 1e-7; Triton's own looks for denormal and infinite ones, which takes twice as long.
 
     x = 2^e (1 + f), (1 + f)^2 in [1/2, 2]; log2(1 + f) / f is a polynomial, fitted for the smallest absolute error.
     """
