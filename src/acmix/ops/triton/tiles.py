@@ -19,7 +19,7 @@ LN_3 = tl.constexpr(1.0986122886681098)
 
 @triton.jit
 def quotient(number, multiplier, shift):
-    """A number of 0 to 2^31 - 1 divided by what `launch.reciprocal` was given, rounded down; a division takes longer."""
+    """A number of 0 to 2^31 - 1 divided by what `launch.reciprocal` was given, rounded down; divisions take longer."""
     return (tl.umulhi(2 * tl.cast(number, tl.uint32), tl.cast(multiplier, tl.uint32)) >> shift).to(tl.int32)
 
 
