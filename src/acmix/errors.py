@@ -1,7 +1,34 @@
 """Exceptions whose message is for the person who runs acmix, as opposed to "acmix is wrong"."""
 
+import re
 
-class InputError(ValueError):
+# Control characters, line separators, and the surrogates that stand for what no encoding has.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def printable(name: object) -> str:
+    r"""The text of a name that any terminal, file and page can show on one line.
+
+    A file name is bytes. Python decodes those that are not UTF-8 to lone surrogates, which no file or page can hold;
+    here they become `\xe9`. Control characters become escapes too, all else stays as it is.
+    """
+    return _UNPRINTABLE.sub(_escaped, str(name))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    # os.fsdecode puts the byte 0xE9 into U+DCE9.
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else found[0].encode("unicode_escape").decode()
+
+
+class _OneLineError(Exception):
+    """The message in one line that can be printed, whatever names and causes it cites."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(printable(" ".join(str(message).splitlines())))
+
+
+class InputError(_OneLineError, ValueError):
     """Something a person gave (a path, a name, a file) cannot be used.
 
     The message is complete in one line: what was given, which rule it breaks, what to do. The command line prints it
@@ -9,7 +36,7 @@ class InputError(ValueError):
     """
 
 
-class TrainingError(RuntimeError):
+class TrainingError(_OneLineError, RuntimeError):
     """Training had to stop: memory, a disk, a process or the numbers gave out.
 
     The message says what happened, what is kept and what to do. The command line prints it and exits with code 1.

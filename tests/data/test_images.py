@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from acmix import InputError
-from acmix.data.images import check_image, check_images, decode_image, read_image
+from acmix.data.images import check_image, check_images, decode_image, is_image, read_image, suffixes
 
 
 def saved(tmp_path, image, name="image.png", **options):
@@ -159,3 +159,64 @@ def test_refusals_in_threads_leak_no_warning():
 def test_header_facts(tmp_path):
     facts = check_image(saved(tmp_path, Image.new("L", (60, 30)), "image.jpg").read_bytes(), "image")
     assert (facts.width, facts.height, facts.mode, facts.format) == (60, 30, "L", "JPEG")
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".apng",
+        ".gif",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".ico",
+        ".jp2",
+        ".j2k",
+        ".avif",
+        ".ppm",
+        ".pgm",
+    ],
+)
+def test_what_pillow_reads_is_an_image(suffix):
+    assert is_image(f"a.b{suffix}")
+    assert is_image(f"A{suffix.upper()}")
+    assert suffix in suffixes()
+
+
+@pytest.mark.parametrize(
+    "name", ["a.txt", "a.pdf", "a.eps", "a.ps", "a.mpg", "a.h5", "a.fits", "a.palm", ".png", "png", "a.", ""]
+)
+def test_what_is_no_image_by_its_name(name):
+    assert not is_image(name)
+
+
+def test_every_suffix_belongs_to_a_format_that_is_read():
+    kinds = {kind: suffix for suffix, kind in Image.registered_extensions().items() if suffix in suffixes()}
+    assert set(kinds) - {"MPO"} <= set(Image.OPEN)
+    for kind in kinds.keys() & Image.SAVE.keys():
+        file = io.BytesIO()
+        mode = {"BLP": "P", "MSP": "1", "XBM": "1"}.get(kind, "RGB")
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            Image.new(mode, (16, 16)).save(file, kind)
+        assert decode_image(file.getvalue(), kind).size == (16, 16)
+
+
+def test_what_is_no_picture_is_not_opened_under_another_name():
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(file, "EPS")
+    with pytest.raises(InputError, match=r"a\.jpg: not a readable image"):
+        decode_image(file.getvalue(), "a.jpg")
+
+
+def test_formats_of_plugins_are_images(monkeypatch):
+    monkeypatch.setitem(Image.EXTENSION, ".new", "NEW")
+    assert not is_image("a.new")
+    monkeypatch.setitem(Image.OPEN, "NEW", (None, None))
+    assert is_image("a.new")

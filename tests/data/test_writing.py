@@ -110,7 +110,6 @@ def test_suffixes_are_those_that_timm_looks_for(tmp_path):
     [
         (None, "image 1: cannot be read"),
         ((b"no image", ""), "image 1: not a readable image"),
-        ((encoded("ICO"), ""), "image 1: shards hold no images of format 'ico'"),
     ],
 )
 def test_nothing_is_left_where_an_image_cannot_be_written(tmp_path, stored, rule):

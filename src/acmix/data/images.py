@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os.path import splitext
 from pathlib import Path
 from threading import Lock
 
@@ -14,7 +15,6 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
-from torchvision.datasets.folder import is_image_file
 
 from acmix.errors import InputError
 
@@ -29,11 +29,37 @@ _BROKEN = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
+# What Pillow opens that is no picture to learn from: video and data of which it knows the size at most (MPEG, BUFR,
+# GRIB, HDF5), drawings that another program would have to run (EPS, WMF), and measurements without their units, for
+# FITS' offset and scale are not applied.
+_NO_PICTURES = frozenset(("BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"))
 # JPEG's longest side; a strip any thinner would be huge once its short side has the size of a network's input.
 _LONGEST_SIDE, _MOST_ELONGATED = 65_535, 200
 _NAMED = 3
 # Python's warning filters belong to the process, and headers are read in threads.
 _filters = Lock()
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its name: its suffix, in any case, is one of `suffixes`."""
+    return _is_picture(Image.registered_extensions().get(splitext(name)[1].lower()))
+
+
+def suffixes() -> frozenset[str]:
+    """The suffixes of image files, lower case with their dots: of all pictures that the installed Pillow reads."""
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if _is_picture(kind))
+
+
+def suffix_of(image: Image.Image) -> str:
+    """A suffix that files of the format of an image bear, see `open_image`."""
+    kind = image.format or ""
+    known = sorted(suffix for suffix, other in Image.registered_extensions().items() if other == kind)
+    return f".{kind.lower()}" if f".{kind.lower()}" in known else known[0]
+
+
+def _is_picture(kind: str | None) -> bool:
+    # The JPEG plugin reads MPO, the JPEG files of some cameras.
+    return kind not in _NO_PICTURES and ("JPEG" if kind == "MPO" else kind) in Image.OPEN
 
 
 def read_image(path: str | Path) -> Image.Image:
@@ -55,7 +81,7 @@ def read_images(paths: Iterable[str | Path], faults: list[str]) -> Iterator[tupl
         faults: Gets one line for every file that cannot be read, and for every folder without image files.
     """
     for path in map(Path, paths):
-        files = sorted(file for file in path.iterdir() if is_image_file(file.name)) if path.is_dir() else [path]
+        files = sorted(file for file in path.iterdir() if is_image(file.name)) if path.is_dir() else [path]
         if not files:
             faults.append(f"{path}: the folder holds no image files")
         for file in files:
@@ -131,7 +157,8 @@ def open_image(content: bytes, name: str | Path) -> Iterator[Image.Image]:
 def _header(content: bytes) -> Image.Image:
     with _filters, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(io.BytesIO(content))
+        kinds = {kind for kind in Image.registered_extensions().values() if _is_picture(kind)}
+        return Image.open(io.BytesIO(content), formats=[kind for kind in Image.ID if kind in kinds])
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -13,14 +13,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from acmix.data.images import open_image
-from acmix.data.shards.index import IMAGE_SUFFIXES, read_index
+from acmix.data.images import open_image, suffix_of, suffixes
+from acmix.data.shards.index import read_index
 from acmix.data.sources import EncodedImage, ImageSource, hashed_order
 from acmix.errors import InputError
 from acmix.storage import replacing, write_atomically
 
-# timm's reader looks for jpg, not jpeg; Pillow calls some cameras' JPEG files MPO.
-_SHORT = {".jpeg": ".jpg", ".mpo": ".jpg"}
+# timm's reader looks for jpg.
+_SHORT = dict.fromkeys((".jpeg", ".jpe", ".jfif", ".mpo"), ".jpg")
 _THREADS = 8
 
 
@@ -143,13 +143,10 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def _suffix(stored: EncodedImage, images: ImageSource, index: int) -> str:
     suffix = stored.suffix
-    if suffix not in IMAGE_SUFFIXES:
+    if suffix not in suffixes():
         with open_image(stored.content, images.name(index)) as image:
-            suffix = f".{(image.format or '').lower()}"
-    suffix = _SHORT.get(suffix, suffix)
-    if suffix not in IMAGE_SUFFIXES:
-        raise InputError(f"{images.name(index)}: shards hold no images of format {suffix[1:]!r}; convert it")
-    return suffix
+            suffix = suffix_of(image)
+    return _SHORT.get(suffix, suffix)
 
 
 def check_outside(output: Path, location: str) -> None:

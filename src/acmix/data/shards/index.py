@@ -7,11 +7,9 @@ import tarfile
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
+from acmix.data.images import suffixes
 from acmix.errors import InputError
 
-IMAGE_SUFFIXES = frozenset((*IMG_EXTENSIONS, ".gif"))
 # webdataset's rule: a sample's key ends at the first dot of the file's name; what has no key is no part of a sample.
 _KEY = re.compile(r"((?:.*/)?[^./][^./]*)(\.[^/]+)", re.DOTALL)
 _LABELS = (".cls", ".json", ".txt")
@@ -112,8 +110,9 @@ def _refuse(member: tarfile.TarInfo, name: str) -> None:
 
 def _index(samples: list[_Sample], name: str, json_key: str | None) -> ShardIndex:
     index = ShardIndex(keys=[], suffixes=[], offsets=[], sizes=[], labels=[])
+    known = suffixes()
     for sample in samples:
-        images = [suffix for suffix in sample.members if suffix in IMAGE_SUFFIXES]
+        images = [suffix for suffix in sample.members if suffix in known]
         if not images and not sample.label_files:
             continue
         if len(images) != 1:

@@ -1,0 +1,29 @@
+import os
+
+import pytest
+
+from acmix.errors import InputError, PreemptedError, TrainingError, printable
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (os.fsdecode(b"caf\xe9.jpg"), r"caf\xe9.jpg"),
+        ("café/猫 1.jpg", "café/猫 1.jpg"),
+        ("a\nb\t\x1b[31m\x85\u2028", r"a\nb\t\x1b[31m\x85\u2028"),
+        ("\ud800\udc00", r"\ud800\udc00"),
+        ("", ""),
+        (7, "7"),
+    ],
+)
+def test_every_name_can_be_shown(name, shown):
+    assert printable(name) == shown
+    assert printable(shown) == shown
+
+
+@pytest.mark.parametrize("kind", [InputError, TrainingError, PreemptedError])
+def test_messages_are_one_line_that_can_be_printed(kind):
+    name = os.fsdecode(b"caf\xe9")
+    error = kind(f"{name}: cannot be read (line one\nline two)")
+    assert str(error) == r"caf\xe9: cannot be read (line one line two)"
+    assert issubclass(kind, ValueError if kind is InputError else RuntimeError)
