@@ -1,7 +1,6 @@
 """Images of any mode as 8-bit RGB, and the check that every file can be read."""
 
 import io
-import struct
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,24 +10,13 @@ from os.path import splitext
 from pathlib import Path
 from threading import Lock
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
+from acmix.data.pixels import to_rgb, upright
 from acmix.errors import InputError
 
-# What Pillow's decoders raise on a broken file; anything else is our bug.
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    RuntimeError,  # of the AVIF decoder
-    struct.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
 # What Pillow opens that is no picture to learn from: video and data of which it knows the size at most (MPEG, BUFR,
 # GRIB, HDF5), drawings that another program would have to run (EPS, WMF), and measurements without their units, for
 # FITS' offset and scale are not applied.
@@ -36,8 +24,33 @@ _NO_PICTURES = frozenset(("BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"))
 # JPEG's longest side; a strip any thinner would be huge once its short side has the size of a network's input.
 _LONGEST_SIDE, _MOST_ELONGATED = 65_535, 200
 _NAMED = 3
-# Python's warning filters belong to the process, and headers are read in threads.
-_filters = Lock()
+
+
+class _Decoding:
+    """While any thread decodes, what decoders warn of is dropped, and too many pixels are an error.
+
+    Python's warning filters belong to the process: the first thread in sets them, the last one out puts them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._kept = Lock(), 0, warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._kept = warnings.catch_warnings(action="ignore")
+                self._kept.__enter__()
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._kept.__exit__(None, None, None)
+
+
+_decoding = _Decoding()
 
 
 def is_image(name: str) -> bool:
@@ -120,7 +133,8 @@ def decode_image(content: bytes, name: str | Path) -> Image.Image:
         InputError: If it is not an image that Pillow can decode, or is refused by `open_image`.
     """
     with open_image(content, name) as image:
-        return _to_rgb(ImageOps.exif_transpose(image))
+        image.load()
+        return upright(to_rgb(image), image)
 
 
 @contextmanager
@@ -138,7 +152,7 @@ def open_image(content: bytes, name: str | Path) -> Iterator[Image.Image]:
         InputError: If it is refused or cannot be decoded, here or within the context.
     """
     try:
-        with _header(content) as image:
+        with _decoding, _header(content) as image:
             short, long = sorted(image.size)
             if long > _LONGEST_SIDE or long > _MOST_ELONGATED * short:
                 raise InputError(
@@ -149,31 +163,29 @@ def open_image(content: bytes, name: str | Path) -> Iterator[Image.Image]:
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError(f"{name}: not a readable image (of no format that Pillow knows)") from None
-    except _BROKEN as error:
+        raise InputError(f"{name}: not a readable image ({_unidentified(content)})") from None
+    except Exception as error:  # decoders of 40 formats raise whatever they meet in damaged bytes
         raise InputError(f"{name}: not a readable image ({_first_line(error)})") from error
 
 
 def _header(content: bytes) -> Image.Image:
-    with _filters, warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        kinds = {kind for kind in Image.registered_extensions().values() if _is_picture(kind)}
-        return Image.open(io.BytesIO(content), formats=[kind for kind in Image.ID if kind in kinds])
+    return Image.open(io.BytesIO(content), formats=_kinds())
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        # Pillow opens some 16-bit greys as 32-bit integers; only values beyond 8 bits are scaled down.
-        values = np.asarray(image, dtype=np.float64)
-        scale = 257 if values.max(initial=0) > 255 else 1
-        return Image.fromarray((values / scale).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+def _kinds() -> list[str]:
+    """Pillow's names of the formats of pictures, in its order of trying them."""
+    kinds = {kind for kind in Image.registered_extensions().values() if _is_picture(kind)}
+    return [kind for kind in Image.ID if kind in kinds]
+
+
+def _unidentified(content: bytes) -> str:
+    """Why no plugin took a file."""
+    # Plugins look at 16 bytes, and some fail if there are fewer.
+    for kind in _kinds() if len(content) >= 16 else ():
+        accept = Image.OPEN[kind][1]
+        if accept is not None and accept(content[:16]) is True:
+            return f"damaged, or of a kind of {kind} that Pillow does not read; convert it to PNG"
+    return "of no format that Pillow knows"
 
 
 @dataclass(frozen=True)
@@ -240,6 +252,7 @@ def check_image(content: bytes, name: str | Path) -> ImageFacts:
         # JPEG decodes at an eighth of its size and still reads the whole file.
         image.draft(None, (1, 1))
         image.load()
+        to_rgb(image)
     return facts
 
 
