@@ -169,7 +169,11 @@ def open_image(content: bytes, name: str | Path) -> Iterator[Image.Image]:
 
 
 def _header(content: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(content), formats=_kinds())
+    image = Image.open(io.BytesIO(content), formats=_kinds())
+    # Of PNG's 16 bits Pillow reads the high byte, but compares it with the low byte of the transparent colour.
+    if image.format == "PNG" and image.tile and image.tile[0][3] == "RGB;16B" and "transparency" in image.info:
+        image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])
+    return image
 
 
 def _kinds() -> list[str]:

@@ -1,6 +1,6 @@
 """Pixels of every mode as 8-bit RGB, upright: scaled as their mode says, never by what one picture holds."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Bytes of EXIF's whole numbers, by their type.
+_WIDTHS = {1: 1, 3: 2, 4: 4}
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
 _SIGNED, _WHITE_IS_ZERO = 2, 0
 _CONVERT = "convert it to 8 or 16 bits a channel"
@@ -31,12 +33,37 @@ def upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
         pixels: Of the image, in any mode.
         image: As Pillow opened it, loaded; it may have turned itself, and has no orientation then.
     """
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # Pillow raises whatever it meets in a malformed block
-        return pixels
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    turn = _TURNS.get(_orientation(image))
     return pixels if turn is None else pixels.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The orientation of an image, 1 where none can be read."""
+    if found := _entry(image.info.get("exif") or b"", ExifTags.Base.Orientation):
+        return found
+    try:
+        # Also of TIFF's own tags, of XMP and of the text in which older PNG files keep EXIF.
+        found = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # Pillow raises whatever it meets in a malformed block
+        return 1
+    return found if isinstance(found, int) else 1
+
+
+def _entry(exif: bytes, tag: int) -> int:
+    """A whole number in the first directory of an EXIF block, 0 where there is none.
+
+    Pillow reads the directory as a whole and gives up at the first malformed entry.
+    """
+    block = exif.removeprefix(b"Exif\0\0")
+    order: Literal["little", "big"] = "little" if block.startswith(b"II") else "big"
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(block[at : at + size], order)
+
+    first = number(4, 4) + 2
+    entries = range(first, min(first + 12 * number(first - 2, 2), len(block)), 12)
+    at = next((entry for entry in entries if number(entry, 2) == tag), None)
+    return 0 if at is None else number(at + 8, _WIDTHS.get(number(at + 2, 2), 0))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
