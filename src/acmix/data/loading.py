@@ -1,11 +1,13 @@
 """Batches of labelled images, for evaluation and for training."""
 
+import math
 import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,10 @@ from acmix.data.sampling import Draw, EpochSampler
 from acmix.data.sources import ImageSource
 from acmix.errors import InputError
 
-# Images tried in place of an unreadable one before the data set is given up.
-_REPLACEMENTS = 30
+# Images tried for one that is wanted before the data set is given up.
+_MOST_TRIED = 30
+# Images side by side that are tried first.
+_NEAR = 3
 
 
 def image_loader(images: ImageSource, *, workers: int = 0, **options: Any) -> DataLoader[Any]:
@@ -75,6 +79,25 @@ class Batch:
         return self
 
 
+def replacements(index: int, count: int) -> Iterator[int]:
+    """All images in the order in which they are tried for one of them, each once.
+
+    The image itself, its neighbours, which lie in the same shard, then images spread over the whole: where a shard is
+    lost the next ones lie far away.
+
+    Args:
+        index: The image that is wanted.
+        count: Images there are.
+    """
+    yield from ((index + offset) % count for offset in range(min(_NEAR, count)))
+    # Multiples of a step without a common divisor meet every image; of the golden section they lie far apart.
+    step = round(0.618 * count)
+    while math.gcd(step, count) != 1:
+        step += 1
+    offsets = (turn * step % count for turn in range(1, count))
+    yield from ((index + offset) % count for offset in offsets if offset >= _NEAR)
+
+
 class _Augmented(Dataset[Any]):
     """Images under a random transform whose randomness is a function of seed, epoch and position alone."""
 
@@ -89,12 +112,9 @@ class _Augmented(Dataset[Any]):
         return image, label, name, unreadable, time.perf_counter() - began
 
     def _read(self, index: int) -> tuple[Image.Image, int, str, list[tuple[str, str]]]:
-        """An image, or another one that can be read: a neighbour, or where a whole shard is lost, one far away."""
+        """An image, or another one that can be read."""
         unreadable: list[tuple[str, str]] = []
-        count = len(self.images)
-        far = round(0.618 * count)
-        for step in range(min(_REPLACEMENTS, count)):
-            at = (index + step * (1 if step < 3 else far)) % count
+        for at in islice(replacements(index, len(self.images)), _MOST_TRIED):
             name = f"image {at}"
             try:
                 name = self.images.name(at)
