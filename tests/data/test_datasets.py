@@ -1,4 +1,6 @@
+import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,6 +8,7 @@ from PIL import Image
 
 from acmix import InputError
 from acmix.data import export_digits, open_dataset, training_transform
+from acmix.data.datasets import open_parts
 from acmix.data.evaluation import DataRecord, data_record, open_evaluation
 
 
@@ -46,7 +49,7 @@ def test_split_keeps_an_image_of_every_class_on_both_sides(tmp_path):
         assert set(opened.train.labels) == set(opened.validation.labels) == {0, 1}
 
 
-@pytest.mark.parametrize("name", ["val", "validation", "test"])
+@pytest.mark.parametrize("name", ["val", "validation", "Valid", "dev"])
 def test_train_and_validation_folders(tmp_path, name):
     class_folders(tmp_path / "train", ant=3, bee=4)
     class_folders(tmp_path / name, ant=1, bee=2)
@@ -61,6 +64,97 @@ def test_validation_is_preferred_to_test(tmp_path):
     for name, count in (("train", 3), ("val", 1), ("test", 2)):
         class_folders(tmp_path / name, ant=count, bee=count)
     assert len(open_dataset(str(tmp_path)).validation) == 2
+
+
+def test_test_images_are_neither_trained_on_nor_chosen_on(tmp_path):
+    class_folders(tmp_path / "train", ant=10, bee=10)
+    class_folders(tmp_path / "test", ant=3, bee=3)
+    opened = open_dataset(str(tmp_path))
+    assert opened.was_split
+    files = [Path(image) for part in (opened.train, opened.validation) for image in part.images]
+    assert len(files) == 20
+    assert {file.relative_to(tmp_path).parts[0] for file in files} == {"train"}
+    assert opened.taken == {
+        "training": f"{tmp_path}/train",
+        "validation": f"0.2 of each class of {tmp_path}/train, held out by seed 0",
+        "left aside": f"{tmp_path}/test, test images: not trained on, not chosen on",
+    }
+    assert open_parts(str(tmp_path)).test is None
+    assert len(open_parts(str(tmp_path), test=True).test) == 6
+
+
+def test_a_test_folder_without_classes_is_left_out(tmp_path):
+    class_folders(tmp_path / "train", ant=10, bee=10)
+    class_folders(tmp_path, test=3)
+    opened = open_dataset(str(tmp_path))
+    assert (len(opened.train), len(opened.validation)) == (16, 4)
+    assert opened.taken["left aside"] == f"{tmp_path}/test, test images: not trained on, not chosen on"
+    assert open_parts(str(tmp_path), test=True).test is None
+
+
+@pytest.mark.parametrize("names", [("Training", "Testing"), ("training_set", "TEST_SET"), ("seg_train", "seg_test")])
+def test_splits_are_no_classes(tmp_path, names):
+    for name in names:
+        class_folders(tmp_path / name, ant=10, bee=10)
+    opened = open_dataset(str(tmp_path))
+    assert opened.train.classes == ("ant", "bee")
+    assert (len(opened.train), len(opened.validation)) == (16, 4)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    opened = open_dataset(str(class_folders(tmp_path, car=5, plane=5, train=5)))
+    assert opened.train.classes == ("car", "plane", "train")
+
+
+def test_validation_may_lack_classes(tmp_path):
+    class_folders(tmp_path / "train", ant=3, bee=4, cat=2)
+    class_folders(tmp_path / "val", bee=2, ant=0)
+    opened = open_dataset(str(tmp_path))
+    assert opened.validation.classes == ("ant", "bee", "cat")
+    assert opened.validation.labels == [1, 1]
+    assert opened.taken["validation"] == f"{tmp_path}/val (no images of 2 classes: ant, cat)"
+
+
+def test_one_class_in_two_unicode_forms(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    class_folders(tmp_path / "train", **{composed: 3, "tea": 3})
+    class_folders(tmp_path / "val", **{decomposed: 2, "tea": 1})
+    opened = open_dataset(str(tmp_path))
+    assert opened.train.classes == opened.validation.classes == (composed, "tea")
+    assert opened.validation.labels == [0, 0, 1]
+    class_folders(tmp_path / "train", **{decomposed: 1})
+    with pytest.raises(InputError, match=r"several Unicode forms: 'cafe\\u0301', 'caf\\xe9'; join them"):
+        open_dataset(str(tmp_path))
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    class_folders(tmp_path, **{os.fsdecode(b"caf\xe9"): 10, "tea": 10})
+    opened = open_dataset(str(tmp_path))
+    assert opened.train.classes == (r"caf\xe9", "tea")
+    assert all(name.encode() for name in opened.train.names)
+    assert opened.train.read(0)[1] == 0
+    assert open_evaluation(str(tmp_path), opened.train.classes, record_of(opened)).names == opened.validation.names
+
+
+def test_what_is_left_out_is_counted(tmp_path):
+    class_folders(tmp_path / "train", ant=5, bee=5)
+    class_folders(tmp_path / "val", ant=1, bee=1)
+    for name in ("train/.DS_Store", "train/ant/._0.png", "train/ant/notes.txt", "val/Thumbs.db", "val/bee/b.txt"):
+        (tmp_path / name).touch()
+    Image.new("RGB", (8, 8)).save(tmp_path / "val" / "loose.png")
+    (tmp_path / "train" / "bee" / "gone.png").symlink_to("nowhere")
+    (tmp_path / "train" / "bee" / "loop").symlink_to("..")
+    parts = open_parts(str(tmp_path))
+    assert (len(parts.train), len(parts.validation)) == (10, 2)
+    assert parts.left_out.counts == {
+        "hidden": 3,
+        ".txt files": 2,
+        "images in no class folder": 1,
+        "links to nothing": 1,
+        "links to a folder that holds them": 1,
+    }
+    assert "1 links to nothing (train/bee/gone.png)" in str(parts.left_out)
+    assert open_dataset(str(tmp_path)).taken["left out"] == str(parts.left_out)
 
 
 def test_hidden_folders_are_no_classes(tmp_path):
@@ -83,6 +177,13 @@ def test_hidden_folders_are_no_classes(tmp_path):
             {"train": {"a": 1, "b": 1}, "val": {"a": 1, "b": 1}, "validation": {"a": 1, "b": 1}},
             "both val/ and validation/",
         ),
+        ({"Train": {"a": 1, "b": 1}, "train": {"a": 1, "b": 1}}, "both Train/ and train/"),
+        ({"train": {"a": 2, "b": 2}, "val": {"a": 0, "b": 0}}, "val holds no images"),
+        ({".": {"train": 2, "test": 2}}, "has test/ and train/ with images but without class folders"),
+        ({"images/train": {"a": 2, "b": 2}, "images/val": {"a": 2}}, "images holds train/ and val/, splits within"),
+        ({"cat": {"train": 2, "val": 2}, "dog": {"train": 2}}, "cat holds train/ and val/, splits within a class"),
+        ({"train": {"steam": 2, "diesel": 2}, ".": {"plane": 2}}, "beside plane/, which holds images as a class does"),
+        ({"only": {"ant": 2, "bee": 2}}, "one class, 'only'; .*if they are ant, bee, give .*only"),
     ],
 )
 def test_unusable_folders(tmp_path, folders, rule):

@@ -64,9 +64,21 @@ def test_splits(tmp_path):
     assert [images.read(index)[1] for index in range(2)] == [0, 1]
 
 
+def test_parts_are_known_by_their_usual_names(tmp_path):
+    named = saved(tmp_path / "named", datasets.DatasetDict(Training=table([0, 1] * 3), dev=table([0, 1, 1])))
+    assert [len(part) for part in (open_dataset(named).train, open_dataset(named).validation)] == [6, 3]
+    with_test = saved(tmp_path / "test", datasets.DatasetDict(train=table([0, 1] * 5), test=table([0, 1])))
+    data = open_dataset(with_test)
+    assert data.was_split
+    assert {data.validation.name(index)[:6] for index in range(len(data.validation))} == {"train/"}
+    twice = saved(tmp_path / "twice", datasets.DatasetDict(train=table([0, 1]), val=table([0]), valid=table([1])))
+    with pytest.raises(InputError, match="both val and valid"):
+        open_dataset(twice)
+
+
 def test_parts_of_other_names_are_not_passed_over(tmp_path):
-    content = datasets.DatasetDict(train=table([0, 1] * 3), valid=table([0, 1]))
-    with pytest.raises(InputError, match="has the parts train, valid, none of them called val, validation, test"):
+    content = datasets.DatasetDict(train=table([0, 1] * 3), extra=table([0, 1]))
+    with pytest.raises(InputError, match="has the parts train, extra, none of them called val or validation"):
         open_dataset(saved(tmp_path / "set", content))
     alone = saved(tmp_path / "alone", datasets.DatasetDict(train=table([0, 1] * 3)))
     data = open_dataset(alone)
@@ -141,7 +153,7 @@ def test_damaged_folders_and_rows(tmp_path):
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])})
     images = [{"bytes": b"no image", "path": None}, None] * 2 + [{"bytes": png(0), "path": None}] * 2
     broken = datasets.Dataset.from_dict({"image": images, "label": [0, 0, 1, 1, 0, 1]}, features=features)
-    train = open_dataset(saved(tmp_path / "broken", datasets.DatasetDict(train=broken, test=broken))).train
+    train = open_dataset(saved(tmp_path / "broken", datasets.DatasetDict(train=broken, val=broken))).train
     with pytest.raises(InputError, match="^train/0: not a readable image"):
         train.read(0)
     with pytest.raises(InputError, match="^train/1: the row holds no image"):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from acmix import InputError
-from acmix.data.images import check_image, check_images, decode_image, is_image, read_image, suffixes
+from acmix.data.images import check_image, decode_image, is_image, read_image, suffixes
 
 
 def saved(tmp_path, image, name="image.png", **options):
@@ -85,9 +85,9 @@ def test_check_finds_truncated_files(tmp_path, suffix):
     good = saved(tmp_path, Image.fromarray(pixels), f"good.{suffix}")
     cut = tmp_path / f"cut.{suffix}"
     cut.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
-    check_images([good])
-    with pytest.raises(InputError, match=rf"1 of 2 images cannot be read: .*cut.{suffix}"):
-        check_images([good, cut])
+    check_image(good.read_bytes(), good)
+    with pytest.raises(InputError, match=rf"cut.{suffix}: not a readable image"):
+        check_image(cut.read_bytes(), cut)
 
 
 def sample(kind):
@@ -165,17 +165,6 @@ def test_what_decoders_warn_of_is_dropped_and_filters_are_put_back(monkeypatch):
     assert warnings.filters == before
     with pytest.raises(UserWarning, match="own"):
         warnings.warn("own", stacklevel=1)
-
-
-def test_check_names_the_first_few(tmp_path):
-    paths = [tmp_path / f"{index}.png" for index in range(5)]
-    for path in paths:
-        path.write_bytes(b"no image")
-    with pytest.raises(InputError) as caught:
-        check_images(paths)
-    assert "5 of 5" in str(caught.value)
-    assert "2.png" in str(caught.value)
-    assert "3.png" not in str(caught.value)
 
 
 def png_header(width, height):

@@ -2,19 +2,19 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from acmix.data.bundled import BUNDLED, Digits
+from acmix.data.folders import LeftOut, beside, find_splits, look, part_of
 from acmix.data.huggingface import has_saved, open_saved
-from acmix.data.images import check_images as check_every_image
 from acmix.data.labelled import LabelledImages, open_folder
 from acmix.data.shards import has_shards, is_pattern, is_remote, list_folder, list_pattern, open_shards
 from acmix.data.shards.urls import Listing, local_path
-from acmix.data.sources import ImageSource, SplittableImages
+from acmix.data.sources import ImageSource, SplittableImages, unknown_classes
+from acmix.data.trained import examine, refuse_unreadable
 from acmix.errors import InputError
 
-_VALIDATION_NAMES = ("val", "validation", "test")
 _KINDS = "give a folder of class folders, of shards or of a saved dataset, a pattern of shards, digits or mnist5k"
 
 
@@ -29,6 +29,9 @@ class ImageData:
         was_split: Whether validation was split off by seed, rather than having a place of its own.
         fingerprint: Of all images before a split; of the training images otherwise.
         validation_location: As location, where the validation images are not part of that data.
+        validation_fingerprint: Of the validation images, where they were not split off.
+        taken: What was taken for what, in words: "training", "validation", and "left aside", "left out" where
+            something was.
     """
 
     location: str
@@ -37,6 +40,8 @@ class ImageData:
     was_split: bool
     fingerprint: str
     validation_location: str | None = None
+    validation_fingerprint: str | None = None
+    taken: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,18 @@ class Parts:
         train: The training images, or all there are.
         validation: Images that have a place of their own, with the classes of train; None where there are none.
         validation_location: As location, where the validation images are not part of that data.
+        test: Images that are neither learned from nor chosen on; None where there are none, or none were asked for.
+        taken: As in `ImageData`.
+        left_out: What lies there and is no data.
     """
 
     location: str
     train: ImageSource
     validation: ImageSource | None
     validation_location: str | None
+    test: ImageSource | None
+    taken: dict[str, str]
+    left_out: LeftOut
 
 
 def open_dataset(
@@ -67,8 +78,11 @@ def open_dataset(
 ) -> ImageData:
     """Open training and validation images and check them before any work starts.
 
+    Test images are neither trained on nor chosen on: where data has train/ and test/ but no val/, validation images are
+    split off train/. Names of splits are those of `acmix.data.folders.part_of`, `Training` and `valid` among them.
+
     Args:
-        data: `digits` or `mnist5k`; a folder with train/ and val/ (or validation/, or test/), each of class folders or
+        data: `digits` or `mnist5k`; a folder with train/ and val/, or train/ and test/, each of class folders or
             webdataset shards; one folder of class folders, which is split; a folder or URL of shards with timm's
             `_info.json` or named by their split; a pattern of shards as in `s3://bucket/train-{000..127}.tar`, see
             `acmix.data.shards.urls.expand`; or a folder written by `save_to_disk` of Hugging Face's datasets.
@@ -81,10 +95,11 @@ def open_dataset(
 
     Raises:
         InputError: If the path is missing or holds no images, if there are no classes, empty class folders, classes
-            on one side only, too few images to split, no validation images, or unreadable files.
+            in validation alone, too few images to split, no validation images, unreadable files, two folders of one
+            split, or folders that may be splits or classes.
     """
     parts = open_parts(data, validation=validation, progress=progress)
-    train, held_out = parts.train, parts.validation
+    train, held_out, taken = parts.train, parts.validation, dict(parts.taken)
     was_split = held_out is None
     fingerprint = train.fingerprint()
     if held_out is None:
@@ -94,71 +109,206 @@ def open_dataset(
                 "the pattern or folder of the validation images"
             )
         train, held_out = train.split(val_fraction, seed)
+        taken["validation"] = f"{val_fraction:.3g} of each class of {taken['training']}, held out by seed {seed}"
+    elif missing := _without_images(held_out):
+        taken["validation"] += f" (no images of {len(missing)} classes: {', '.join(missing[:5])})"
+    if parts.left_out.counts:
+        taken["left out"] = str(parts.left_out)
     if check_images:
         check_files(train, held_out, progress=progress)
-    return ImageData(parts.location, train, held_out, was_split, fingerprint, parts.validation_location)
+    return ImageData(
+        location=parts.location,
+        train=train,
+        validation=held_out,
+        was_split=was_split,
+        fingerprint=fingerprint,
+        validation_location=parts.validation_location,
+        validation_fingerprint=None if was_split else held_out.fingerprint(),
+        taken=taken,
+    )
 
 
-def open_parts(data: str, *, validation: str | None = None, progress: bool = False) -> Parts:
+def _without_images(images: ImageSource) -> list[str]:
+    """The classes without images, where that is known without reading them."""
+    if not isinstance(images, SplittableImages):
+        return []
+    present = set(images.labels)
+    return [name for label, name in enumerate(images.classes) if label not in present]
+
+
+def open_parts(data: str, *, validation: str | None = None, test: bool = False, progress: bool = False) -> Parts:
     """Open images without splitting or checking them.
 
     Args:
         data: As in `open_dataset`.
         validation: As in `open_dataset`.
+        test: Open the test images, too.
         progress: Show a progress bar on stderr while counting the images of shards.
 
     Raises:
         InputError: As in `open_dataset`.
     """
-    location, found = _find(data)
-    chosen = {"train": found["train"] if "train" in found else found.get("")}
-    if chosen["train"] is None:
-        raise InputError(
-            f"{location} has {' and '.join(found)}/ but no train/; add it, or give one folder of class folders"
-        )
-    name = _validation_name(location, found)
+    found = find(data)
+    whole = "train" if "train" in found.parts else ""
+    if whole not in found.parts:
+        names = " and ".join(f"{name}/" for name in found.names.values())
+        raise InputError(f"{found.location} has {names} but no train/; add it, or give one folder of class folders")
+    chosen, taken = {"train": found.parts[whole]}, {"training": found.called(whole)}
     elsewhere = None
     if validation is not None:
-        elsewhere, held = _find(validation)
-        chosen["validation"] = _sole(elsewhere, held)
-    elif name is not None:
-        chosen["validation"] = found[name]
-    elif "train" in found and isinstance(found["train"], LabelledImages):
+        held = find(validation)
+        part = _validation_part(held)
+        elsewhere, chosen["validation"], taken["validation"] = held.location, held.parts[part], held.called(part)
+    elif "validation" in found.parts:
+        chosen["validation"], taken["validation"] = found.parts["validation"], found.called("validation")
+    elif set(found.names) == {"train"} and isinstance(found.parts["train"], Path):
         raise InputError(
-            f"{location} has train/ but none of val/, validation/, test/; add one, "
-            f"or give {Path(location) / 'train'} to have it split"
+            f"{found.location} has {found.names['train']}/ but none of val/, validation/, test/; add one, "
+            f"or give {Path(found.location) / found.names['train']} to have it split"
         )
-    elif len(found) > 1:
+    elif others := set(found.parts) - {"", "train", "test"}:
         raise InputError(
-            f"{location} has the parts {', '.join(found)}, none of them called {', '.join(_VALIDATION_NAMES)}; "
-            "rename one, or give validation (--validation)"
+            f"{found.location} has the parts {', '.join(found.names.values())}, none of them called val or validation; "
+            f"rename {' or '.join(sorted(others))}, or give validation (--validation)"
         )
-    opened = _open(chosen, progress)
-    train, held_out = opened["train"], opened.get("validation")
-    if isinstance(train, LabelledImages) and isinstance(held_out, LabelledImages):
-        _check_same_classes(train, held_out, "validation" if validation is not None else str(name))
-    elif held_out is not None and (unknown := sorted(set(held_out.classes) - set(train.classes))):
-        raise InputError(f"the validation images have classes that the training images have not: {', '.join(unknown)}")
-    if held_out is not None:
-        held_out = held_out.with_classes(train.classes)
-    return Parts(location, train, held_out, elsewhere)
+    if "test" in found.names:
+        taken["left aside"] = f"{found.called('test')}, test images: not trained on, not chosen on"
+    if test and "test" in found.parts:
+        chosen["test"] = found.parts["test"]
+    opened = open_found(chosen, progress)
+    left_out = LeftOut()
+    left_out.join(found.left_out)
+    for part, images in opened.items():
+        names = found.names if part != "validation" or elsewhere is None else {}
+        left_out.join(images.left_out, names.get(part, ""))
+        if part != "train":
+            _check_classes(opened["train"], images, part, found.names.get("train", "train"), names.get(part, part))
+            opened[part] = images.with_classes(opened["train"].classes)
+    return Parts(
+        location=found.location,
+        train=opened["train"],
+        validation=opened.get("validation"),
+        validation_location=elsewhere,
+        test=opened.get("test"),
+        taken=taken,
+        left_out=left_out,
+    )
 
 
-def open_for_evaluation(data: str, *, progress: bool = False) -> tuple[str, ImageSource]:
-    """Open the validation images of DATA, or all images where none have a place of their own.
+def _check_classes(train: ImageSource, images: ImageSource, part: str, train_name: str, name: str) -> None:
+    if unknown := unknown_classes(images.classes, train.classes):
+        missing = unknown_classes(train.classes, images.classes)
+        sides = (
+            f" (only in {train_name}/: {', '.join(missing)}; only in {name}/: {', '.join(unknown)})" if missing else ""
+        )
+        raise InputError(
+            f"the {part} images have classes that the training images have not: {', '.join(unknown)}{sides}; "
+            "rename or remove them"
+        )
+
+
+# Class folders are opened when it is known what for, shards when it is known which parts share their classes.
+_Part = ImageSource | Listing | Path
+
+
+@dataclass(frozen=True)
+class Found:
+    """What DATA names, not yet opened.
+
+    Attributes:
+        location: As in `ImageData`.
+        parts: By "train", "validation" or "test", or by its own name; the only part of undivided data is called "".
+        names: What the parts are called there, and test images without classes, which are no part.
+        left_out: What lies beside the parts.
+    """
+
+    location: str
+    parts: dict[str, _Part]
+    names: dict[str, str]
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+    def called(self, part: str) -> str:
+        """A part in words."""
+        if not self.names.get(part):
+            return self.location
+        folder = Path(self.location, self.names[part])
+        return str(folder) if folder.is_dir() else f"{self.names[part]} of {self.location}"
+
+
+def find(data: str) -> Found:
+    """Find the parts of DATA.
+
+    Raises:
+        InputError: If there is nothing, two parts are called by one split, or folders may be splits or classes.
+    """
+    location = locate(data)
+    if location in BUNDLED:
+        return Found(location, {"": BUNDLED[location]()}, {})
+    root = Path(location)
+    if not root.is_dir():
+        return _named(location, {"": list_pattern(location)} if is_pattern(location) else list_folder(location))
+    if has_saved(root):
+        return _named(location, open_saved(root))
+    if has_shards(root):
+        return _named(location, list_folder(location))
+    return _find_folders(root)
+
+
+def _named(location: str, parts: Mapping[str, _Part]) -> Found:
+    names: dict[str, str] = {}
+    for name in parts:
+        part = part_of(name) or name
+        if part in names:
+            raise InputError(f"{location} has both {names[part]} and {name}, two names of one split; keep one of them")
+        names[part] = name
+    return Found(location, {part: parts[name] for part, name in names.items()}, names)
+
+
+def _find_folders(root: Path) -> Found:
+    folders = look(root)
+    sharded = {folder.name for folder in folders if has_shards(root / folder.name)}
+    splits = find_splits(root, folders, sharded)
+    if not splits:
+        return Found(str(root), {"": root}, {})
+    left_out = beside(root, splits.values(), folders)
+    # Test images without classes are aside as they are.
+    unlabelled = {folder.name for folder in folders if folder.direct}
+    parts = {part: _find_part(root / name) for part, name in splits.items() if part != "test" or name not in unlabelled}
+    return Found(str(root), parts, splits, left_out)
+
+
+def _find_part(folder: Path) -> _Part:
+    if not has_shards(folder):
+        return folder
+    found = _named(str(folder), list_folder(str(folder)))
+    return found.parts[_validation_part(found)]
+
+
+def _validation_part(found: Found) -> str:
+    """The validation part, else the only one."""
+    if "validation" not in found.parts and len(found.parts) > 1:
+        raise InputError(
+            f"{found.location} has the parts {', '.join(found.names.values())}, none of them called val or validation"
+        )
+    return "validation" if "validation" in found.parts else next(iter(found.parts))
+
+
+def open_found(parts: Mapping[str, _Part], progress: bool) -> dict[str, ImageSource]:
+    """Open parts of one data set; the class folders of "train" must hold images.
 
     Args:
-        data: As in `open_dataset`.
+        parts: Of `find`.
         progress: Show a progress bar on stderr while counting the images of shards.
-
-    Returns:
-        The location, as in `ImageData`, and the images.
 
     Raises:
         InputError: As in `open_dataset`.
     """
-    location, found = _find(data)
-    return location, _open({"images": _sole(location, found)}, progress)["images"]
+    listings = {name: part for name, part in parts.items() if isinstance(part, Listing)}
+    opened: dict[str, ImageSource] = dict(open_shards(listings, progress=progress))
+    for name, part in parts.items():
+        if not isinstance(part, Listing):
+            opened[name] = open_folder(part, held_out=name != "train") if isinstance(part, Path) else part
+    return {name: opened[name] for name in parts}
 
 
 def check_files(*sources: ImageSource, progress: bool = False) -> None:
@@ -171,14 +321,13 @@ def check_files(*sources: ImageSource, progress: bool = False) -> None:
     Raises:
         InputError: If files cannot be read.
     """
-    folders = [source for source in sources if isinstance(source, LabelledImages)]
-    check_every_image(
-        [image for source in folders for image in source.images if isinstance(image, Path)], progress=progress
-    )
-
-
-# Shards are opened when it is known which parts share their classes.
-_Found = ImageSource | Listing
+    faults: list[str] = []
+    count = 0
+    for source in sources:
+        files = source.files() if isinstance(source, LabelledImages) else []
+        faults += examine(source, files, progress=progress).faults
+        count += len(files)
+    refuse_unreadable(faults, count)
 
 
 def locate(data: str) -> str:
@@ -194,49 +343,6 @@ def locate(data: str) -> str:
     return str(existing_folder(data))
 
 
-def _find(data: str) -> tuple[str, dict[str, _Found]]:
-    """The location of DATA, and its parts by name; the only part of undivided data is called ""."""
-    location = locate(data)
-    if location in BUNDLED:
-        return location, {"": BUNDLED[location]()}
-    root = Path(location)
-    if not root.is_dir():
-        return location, {"": list_pattern(location)} if is_pattern(location) else dict(list_folder(location))
-    if has_saved(root):
-        return location, dict(open_saved(root))
-    if has_shards(root):
-        return location, dict(list_folder(location))
-    folders = {name: root / name for name in ("train", *_VALIDATION_NAMES) if (root / name).is_dir()}
-    return location, {name: _find_part(folder) for name, folder in (folders or {"": root}).items()}
-
-
-def _find_part(folder: Path) -> _Found:
-    return _sole(str(folder), dict(list_folder(str(folder)))) if has_shards(folder) else open_folder(folder)
-
-
-def _sole(location: str, found: Mapping[str, _Found]) -> _Found:
-    """The validation part, else the only one."""
-    name = _validation_name(location, found)
-    if name is None and len(found) > 1:
-        raise InputError(
-            f"{location} has the parts {', '.join(found)}, none of them called {', '.join(_VALIDATION_NAMES)}"
-        )
-    return found[next(iter(found)) if name is None else name]
-
-
-def _validation_name(location: str, found: Mapping[str, _Found]) -> str | None:
-    names = [name for name in _VALIDATION_NAMES if name in found]
-    if {"val", "validation"} <= set(names):
-        raise InputError(f"{location} has both val/ and validation/; keep one of them")
-    return names[0] if names else None
-
-
-def _open(parts: Mapping[str, _Found | None], progress: bool) -> dict[str, ImageSource]:
-    listings = {name: part for name, part in parts.items() if isinstance(part, Listing)}
-    sources = {name: part for name, part in parts.items() if isinstance(part, ImageSource)}
-    return sources | open_shards(listings, progress=progress)
-
-
 def existing_folder(data: str) -> Path:
     """The absolute path of an existing folder, or an InputError that says what is wrong."""
     root = Path(data).expanduser()
@@ -245,19 +351,6 @@ def existing_folder(data: str) -> Path:
     if not root.is_dir():
         raise InputError(f"DATA {data!r} is not a folder; {_KINDS}")
     return root.resolve()
-
-
-def _check_same_classes(train: LabelledImages, validation: LabelledImages, name: str) -> None:
-    faults = [
-        f"only in {side}: {', '.join(sorted(extra))}"
-        for side, extra in (
-            ("train/", set(train.classes) - set(validation.classes)),
-            (f"{name}/", set(validation.classes) - set(train.classes)),
-        )
-        if extra
-    ]
-    if faults:
-        raise InputError(f"train/ and {name}/ must have the same classes; {'; '.join(faults)}")
 
 
 def export_digits(folder: str | Path, *, count: int = 20, val_fraction: float = 0.2, seed: int = 0) -> list[Path]:

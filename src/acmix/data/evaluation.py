@@ -1,11 +1,15 @@
 """Open the images to evaluate a checkpoint on, never those it was trained on."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, get_args, get_type_hints
 
-from acmix.data.datasets import check_files, locate, open_for_evaluation
-from acmix.data.sources import SplittableImages
+import numpy as np
+
+from acmix.data.datasets import Found, check_files, find, locate, open_found
+from acmix.data.labelled import LabelledImages
+from acmix.data.sources import ImageSource, SplittableImages, unknown_classes
+from acmix.data.trained import TrainedImages, examine, refuse_unreadable
 from acmix.errors import InputError
 
 
@@ -20,6 +24,7 @@ class DataRecord:
         seed: Seed of that split.
         fingerprint: `ImageSource.fingerprint` of the images before the split, or of the training images.
         validation_location: As in `ImageData`.
+        validation_fingerprint: As in `ImageData`.
     """
 
     location: str
@@ -28,6 +33,7 @@ class DataRecord:
     seed: int
     fingerprint: str
     validation_location: str | None = None
+    validation_fingerprint: str | None = None
 
 
 def data_record(training: Mapping[str, Any]) -> DataRecord:
@@ -52,48 +58,158 @@ def _is(value: object, hint: Any) -> bool:
     return type(value) in (get_args(hint) or (hint,))
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluationImages:
+    """Images to measure a checkpoint on, none of which it was trained on, and what else was found.
+
+    Attributes:
+        images: Labelled in the order of the checkpoint's classes.
+        measured: What they are, in words.
+        trained_on: How many were left out, since their files were trained on, under whatever name.
+        changed: How many were left out, since they are changed files of the training data.
+        notes: What a person must know to trust the figures, one sentence each.
+    """
+
+    images: ImageSource
+    measured: str
+    trained_on: int = 0
+    changed: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
 def open_evaluation(
     data: str, classes: tuple[str, ...], record: DataRecord, *, check_images: bool = True, progress: bool = False
 ) -> Any:
-    """Open validation images, labelled in the order of a checkpoint's classes.
-
-    The training data itself (recognised by its fingerprint, wherever it lies now) is split exactly as in training
-    and only the held-out part is returned. Data with train and validation parts gives the latter. Any other data is
-    taken whole.
+    """Open validation images as `find_evaluation` does, by the record of the data alone.
 
     Args:
-        data: What `open_dataset` takes; the training data stands for the validation images named beside it.
-        classes: The checkpoint's classes.
-        record: The checkpoint's memory of its training data.
-        check_images: Decode every file of class folders once.
-        progress: Show a progress bar on stderr while checking, and while counting the images of shards.
+        data: As there.
+        classes: As there.
+        record: As there.
+        check_images: As there.
+        progress: As there.
 
     Returns:
         An `ImageSource`.
 
     Raises:
+        InputError: As there.
+    """
+    return find_evaluation(data, classes, record, check_images=check_images, progress=progress).images
+
+
+def find_evaluation(
+    data: str,
+    classes: tuple[str, ...],
+    record: DataRecord,
+    trained: TrainedImages | None = None,
+    *,
+    check_images: bool = True,
+    progress: bool = False,
+) -> EvaluationImages:
+    """Open validation images, labelled in the order of a checkpoint's classes, and leave out those it was trained on.
+
+    The training data itself (recognised by its fingerprint, wherever it lies now) is split exactly as in training
+    and only the held-out part is taken. Of other data with parts the validation images are taken, else the test
+    images; data without parts is taken whole. Then images are left out whose files were trained on, whatever they are
+    called now. Where most images that share their names with trained ones also share the file, the data is the
+    training data with changes, and the other namesakes are left out, too.
+
+    Args:
+        data: What `open_dataset` takes; the training data stands for the validation images named beside it.
+        classes: The checkpoint's classes.
+        record: The checkpoint's memory of its training data.
+        trained: Its memory of each image; None leaves out nothing.
+        check_images: Decode every file of class folders once.
+        progress: Show a progress bar on stderr while checking, and while counting the images of shards.
+
+    Raises:
         InputError: If the data cannot be opened, holds classes the checkpoint does not know, is the images that the
-            checkpoint was trained on, or is the training folder with other files than in training, so that the
-            held-out part cannot be found again.
+            checkpoint was trained on, or is the training folder with other files than in training while the checkpoint
+            does not remember each image.
     """
     if record.validation_location is not None and locate(data) == record.location:
         data = record.validation_location
-    location, images = open_for_evaluation(data, progress=progress)
-    if unknown := sorted(set(images.classes) - set(classes)):
+    found = find(data)
+    images, measured, own = _measured(found, record, progress)
+    if unknown := unknown_classes(images.classes, classes):
         raise InputError(
             f"{data} has classes that the checkpoint does not know: {', '.join(unknown)}; it knows {', '.join(classes)}"
         )
-    trained = images.fingerprint() == record.fingerprint
-    if trained and not record.was_split:
-        raise InputError(f"{data} is what the checkpoint was trained on; give its validation images, or other images")
-    if record.was_split:
-        if trained and isinstance(images, SplittableImages):
-            _, images = images.split(record.val_fraction, record.seed)
-        elif location == record.location:
-            raise InputError(
-                f"the files in {data} have changed since training, so its held-out images cannot be told from the "
-                "trained ones; give another folder of class folders"
-            )
-    if check_images:
+    knows = trained is not None and len(trained.contents) > 0
+    if (
+        record.was_split
+        and not own
+        and found.location == record.location
+        and "validation" not in found.parts
+        and not knows
+    ):
+        raise InputError(
+            f"the files in {data} have changed since training, so its held-out images cannot be told from the "
+            "trained ones; give another folder of class folders"
+        )
+    chosen = EvaluationImages(images=images, measured=measured, notes=_also(found, measured))
+    if check_images and not knows:
         check_files(images, progress=progress)
-    return images.with_classes(classes)
+    if trained is not None:
+        chosen = _leave_out(chosen, trained, data, own=own, check_images=check_images, progress=progress)
+    return replace(chosen, images=chosen.images.with_classes(classes))
+
+
+def _measured(found: Found, record: DataRecord, progress: bool) -> tuple[ImageSource, str, bool]:
+    """The images to measure, what they are in words, and whether they are those that training validated with."""
+    whole = "" if "" in found.parts else "train"
+    parts = ["validation"] if "validation" in found.parts else [whole, "test"]
+    for part in [part for part in parts if part in found.parts]:
+        images = open_found({"images": found.parts[part]}, progress)["images"]
+        fingerprint, last = images.fingerprint(), part != whole or "test" not in found.parts
+        if fingerprint == record.fingerprint:
+            if record.was_split and isinstance(images, SplittableImages):
+                _, held_out = images.split(record.val_fraction, record.seed)
+                return held_out, f"the images of {found.called(part)} that training held out", True
+            if last:
+                raise InputError(
+                    f"{found.called(part)} is what the checkpoint was trained on; give its validation images, or other "
+                    "images"
+                )
+        elif last:
+            return images, found.called(part), fingerprint == record.validation_fingerprint
+    names = ", ".join(found.names.values())
+    raise InputError(f"{found.location} has the parts {names}, none of them called val, validation or test")
+
+
+def _also(found: Found, measured: str) -> list[str]:
+    if "test" not in found.parts or measured == found.called("test"):
+        return []
+    return [f"{found.called('test')} is not measured; give it as DATA to measure it"]
+
+
+def _leave_out(
+    chosen: EvaluationImages, trained: TrainedImages, data: str, *, own: bool, check_images: bool, progress: bool
+) -> EvaluationImages:
+    if not len(trained.contents):
+        note = "the checkpoint remembers no images one by one, since training did not check them"
+        return chosen if own else replace(chosen, notes=[*chosen.notes, f"{note}: copies of them are not recognised"])
+    images, notes = chosen.images, list(chosen.notes)
+    files = isinstance(images, LabelledImages)
+    examined = examine(images, decode=check_images and files, progress=progress)
+    if check_images and files:
+        refuse_unreadable(examined.faults, len(images))
+    same, named = trained.recognise(images, examined.contents)
+    copied = 2 * np.count_nonzero(same & named) >= np.count_nonzero(named)
+    changed = named & ~same if copied else np.zeros_like(same)
+    if not own and (count := np.count_nonzero(named & ~same & ~changed)):
+        notes.append(f"{count:,} images have names of images that were trained on, and other contents: they count")
+    kept = np.flatnonzero(~(same | changed))
+    if not len(kept):
+        raise InputError(
+            f"{data} is what the checkpoint was trained on: all {len(images):,} images; give its validation images, or "
+            "other images"
+        )
+    return replace(
+        chosen,
+        images=images if len(kept) == len(images) else images.choose(kept.tolist()),
+        trained_on=int(np.count_nonzero(same)),
+        changed=int(np.count_nonzero(changed)),
+        notes=notes,
+    )

@@ -1,9 +1,8 @@
-"""Images of any mode as 8-bit RGB, and the check that every file can be read."""
+"""Images of any mode as 8-bit RGB, and the check that a file can be read."""
 
 import io
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os.path import splitext
@@ -11,8 +10,6 @@ from pathlib import Path
 from threading import Lock
 
 from PIL import Image, UnidentifiedImageError
-from rich.console import Console
-from rich.progress import track
 
 from acmix.data.pixels import to_rgb, upright
 from acmix.errors import InputError
@@ -21,9 +18,12 @@ from acmix.errors import InputError
 # GRIB, HDF5), drawings that another program would have to run (EPS, WMF), and measurements without their units, for
 # FITS' offset and scale are not applied.
 _NO_PICTURES = frozenset(("BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"))
+# What systems leave beside files without a dot before it: macOS' archives, Windows, Synology's disks, ext4.
+_SYSTEM = frozenset(("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "lost+found")) | frozenset(
+    ("system volume information", "@eadir", "#recycle")
+)
 # JPEG's longest side; a strip any thinner would be huge once its short side has the size of a network's input.
 _LONGEST_SIDE, _MOST_ELONGATED = 65_535, 200
-_NAMED = 3
 
 
 class _Decoding:
@@ -51,6 +51,11 @@ class _Decoding:
 
 
 _decoding = _Decoding()
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is for a system or a program by its name, and no data: `.cache`, `Thumbs.db`."""
+    return name.startswith(".") or name.casefold() in _SYSTEM
 
 
 def is_image(name: str) -> bool:
@@ -94,7 +99,9 @@ def read_images(paths: Iterable[str | Path], faults: list[str]) -> Iterator[tupl
         faults: Gets one line for every file that cannot be read, and for every folder without image files.
     """
     for path in map(Path, paths):
-        files = sorted(file for file in path.iterdir() if is_image(file.name)) if path.is_dir() else [path]
+        files = [path]
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if is_image(file.name) and not is_hidden(file.name))
         if not files:
             faults.append(f"{path}: the folder holds no image files")
         for file in files:
@@ -200,45 +207,6 @@ class ImageFacts:
     height: int
     mode: str
     format: str
-
-
-def check_images(paths: Sequence[Path], *, progress: bool = False) -> None:
-    """Decode every file once, in threads.
-
-    Args:
-        paths: The image files.
-        progress: Show a progress bar on stderr.
-
-    Raises:
-        InputError: If files cannot be read; names the first few and says how many there are.
-    """
-    with ThreadPoolExecutor() as pool:
-        faults = [
-            fault
-            for fault in track(
-                pool.map(_fault, paths),
-                description="Checking images",
-                total=len(paths),
-                console=Console(stderr=True),
-                transient=True,
-                disable=not progress,
-            )
-            if fault is not None
-        ]
-    if faults:
-        named = "; ".join(faults[:_NAMED]) + ("; ..." if len(faults) > _NAMED else "")
-        raise InputError(
-            f"{len(faults)} of {len(paths)} images cannot be read: {named}; repair or remove them, "
-            "or skip this check with --check-images false"
-        )
-
-
-def _fault(path: Path) -> str | None:
-    try:
-        check_image(read_bytes(path), path)
-    except InputError as error:
-        return str(error)
-    return None
 
 
 def check_image(content: bytes, name: str | Path) -> ImageFacts:

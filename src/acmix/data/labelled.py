@@ -2,23 +2,23 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torchvision.datasets import ImageFolder
 
+from acmix.data.folders import class_files
 from acmix.data.images import read_bytes, read_image
-from acmix.data.sources import EncodedImage, SplittableImages, label_map
-from acmix.errors import InputError
+from acmix.data.sources import EncodedImage, SplittableImages, class_name, label_map
+from acmix.errors import InputError, printable
 
 
 class LabelledImages(SplittableImages):
     """Images in files or in memory, with their labels in lists.
 
     Args:
-        names: What to call each image, unique and stable: a path relative to its data folder.
+        names: What to call each image, unique, stable and printable: a path relative to its data folder.
         images: Files, or images already in memory.
         labels: Index into classes, one an image.
         classes: Class names in the order of the labels.
@@ -43,6 +43,15 @@ class LabelledImages(SplittableImages):
     def name(self, index: int) -> str:
         """The image's path relative to its data folder."""
         return self.names[index]
+
+    def place(self, index: int) -> str:
+        """The image's file."""
+        image = self.images[index]
+        return str(image) if isinstance(image, Path) else self.names[index]
+
+    def files(self) -> list[int]:
+        """The indices of the images that are files."""
+        return [index for index, image in enumerate(self.images) if isinstance(image, Path)]
 
     def encoded(self, index: int) -> EncodedImage:
         """The bytes of the image's file; an image in memory becomes a PNG file.
@@ -94,28 +103,51 @@ class LabelledImages(SplittableImages):
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-class _ClassFolders(ImageFolder):
-    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        """Sorted names of the sub-folders, hidden ones left out."""
-        names = sorted(
-            entry.name for entry in Path(directory).iterdir() if entry.is_dir() and not entry.name.startswith(".")
-        )
-        if not names:
-            raise InputError(f"{directory} holds no class folders; expected one sub-folder of images a class")
-        return names, {name: label for label, name in enumerate(names)}
-
-
-def open_folder(root: Path) -> LabelledImages:
+def open_folder(root: Path, *, held_out: bool = False) -> LabelledImages:
     """Open one folder of class folders.
 
+    Hidden files and folders, files that are no images by their names, and links that lead nowhere or in a circle are
+    left out and counted. Class names are in Unicode's composed form (NFC) and printable.
+
+    Args:
+        root: The folder.
+        held_out: Images that are not learned from: classes may be missing or their folders empty.
+
     Raises:
-        InputError: If there are fewer than two class folders, or some hold no image.
+        InputError: If there are no images; if two class folders have one name in two Unicode forms; or, unless held
+            out, if there are fewer than two class folders or some hold no image.
     """
-    folder = _ClassFolders(root, allow_empty=True)
-    paths = [Path(path) for path, _ in folder.samples]
-    labels = [label for _, label in folder.samples]
-    if empty := [name for label, name in enumerate(folder.classes) if label not in set(labels)]:
+    found, left_out = class_files(root)
+    if not found:
+        raise InputError(f"{root} holds no class folders; expected one sub-folder of images a class")
+    empty = [folder for folder, files in found.items() if not files]
+    if len(empty) == len(found):
+        raise InputError(f"{root} holds no images: its class folders are empty ({', '.join(empty)})")
+    if empty and not held_out:
         raise InputError(f"{root} has class folders without images: {', '.join(empty)}; fill or remove them")
-    if len(folder.classes) < 2:
-        raise InputError(f"{root} holds one class, {folder.classes[0]!r}; at least two are needed")
-    return LabelledImages([path.relative_to(root).as_posix() for path in paths], paths, labels, folder.classes)
+    if len(found) < 2 and not held_out:
+        raise InputError(f"{root} holds one class, {next(iter(found))!r}; at least two are needed{_hint(root, found)}")
+    folders = {folder: class_name(folder) for folder, files in found.items() if files}
+    classes = sorted(set(folders.values()))
+    if len(classes) < len(folders):
+        twice = [ascii(folder) for folder, name in folders.items() if list(folders.values()).count(name) > 1]
+        raise InputError(
+            f"{root} has class folders of one name in several Unicode forms: {', '.join(twice)}; join them"
+        )
+    label = {name: index for index, name in enumerate(classes)}
+    files = [(file, label[folders[folder]]) for folder in folders for file in found[folder]]
+    images = LabelledImages(
+        [printable(file) for file, _ in files],
+        [root / file for file, _ in files],
+        [label for _, label in files],
+        classes,
+    )
+    images.left_out = left_out
+    return images
+
+
+def _hint(root: Path, found: Mapping[str, list[str]]) -> str:
+    """Where classes may be, if they are a folder deeper."""
+    ((folder, files),) = found.items()
+    inner = {Path(file).parts[1] for file in files if len(Path(file).parts) > 2}
+    return f"; if they are {', '.join(sorted(inner)[:5])}, give {root / folder}" if len(inner) > 1 else ""

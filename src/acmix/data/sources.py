@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,8 +12,9 @@ from typing import Any, Self
 from PIL import Image
 from torch.utils.data import Dataset
 
+from acmix.data.folders import LeftOut
 from acmix.data.images import decode_image
-from acmix.errors import InputError
+from acmix.errors import InputError, printable
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,12 @@ class ImageSource(Dataset[tuple[Any, int]], ABC):
         shard_lengths: Images of each shard, which lie together in the order of indices and are best read together;
             None where any image costs the same as any other.
         transform: Applied to the RGB image by indexing; None leaves the PIL image.
+        left_out: What lies in a folder of images and is no data.
     """
 
     classes: tuple[str, ...]
     shard_lengths: tuple[int, ...] | None = None
+    left_out = LeftOut()
     transform: Callable[[Image.Image], Any] | None = None
 
     @abstractmethod
@@ -58,6 +62,10 @@ class ImageSource(Dataset[tuple[Any, int]], ABC):
         Raises:
             InputError: If the file that holds the name cannot be read.
         """
+
+    def place(self, index: int) -> str:
+        """Where a person finds the image, for errors: its file, or its name."""
+        return self.name(index)
 
     @abstractmethod
     def encoded(self, index: int) -> EncodedImage:
@@ -101,6 +109,10 @@ class ImageSource(Dataset[tuple[Any, int]], ABC):
         twin.transform = transform
         return twin
 
+    def choose(self, indices: Sequence[int]) -> "ImageSource":
+        """Return the images at these indices, in this order."""
+        return _Chosen(self, indices)
+
     def with_classes(self, classes: tuple[str, ...]) -> "ImageSource":
         """Return the same images, labelled in the order of other classes.
 
@@ -110,16 +122,59 @@ class ImageSource(Dataset[tuple[Any, int]], ABC):
         return self if classes == self.classes else _Relabelled(self, classes)
 
 
+def class_name(name: str) -> str:
+    """The name of a class as all sources and files of one class have it: in Unicode's composed form (NFC), printable.
+
+    Systems write one name in several forms: `é` is one letter, or an `e` and an accent that follows.
+    """
+    return unicodedata.normalize("NFC", printable(name))
+
+
+def unknown_classes(classes: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Those of the classes that are not among the others, sorted."""
+    known = {class_name(name) for name in others}
+    return sorted(name for name in classes if class_name(name) not in known)
+
+
 def label_map(classes: Sequence[str], others: Sequence[str]) -> list[int]:
     """The label in other classes, by the label in classes.
 
     Raises:
-        InputError: If some of the classes are not among the others.
+        InputError: If some of the classes are not among the others, or two of them have one name.
     """
-    position = {name: label for label, name in enumerate(others)}
-    if unknown := sorted(set(classes) - set(position)):
+    position = {class_name(name): label for label, name in enumerate(others)}
+    for names in (classes, others):
+        if len({class_name(name) for name in names}) < len(names):
+            raise InputError(f"two classes have one name in different Unicode forms: {', '.join(map(ascii, names))}")
+    if unknown := unknown_classes(classes, others):
         raise InputError(f"unknown classes: {', '.join(unknown)}; known are {', '.join(others)}")
-    return [position[name] for name in classes]
+    return [position[class_name(name)] for name in classes]
+
+
+class _Chosen(ImageSource):
+    """Some of the images of a source."""
+
+    def __init__(self, source: ImageSource, indices: Sequence[int]) -> None:
+        self.source, self.indices = source, [int(index) for index in indices]
+        self.classes, self.transform = source.classes, source.transform
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def name(self, index: int) -> str:
+        return self.source.name(self.indices[index])
+
+    def place(self, index: int) -> str:
+        return self.source.place(self.indices[index])
+
+    def encoded(self, index: int) -> EncodedImage:
+        return self.source.encoded(self.indices[index])
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        return self.source.read(self.indices[index])
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"{self.source.fingerprint()}{self.indices}".encode()).hexdigest()
 
 
 class _Relabelled(ImageSource):

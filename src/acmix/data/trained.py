@@ -1,0 +1,163 @@
+"""Which images a network was trained on: a few bytes an image, by which its copies are recognised wherever they lie."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from acmix.data.images import check_image
+from acmix.data.sources import ImageSource
+from acmix.errors import InputError
+
+# Of more images a record would fill the metadata of a checkpoint, which safetensors bounds to 100 MB.
+_MOST_IMAGES = 3_000_000
+# Faults that are named.
+_NAMED = 3
+# Images whose bytes may be in memory at once.
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What reading images once told.
+
+    Attributes:
+        contents: A digest of each image's file, 0 where it was not read; uint64.
+        faults: One line for every image that cannot be read.
+    """
+
+    contents: NDArray[np.uint64]
+    faults: list[str]
+
+
+def examine(
+    images: ImageSource, indices: Sequence[int] | None = None, *, decode: bool = True, progress: bool = False
+) -> Examined:
+    """Read images once, in threads.
+
+    Args:
+        images: Any images.
+        indices: Those to read; None reads all.
+        decode: Decode them, too; otherwise a file that is no image is no fault.
+        progress: Show a progress bar on stderr.
+    """
+    chosen = range(len(images)) if indices is None else indices
+    contents = np.zeros(len(images), np.uint64)
+    faults: list[str] = []
+
+    def read(index: int) -> tuple[int, str | None]:
+        try:
+            content = images.encoded(index).content
+            if decode:
+                check_image(content, images.place(index))
+        except InputError as error:
+            return 0, str(error)
+        return _digest(content), None
+
+    bars = {"console": Console(stderr=True), "transient": True, "disable": not progress}
+    with ThreadPoolExecutor() as pool:
+        batches = (chosen[begin : begin + _BATCH] for begin in range(0, len(chosen), _BATCH))
+        read_images = (
+            (index, *found) for batch in batches for index, found in zip(batch, pool.map(read, batch), strict=True)
+        )
+        for index, digest, fault in track(read_images, "Checking images", total=len(chosen), **bars):
+            contents[index] = digest
+            faults += [] if fault is None else [fault]
+    return Examined(contents, faults)
+
+
+def refuse_unreadable(faults: Sequence[str], count: int) -> None:
+    """Refuse images of which some cannot be read.
+
+    Raises:
+        InputError: If there are faults; names the first few and says how many there are.
+    """
+    if faults:
+        named = "; ".join(faults[:_NAMED]) + ("; ..." if len(faults) > _NAMED else "")
+        raise InputError(
+            f"{len(faults)} of {count} images cannot be read: {named}; repair or remove them, "
+            "or skip this check with --check-images false"
+        )
+
+
+def _digest(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
+@dataclass(frozen=True)
+class TrainedImages:
+    """The images that a network was trained on, as sorted digests of 64 bits; uint64.
+
+    Among a million of them one other image in ten trillion is taken for one of them.
+
+    Attributes:
+        names: Of their names; empty where they are not known.
+        contents: Of their files; empty where training did not read them all beforehand.
+    """
+
+    names: NDArray[np.uint64]
+    contents: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, images: ImageSource, contents: NDArray[np.uint64]) -> "TrainedImages":
+        """Make the record of images that are trained on.
+
+        Args:
+            images: The images.
+            contents: Of `examine`; those that could not be read are 0.
+        """
+        if len(images) > _MOST_IMAGES:
+            return cls.nothing()
+        return cls(np.unique(_names(images)), np.unique(contents[contents > 0]))
+
+    @classmethod
+    def nothing(cls) -> "TrainedImages":
+        """Make the record of images of which nothing is known."""
+        return cls(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
+
+    def to_record(self) -> dict[str, str]:
+        """Text that a checkpoint keeps: base64 of little-endian numbers."""
+        parts = {"names": self.names, "contents": self.contents}
+        return {key: base64.b64encode(values.astype("<u8").tobytes()).decode() for key, values in parts.items()}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "TrainedImages":
+        """Read what `to_record` wrote; nothing of an empty record, as checkpoints had before there were any.
+
+        Raises:
+            InputError: If it is damaged.
+        """
+        try:
+            names, contents = (
+                np.frombuffer(base64.b64decode(record.get(key, ""), validate=True), "<u8").astype(np.uint64)
+                for key in ("names", "contents")
+            )
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"the checkpoint's record of the images that it was trained on is damaged: {error}"
+            ) from error
+        return cls(names, contents)
+
+    def recognise(self, images: ImageSource, contents: NDArray[np.uint64]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Find images that were trained on.
+
+        Args:
+            images: Any images.
+            contents: Of `examine`.
+
+        Returns:
+            Masks over the images: those whose files, and those whose names are those of images that were trained on.
+        """
+        return np.isin(contents, self.contents) & (contents > 0), np.isin(_names(images), self.names)
+
+
+def _names(images: ImageSource) -> NDArray[np.uint64]:
+    digests = (_digest(images.name(index).encode()) for index in range(len(images)))
+    return np.fromiter(digests, np.uint64, len(images))
