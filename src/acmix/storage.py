@@ -1,11 +1,24 @@
-"""Files that are never seen half written."""
+"""Files and folders that are never seen half written, and of which a killed process leaves nothing that stays.
+
+What is not whole yet lies beside its final name as `.acmix-*.partial`, locked by the process that writes it. The system
+gives a lock back however a process ends, so whoever writes into the folder next removes what nobody has locked.
+"""
 
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:
+    # On Windows nothing is locked, and so nothing swept.
+    fcntl = None
+
+_PARTIAL = ".acmix-{}.partial"
 
 
 @contextmanager
@@ -16,21 +29,13 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         OSError: If it cannot be written; the old file is then untouched.
     """
     path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+    with _beside(path, lambda partial: partial.touch(exist_ok=False)) as partial:
+        with partial.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes private files; give the rights that open() would have given.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    if os.name != "posix":
+        partial.replace(path)
+    if fcntl is None:
         return
     # The new name, too, survives a loss of power.
     folder = os.open(path.parent, os.O_RDONLY)
@@ -44,3 +49,73 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
     """Write bytes or text in one piece, see `replacing`."""
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def folder_beside(path: str | Path) -> Iterator[Path]:
+    """Make a folder beside `path` to write in; rename it, or what it holds, as the rest is removed at the end.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    with _beside(Path(path), Path.mkdir) as partial:
+        yield partial
+
+
+@contextmanager
+def _beside(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    _sweep(path.parent)
+    partial, lock = _make(path.parent, make)
+    try:
+        yield partial
+    finally:
+        _remove(partial)
+        if lock is not None:
+            os.close(lock)
+
+
+def _make(folder: Path, make: Callable[[Path], None]) -> tuple[Path, int | None]:
+    """Something new in a folder, and the descriptor that locks it."""
+    while True:
+        partial = folder / _PARTIAL.format(secrets.token_hex(8))
+        make(partial)
+        if fcntl is None:
+            return partial, None
+        # Another process that sweeps before it is locked takes it for left behind.
+        with suppress(FileNotFoundError):
+            lock = os.open(partial, os.O_RDONLY)
+            _try_lock(lock, wait=True)
+            if partial.exists():
+                return partial, lock
+            os.close(lock)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes have left in a folder."""
+    for partial in folder.glob(_PARTIAL.format("*")):
+        # Gone already, or another user's: what cannot be removed keeps nothing from being written.
+        with suppress(OSError):
+            lock = os.open(partial, os.O_RDONLY)
+            try:
+                if _try_lock(lock, wait=False):
+                    _remove(partial)
+            finally:
+                os.close(lock)
+
+
+def _try_lock(descriptor: int, *, wait: bool) -> bool:
+    """Whether a lock could be had: not if another process has it, nor where there are no locks."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove(partial: Path) -> None:
+    if partial.is_dir():
+        shutil.rmtree(partial)
+    else:
+        partial.unlink(missing_ok=True)

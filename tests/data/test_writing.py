@@ -120,7 +120,7 @@ def test_nothing_is_left_where_an_image_cannot_be_written(tmp_path, stored, rule
 
 def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     def stop(*arguments):
-        if len(list((tmp_path / "out.partial").glob("train-*.tar"))) == 1:
+        if len(list(tmp_path.glob(".acmix-*/train-*.tar"))) == 1:
             raise KeyboardInterrupt
         return suffix(*arguments)
 
@@ -131,14 +131,19 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_killed_run_is_swept_by_the_next(tmp_path):
+    (tmp_path / ".acmix-0.partial").mkdir()
+    (tmp_path / ".acmix-0.partial" / "train-000000.tar").write_bytes(b"half")
+    write_shards(parts(), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_unusable_outputs(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    (tmp_path / "left.partial").mkdir()
     for output, rule in (
         ("full", "must be a new or empty folder"),
         ("full/file", "must be a new or empty folder"),
-        ("left", r"left\.partial is there"),
         ("full/file/out", "cannot be written: Not a directory"),
     ):
         with pytest.raises(InputError, match=rule):
@@ -148,7 +153,6 @@ def test_unusable_outputs(tmp_path):
     (tmp_path / "empty").mkdir()
     write_shards(parts(), tmp_path / "empty")
     assert (tmp_path / "empty" / "_info.json").is_file()
-    assert list((tmp_path / "left.partial").iterdir()) == []
 
 
 def test_what_is_written_is_read_back(tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 import copy
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import nn
 from acmix.checkpoints.classifier import FORMAT_VERSION, Classifier, assemble, running_versions
 from acmix.checkpoints.files import load_state_dict
 from acmix.errors import InputError
+from acmix.storage import folder_beside
 
 _CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
 # The key of config.json that is ours; everything else is timm's.
@@ -77,21 +77,21 @@ def save_pretrained(classifier: Classifier, folder: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"folder {folder} cannot be made: {error.strerror or error}; give another one") from error
     record = {"format_version": FORMAT_VERSION, "training": classifier.training, "versions": running_versions()}
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as temporary:
+    with folder_beside(folder / _CONFIG) as temporary:
         timm.models.save_for_hf(
             _described(classifier),
-            temporary,
+            str(temporary),
             model_config={"label_names": classifier.classes, _RECORD: record},
             model_args=classifier.model_arguments,
             safe_serialization=True,
         )
-        Path(temporary, _CARD).write_text(str(_model_card(classifier)), encoding="utf-8")
+        (temporary / _CARD).write_text(str(_model_card(classifier)), encoding="utf-8")
         # safetensors makes private files.
-        shutil.copymode(Path(temporary, _CARD), Path(temporary, _WEIGHTS))
+        shutil.copymode(temporary / _CARD, temporary / _WEIGHTS)
         # Nothing loads a folder without config.json: whoever stops this midway never gets a mixture.
         (folder / _CONFIG).unlink(missing_ok=True)
         for name in (_WEIGHTS, _CARD, _CONFIG):
-            Path(temporary, name).replace(folder / name)
+            (temporary / name).replace(folder / name)
     return folder
 
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from acmix.data.images import open_image, suffix_of, suffixes
 from acmix.data.shards.index import read_index
 from acmix.data.sources import EncodedImage, ImageSource, hashed_order
 from acmix.errors import InputError
-from acmix.storage import replacing, write_atomically
+from acmix.storage import folder_beside, replacing, write_atomically
 
 # timm's reader looks for jpg.
 _SHORT = dict.fromkeys((".jpeg", ".jpe", ".jfif", ".mpo"), ".jpg")
@@ -45,7 +44,7 @@ def write_shards(
 
     The bytes of every image are kept as they are, not decoded, beside its label in `.cls`. Images are in the order of a
     hash of seed and name; equal images, names and seed give equal files, byte for byte. Every shard is read back. All
-    is written to a folder `OUTPUT.partial`, renamed when it is whole and removed when it cannot be.
+    is written to a folder beside it, renamed when it is whole and removed when it cannot be.
 
     Args:
         parts: Images of each split, by its name, with the same classes.
@@ -87,19 +86,14 @@ def _whole_folder(output: Path) -> Iterator[Path]:
     given, output = output, output.absolute()
     if output == Path.cwd() or (output.exists() and (not output.is_dir() or any(output.iterdir()))):
         raise InputError(f"{given} must be a new or empty folder, not the current one; give another")
-    partial = output.with_name(f"{output.name}.partial")
-    if partial.exists():
-        raise InputError(f"{partial} is there, of a run that goes on or was killed; remove it if it was killed")
     try:
-        partial.mkdir(parents=True)
-        try:
+        if not output.parent.exists():
+            output.parent.mkdir(parents=True, exist_ok=True)
+        with folder_beside(output) as partial:
             yield partial
             if output.exists():
                 output.rmdir()
             partial.rename(output)
-        except BaseException:
-            shutil.rmtree(partial)
-            raise
     except OSError as error:
         raise InputError(f"{output} cannot be written: {error.strerror or error}") from error
 

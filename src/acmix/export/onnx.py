@@ -3,7 +3,6 @@
 import copy
 import json
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from acmix.errors import InputError
 from acmix.export.stage2 import OPSET, ExportedACmix, translation
+from acmix.storage import folder_beside
 from acmix.surgery import FusedACmix, fuse
 
 _INPUT = "images"
@@ -97,8 +97,8 @@ def to_onnx(
     program = _export(_for_export(fused).eval(), torch.zeros(example, dtype=_dtype(network)), dynamic)
     if metadata is not None:
         program.model.metadata_props["acmix"] = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-        file = Path(folder, path.name)
+    with folder_beside(path) as folder:
+        file = folder / path.name
         program.save(str(file))
         checks = _compare(file, network, _other_shapes(input_size, dynamic))
         file.replace(path)
