@@ -75,15 +75,24 @@ def test_writers_of_one_file_do_not_meet(tmp_path):
     assert (tmp_path / "file").read_text() == "39" * 1000
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_failure_leaves_the_old_file_alone(tmp_path, error):
-    write_atomically(tmp_path / "file", "old")
-    with pytest.raises(error), replacing(tmp_path / "file") as file:
+def fail_writing(path, error):
+    with replacing(path) as file:
         file.write(b"new")
         raise error
-    with pytest.raises(error), folder_beside(tmp_path / "file") as folder:
+
+
+def fail_in_a_folder(path, error):
+    with folder_beside(path) as folder:
         (folder / "new").touch()
         raise error
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("function", [fail_writing, fail_in_a_folder])
+def test_a_failure_leaves_the_old_file_alone(tmp_path, function, error):
+    write_atomically(tmp_path / "file", "old")
+    with pytest.raises(error):
+        function(tmp_path / "file", error)
     assert names(tmp_path) == ["file"]
     assert (tmp_path / "file").read_text() == "old"
 

@@ -20,7 +20,7 @@ from torch import nn
 from acmix import InputError
 from acmix.cli import main
 from acmix.errors import PreemptedError, TrainingError
-from acmix.tasks import classification, states, training
+from acmix.tasks import classification, learner, states, training
 from acmix.tasks.classification import fit
 from acmix.tasks.progress import Reporting
 from acmix.tasks.settings import Settings
@@ -219,7 +219,7 @@ class Faulty(nn.Module):
 
 @pytest.mark.parametrize("gradients", [False, True])
 def test_updates_without_finite_numbers_are_skipped(data, tmp_path, monkeypatch, gradients):
-    monkeypatch.setattr(training, "training_loss", lambda _: Faulty({3, 4, 6}, gradients))
+    monkeypatch.setattr(learner, "training_loss", lambda _: Faulty({3, 4, 6}, gradients))
     told = []
     settings = replace(SETTINGS, accumulate=1, epochs=1, clip_norm=None)
     train(data, tmp_path / "run", settings, reporting=Reporting(on_problem=told.append))
@@ -233,7 +233,7 @@ def test_updates_without_finite_numbers_are_skipped(data, tmp_path, monkeypatch,
 
 
 def test_too_many_in_a_row_stop_the_run(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "training_loss", lambda _: Faulty(range(5, 100)))
+    monkeypatch.setattr(learner, "training_loss", lambda _: Faulty(range(5, 100)))
     settings = replace(SETTINGS, accumulate=1, most_failures=3)
     with pytest.raises(TrainingError, match=r"3 updates in a row without finite loss .*problems\.jsonl"):
         train(data, tmp_path / "run", settings, reporting=Reporting())
@@ -279,7 +279,7 @@ def test_want_of_memory_is_explained(data, tmp_path, monkeypatch):
         def forward(self, *_):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GiB.")
 
-    monkeypatch.setattr(training, "training_loss", lambda _: Hungry(()))
+    monkeypatch.setattr(learner, "training_loss", lambda _: Hungry(()))
     with pytest.raises(TrainingError, match=r"out of memory: .*halve batch_size .*update-000000000.pt is kept"):
         train(data, tmp_path / "run")
 

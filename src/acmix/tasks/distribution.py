@@ -1,12 +1,12 @@
 """How many processes train together, and how they share a network: Lightning Fabric on torchrun, SLURM or by itself."""
 
 import os
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
@@ -83,3 +83,8 @@ def shard(fabric: Fabric, network: nn.Module) -> nn.Module:
     """Split a network that Fabric does not train, its average for instance, as Fabric splits those that it does."""
     strategy = fabric.strategy
     return _shard_blocks(network, strategy.device_mesh) if isinstance(strategy, ModelParallelStrategy) else network
+
+
+def summed(fabric: Fabric, values: Tensor) -> Tensor:
+    """Sums over all processes."""
+    return cast("Tensor", fabric.all_reduce(values, reduce_op="sum")) if fabric.world_size > 1 else values

@@ -5,20 +5,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any, cast
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.loggers import TensorBoardLogger
-from timm.utils import ModelEmaV3, distribute_bn
+from timm.utils import distribute_bn
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
-from torch.distributed.tensor import DTensor
+from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
@@ -28,14 +20,13 @@ from acmix.data.sampling import EpochSampler
 from acmix.errors import InputError, PreemptedError, TrainingError
 from acmix.nn import ACmix
 from acmix.tasks import states
-from acmix.tasks.distribution import shard
+from acmix.tasks.distribution import summed
 from acmix.tasks.interruption import Interruption
-from acmix.tasks.optimization import make_optimizer, make_schedule, mixing, training_loss
+from acmix.tasks.learner import WHOLE, Learner
 from acmix.tasks.progress import EpochSums, Progress, Reporting
 from acmix.tasks.run import EpochRow, RateRow, RunFiles
 from acmix.tasks.settings import Settings
 
-_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 _LOG_EVERY = 50
 _NAMED = 5
 
@@ -69,18 +60,7 @@ class Training:
     ) -> None:
         self.fabric, self.settings, self.files, self.reporting = fabric, settings, files, reporting
         self.loader, self.sampler, self.validation = loader, sampler, validation
-        model = fabric.to_device(model)
-        self.average: ModelEmaV3 | None = None
-        if settings.average_decay is not None:
-            # Averages of few updates forget the fresh weights sooner.
-            self.average = ModelEmaV3(model, decay=settings.average_decay, use_warmup=True)
-            self.average.module = shard(fabric, self.average.module)
-        self.model = fabric.setup_module(model)
-        learning_rate = settings.scaled_learning_rate(sampler.update_sizes[0])
-        self._optimizer = make_optimizer(self.model.module, settings, learning_rate)
-        self.schedule = make_schedule(self._optimizer, settings, learning_rate, len(sampler.update_sizes))
-        self.optimizer: Any = fabric.setup_optimizers(self._optimizer)
-        self.criterion, self.mixing = training_loss(settings), mixing(settings, classes)
+        self.learner = Learner(fabric, model, settings, classes, sampler.update_sizes)
         metrics: dict[str, Any] = {"val_loss": MeanMetric()}
         for count in (1, 5) if classes > 5 else (1,):
             metrics[f"val_top{count}"] = MulticlassAccuracy(num_classes=classes, average="micro", top_k=count)
@@ -134,11 +114,7 @@ class Training:
             InputError: If the state is of another version, which kept other parts.
         """
         try:
-            set_optimizer_state_dict(self.model.module, self._optimizer, state["optimizer"], options=_WHOLE)
-            set_model_state_dict(self.model.module, state["model"], options=_WHOLE)
-            if self.average is not None:
-                set_model_state_dict(self.average.module, state["average"], options=_WHOLE)
-            self.fabric.strategy.precision.load_state_dict(state["precision"])
+            self.learner.restore(state)
             self.epoch, self.update, self._failures = state["epoch"], state["update"], state["failures"]
             self._sums = EpochSums(**state["sums"])
             self._unreadable = state["unreadable"]
@@ -156,7 +132,7 @@ class Training:
         self._saved_at = time.monotonic()
 
     def _state(self) -> dict[str, Any]:
-        content = {
+        return self.learner.state() | {
             "updates": self.updates,
             "epoch": self.epoch,
             "update": self.update,
@@ -165,17 +141,11 @@ class Training:
             "unreadable": self._unreadable,
             "rows": self.files.rows,
             "rates": self.files.rates,
-            "precision": self.fabric.strategy.precision.state_dict(),
-            "model": get_model_state_dict(self.model.module, options=_WHOLE),
-            "optimizer": get_optimizer_state_dict(self.model.module, self._optimizer, options=_WHOLE),
         }
-        if self.average is not None:
-            content["average"] = get_model_state_dict(self.average.module, options=_WHOLE)
-        return content
 
     def _train_epoch(self) -> None:
         sizes = self.sampler.update_sizes
-        self.model.train()
+        self.learner.model.train()
         self.sampler.start_at(self.epoch, self.update)
         batches = iter(self.loader) if self.update < len(sizes) else iter(())
         while self.update < len(sizes):
@@ -193,78 +163,26 @@ class Training:
 
     def _learn(self, batches: Iterator[Batch], size: int) -> tuple[bool, bool]:
         """One update of `size` images over all processes; whether to stop after it, and whether to save."""
-        # The same however the run came here.
-        torch.manual_seed(
-            int(np.random.SeedSequence([self.settings.seed, self.updates, self._rank]).generate_state(1)[0])
-        )
-        self.schedule(self.updates)
-        buffers = [buffer.clone() for buffer in self.model.buffers()]
-        names: list[str] = []
-        measure = self._sums.measure
-        loss = torch.zeros((), device=self.fabric.device)
-        for part in range(self.settings.accumulate):
-            batch = self._next(batches)
-            names += batch.names
-            # Processes are averaged: this makes the update the mean over its images, however they are divided.
-            weight = len(batch.names) * self.fabric.world_size / size
-            with self.fabric.no_backward_sync(self.model, enabled=part < self.settings.accumulate - 1):
-                with measure("forward"):
-                    images, targets = self.fabric.to_device((batch.images, batch.labels))
-                    if self.mixing is not None:
-                        images, targets = self.mixing(images, targets)
-                    part_loss = self.criterion(self.model(images), targets) * weight
-                with measure("backward"):
-                    self.fabric.backward(part_loss)
-            loss += part_loss.detach().float()
-        with measure("backward"):
-            finite = bool(loss.isfinite())
-        if not finite:
-            self._report_failure(names)
-        due = time.monotonic() - self._saved_at > 60 * self.reporting.save_minutes
-        told = [not finite, self._interruption.received is not None, due and self.fabric.is_global_zero]
-        flags = torch.stack([loss.nan_to_num(), *(torch.tensor(float(flag), device=loss.device) for flag in told)])
-        total, failed, stop, save = self._reduced(flags).tolist()
-        with measure("optimizer"):
-            stepped = failed == 0 and self._step()
-        if stepped:
+        drawn = (self._next(batches) for _ in range(self.settings.accumulate))
+        update = self.learner.learn(drawn, size, self.updates, self._tell_others, self._sums.measure)
+        if update.fault is not None:
+            self._report_failure(update.fault, update.names)
+        if update.learned:
             self._failures = 0
-            self._sums.loss += total / self.fabric.world_size * size
+            self._sums.loss += update.loss * size
             self._sums.learned += size
         else:
-            self._skip(buffers)
-        self.optimizer.zero_grad()
+            self._count_failure()
+        stop, save = update.told
         return stop > 0, save > 0
 
-    @property
-    def _rank(self) -> int:
-        return self.fabric.global_rank
+    def _tell_others(self) -> tuple[bool, bool]:
+        """Whether this process was asked to stop, and whether a state is due by the first one's clock."""
+        due = time.monotonic() - self._saved_at > 60 * self.reporting.save_minutes
+        return self._interruption.received is not None, due and self.fabric.is_global_zero
 
-    def _reduced(self, values: Tensor) -> Tensor:
-        return cast("Tensor", self.fabric.all_reduce(values, reduce_op="sum")) if self.fabric.world_size > 1 else values
-
-    def _step(self) -> bool:
-        """Let the optimiser step unless gradients are not finite; in half precision the scaler sees to that."""
-        settings = self.settings
-        if settings.clip_norm is not None:
-            clipped = self.fabric.clip_gradients(
-                self.model, self.optimizer, max_norm=settings.clip_norm, error_if_nonfinite=False
-            )
-            norm = cast("Tensor", clipped)
-        else:
-            norm = nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        if settings.precision != "float16" and not norm.isfinite():
-            self._report_failure([])
-            return False
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update(self.model.module, step=self.updates)
-        return True
-
-    def _skip(self, buffers: list[Tensor]) -> None:
-        """Leave the network as if the update had not been; too often in a row, stop."""
-        for buffer, before in zip(self.model.buffers(), buffers, strict=True):
-            buffer.copy_(before)
+    def _count_failure(self) -> None:
+        """Stop where too many updates in a row have failed."""
         self._failures += 1
         failures = self._failures
         if failures >= self.settings.most_failures:
@@ -276,9 +194,8 @@ class Training:
                 "them are kept; a lower learning_rate, clip_norm=1 or another precision may help"
             )
 
-    def _report_failure(self, names: list[str]) -> None:
-        what = "loss" if names else "gradients"
-        place = {"epoch": self.epoch + 1, "update": self.update + 1, "process": self._rank}
+    def _report_failure(self, what: str, names: list[str]) -> None:
+        place = {"epoch": self.epoch + 1, "update": self.update + 1, "process": self.fabric.global_rank}
         self.files.report_problem({"problem": f"{what} not finite", **place, "images": names})
         listed = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
         self._tell_problem(
@@ -316,7 +233,7 @@ class Training:
             update=self.update,
             updates=updates,
             loss=sums.loss / max(1, sums.learned),
-            learning_rate=self._optimizer.param_groups[0]["lr"],
+            learning_rate=self.learner.learning_rate,
             images_per_second=sums.images / sums.seconds,
             loader_images_per_second=sums.read_images * max(1, self.loader.num_workers) / sums.read_seconds,
             waiting=sums.parts["waiting"] / sums.seconds,
@@ -346,14 +263,15 @@ class Training:
     @torch.no_grad()
     def _validate(self) -> Mapping[str, float]:
         """Loss without label smoothing, and accuracies, over all processes."""
-        network: nn.Module = self.model if self.average is None else self.average.module
+        average = self.learner.average
+        network: nn.Module = self.learner.model if average is None else average.module
         if self.fabric.world_size > 1:
             # The first process's statistics are those that states keep.
             distribute_bn(network, self.fabric.world_size, reduce=False)
         network.eval()
         for images, labels in self.validation:
             images, labels = self.fabric.to_device((images, labels))
-            with self.fabric.autocast() if self.average is not None else nullcontext():
+            with self.fabric.autocast() if average is not None else nullcontext():
                 logits = network(images).float()
             loss = nn.functional.cross_entropy(logits, labels)
             self.metrics["val_loss"].update(loss, weight=len(labels))
@@ -361,7 +279,7 @@ class Training:
                 if name != "val_loss":
                     metric.update(logits, labels)
             stop = torch.tensor(float(self._interruption.received is not None), device=self.fabric.device)
-            if self._reduced(stop) > 0:
+            if summed(self.fabric, stop) > 0:
                 self._stop()
         found = {name: float(value) for name, value in self.metrics.compute().items()}
         self.metrics.reset()
@@ -370,11 +288,11 @@ class Training:
     def _finish_epoch(self, found: Mapping[str, float]) -> None:
         sums = self._sums
         row = {"epoch": self.epoch + 1, "train_loss": sums.loss / max(1, sums.learned), **found}
-        row |= {"learning_rate": self._optimizer.param_groups[0]["lr"]} | sums.row()
+        row |= {"learning_rate": self.learner.learning_rate} | sums.row()
         self.epoch, self.update, self._sums = self.epoch + 1, 0, EpochSums()
-        network = self.model.module if self.average is None else self.average.module
+        network = self.learner.network
         with self._sums.measure("saving"):
-            weights = cast("Mapping[str, Tensor]", get_model_state_dict(network, options=_WHOLE))
+            weights = cast("Mapping[str, Tensor]", get_model_state_dict(network, options=WHOLE))
             if self.fabric.is_global_zero:
                 self.files.write_epoch(row, _rates(row, network, weights), weights)
         if self.logger is not None:

@@ -1,0 +1,209 @@
+"""Updates: float16 learns every image whatever its scale, and what is not finite leaves no trace."""
+
+import os
+import signal
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import safetensors.torch
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins import MixedPrecision, Precision
+from torch import nn
+from torch.amp import GradScaler
+
+from acmix.data.loading import Batch
+from acmix.tasks import classification, learner, settings, states
+from acmix.tasks.classification import fit
+from acmix.tasks.learner import Learner
+from acmix.tasks.progress import EpochSums, Reporting
+from acmix.tasks.settings import Settings
+
+SETTINGS = Settings(
+    model="test_resnet.r160_in1k",
+    epochs=3,
+    batch_size=8,
+    accumulate=2,
+    image_size=16,
+    mixup=0.2,
+    drop_path=0.2,
+    average_decay=0.9,
+    clip_norm=1.0,
+)
+CLASSES = 6
+
+
+def half(**options):
+    """Mixed precision in float16 on a CPU, which Fabric would take for bfloat16."""
+    return MixedPrecision("16-mixed", "cpu", GradScaler("cpu", **options))
+
+
+PRECISIONS = {"float32": Precision, "bfloat16": lambda: MixedPrecision("bf16-mixed", "cpu"), "float16": half}
+
+
+def make_learner(precision, changes=None):
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=precision)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.2), nn.Flatten(), nn.Linear(8 * 16, 6))
+    found = Learner(fabric, model, replace(SETTINGS, **changes or {}), CLASSES, [16] * 4)
+    found.model.train()
+    return found
+
+
+def learn(student, number):
+    generator = torch.Generator().manual_seed(number)
+    batches = [
+        Batch(
+            images=torch.randn(8, 3, 6, 6, generator=generator),
+            labels=torch.randint(CLASSES, (8,), generator=generator),
+            names=[f"{number}-{part}-{image}" for image in range(8)],
+            unreadable=[],
+            seconds=0.0,
+        )
+        for part in range(2)
+    ]
+    return student.learn(iter(batches), 16, number, lambda: (False, True), EpochSums().measure)
+
+
+def flat(state, prefix=""):
+    """Every number of a state by its place."""
+    if not isinstance(state, dict | list | tuple):
+        return {prefix: state.clone() if torch.is_tensor(state) else state}
+    parts = state.items() if isinstance(state, dict) else enumerate(state)
+    return {name: value for key, part in parts for name, value in flat(part, f"{prefix}/{key}").items()}
+
+
+def differing(found, expected):
+    found, expected = flat(found), flat(expected)
+    assert found.keys() == expected.keys()
+    pairs = ((name, value, expected[name]) for name, value in found.items())
+    return [
+        name for name, *both in pairs if not (torch.equal(*both) if torch.is_tensor(both[0]) else both[0] == both[1])
+    ]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lamb"])
+@pytest.mark.parametrize("clip_norm", [None, 0.1])
+def test_an_overflow_at_the_start_loses_nothing(optimizer, clip_norm):
+    changes = {"optimizer": optimizer, "clip_norm": clip_norm}
+    student = make_learner(half(init_scale=2.0**40), changes)
+    update = learn(student, 0)
+    assert (update.learned, update.fault, update.told) == (True, None, [0, 1])
+    scale = student.state()["precision"]["scale"]
+    assert 1 < scale < 2**40
+    # As if the scale had been right from the start.
+    other = make_learner(half(init_scale=scale), changes)
+    assert learn(other, 0).loss == update.loss
+    assert differing(student.state(), other.state()) == []
+
+
+def test_the_scale_follows_the_gradients():
+    student = make_learner(half(init_scale=2.0**14, growth_interval=1))
+    scales = []
+    for number in range(20):
+        assert learn(student, number).learned
+        scales.append(student.state()["precision"]["scale"])
+    steps = [after / before for before, after in pairwise(scales)]
+    # It doubles after every update, also after one that had it halved.
+    assert max(steps) == 2
+    assert min(steps) <= 1
+    assert student.average is not None
+    assert all(tensor.isfinite().all() for tensor in student.network.state_dict().values())
+
+
+class Faulty(nn.Module):
+    """A loss that is not a number or infinite, or gradients that are not finite, in one call."""
+
+    def __init__(self, kind, call):
+        super().__init__()
+        self.kind, self.call, self.count = kind, call, 0
+
+    def forward(self, logits, targets):
+        self.count += 1
+        if self.count < self.call:
+            return nn.functional.cross_entropy(logits, targets)
+        return {
+            "loss nan": lambda: logits.sum() * torch.nan,
+            "loss inf": lambda: logits.sum() + torch.inf,
+            "gradients nan": lambda: (logits * 0).sum().sqrt(),
+            "gradients inf": lambda: (logits.sum() * 0 + 1e-45).log() * 1e30,
+            # Each is finite, their norm is not.
+            "gradients huge": lambda: logits.sum() * 1e30,
+        }[self.kind]()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", ["loss nan", "loss inf", "gradients nan", "gradients inf", "gradients huge"])
+def test_what_is_not_finite_leaves_no_trace(monkeypatch, precision, kind):
+    # In the second batch of the third update.
+    monkeypatch.setattr(learner, "training_loss", lambda _: Faulty(kind, 6))
+    student = make_learner(PRECISIONS[precision]())
+    for number in range(2):
+        assert learn(student, number).learned
+    before = flat(student.state())
+    update = learn(student, 2)
+    assert (update.learned, update.fault) == (False, kind.split()[0])
+    assert update.names[0] == "2-0-0"
+    assert len(update.names) == 16
+    # The schedule alone goes on.
+    assert {name.rpartition("/")[2] for name in differing(flat(student.state()), before)} == {"lr"}
+    assert all(parameter.grad is None for parameter in student.model.parameters())
+    # And what comes then is learned as if it had not been.
+    student._criterion.call = 10**9
+    assert learn(student, 3).learned
+
+
+def test_a_scale_of_one_is_the_least(monkeypatch):
+    monkeypatch.setattr(learner, "training_loss", lambda _: Faulty("gradients inf", 1))
+    student = make_learner(half(init_scale=8.0))
+    assert not learn(student, 0).learned
+    assert student.state()["precision"]["scale"] == 8
+    # Once as it was, then at 4, 2 and 1.
+    assert student._criterion.count == 4 * 2
+
+
+@pytest.fixture
+def float16(monkeypatch):
+    """Let `fit` train in float16 here, with a scale that overflows at the start and again and again."""
+
+    def make_fabric(*_, **__):
+        return Fabric(accelerator="cpu", devices=1, plugins=half(init_scale=2.0**20, growth_interval=2))
+
+    accelerator = SimpleNamespace(is_available=lambda: True)
+    monkeypatch.setattr(settings, "torch", SimpleNamespace(accelerator=accelerator))
+    monkeypatch.setattr(classification, "make_fabric", make_fabric)
+
+
+def train(data, output, **options):
+    own = replace(SETTINGS, precision="float16", epochs=2, accumulate=1, batch_size=24)
+    return fit(data, own, Path(output), workers=0, check_images=False, **options)
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("float16")
+def test_killed_and_resumed_in_float16(data, tmp_path, start):
+    told = []
+    train(data, tmp_path / "whole", reporting=Reporting(on_problem=told.append))
+    assert told == []
+    found = states.read(states.paths(tmp_path / "whole")[-1])
+    assert found["precision"]["scale"] < 2**20
+    reporting = Reporting(
+        save_minutes=0.0, on_update=lambda progress: kill() if (progress.epoch, progress.update) == (2, 1) else None
+    )
+    process = start(lambda: train(data, tmp_path / "run", reporting=reporting))
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert states.updates(states.paths(tmp_path / "run")[-1]) == 2
+    train(data, tmp_path / "run", resume=True)
+    for name in ("best.safetensors", "last.safetensors"):
+        found, expected = (safetensors.torch.load_file(tmp_path / run / name) for run in ("run", "whole"))
+        assert differing(found, expected) == []
+    found, expected = (states.read(states.paths(tmp_path / run)[-1]) for run in ("run", "whole"))
+    assert found["precision"] == expected["precision"]
+    assert differing(found["optimizer"], expected["optimizer"]) == []
