@@ -1,5 +1,7 @@
+import argparse
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -15,6 +17,7 @@ from PIL import Image
 import acmix
 import acmix.display
 import acmix.report
+from acmix.checkpoints import load_state_dict
 from acmix.cli import main
 from acmix.data import export_digits
 
@@ -103,7 +106,7 @@ def test_version_and_light_start():
         (["recipes", "--name", "resnet51"], "acmix recipes: error: there is no recipe .*nearest are resnet50"),
         (["train", "digits", "--requeue"], "acmix train: error: --requeue needs --output"),
         (["train", "digits", "--resume"], "acmix train: error: --resume needs --output"),
-        (["train", "digits", "--weights", "/nowhere"], "acmix train: error: weights .*missing"),
+        (["train", "digits", "--weights", "/nowhere"], "acmix train: error: weights /nowhere does not exist"),
         (["info", "acmix_resnet27"], "acmix info: error: .*nearest names are acmix_resnet26"),
         (["info", "acmix_resnet26", "--input-size", "0"], "acmix info: error: image_size must be at least 1"),
         (["validate", "/nowhere", "digits"], "acmix validate: error: checkpoint /nowhere does not exist"),
@@ -344,14 +347,48 @@ def test_unreadable_images_are_named_and_the_rest_predicted(capsys, checkpoint, 
     assert "broken.png" in err
 
 
-def test_damaged_checkpoint(capsys, checkpoint, tmp_path):
-    path = tmp_path / "cut.safetensors"
-    path.write_bytes(checkpoint.read_bytes()[:999])
-    for command in ("validate", "predict"):
-        code, _, err = call(capsys, command, path, "digits")
-        assert code == 2
-        assert len(err.splitlines()) == 1
-        assert "damaged" in err
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["validate", "FILE", "digits"],
+        ["predict", "FILE", "image.png"],
+        ["explain", "FILE", "image.png"],
+        ["export", "FILE", "out.onnx"],
+        ["train", "digits", "--weights", "FILE"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_damaged_and_foreign_checkpoints(capsys, checkpoint, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    changed = bytearray(checkpoint.read_bytes())
+    changed[-1] ^= 1
+    contents = {
+        "changed": bytes(changed),
+        "cut": checkpoint.read_bytes()[:1000],
+        "empty": b"",
+        "pickled": pickle.dumps({"model": 3}),
+        "text": b"no weights at all",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    torch.save({"model": torch.nn.Linear(2, 2), "args": argparse.Namespace()}, tmp_path / "network")
+    torch.save({"weight": torch.ones(2)}, tmp_path / "others")
+    for name in (*contents, "network", "others"):
+        code, out, err = call(capsys, *(name if argument == "FILE" else argument for argument in arguments))
+        assert (code, out, len(err.splitlines())) == (2, "", 1), name
+        assert re.match(f"acmix {arguments[0]}: error: (checkpoint|weights) {name} ", err)
+        assert name != "changed" or re.search(r"tensor \S+ was changed since it was written", err)
+
+
+def test_start_weights_are_told(capsys, checkpoint, tmp_path):
+    state = {f"model.{name}": tensor for name, tensor in load_state_dict(checkpoint).items()}
+    torch.save({"state_dict": state | {"loss.weight": torch.ones(1)}}, tmp_path / "last.ckpt")
+    options = ["--weights", tmp_path / "last.ckpt", "--output", tmp_path / "run"]
+    code, _, err = call(capsys, "train", "digits", *FAST, *options)
+    assert code == 0
+    sentence = f"weights {tmp_path / 'last.ckpt'}, state_dict: {len(state)} of {len(state)} tensors loaded, "
+    assert err.startswith(sentence + "from under 'model.'; not used: loss.weight\n")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["start_weights"] == err.splitlines()[0]
 
 
 def test_export(capsys, checkpoint, tmp_path):

@@ -120,7 +120,7 @@ def train(
         output: The run folder (default: the next free runs/DATA-MODEL).
         resume: Continue the unfinished run in --output where it was saved last; its settings are known.
         requeue: Begin the run in --output, or continue it: one command for all attempts of a scheduler.
-        weights: Start weights, of acmix train or published.
+        weights: Start weights, of acmix train, published, or a checkpoint of timm, Lightning or another trainer.
         workers: Processes that read images, for each that trains (default: the cores, at most 8; none for digits).
         devices: Processes that train together on this machine (default: what torchrun or SLURM started, else one).
         strategy: Each process holds the network (ddp) or a part of it (fsdp).

@@ -103,7 +103,11 @@ class TrainingDisplay:
         from acmix.tasks.progress import Reporting
 
         return Reporting(
-            on_epoch=self._show_epoch, on_update=self._show_update, on_problem=self._show_problem, **options
+            on_epoch=self._show_epoch,
+            on_update=self._show_update,
+            on_weights=self._show_sentence,
+            on_problem=self._show_sentence,
+            **options,
         )
 
     def _show_epoch(self, row: Mapping[str, float]) -> None:
@@ -128,7 +132,7 @@ class TrainingDisplay:
             state=state,
         )
 
-    def _show_problem(self, sentence: str) -> None:
+    def _show_sentence(self, sentence: str) -> None:
         Console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -1,8 +1,11 @@
-"""Files of weights: what is read, what is refused and how, and loading into a network."""
+"""Files of weights: what is read, where it lies in them, what is refused and how."""
 
+import functools
+import json
 import os
 from pathlib import Path
 
+import lightning
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -10,6 +13,7 @@ from torch import nn
 
 from acmix import ACmix, InputError
 from acmix.checkpoints import load_state_dict, load_weights, to_published
+from acmix.checkpoints.files import read_state_file
 
 
 @pytest.fixture
@@ -49,7 +53,7 @@ def refusal(path: Path) -> str:
 
 
 def test_missing_file_and_folder(tmp_path):
-    assert "missing" in refusal(tmp_path / "none.pth")
+    assert "does not exist" in refusal(tmp_path / "none.pth")
     assert "folder" in refusal(tmp_path)
 
 
@@ -88,23 +92,129 @@ def test_file_without_a_state_dict(tmp_path, content):
     assert "must hold" in refusal(tmp_path / "weights.pth")
 
 
-def test_mismatch_names_keys_and_shapes_and_loads_nothing(layer):
-    state = dict(layer.state_dict())
-    before = {name: tensor.clone() for name, tensor in state.items()}
-    wrong = {name: tensor + 1 for name, tensor in state.items()}
-    del wrong["qkv.bias"]
-    wrong["extra"] = torch.zeros(1)
-    wrong["fc_weight"] = torch.zeros(9, 7)
-    with pytest.raises(ValueError, match="state_dict must hold exactly the weights of ACmix") as caught:
-        load_weights(layer, wrong)
-    message = str(caught.value)
-    assert "missing: qkv.bias" in message
-    assert "unexpected: extra" in message
-    assert "fc_weight must be (9, 6), got (9, 7)" in message
-    assert_equal(layer.state_dict(), before)
+@pytest.mark.parametrize("place", ["", "model", "ema"])
+def test_pickled_networks_are_refused_with_what_to_do(tmp_path, place):
+    network = nn.Sequential(nn.Linear(2, 2))
+    torch.save({place: network, "epoch": 3} if place else network, tmp_path / "weights.pt")
+    message = refusal(tmp_path / "weights.pt")
+    assert "a pickled torch.nn.modules.container.Sequential" in message
+    assert "save model.state_dict()" in message
 
 
-def test_long_lists_are_cut():
-    network = nn.Sequential(*(nn.Linear(1, 1, bias=False) for _ in range(13)))
-    with pytest.raises(ValueError, match=r"9\.weight and 3 more$"):
-        load_weights(network, {})
+PLACES = [
+    "state_dict",
+    "model",
+    "module",
+    "network",
+    "net",
+    "weights",
+    "model_state_dict",
+    "model.state_dict",
+    "ema.module",
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_places(tmp_path, layer, place):
+    content = layer.state_dict()
+    for key in reversed(place.split(".")):
+        content = {"epoch": 3, key: content, "optimizer": {"state": {0: {"step": torch.ones(1)}}, "param_groups": []}}
+    torch.save(content, tmp_path / "weights.pth")
+    assert_equal(load_state_dict(tmp_path / "weights.pth"), layer.state_dict())
+    assert read_state_file(tmp_path / "weights.pth").place == place
+
+
+@pytest.mark.parametrize("average", ["state_dict_ema", "model_ema", "ema"])
+def test_averages_are_preferred_and_it_is_said(tmp_path, layer, average):
+    other = ACmix(4, 8, heads=2).state_dict()
+    torch.save({"state_dict": other, average: layer.state_dict()}, tmp_path / "weights.pth")
+    found = read_state_file(tmp_path / "weights.pth")
+    assert_equal(found.tensors, layer.state_dict())
+    assert (found.place, found.others) == (average, ("state_dict",))
+
+
+@pytest.mark.parametrize("average", [None, {}, {"decay": 0.9}, nn.Linear(2, 2)])
+def test_averages_that_are_none(tmp_path, layer, average):
+    torch.save({"state_dict_ema": average, "state_dict": layer.state_dict()}, tmp_path / "weights.pth")
+    found = read_state_file(tmp_path / "weights.pth")
+    assert_equal(found.tensors, layer.state_dict())
+    assert (found.place, found.others) == ("state_dict", ())
+
+
+def test_a_file_that_holds_itself(tmp_path):
+    content = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "weights.pth")
+    assert "must hold tensors by name, got none" in refusal(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".pth.tar", ""])
+def test_what_is_in_a_file_decides_how_it_is_read(tmp_path, layer, suffix):
+    save_file(layer.state_dict(), tmp_path / f"weights{suffix}")
+    assert_equal(load_state_dict(tmp_path / f"weights{suffix}"), layer.state_dict())
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_weights_in_parts(tmp_path, layer, suffix):
+    names = {name: f"part-{at % 2}.{suffix}" for at, name in enumerate(layer.state_dict())}
+    for part in set(names.values()):
+        tensors = {name: tensor for name, tensor in layer.state_dict().items() if names[name] == part}
+        save_file(tensors, tmp_path / part) if suffix == "safetensors" else torch.save(tensors, tmp_path / part)
+    path = tmp_path / f"model.{suffix}.index.json"
+    path.write_text(json.dumps({"metadata": {"total_size": 3}, "weight_map": names}))
+    assert_equal(load_state_dict(path), layer.state_dict())
+    (tmp_path / f"part-1.{suffix}").unlink()
+    with pytest.raises(InputError, match=f"part-1.{suffix} does not exist"):
+        load_state_dict(path)
+
+
+@pytest.mark.parametrize(
+    ("index", "rule"),
+    [
+        ("{", "an index with a weight_map"),
+        ("[]", "an index with a weight_map"),
+        ('{"weight_map": {"a": 3}}', "an index with a weight_map"),
+        ('{"weight_map": {}}', "files beside it"),
+        ('{"weight_map": {"a": "../a.safetensors"}}', "files beside it"),
+        ('{"weight_map": {"a": "/etc/passwd"}}', "files beside it"),
+        ('{"weight_map": {"a": ""}}', "files beside it"),
+        ('{"weight_map": {"a": "a.safetensors"}}', "lacks a"),
+    ],
+)
+def test_an_index_of_something_else(tmp_path, index, rule):
+    save_file({"b": torch.ones(1)}, tmp_path / "a.safetensors")
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(index)
+    assert rule in refusal(path)
+
+
+class Module(lightning.LightningModule):
+    def __init__(self, inner, schedule=None):  # noqa: ARG002
+        super().__init__()
+        self.save_hyperparameters(ignore="inner")
+        self.model = inner
+        self.loss = nn.CrossEntropyLoss(torch.ones(8))
+
+    def training_step(self, batch):
+        return self.loss(self.model(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_checkpoints(tmp_path, layer):
+    data = torch.utils.data.TensorDataset(torch.randn(2, 4, 8, 8), torch.zeros(2, 8, 8, dtype=torch.int64))
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+    }
+    trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", default_root_dir=tmp_path, **quiet)
+    trainer.fit(Module(layer, schedule=functools.partial(min, 3)), torch.utils.data.DataLoader(data, batch_size=2))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    other = ACmix(4, 8, heads=2)
+    said = load_weights(other, load_state_dict(tmp_path / "last.ckpt"))
+    assert (said.prefix, said.unused) == ("model.", ("loss.weight",))
+    assert_equal(other.state_dict(), layer.state_dict())

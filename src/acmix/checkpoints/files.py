@@ -1,107 +1,156 @@
-"""State dicts from files into networks."""
+"""State dicts out of files of any trainer, read without running anything that is stored in them."""
 
-import io
-import pickle
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
-from acmix.checkpoints.published import from_published
+from acmix.checkpoints import sealed, torch_files
 from acmix.errors import InputError
 
-_WRAPPERS = ("state_dict", "model")
-_LISTED = 10
+# Where trainers keep weights, at any depth. Averages come first: they are what a trainer validates and publishes.
+_AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema")
+_HOLDERS = (*_AVERAGES, "state_dict", "model_state_dict", "model", "module", "network", "net", "weights")
+_DEEPEST = 3
+_INDEX = ".index.json"
+_SAVE = "save model.state_dict() alone or as .safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateFile:
+    """What a file of weights holds.
+
+    Attributes:
+        tensors: By name, on the CPU, as stored.
+        place: The keys under which they lie, "model.state_dict" for instance; "" if the file is a bare state dict.
+        others: Places of other weights in the file, which were not taken.
+    """
+
+    tensors: dict[str, Tensor]
+    place: str
+    others: tuple[str, ...]
 
 
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read the weights in a file, onto the CPU and without running anything that is stored in it.
 
     Args:
-        path: A `.safetensors` file, or a file of `torch.save` that holds a state dict, bare or under the key
-            "state_dict" or "model".
+        path: A `.safetensors` file, the `.index.json` of one in parts, or a file of `torch.save` that holds a state
+            dict, bare or among other things as trainers store it: under "state_dict", "model", "module" and the like,
+            in one another. An average ("state_dict_ema", "model_ema", "ema") is preferred, as timm does. Objects
+            beside the weights are not made, whatever they are.
 
     Returns:
         Tensors by name, as stored.
 
     Raises:
-        InputError: If the file is missing, cannot be read, is corrupt, holds objects other than plain data, or no
-            weights.
+        InputError: If the file is missing, cannot be read, is corrupt (a digest or checksum of it differs), or holds no
+            weights but pickled objects or something else.
     """
+    return read_state_file(path).tensors
+
+
+def read_state_file(path: str | Path) -> StateFile:
+    """As `load_state_dict`, and say which of the file's weights were taken."""
     path = Path(path)
-    if not path.is_file():
-        raise InputError(
-            f"weights must be a file, got {path}, which {'is a folder' if path.is_dir() else 'is missing'}"
-        )
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"weights {path} cannot be read: {error.strerror}; check its permissions") from error
-    content = _parse(path, data)
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-            break
-    if not isinstance(content, Mapping):
-        raise InputError(
-            f"weights {path} must hold a state dict, got {type(content).__name__}; save model.state_dict()"
-        )
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise InputError(
-                f"weights {path} must hold tensors by name, got {type(value).__name__} at {key!r}; "
-                "save model.state_dict()"
-            )
-    if not content:
-        raise InputError(f"weights {path} must hold at least one tensor, got none")
-    return dict(content)
-
-
-def _parse(path: Path, data: bytes) -> Any:
-    if path.suffix == ".safetensors":
+    data = read_bytes(path, "weights")
+    if path.name.endswith(_INDEX):
+        return _read_parts(path, data)
+    if is_safetensors(data) or path.suffix == ".safetensors":
         try:
-            return safetensors.torch.load(data)
-        except SafetensorError as error:
-            raise InputError(f"weights {path} must be a safetensors file, got a corrupt one: {error}") from error
-    try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise InputError(
-            f"weights {path} must be a torch file of plain tensors, got one that is corrupt or holds other objects, "
-            "which could run code; save model.state_dict() alone or as .safetensors"
-        ) from error
+            content: Any = sealed.deserialize(data).tensors
+        except InputError as fault:
+            raise InputError(f"weights {path} are corrupt: {fault}; copy them again") from fault
+    else:
+        try:
+            content = torch_files.read(data)
+        except InputError as fault:
+            raise InputError(
+                f"weights {path} must be a torch file of tensors and plain data, got one that is corrupt or holds "
+                f"objects which could run code ({fault}); {_SAVE}"
+            ) from fault
+    places = list(_places(content))
+    found = [(place, tensors) for place, item in places if (tensors := _as_state_dict(item))]
+    if not found:
+        raise InputError(f"weights {path} must hold tensors by name, got {_describe(places)}; {_SAVE}")
+    (place, tensors), *others = found
+    return StateFile(tensors=tensors, place=place, others=tuple(other for other, _ in others))
 
 
-def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Load weights under our or the published names into a network; all of them or, on a mismatch, none.
-
-    Args:
-        model: An `ACmix` or a network, changed in place.
-        state_dict: Exactly the model's weights; see `from_published` for the names. Not modified.
+def read_bytes(path: Path, kind: str) -> bytes:
+    """The bytes of a file.
 
     Raises:
-        ValueError: If a key is missing or unexpected or a shape differs, naming them.
+        InputError: If it cannot be read; `kind` says what it is for.
     """
-    state = from_published(state_dict)
-    expected = model.state_dict()
-    missing = [key for key in expected if key not in state]
-    unexpected = [key for key in state if key not in expected]
-    shapes = [
-        f"{key} must be {tuple(tensor.shape)}, got {tuple(state[key].shape)}"
-        for key, tensor in expected.items()
-        if key in state and state[key].shape != tensor.shape
-    ]
-    faults = {"missing": missing, "unexpected": unexpected, "wrong shape": shapes}
-    if any(faults.values()):
-        listed = "; ".join(f"{fault}: {_shorten(keys)}" for fault, keys in faults.items() if keys)
-        raise ValueError(f"state_dict must hold exactly the weights of {type(model).__name__}; {listed}")
-    model.load_state_dict(state)
+    if not path.is_file():
+        raise InputError(f"{kind} {path} {'is a folder' if path.is_dir() else 'does not exist'}; give a file")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{kind} {path} cannot be read: {error.strerror or error}; check its permissions") from error
 
 
-def _shorten(items: list[str]) -> str:
-    rest = len(items) - _LISTED
-    return ", ".join(items[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+def is_safetensors(data: bytes) -> bool:
+    """Whether bytes begin as a safetensors file does."""
+    return data[8:9] == b"{"
+
+
+def _read_parts(path: Path, data: bytes) -> StateFile:
+    """Weights in several files, whose index says which tensor lies in which."""
+    try:
+        index: dict[str, str] = json.loads(data)["weight_map"]
+        files = sorted(set(index.values()))
+        strange = [name for name in files if not name or Path(name).name != name]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"weights {path} must be an index with a weight_map of names to files, got another") from error
+    if strange or not files:
+        raise InputError(f"weights {path} must name files beside it, got {strange[0] if strange else 'none'}")
+    parts = {name: load_state_dict(path.with_name(name)) for name in files}
+    for tensor, name in index.items():
+        if tensor not in parts[name]:
+            raise InputError(f"weights {path} must name tensors that are there, {path.with_name(name)} lacks {tensor}")
+    return StateFile(tensors={tensor: parts[name][tensor] for tensor, name in index.items()}, place="", others=())
+
+
+def _places(content: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """What lies in a file where weights may, the preferred first."""
+    yield ".".join(place), content
+    if isinstance(content, dict) and len(place) < _DEEPEST:
+        for key in _HOLDERS:
+            if key in content:
+                yield from _places(content[key], (*place, key))
+
+
+def _as_state_dict(item: Any) -> dict[str, Tensor] | None:
+    """Tensors by name, None if an item is anything else or empty."""
+    # A file may give a dictionary attributes, which would hide its methods.
+    entries = dict(dict.items(item)) if isinstance(item, dict) else {}
+    return entries if entries and not _strange(entries) else None
+
+
+def _strange(entries: dict[Any, Any]) -> list[Any]:
+    """Keys that make a dictionary no state dict."""
+    return [key for key, item in entries.items() if not isinstance(key, str) or not isinstance(item, Tensor)]
+
+
+def _describe(places: list[tuple[str, Any]]) -> str:
+    """What a file holds in place of weights: a pickled network, tensors among other things, or something else."""
+    for place, item in places:
+        if (origin := torch_files.origin(item)) is not None:
+            where = f" at {place!r}" if place else ""
+            return f"a pickled {origin}{where}, which cannot be read without running code"
+    for place, item in reversed(places):
+        entries = dict(dict.items(item)) if isinstance(item, dict) else {}
+        strange = _strange(entries)
+        if 0 < len(strange) < len(entries):
+            value = entries[strange[0]]
+            where = f" of {place!r}" if place else ""
+            return f"{torch_files.origin(value) or type(value).__name__} at {strange[0]!r}{where}"
+    content = places[0][1]
+    if not isinstance(content, dict):
+        return type(content).__name__
+    return f"none, but {', '.join(map(repr, list(content)[:8])) or 'nothing at all'}"

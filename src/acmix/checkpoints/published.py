@@ -18,6 +18,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from acmix.checkpoints.names import without_wrappers
+
 _PROJECTIONS = ("conv1", "conv2", "conv3")
 _CANCELLED = "conv_p.bias"
 _PUBLISHED_NAMES = (
@@ -31,7 +33,6 @@ _OUR_NAMES = (
 # Names that no other module has; a network's own conv1 and fc must not be taken for an operator's.
 _PUBLISHED_MARKS = ("conv_p.weight", _CANCELLED, "dep_conv.weight", "rate1", "rate2")
 _OUR_MARKS = _OUR_NAMES[2:]
-_DATA_PARALLEL = "module."
 
 _Shapes = dict[str, tuple[int, ...]]
 
@@ -40,16 +41,16 @@ def from_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename every published operator in a state dict to our names; anything else is passed on unchanged.
 
     Args:
-        state_dict: Weights of an operator or of a network, also with the `module.` prefix of DataParallel, which is
-            taken off. Not modified.
+        state_dict: Weights of an operator or of a network, under any prefix. Names that PyTorch's wrappers put in
+            between (`module.` before all of them, `_orig_mod.`, ...) are taken out. Not modified.
 
     Returns:
         A new state dict for `ACmix` or a network of it.
 
     Raises:
-        ValueError: If a published operator lacks keys or its shapes contradict each other.
+        ValueError: If a published operator lacks keys or its shapes contradict each other, or two names become one.
     """
-    state = _without_data_parallel(state_dict)
+    state = _without_wrappers(state_dict)
     operators = {prefix: _our_operator(prefix, state) for prefix in _prefixes(state, _PUBLISHED_MARKS)}
     return _replace(state, operators, (*_PUBLISHED_NAMES, _CANCELLED))
 
@@ -66,7 +67,7 @@ def to_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: If an operator lacks keys or its shapes contradict each other.
     """
-    state = _without_data_parallel(state_dict)
+    state = _without_wrappers(state_dict)
     operators = {prefix: _published_operator(prefix, state) for prefix in _prefixes(state, _OUR_MARKS)}
     return _replace(state, operators, _OUR_NAMES)
 
@@ -76,6 +77,9 @@ def _replace(
 ) -> dict[str, Tensor]:
     """The state with every operator, known by its prefix and the names of its keys, in its new form."""
     owner = {prefix + name: prefix for prefix in operators for name in names}
+    made = {name for operator in operators.values() for name in operator}
+    if twice := [name for name in state if name in made and name not in owner]:
+        raise ValueError(f"{twice[0]} is there under its published and under our name; leave one out")
     result: dict[str, Tensor] = {}
     for key, tensor in state.items():
         if key in owner:
@@ -194,7 +198,5 @@ def _prefixes(state: Mapping[str, Tensor], marks: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _without_data_parallel(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    if state_dict and all(key.startswith(_DATA_PARALLEL) for key in state_dict):
-        return {key.removeprefix(_DATA_PARALLEL): tensor for key, tensor in state_dict.items()}
-    return state_dict
+def _without_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {plain: state_dict[name] for name, plain in without_wrappers(state_dict).items()}

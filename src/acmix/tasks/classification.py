@@ -89,7 +89,7 @@ def fit(
         output: The run folder, made if missing; it must not hold a run.
         validation: Of validation images, where DATA holds none: shards, for instance.
         resume: Continue the unfinished run in output, which had equal settings, at the update after its last state.
-        weights: Start weights, ours or published, see `load_start_weights`.
+        weights: Start weights, ours, published or of another trainer, see `load_start_weights`.
         workers: Processes that read images, for each that trains; None shares the cores among them, at most 8 each,
             and is none for bundled digits.
         check_images: Decode every image once before training.
@@ -142,7 +142,10 @@ def fit(
         config |= {"updates_an_epoch": len(sampler.update_sizes)}
         state = _resumable_state(output, config) if resume else None
         if weights is not None and not resume:
-            load_start_weights(model, weights)
+            started = load_start_weights(model, weights)
+            config["start_weights"] = started
+            if first and reporting is not None and reporting.on_weights:
+                reporting.on_weights(started)
         prepare_for_training(model, settings)
         # Every process has looked at the folder before one writes to it.
         fabric.barrier()

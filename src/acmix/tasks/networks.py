@@ -8,7 +8,8 @@ import torch
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
-from acmix.checkpoints import from_published, load_state_dict, load_weights
+from acmix.checkpoints import load_weights
+from acmix.checkpoints.files import read_state_file
 from acmix.errors import InputError
 from acmix.models.names import check_name
 from acmix.tasks.settings import Settings
@@ -69,29 +70,22 @@ def check_input_size(model: nn.Module, name: str, input_size: tuple[int, int, in
         model.train(training)
 
 
-def load_start_weights(model: nn.Module, path: Path) -> bool:
-    """Load start weights, published or ours; a final layer for another number of classes keeps its fresh weights.
+def load_start_weights(model: nn.Module, path: Path) -> str:
+    """Load start weights of any trainer, published or ours; heads for another number of classes keep fresh weights.
 
     Returns:
-        Whether the final layer was loaded too.
+        What was taken from the file and what was left out, in a sentence.
 
     Raises:
-        InputError: If the file cannot be read or its weights belong to another network.
+        InputError: If the file cannot be read or its weights belong to another network; nothing was loaded then.
     """
     configuration: Any = model.pretrained_cfg
-    head = f"{configuration['classifier']}."
-    own = model.state_dict()
+    heads = configuration.get("classifier") or ()
+    file = read_state_file(path)
     try:
-        state = from_published(load_state_dict(path))
-        fresh = [
-            key for key in own if key.startswith(head) and (key not in state or state[key].shape != own[key].shape)
-        ]
-        if fresh:
-            state = {key: tensor for key, tensor in state.items() if not key.startswith(head)}
-            state |= {key: tensor for key, tensor in own.items() if key.startswith(head)}
-        load_weights(model, state)
-    except InputError:
-        raise
+        loaded = load_weights(model, file.tensors, heads=(heads,) if isinstance(heads, str) else heads)
     except ValueError as error:
         raise InputError(f"weights {path} do not fit the model: {error}") from error
-    return not fresh
+    place = f", {file.place}" if file.place else ""
+    others = f" (not {', '.join(file.others)})" if file.others else ""
+    return f"weights {path}{place}{others}: {loaded}"
