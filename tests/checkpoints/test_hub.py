@@ -221,7 +221,7 @@ def test_classes_with_gaps_and_older_places(copied):
         ({"label_names": [1, 2, 3]}, "list of names"),
         ({"pretrained_cfg": None}, "no pretrained_cfg"),
         ({"pretrained_cfg": {"mean": "grey"}}, "do not fit"),
-        ({"acmix": {"format_version": 2}}, "format version 2"),
+        ({"acmix": {"format_version": 3}}, "format version 3"),
         ({"acmix": []}, "format_version is missing"),
     ],
 )
@@ -242,7 +242,7 @@ def test_damaged_folders(copied, tmp_path):
     refused("somebody/insects", "or hf-hub:USER/NAME")
     weights = (copied / "model.safetensors").read_bytes()
     (copied / "model.safetensors").write_bytes(weights[:-100])
-    refused(copied, "corrupt")
+    refused(copied, "damaged")
     (copied / "model.safetensors").rename(copied / "pytorch_model.bin")
     refused(copied, "has no model.safetensors")
     (copied / "model.safetensors").write_bytes(weights)

@@ -6,21 +6,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import timm
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from timm.data import create_transform
 from torch import Tensor, nn
 
 import acmix.models
+from acmix.checkpoints import sealed
+from acmix.checkpoints.files import read_bytes
+from acmix.checkpoints.loading import load_weights
 from acmix.errors import InputError
 from acmix.storage import write_atomically
 
-FORMAT_VERSION = 1
+# Version 1 has no digests.
+FORMAT_VERSION = 2
 _METADATA_KEY = "acmix"
+_ADVICE = "give a best.safetensors of acmix train; from weights alone, acmix train --weights starts"
 # A file may choose a network's shape and its regularisation, never what is downloaded or loaded to build it.
 _MODEL_ARGUMENTS = {"block_args", "in_chans", "drop_rate", "drop_path_rate", "global_pool", "img_size"}
 _BLOCK_ARGUMENTS = {"heads", "kernel_att", "kernel_conv", "quiet_shifts"}
@@ -65,6 +67,8 @@ class Classifier:
 def save_classifier(path: str | Path, classifier: Classifier, weights: Mapping[str, Tensor] | None = None) -> None:
     """Write a classifier; an existing file is replaced only once the new one is complete.
 
+    The file holds digests of its tensors and its header: a byte that changes later is noticed when it is read.
+
     Args:
         path: The file, by convention `.safetensors`.
         classifier: What to write; its versions are set to the ones running.
@@ -83,39 +87,41 @@ def save_classifier(path: str | Path, classifier: Classifier, weights: Mapping[s
         "versions": running_versions(),
     }
     weights = classifier.model.state_dict() if weights is None else weights
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_atomically(path, safetensors.torch.save(tensors, {_METADATA_KEY: json.dumps(metadata, allow_nan=False)}))
+    write_atomically(path, sealed.serialize(weights, {_METADATA_KEY: json.dumps(metadata, allow_nan=False)}))
 
 
 def load_classifier(path: str | Path) -> Classifier:
     """Read a classifier that `save_classifier` wrote, onto the CPU, in evaluation mode.
 
     Raises:
-        InputError: If the file is missing, truncated, not a safetensors file, not a classifier, of a newer format, or
-            contradicts itself (metadata of the wrong type, an unknown network, weights of another network).
+        InputError: If the file is missing, truncated, changed in any byte, not a safetensors file, not a classifier, of
+            a newer format, or contradicts itself (metadata of the wrong type, an unknown network, weights of another
+            network).
     """
-    metadata, tensors = _read(path)
+    metadata, content = _read(path)
     try:
-        return assemble(metadata, tensors)
+        return assemble(metadata, content)
     except InputError as fault:
         raise _unusable(path, str(fault)) from fault
 
 
-def assemble(metadata: Any, tensors: Mapping[str, Tensor]) -> Classifier:
+def assemble(metadata: Any, content: sealed.Content) -> Classifier:
     """Make a classifier of metadata that nobody has checked, on the CPU, in evaluation mode.
 
     Args:
         metadata: What `save_classifier` stores beside the weights.
-        tensors: Exactly the network's weights, by name.
+        content: Exactly the network's weights; with digests, unless the metadata are of a version that had none.
 
     Raises:
-        InputError: If the metadata breaks its rules or the weights are of another network. The message is the fault
-            alone: the caller knows where both came from.
+        InputError: If the metadata breaks its rules, the weights are of another network or without their digests. The
+            message is the fault alone: the caller knows where both came from.
     """
     name, arguments, classes, preprocessing = _checked(metadata)
+    if metadata["format_version"] > 1 and not content.sealed:
+        raise InputError("its digests are gone: it was changed since it was written")
     try:
         model = timm.create_model(name, num_classes=len(classes), **arguments)
-        model.load_state_dict(tensors)
+        load_weights(model, content.tensors)
         classifier = Classifier(
             model=model.eval(),
             model_name=name,
@@ -137,41 +143,30 @@ def running_versions() -> dict[str, str]:
     return {"acmix": acmix.__version__, "torch": torch.__version__, "timm": timm.__version__}
 
 
-def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: str | Path) -> tuple[Any, sealed.Content]:
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"checkpoint {path} {'is a folder' if path.is_dir() else 'does not exist'}; give a file")
+    data = read_bytes(path, "checkpoint")
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_METADATA_KEY)
-            if text is None:
-                raise InputError(
-                    f"checkpoint {path} holds weights but not what is needed to use them (no acmix metadata); "
-                    "give a best.safetensors of acmix train, or start from it with acmix train --weights"
-                )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
-        metadata = json.loads(text)
-    except SafetensorError as error:
+        content = sealed.deserialize(data)
+    except InputError as fault:
+        raise _unusable(path, str(fault)) from fault
+    if _METADATA_KEY not in content.metadata:
         raise InputError(
-            f"checkpoint {path} is damaged or not a safetensors file ({error}); give a best.safetensors of acmix train"
-        ) from error
-    except OSError as error:
-        raise InputError(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
+            f"checkpoint {path} holds weights but not what is needed to use them (no acmix metadata); {_ADVICE}"
+        )
+    try:
+        return json.loads(content.metadata[_METADATA_KEY]), content
+    except (ValueError, RecursionError) as error:
         raise _unusable(path, "its metadata is not JSON") from error
-    return metadata, tensors
 
 
 def _checked(metadata: Any) -> tuple[str, dict[str, Any], tuple[str, ...], dict[str, Any]]:
     """Model name, model arguments, classes and preprocessing, each of the right type."""
     if not isinstance(metadata, Mapping) or not isinstance(metadata.get("format_version"), int):
         raise InputError("format_version is missing")
-    if metadata["format_version"] != FORMAT_VERSION:
-        raise InputError(
-            f"it has format version {metadata['format_version']}, this acmix reads {FORMAT_VERSION} (upgrade acmix)"
-        )
+    if not 1 <= metadata["format_version"] <= FORMAT_VERSION:
+        version = metadata["format_version"]
+        raise InputError(f"it has format version {version}, this acmix reads 1 to {FORMAT_VERSION} (upgrade acmix)")
     name, arguments, classes, preprocessing = (
         metadata.get(key) for key in ("model_name", "model_arguments", "classes", "preprocessing")
     )
@@ -194,4 +189,4 @@ def _checked(metadata: Any) -> tuple[str, dict[str, Any], tuple[str, ...], dict[
 
 
 def _unusable(path: str | Path, fault: str) -> InputError:
-    return InputError(f"checkpoint {path} cannot be used: {fault}; give a best.safetensors of acmix train")
+    return InputError(f"checkpoint {path} cannot be used: {fault}; {_ADVICE}")

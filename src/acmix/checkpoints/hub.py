@@ -2,7 +2,6 @@
 
 import copy
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from huggingface_hub.errors import HTTPError
 from timm.data import resolve_data_config
 from torch import nn
 
+from acmix.checkpoints import sealed
 from acmix.checkpoints.classifier import FORMAT_VERSION, Classifier, assemble, running_versions
-from acmix.checkpoints.files import load_state_dict
+from acmix.checkpoints.files import read_bytes
 from acmix.errors import InputError
 from acmix.storage import folder_beside
 
@@ -56,7 +56,7 @@ def save_pretrained(classifier: Classifier, folder: str | Path) -> Path:
 
     With `acmix.models` imported, `timm.create_model("local-dir:FOLDER", pretrained=True)` loads it, and after
     `hf upload USER/NAME FOLDER` so does "hf-hub:USER/NAME". config.json holds the training record as it is, paths of
-    training data and start weights included.
+    training data and start weights included. model.safetensors holds digests: a byte that changes later is noticed.
 
     Args:
         classifier: What to write; its versions are set to the ones running.
@@ -77,17 +77,19 @@ def save_pretrained(classifier: Classifier, folder: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"folder {folder} cannot be made: {error.strerror or error}; give another one") from error
     record = {"format_version": FORMAT_VERSION, "training": classifier.training, "versions": running_versions()}
+    model = _described(classifier)
     with folder_beside(folder / _CONFIG) as temporary:
         timm.models.save_for_hf(
-            _described(classifier),
+            model,
             str(temporary),
             model_config={"label_names": classifier.classes, _RECORD: record},
             model_args=classifier.model_arguments,
             safe_serialization=True,
         )
         (temporary / _CARD).write_text(str(_model_card(classifier)), encoding="utf-8")
-        # safetensors makes private files.
-        shutil.copymode(temporary / _CARD, temporary / _WEIGHTS)
+        # The same again with digests, which timm and others read as ever; safetensors makes private files.
+        (temporary / _WEIGHTS).unlink()
+        (temporary / _WEIGHTS).write_bytes(sealed.serialize(model.state_dict(), {"format": "pt"}))
         # Nothing loads a folder without config.json: whoever stops this midway never gets a mixture.
         (folder / _CONFIG).unlink(missing_ok=True)
         for name in (_WEIGHTS, _CARD, _CONFIG):
@@ -106,14 +108,15 @@ def from_pretrained(source: str | Path) -> Classifier:
         The classifier; its classes are "0", "1", ... where the source names none.
 
     Raises:
-        InputError: If a repository cannot be downloaded, a file is missing or damaged, or config.json and weights
-            contradict each other, name an unknown network or arguments other than of its shape and regularisation.
+        InputError: If a repository cannot be downloaded, a file is missing or damaged (a digest of the weights
+            differs, or is gone where acmix wrote them), or config.json and weights contradict each other, name an
+            unknown network or arguments other than of its shape and regularisation.
     """
     folder = _find(source)
     config = _read_config(source, folder)
-    tensors = load_state_dict(folder / _WEIGHTS)
+    weights = read_bytes(folder / _WEIGHTS, "weights")
     try:
-        return assemble(_metadata(config), tensors)
+        return assemble(_metadata(config), sealed.deserialize(weights))
     except InputError as fault:
         raise InputError(f"{source} cannot be used: {fault}; give one that save_pretrained wrote") from fault
 
@@ -234,7 +237,7 @@ def _read_config(source: str | Path, folder: Path) -> Any:
         return json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{source} cannot be read: {error.strerror or error}; check its permissions") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{source} is damaged: its config.json is not JSON; write or download it again") from error
 
 
@@ -261,7 +264,8 @@ def _metadata(config: Any) -> dict[str, Any]:
         names = [names.get(str(index), str(index)) for index in range(number)]
     if len(names) != number:
         raise InputError(f"num_classes is {number}, but label_names holds {len(names)}")
-    record = config.get(_RECORD, {"format_version": FORMAT_VERSION, "training": {}, "versions": {}})
+    # timm's own weights have no digests, as in version 1.
+    record = config.get(_RECORD, {"format_version": 1, "training": {}, "versions": {}})
     return {
         **(record if isinstance(record, dict) else {}),
         "model_name": config.get("architecture"),
