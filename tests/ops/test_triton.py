@@ -7,11 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.func import grad, vmap
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from acmix import ops
 from acmix.nn import ACmix
+from tests.ops.derivatives import differentiate, parts
 from tests.ops.problems import Problem, assert_mix_as_exact_as_eager, run
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -212,6 +214,33 @@ def test_activation_checkpointing():
     x = torch.randn(1, 8, 4, 5, device=DEVICE, requires_grad=True)
     plain = torch.autograd.grad(layer(x).sum(), x)
     torch.testing.assert_close(torch.autograd.grad(checkpoint(layer, x, use_reentrant=False).sum(), x), plain)
+
+
+# Attention alone, convolution alone, both; after the first derivative in reverse the definition computes.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("part", ["attention", "convolution", "both"])
+@pytest.mark.parametrize("orders", hardest("f", "rr", "rrf", "rf"))
+def test_derivatives_of_every_order(part, orders):
+    function, tensors, keywords = parts(problem(5, 4, 3, 4, stride=2, window=3), DEVICE)[part]
+    actual, expected = (
+        differentiate(lambda *given: function(*given, **keywords, backend=name), inputs, orders, 0)  # noqa: B023
+        for name, inputs in (("triton", tensors), ("reference", [tensor.double() for tensor in tensors]))
+    )
+    assert (actual - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_gradients_of_every_image_and_of_ensembles():
+    def loss(backend, *tensors):
+        return ops.mix(*tensors, window=3, backend=backend).square().sum()
+
+    tensors = problem(2, 4, 2, 3, batch=2).tensors(DEVICE)
+    stacked = [torch.stack((tensor, 2 * tensor), -1) for tensor in tensors]
+    for inputs, dims in ((tensors, (0, *(None,) * 5)), (stacked, (-1,) * 6)):
+        inputs = [inputs[0][:, None] if dims[0] == 0 else inputs[0], *inputs[1:]]
+        derivative = vmap(grad(loss, argnums=(1, 2, 4)), (None, *dims))
+        torch.testing.assert_close(
+            derivative("triton", *inputs), derivative("reference", *inputs), rtol=1e-3, atol=1e-3
+        )
 
 
 def test_counts_operations():

@@ -2,6 +2,10 @@
 
 Notation: N heads of D channels, maps of H x W cells, window (k_a) and kernel (k_c) odd, s stride, e dilation; outputs
 have H' = ceil(H / s) and W' = ceil(W / s) cells.
+
+With every backend the outputs have derivatives of every order by every tensor, in reverse and forward, also under the
+transforms of `torch.func`; those that no kernel has are computed in plain operations. What `torch.compile` makes has
+first derivatives in reverse, and PyTorch refuses others.
 """
 
 from torch import Tensor

@@ -2,18 +2,23 @@
 
 The shared library is built with the package where a compiler is at hand (setup.py) and loaded with this
 module. It holds the operators `acmix::project_and_mix`, `acmix::mix` and `acmix::local_attention` with their backward
-passes, on LibTorch's stable ABI; they read their maps by strides, so that views cost no copies.
+passes, on LibTorch's stable ABI; they read their maps by strides, so that views cost no copies. All other derivatives
+are those of `algebra`.
 """
 
 import ctypes
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from acmix.ops import algebra
 from acmix.ops.composition import widen_to
+from acmix.ops.derivatives import Operator
 from acmix.ops.geometry import composes_kernels, output_size
 from acmix.ops.tracing import is_exporting
 
@@ -22,7 +27,7 @@ _LARGEST_WINDOW = 31
 
 
 def _load() -> tuple[str | None, str | None]:
-    """Load the library and complete its operators: the instruction set that it uses, or None and why that failed."""
+    """Load the library: the instruction set that it uses, or None and why that failed."""
     libraries = sorted(Path(__file__).parent.glob("_stage2*.so"))
     if not libraries:
         return None, "its library was not built: install a C++20 compiler, then install acmix again from source"
@@ -36,7 +41,6 @@ def _load() -> tuple[str | None, str | None]:
     if chosen is None:
         wanted = os.environ["ACMIX_INSTRUCTIONS"]
         return None, f"ACMIX_INSTRUCTIONS must be amx, avx512, avx2 or baseline, or unset, got {wanted!r}"
-    _register()
     return chosen.decode(), None
 
 
@@ -93,16 +97,19 @@ def _fake_attention_backward(
     return _empty_map(query, 3 * query.shape[1] * query.shape[2], 1)
 
 
-def _save_attention(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
-    ctx.save_for_backward(*inputs[:3])
-    ctx.numbers = inputs[3:]
+def _attention_backward(
+    wanted: Sequence[bool],  # noqa: ARG001
+    output_gradient: Tensor,
+    beside: Sequence[Tensor],  # noqa: ARG001
+    arguments: Sequence[Any],
+) -> tuple[Tensor | None, ...]:
+    gradient = torch.ops.acmix.local_attention_backward(output_gradient, *arguments)
+    batch, *sizes = arguments[0].shape
+    return *gradient.reshape(batch, 3, *sizes).unbind(1), None, None
 
 
-def _attention_backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor | None, ...]:
-    # Read once: activation checkpointing hands saved tensors out a single time.
-    query, key, value = ctx.saved_tensors
-    gradient = torch.ops.acmix.local_attention_backward(output_gradient, query, key, value, *ctx.numbers)
-    return *gradient.unflatten(1, (3, *query.shape[1:3])).unbind(1), None, None
+def _define_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int) -> Tensor:
+    return algebra.attend(query, key, value, window, stride, 1)
 
 
 def _fake_mix(
@@ -179,16 +186,11 @@ def _fake_project_and_mix_backward(
     )
 
 
-def _save_mix(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
-    ctx.save_for_backward(*inputs[:6])
-    ctx.numbers = inputs[6:]
-
-
 def _parameter_gradients(
-    saved: tuple[Tensor | None, ...], small: Tensor, fc: Tensor, dep: Tensor, rate_convolution: Tensor
+    arguments: Sequence[Any], small: Tensor, fc: Tensor, dep: Tensor, rate_convolution: Tensor
 ) -> tuple[Tensor | None, ...]:
     """Gradients of position, rate, fc, dep, rate_convolution and of what says how to compute."""
-    position, rate, fc_weight, _, rate_weight = saved
+    position, rate, fc_weight, _, rate_weight = arguments[:5]
     return (
         None if position is None else small[:-1].reshape(position.shape),
         None if rate is None else small[-1:].reshape(rate.shape),
@@ -201,49 +203,67 @@ def _parameter_gradients(
     )
 
 
-def _mix_backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors
-    gradient, *gradients = torch.ops.acmix.mix_backward(output_gradient, *saved, *ctx.numbers)
-    return gradient.unflatten(1, saved[0].shape[1:3]), *_parameter_gradients(saved[1:], *gradients)
+def _mix_backward(
+    wanted: Sequence[bool],  # noqa: ARG001
+    output_gradient: Tensor,
+    beside: Sequence[Tensor],  # noqa: ARG001
+    arguments: Sequence[Any],
+) -> tuple[Tensor | None, ...]:
+    gradient, *gradients = torch.ops.acmix.mix_backward(output_gradient, *arguments)
+    return gradient.reshape(arguments[0].shape), *_parameter_gradients(arguments[1:], *gradients)
 
 
-def _save_project_and_mix(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
-    ctx.save_for_backward(*inputs[:3], *inputs[4:9])
-    ctx.heads, ctx.numbers = inputs[3], inputs[9:]
+def _define_mix(
+    projections: Tensor,
+    position: Tensor | None,
+    rate: Tensor | None,
+    fc: Tensor | None,
+    dep: Tensor,
+    rate_convolution: Tensor | None,
+    composed: bool,  # noqa: ARG001
+    window: int,
+    stride: int,
+) -> Tensor:
+    if position is None or rate is None:
+        return algebra.convolve(projections, fc, dep, rate_convolution, stride, 1)
+    return algebra.add_paths(projections, position, fc, dep, rate, rate_convolution, window, stride, 1)
 
 
-def _project_and_mix_backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors
-    input_wanted, weight_wanted = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:3])
+def _project_and_mix_backward(
+    wanted: Sequence[bool],
+    output_gradient: Tensor,
+    beside: Sequence[Tensor],  # noqa: ARG001
+    arguments: Sequence[Any],
+) -> tuple[Tensor | None, ...]:
+    input_wanted, weight_wanted = wanted[0], any(wanted[1:3])
     x, weight, bias, *gradients = torch.ops.acmix.project_and_mix_backward(
-        output_gradient, *saved[:3], ctx.heads, input_wanted, weight_wanted, *saved[3:], *ctx.numbers
+        output_gradient, *arguments[:4], input_wanted, weight_wanted, *arguments[4:]
     )
-    return (
-        x if input_wanted else None,
-        weight if weight_wanted else None,
-        bias if weight_wanted and saved[2] is not None else None,
-        None,
-        *_parameter_gradients(saved[3:], *gradients),
-    )
+    return x, weight, bias, None, *_parameter_gradients(arguments[4:], *gradients)
 
 
-def _register() -> None:
+def _define_project_and_mix(x: Tensor, weight: Tensor, bias: Tensor | None, heads: int, *arguments: Any) -> Tensor:
+    return _define_mix(functional.conv2d(x, weight, bias).unflatten(1, (3 * heads, -1)), *arguments)
+
+
+def _register() -> dict[str, Operator]:
+    """Complete the library's operators by what PyTorch asks of one."""
     torch.library.register_fake("acmix::local_attention", _fake_attention)
     torch.library.register_fake("acmix::local_attention_backward", _fake_attention_backward)
-    torch.library.register_autograd("acmix::local_attention", _attention_backward, setup_context=_save_attention)
     torch.library.register_fake("acmix::mix", _fake_mix)
     torch.library.register_fake("acmix::mix_backward", _fake_mix_backward)
-    torch.library.register_autograd("acmix::mix", _mix_backward, setup_context=_save_mix)
     torch.library.register_fake("acmix::project_and_mix", _fake_project_and_mix)
     torch.library.register_fake("acmix::project_and_mix_backward", _fake_project_and_mix_backward)
-    torch.library.register_autograd(
-        "acmix::project_and_mix", _project_and_mix_backward, setup_context=_save_project_and_mix
-    )
+    return {
+        "local_attention": Operator("acmix::local_attention", _attention_backward, _define_attention, maps=3),
+        "mix": Operator("acmix::mix", _mix_backward, _define_mix),
+        "project_and_mix": Operator("acmix::project_and_mix", _project_and_mix_backward, _define_project_and_mix),
+    }
 
 
 def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int, dilation: int) -> Tensor:  # noqa: ARG001
     """Attention of every query over its reflected window; see `acmix.ops.local_attention`."""
-    output = torch.ops.acmix.local_attention(query, key, value, window, stride)
+    output = _OPERATORS["local_attention"](query, key, value, window, stride)
     return output.unflatten(1, query.shape[1:3])
 
 
@@ -260,7 +280,7 @@ def _weights(
 def shift_conv(projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:  # noqa: ARG001
     """The convolution path; see `acmix.ops.shift_conv`."""
     weights = _weights(projections.shape[1], projections, fc_weight, dep_weight, None)
-    return torch.ops.acmix.mix(projections, None, None, *weights, 0, stride)
+    return _OPERATORS["mix"](projections, None, None, *weights, 0, stride)
 
 
 def mix(
@@ -278,7 +298,7 @@ def mix(
     position = widen_to(projections, position_weight)
     rate = widen_to(projections, rate_attention)
     weights = _weights(projections.shape[1], projections, fc_weight, dep_weight, rate_convolution)
-    return torch.ops.acmix.mix(projections, position, rate, *weights, window, stride)
+    return _OPERATORS["mix"](projections, position, rate, *weights, window, stride)
 
 
 def projects(x: Tensor, window: int, stride: int, dilation: int) -> bool:
@@ -303,8 +323,9 @@ def project_and_mix(
     weight, bias = widen_to(x, weight), None if bias is None else widen_to(x, bias)
     position, rate = widen_to(x, position_weight), widen_to(x, rate_attention)
     weights = _weights(3 * heads, x, fc_weight, dep_weight, rate_convolution)
-    return torch.ops.acmix.project_and_mix(x, weight, bias, heads, position, rate, *weights, window, stride)
+    return _OPERATORS["project_and_mix"](x, weight, bias, heads, position, rate, *weights, window, stride)
 
 
 # At import, not at the first question: a question may be traced into a graph.
 _INSTRUCTIONS, _MISSING = _load()
+_OPERATORS = {} if _INSTRUCTIONS is None else _register()

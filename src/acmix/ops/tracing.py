@@ -3,6 +3,7 @@
 from typing import cast
 
 import torch
+from torch.autograd import forward_ad
 
 
 def is_exporting() -> bool:
@@ -15,3 +16,8 @@ def at_least_one(size: int) -> int:
     """max(size, 1), also of a size that one graph serves every value of."""
     # PyTorch 2.11 compiles only the one, and only the other leaves an exported size free.
     return max(size, 1) if torch.compiler.is_dynamo_compiling() else cast(int, torch.sym_max(size, 1))
+
+
+def is_transformed() -> bool:
+    """Whether a transform of `torch.func` or forward differentiation is under way."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0

@@ -77,10 +77,10 @@ def _mix(
     stride: int,
 ) -> Tensor:
     """Through the operator, `(B, C, H', W')` in the memory order of the projections."""
-    from acmix.ops.triton import operators  # noqa: F401  registers them
+    from acmix.ops.triton import operators
 
     cells = projections.permute(0, 3, 4, 1, 2)
-    output, _ = torch.ops.acmix_triton.mix(cells.contiguous(), position, rate, kernel, mixing, window, stride)
+    output = operators.mix(cells.contiguous(), position, rate, kernel, mixing, window, stride)
     output = output.permute(0, 3, 1, 2)
     return output if cells.is_contiguous() else output.contiguous()
 

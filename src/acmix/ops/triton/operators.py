@@ -4,11 +4,14 @@ All maps are contiguous `(B, H, W, ...)`, so that no compiler can change their s
 outputs `(B, H', W', C)`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from acmix.ops import algebra
+from acmix.ops.derivatives import Operator
 from acmix.ops.triton.launch import (
     Maps,
     Shape,
@@ -39,6 +42,11 @@ def _new_output(projections: Tensor, shape: Shape) -> Tensor:
     return projections.new_empty((shape.batch, shape.output_height, shape.output_width, shape.heads * shape.size))
 
 
+def _contiguous(*tensors: Tensor | None) -> Any:
+    """The tensors as kernels read them, which parts of batches that torch.vmap makes are not."""
+    return (tensor if tensor is None else tensor.contiguous() for tensor in tensors)
+
+
 def _mix_maps(projections: Tensor, mixing: Tensor) -> Tensor:
     """The maps that the grouped convolution reads, `(B, H, W, P, D)`."""
     *cells, maps, size = projections.shape
@@ -59,6 +67,7 @@ def _mix(
     stride: int,
 ) -> tuple[Tensor, Tensor]:
     """Output and log-sum-exp of both paths, of attention alone (no kernel), or of the convolution path (window 0)."""
+    projections, position = _contiguous(projections, position)
     shape = _shape(projections, window, stride)
     output = _new_output(projections, shape)
     if kernel is not None:
@@ -97,6 +106,9 @@ def _mix_backward(
     stride: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of projections, W_p, rate, kernel and mixing; empty where there is nothing to differentiate."""
+    output_gradient, log_sum_exp, projections, position = _contiguous(
+        output_gradient, log_sum_exp, projections, position
+    )
     shape = _shape(projections, window, stride)
     # Without the convolution path, cells between strided queries get no gradient as queries.
     gradient = torch.empty_like(projections) if kernel is not None or stride == 1 else torch.zeros_like(projections)
@@ -152,28 +164,44 @@ def _fake_mix_backward(
     )
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs[:5], output[1])
-    ctx.numbers = inputs[5:]
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-
-
-def _backward(ctx: Any, output_gradient: Tensor | None, _: object) -> tuple[Tensor | None, ...]:
-    # Read once: activation checkpointing hands saved tensors out a single time.
-    *saved, log_sum_exp = ctx.saved_tensors
-    if output_gradient is None:
-        return (None,) * 7
-    gradients = torch.ops.acmix_triton.mix_backward(output_gradient.contiguous(), log_sum_exp, *saved, *ctx.numbers)
+def _backward(
+    wanted: Sequence[bool],  # noqa: ARG001
+    output_gradient: Tensor,
+    beside: Sequence[Tensor],
+    arguments: Sequence[Any],
+) -> tuple[Tensor | None, ...]:
+    gradients = torch.ops.acmix_triton.mix_backward(output_gradient, *beside, *arguments)
     given = (
         None if tensor is None else gradient.reshape(tensor.shape)
-        for tensor, gradient in zip(saved, gradients, strict=True)
+        for tensor, gradient in zip(arguments[:5], gradients, strict=True)
     )
     return *given, None, None
+
+
+def _define(
+    projections: Tensor,
+    position: Tensor | None,
+    rate: Tensor | None,
+    kernel: Tensor | None,
+    mixing: Tensor | None,
+    window: int,
+    stride: int,
+) -> Tensor:
+    """The same in differentiable operations, `(B, H', W', C)`."""
+    maps = projections.permute(0, 3, 4, 1, 2)
+    dep = None if kernel is None else kernel.flatten(0, 1)
+    if window == 0 and dep is not None:
+        output = algebra.convolve(maps, mixing, dep, None, stride, 1)
+    elif dep is None or position is None or rate is None:
+        query, key, value = maps.chunk(3, 1)
+        output = algebra.attend(query, key, value, window, stride, 1)
+    else:
+        output = algebra.add_paths(maps, position, mixing, dep, rate, None, window, stride, 1)
+    return output.permute(0, 2, 3, 1)
 
 
 _library.impl("mix", _mix, "CompositeExplicitAutograd")
 _library.impl("mix_backward", _mix_backward, "CompositeExplicitAutograd")
 torch.library.register_fake("acmix_triton::mix", _fake_mix)
 torch.library.register_fake("acmix_triton::mix_backward", _fake_mix_backward)
-torch.library.register_autograd("acmix_triton::mix", _backward, setup_context=_save)
+mix = Operator("acmix_triton::mix", _backward, _define)
