@@ -228,7 +228,7 @@ def test_what_pillow_reads_is_an_image(suffix):
 
 
 @pytest.mark.parametrize(
-    "name", ["a.txt", "a.pdf", "a.eps", "a.ps", "a.mpg", "a.h5", "a.fits", "a.palm", ".png", "png", "a.", ""]
+    "name", ["a.txt", "a.pdf", "a.eps", "a.ps", "a.mpg", "a.h5", "a.fits", "a.pcd", "a.palm", ".png", "png", "a.", ""]
 )
 def test_what_is_no_image_by_its_name(name):
     assert not is_image(name)

@@ -2,10 +2,15 @@
 
 import io
 import json
+import os
+import pathlib
 import tarfile
+import tempfile
 
 import fsspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from acmix import InputError
 from acmix.data.shards import is_pattern, list_folder, list_pattern
@@ -133,13 +138,15 @@ def test_samples_and_labels(tmp_path):
         ("e.mask.png", image),
         ("e.weights.pth", b"never read"),
         (".hidden.png", image),
+        ("g/h.v2.JPG", image),
+        ("g/h.v2.cls", b"4"),
         ("notes", b"without a key"),
         ("f.pickle", b"never read"),
     ]
     index = index_of(write_tar(tmp_path / "s.tar", members))
-    assert index.keys == ["a/0001", "b", "c", "d", "e"]
-    assert index.labels == [7, 3, "cat", "dog", 1]
-    assert index.suffixes == [".png", ".jpg", ".webp", ".jpeg", ".png"]
+    assert index.keys == ["a/0001", "b", "c", "d", "e", "g/h.v2"]
+    assert index.labels == [7, 3, "cat", "dog", 1, 4]
+    assert index.suffixes == [".png", ".jpg", ".webp", ".jpeg", ".png", ".jpg"]
     content = (tmp_path / "s.tar").read_bytes()
     assert all(
         content[offset : offset + size] == image for offset, size in zip(index.offsets, index.sizes, strict=True)
@@ -175,6 +182,113 @@ def test_unusable_members(tmp_path, members, rule):
     with pytest.raises(InputError, match=rule) as caught:
         index_of(write_tar(tmp_path / "s.tar", members))
     assert f"shard {tmp_path}/s.tar" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("a.v2.jpg a.v2.cls", ["a.v2"]),
+        ("a.v2.cls a.v2.jpg a.v3.jpg a.v3.cls", ["a.v2", "a.v3"]),
+        ("a.jpg a.cls a.v2.jpg a.v2.cls", ["a", "a.v2"]),
+        ("a.jpg a.v2.jpg a.cls a.v2.cls", ["a", "a.v2"]),
+        ("b.jpg b.cls a.v2.jpg a.v2.cls c.jpg c.cls", ["b", "a.v2", "c"]),
+        ("a.1.jpg a.1.cls b.jpg b.cls a.2.jpg a.2.cls", ["a.1", "b", "a.2"]),
+        ("d/a.1.x.png d/a.1.x.cls", ["d/a.1.x"]),
+        ("./d.e/a.png ./d.e/a.cls", ["./d.e/a"]),
+        ("a..jpg a..cls", ["a."]),
+        ("a.v2.webp a.v2.txt a.v2.json a.v2.npy", ["a.v2"]),
+        ("a.jpg a.cls a.mask.png", ["a"]),
+        ("a.mask.png a.edge.mask.png a.jpg a.cls", ["a"]),
+        ("a.jpg a.cls a.crop.jpg a.crop.json", ["a"]),
+        ("a.v2.jpg a.v2.cls a.v2.mask.png", ["a.v2"]),
+        ("a.rgb.jpg a.cls", ["a"]),
+        ("a.cls a.rgb.jpg a.depth.npy", ["a"]),
+        ("a.jpg a.cls a.fine.cls a.caption.txt", ["a"]),
+        ("a.jfif a.cls b.gif b.cls c.avif c.cls d.jpe d.cls e.jp2 e.cls", list("abcde")),
+        ("a.notes.txt b.jpg b.cls", ["b"]),
+        ("a.v2.npy a.v2.pth b.jpg b.cls", ["b"]),
+    ],
+)
+def test_names_with_dots_are_paired(tmp_path, names, expected):
+    image, labels = png(), {}
+    members = []
+    for number, name in enumerate(names.split()):
+        content = str(number).encode()
+        labels[name] = number
+        members.append((name, image if name.endswith((".jpg", ".png")) else content))
+    index = index_of(write_tar(tmp_path / "s.tar", members))
+    assert index.keys == expected
+    content = (tmp_path / "s.tar").read_bytes()
+    with tarfile.open(tmp_path / "s.tar") as archive:
+        at = {member.offset_data: member.name for member in archive}
+    for key, suffix, offset, label in zip(index.keys, index.suffixes, index.offsets, index.labels, strict=True):
+        assert at[offset].startswith(key)
+        assert at[offset].endswith(suffix)
+        assert str(label).encode() in content
+        assert labels.get(f"{key}.cls", labels.get(f"{key}.txt")) == int(label)
+
+
+@pytest.mark.parametrize(
+    ("names", "rule"),
+    [
+        ("a.v1.jpg a.v2.jpg a.cls", r"'a' has 0 images, expected one, among a\.v1\.jpg, a\.v2\.jpg, a\.cls"),
+        ("a.v1.jpg b.jpg b.cls a.v1.cls", r"label of sample 'a\.v1' is missing"),
+        ("a.v1.jpg", r"label of sample 'a\.v1' is missing"),
+        ("a.jpg a.fine.cls", "label of sample 'a' is missing"),
+        ("a.v1.jpg a.v2.cls", r"label of sample 'a\.v1' is missing"),
+        ("a.jpg a.cls a.v2.jpg a.v2.cls a.v3.jpg", r"label of sample 'a\.v3' is missing"),
+        ("a.jpg a.cls a.v2.jpg a.v2.cls a.v3.cls", r"sample 'a\.v3' has 0 images"),
+        ("a.v2.jpg a.v2.cls a.cls", "sample 'a' has 0 images"),
+        ("a.v2.jpg a.v2.png a.v2.cls", r"sample 'a\.v2' has 2 images"),
+        ("a.v2.jpg a.v2.jpg a.v2.cls", r"a\.v2\.jpg is there twice"),
+        ("a.v2.jpg a.v2.JPG a.v2.cls", r"a\.v2\.JPG is there twice"),
+        ("a.v2.jpg a.v2.cls b.jpg b.cls a.v2.jpg a.v2.cls", r"two samples named 'a\.v2'"),
+        ("a.rgb.jpg a.cls b.jpg b.cls a.jpg a.cls", "two samples named 'a'"),
+    ],
+)
+def test_names_with_dots_that_could_be_paired_otherwise_are_refused(tmp_path, names, rule):
+    with pytest.raises(InputError, match=rule):
+        index_of(write_tar(tmp_path / "s.tar", [(name, b"1") for name in names.split()]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.binary(min_size=1, max_size=20).filter(
+            lambda name: not {0, ord("/")} & {*name} and not name.startswith(b".")
+        ),
+        min_size=1,
+        max_size=8,
+        unique=True,
+    ),
+    st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT]),
+)
+def test_any_file_name_is_the_name_of_a_sample(names, form):
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "s.tar"
+        with tarfile.open(path, "w", format=form, encoding="utf-8", errors="surrogateescape") as archive:
+            for number, name in enumerate(names):
+                for suffix in (b".jpg", b".cls"):
+                    member = tarfile.TarInfo(os.fsdecode(name + suffix))
+                    content = str(number).encode()
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+        index = index_of(path)
+    assert [os.fsencode(key) for key in index.keys] == names
+    assert index.labels == list(range(len(names)))
+
+
+def test_long_names_of_bytes(tmp_path):
+    name = os.fsdecode(b"d\xe9/" * 60 + b"caf\xe9.v2")
+    index = index_of(write_tar(tmp_path / "s.tar", [(f"{name}.jpg", b""), (f"{name}.cls", b"1")]))
+    assert index.keys == [name]
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"1" * 5000, b'{"label": ' * 50_000])
+@pytest.mark.parametrize("suffix", ["cls", "json"])
+def test_absurd_labels_are_refused(tmp_path, suffix, content):
+    with pytest.raises(InputError, match="label of sample 'a' "):
+        index_of(write_tar(tmp_path / "s.tar", [(f"a.{suffix}", content), ("a.png", b"")]))
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])

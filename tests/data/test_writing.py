@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import tarfile
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from timm.data.readers import reader_wds
 from acmix import InputError
 from acmix.data import Digits, EncodedImage, ImageSource, LabelledImages, open_dataset
 from acmix.data import writing as module
+from acmix.data.shards import list_folder, open_shards
 from acmix.data.writing import write_shards
 
 SIZES = {"train": 25, "validation": 7}
@@ -160,3 +162,22 @@ def test_what_is_written_is_read_back(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="reads back with other labels"):
         write_shards({"train": LabelledImages("ab", [Image.new("RGB", (2, 2))] * 2, [0, 1], "pq")}, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_any_name_and_format_are_read_back(tmp_path):
+    names = [b"a.b.jpg", b"a.jpg", b"caf\xe9.JPG", b"c d.v2.PNG", b"\xff.gif", b"line\nbreak.png", b"e.jfif", b"f.avif"]
+    files = [tmp_path / os.fsdecode(name) for name in names]
+    for number, file in enumerate(files):
+        kind = {".png": "PNG", ".gif": "GIF", ".avif": "AVIF"}.get(file.suffix.lower(), "JPEG")
+        with file.open("wb") as opened:
+            Image.new("L", (4, 4), 10 * number).save(opened, kind)
+    labels = [number % 2 for number in range(len(names))]
+    images = LabelledImages([file.name for file in files], files, labels, ["p", "q"])
+    write_shards({"train": images}, tmp_path / "out", images_per_shard=3)
+    written = open_shards({"train": list_folder(str(tmp_path / "out"))["train"]})["train"]
+    before = sorted((images.encoded(i).content, images.classes[images.encoded(i).label]) for i in range(len(images)))
+    after = sorted((written.encoded(i).content, written.classes[written.encoded(i).label]) for i in range(len(images)))
+    assert after == before
+    assert {written.encoded(index).suffix for index in range(len(written))} == {".jpg", ".png", ".gif", ".avif"}
+    assert len({images.read(index)[0].getpixel((0, 0)) for index in range(len(images))}) == len(images)
+    assert all(written.read(index)[0].size == (4, 4) for index in range(len(written)))

@@ -15,9 +15,9 @@ from acmix.data.pixels import to_rgb, upright
 from acmix.errors import InputError
 
 # What Pillow opens that is no picture to learn from: video and data of which it knows the size at most (MPEG, BUFR,
-# GRIB, HDF5), drawings that another program would have to run (EPS, WMF), and measurements without their units, for
-# FITS' offset and scale are not applied.
-_NO_PICTURES = frozenset(("BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "WMF"))
+# GRIB, HDF5), drawings that another program would have to run (EPS, WMF), measurements whose offset and scale it does
+# not apply (FITS), and a format of old scanners whose suffix .pcd point clouds bear today (PCD).
+_NO_PICTURES = frozenset(("BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "PCD", "WMF"))
 # What systems leave beside files without a dot before it: macOS' archives, Windows, Synology's disks, ext4.
 _SYSTEM = frozenset(("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "lost+found")) | frozenset(
     ("system volume information", "@eadir", "#recycle")

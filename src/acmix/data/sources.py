@@ -243,5 +243,7 @@ class SplittableImages(ImageSource):
 
 def hashed_order(images: ImageSource, seed: int) -> list[int]:
     """All indices in the order of SHA-256 of seed and name: the same shuffle with every version of everything."""
-    digests = [hashlib.sha256(f"{seed}/{images.name(index)}".encode()).digest() for index in range(len(images))]
+    # Names that are not UTF-8 have lone surrogates.
+    texts = (f"{seed}/{images.name(index)}" for index in range(len(images)))
+    digests = [hashlib.sha256(text.encode(errors="surrogatepass")).digest() for text in texts]
     return sorted(range(len(images)), key=digests.__getitem__)

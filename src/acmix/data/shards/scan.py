@@ -11,6 +11,7 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import track
 
+from acmix.data.images import suffixes
 from acmix.data.shards.cache import cache_folder, open_shard, stat
 from acmix.data.shards.index import read_index
 from acmix.errors import InputError
@@ -18,6 +19,8 @@ from acmix.storage import write_atomically
 
 # Remote shards arrive side by side; more would not be faster.
 _AT_ONCE = 8
+# Counts by other rules for what is a sample, or where Pillow reads other files, are not remembered.
+_RULES = "2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,8 @@ def scan_shards(urls: Sequence[str], json_key: str | None = None, *, progress: b
     Raises:
         InputError: If a shard cannot be read; what was counted before is remembered.
     """
-    key = hashlib.sha256("\n".join((json_key or "", *urls)).encode()).hexdigest()
+    text = "\n".join((_RULES, *sorted(suffixes()), json_key or "", *urls))
+    key = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
     memory = cache_folder() / "counts" / f"{key[:32]}.json"
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,8 @@ from acmix.errors import InputError
 
 # An index of a thousand images takes some 200 kB; an open shard one file descriptor.
 _OPEN_SHARDS = 64
+# A label beyond is no number of a class but an identity, or damage.
+_MOST_CLASSES = 10_000_000
 
 
 class ShardedImages(ImageSource):
@@ -91,7 +93,8 @@ class ShardedImages(ImageSource):
         shards = sorted(
             f"{url.rpartition('/')[2]}\t{length}" for url, length in zip(self.urls, self._lengths, strict=True)
         )
-        return hashlib.sha256("\n".join((*shards, "", *self.classes, "", *samples)).encode()).hexdigest()
+        text = "\n".join((*shards, "", *self.classes, "", *samples))
+        return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
     def prefetch(self, shard: int) -> None:
         """Begin to fetch a remote shard into the cache, in a thread.
@@ -199,6 +202,8 @@ def _found_classes(counts: Sequence[ShardCount]) -> tuple[str, ...]:
             f"some labels are numbers and some are names of classes ({mixed['names']} of {len(counts)} shards have "
             "names); write classes.txt beside the shards, one name a line in the order of the numbers"
         )
+    if highest >= _MOST_CLASSES:
+        raise InputError(f"the shards hold the label {highest:,}; labels count classes from 0")
     classes = tuple(sorted(names)) or tuple(str(label) for label in range(highest + 1))
     if len(classes) < 2:
         raise InputError(f"the shards hold {len(classes)} classes, at least two are needed")
