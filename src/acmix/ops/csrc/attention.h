@@ -139,35 +139,43 @@ __attribute__((always_inline)) static inline void add_steps(Vector<T> (&sum)[til
 #undef ACMIX_CASE
 }
 
-// In place: exp2 of the logits less their maximum, times scale; returns 1 / sum.
-template <class T>
-static inline Vector<T> exponentiate(T* logits, int64_t cells, T scale) {
-  constexpr int64_t count = lanes<T>;
-  Vector<T> peak = load(logits), other = peak;
-  for (int64_t j = 1; j < cells; j += 2) {
-    peak = larger<T>(peak, load(logits + j * count));
-    other = larger<T>(other, load(logits + least(j + 1, cells - 1) * count));
-  }
-  peak = larger<T>(peak, other) * scale;
-  Vector<T> sum = {};
-  for (int64_t j = 0; j < cells; ++j) {
-    const Vector<T> e = exp2_nonpositive(load(logits + j * count) * scale - peak);
-    sum += e;
-    store(logits + j * count, e);
-  }
-  return T(1) / sum;
-}
-
 // 1 / sqrt(D), the scale of the logits.
 template <class T>
 static inline T inverse_root(int64_t head_size) {
   return static_cast<T>(1 / __builtin_sqrt(static_cast<double>(head_size)));
 }
 
-// The same in base 2.
+// The same in base 2, and how far below the largest logit the others are told apart.
 template <class T>
-static inline T logit_scale(int64_t head_size) {
-  return static_cast<T>(1.4426950408889634 / __builtin_sqrt(static_cast<double>(head_size)));
+struct LogitScale {
+  T scale, largest;
+
+  explicit LogitScale(int64_t head_size) {
+    const double root = __builtin_sqrt(static_cast<double>(head_size));
+    scale = static_cast<T>(1.4426950408889634 / root);
+    largest = static_cast<T>(0.6931471805599453 * largest_drop<T> * root);
+  }
+};
+
+// In place: exp2 of the logits less their maximum, times the scale; returns 1 / sum. The maximum is taken off before
+// anything is rounded: a product less a rounded product may be positive, and of large logits huge.
+template <class T>
+static inline Vector<T> exponentiate(T* logits, int64_t cells, const LogitScale<T>& scale) {
+  constexpr int64_t count = lanes<T>;
+  Vector<T> peak = load(logits), other = peak;
+  for (int64_t j = 1; j < cells; j += 2) {
+    peak = larger<T>(peak, load(logits + j * count));
+    other = larger<T>(other, load(logits + least(j + 1, cells - 1) * count));
+  }
+  peak = larger<T>(peak, other);
+  const Vector<T> largest = opaque(splat(scale.largest));
+  Vector<T> sum = {};
+  for (int64_t j = 0; j < cells; ++j) {
+    const Vector<T> e = exp2_negated(smaller<T>(peak - load(logits + j * count), largest), scale.scale);
+    sum += e;
+    store(logits + j * count, e);
+  }
+  return T(1) / sum;
 }
 
 // Steps of a tile of `rows` query rows from y on, over keys packed from row key_first on.

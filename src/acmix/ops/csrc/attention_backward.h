@@ -72,7 +72,8 @@ static Vector<T> differentiate(const Mix& problem, const BackwardLayout<T>& layo
                                const T* locations, int64_t y, int64_t rows, int64_t column) {
   constexpr int64_t count = lanes<T>;
   const int64_t window = layout.window, cells = window * window;
-  const T scale = logit_scale<T>(problem.shape.head_size), rate = static_cast<T>(problem.attention.rate);
+  const LogitScale<T> scale(problem.shape.head_size);
+  const T rate = static_cast<T>(problem.attention.rate);
   const T* row_locations = static_cast<const T*>(problem.attention.row_location);
   const auto own = load(scratch.own + column) > T(0);
   Vector<T> rate_gradient = {};

@@ -110,7 +110,7 @@ static void attend_head(const Mix& problem, const ForwardLayout<T>& layout, cons
   const T* key = queries + layout.channels * layout.pitch;
   const T* value = key + layout.channels * layout.pitch;
   T* output = scratch.output + (head + place) * head_size * layout.out_pitch;
-  const T scale = logit_scale<T>(head_size);
+  const LogitScale<T> scale(head_size);
   for (int64_t y = band.first; y < band.last; y += tile_rows) {
     const int64_t rows = least(tile_rows, band.last - y);
     window_steps(layout, problem.shape, y, rows, band.begin, scratch.steps);

@@ -121,34 +121,45 @@ static inline Vector<T> larger(Vector<T> a, Vector<T> b) {
   return a > b ? a : b;
 }
 
-// 2^x for x <= 0 by a minimax polynomial on [-1/2, 1/2] (relative error 8e-8, 3e-18 in float64), at least 2^-100,
-// 2^-960: beside the largest weight, 1, that is nothing, and smaller ones times a value would be denormal numbers, which
-// are slow. The rounding trick needs IEEE arithmetic: never compile with -ffast-math.
-static inline Vector<float> exp2_nonpositive(Vector<float> x) {
+// a where either is not a number.
+template <class T>
+static inline Vector<T> smaller(Vector<T> a, Vector<T> b) {
+  return b < a ? b : a;
+}
+
+// 2^-drop for large drops: beside the largest weight, 1, it is nothing, and smaller ones times a value would be denormal
+// numbers, which are slow.
+template <class T>
+constexpr double largest_drop = sizeof(T) == sizeof(float) ? 100 : 960;
+
+// 2^-(x scale), x scale in [0, largest_drop], by a minimax polynomial on [-1/2, 1/2] (relative error 8e-8, 3e-18 in
+// float64); NaN of any bits stays NaN. The rounding trick, which leaves the exponent in the lowest bits of a sum, needs
+// IEEE arithmetic: never compile with -ffast-math.
+static inline Vector<float> exp2_negated(Vector<float> x, float scale) {
   using Integer = VectorOf<float>::integer;
-  x = larger<float>(opaque(splat(-100.f)), x);
-  const Vector<float> shifted = x + 12582912.f;
-  const Vector<float> f = x - (shifted - 12582912.f);
+  constexpr float shift = 12582912.f + 127.f;
+  const Vector<float> shifted = shift - x * scale;
+  const Vector<float> f = (shift - shifted) - x * scale;
   Vector<float> p = 1.327647273e-3f * f + 9.675541326e-3f;
   p = p * f + 5.550713271e-2f;
   p = p * f + 0.2402211972f;
   p = p * f + 0.6931469671f;
   p = p * f + 1.000000072f;
-  return (Vector<float>)((Integer)p + ((Integer)shifted << 23));
+  return p * (Vector<float>)((Integer)shifted << 23);
 }
 
-static inline Vector<double> exp2_nonpositive(Vector<double> x) {
+static inline Vector<double> exp2_negated(Vector<double> x, double scale) {
   using Integer = VectorOf<double>::integer;
-  x = larger<double>(opaque(splat(-960.)), x);
-  const Vector<double> shifted = x + 6755399441055744.;
-  const Vector<double> f = x - (shifted - 6755399441055744.);
+  constexpr double shift = 6755399441055744. + 1023.;
+  const Vector<double> shifted = shift - x * scale;
+  const Vector<double> f = (shift - shifted) - x * scale;
   constexpr double coefficients[] = {7.07410561349942884e-9, 1.01781980271126593e-7, 1.32154330896719558e-6,
                                      1.52527334899754529e-5, 1.54035304625144511e-4, 1.33335581467899354e-3,
                                      9.61812910758833522e-3, 5.55041086648199215e-2, 0.240226506959101562,
                                      0.69314718055994533,    1.};
   Vector<double> p = splat(4.43528189211794205e-10);
   for (double c : coefficients) p = p * f + c;
-  return (Vector<double>)((Integer)p + ((Integer)shifted << 52));
+  return p * (Vector<double>)((Integer)shifted << 52);
 }
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
