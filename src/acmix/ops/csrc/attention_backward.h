@@ -66,10 +66,10 @@ struct AttentionScratch {
 
 // Of a tile of query rows from y on at one register of columns: softmax weights (times the rate) and slopes
 // d loss / d logit into the ring, sums of slopes times (column, row) location of their keys; returns the sum of
-// d loss / d rate.
+// d loss / d rate. `check` becomes NaN where a slope, as of a NaN weight, is not finite.
 template <class T>
 static Vector<T> differentiate(const Mix& problem, const BackwardLayout<T>& layout, const AttentionScratch<T>& scratch,
-                               const T* locations, int64_t y, int64_t rows, int64_t column) {
+                               const T* locations, int64_t y, int64_t rows, int64_t column, Vector<T>& check) {
   constexpr int64_t count = lanes<T>;
   const int64_t window = layout.window, cells = window * window;
   const LogitScale<T> scale(problem.shape.head_size);
@@ -100,6 +100,7 @@ static Vector<T> differentiate(const Mix& problem, const BackwardLayout<T>& layo
       }
       down += sum * row_locations[scratch.steps[layout.stride * a + t].row];
     }
+    check += T(0) * down;
     // What other strips count stays out of sums over columns.
     store(scratch.sums + 2 * a * count, own ? across : Vector<T>{});
     store(scratch.sums + (2 * a + 1) * count, own ? down : Vector<T>{});
@@ -154,6 +155,39 @@ struct HeadMaps {
   T *query_gradient, *key_gradient, *value_gradient;        // from row band.first on
 };
 
+// What queries of row y with slopes that are not finite give to the band's own keys and values. In the ring they would
+// meet the zeros beside maps, which they turn into NaN of other keys: they leave zeros there.
+template <class T>
+static void give_apart(const Mix& problem, const BackwardLayout<T>& layout, const AttentionScratch<T>& scratch,
+                       const BackwardBand& band, const HeadMaps<T>& maps, int64_t y) {
+  const Shape& shape = problem.shape;
+  const Strip& columns = scratch.columns;
+  const int64_t window = layout.window, stride = layout.stride, first = stride * columns.first;
+  const int64_t last = least(stride * columns.last, shape.width);
+  const T scale = inverse_root<T>(shape.head_size);
+  for (int64_t x = -layout.lead; x < layout.query_pitch - layout.lead; ++x) {
+    const int64_t column = columns.first + floor_divide(x, layout.interleave);
+    const T* query = maps.query + (stride * y - band.begin) * layout.row + x;
+    const T* gradient = maps.output_gradient + (y - band.out_begin) * layout.out_row + x;
+    T *weights = scratch.ring_of(y) + x, *slopes = weights + scratch.ring_part;
+    T check = 0;
+    for (int64_t j = 0; j < window * window; ++j) check += T(0) * slopes[j * layout.query_pitch];
+    if (check == T(0)) continue;
+    for (int64_t j = 0; j < window * window; ++j) {
+      T &weight = weights[j * layout.query_pitch], &slope = slopes[j * layout.query_pitch];
+      const int64_t row = stride * y + j / window - layout.radius, place = stride * column + j % window - layout.radius;
+      const int64_t to = (row - band.first) * layout.row + layout.columns.slot(place - first) +
+                         x - floor_divide(x, layout.interleave) * layout.interleave;
+      const bool own = row >= band.first && row < band.last && place >= first && place < last;
+      for (int64_t d = 0; own && column >= 0 && column < shape.width_out && d < shape.head_size; ++d) {
+        maps.key_gradient[to + d * layout.pitch] += scale * slope * query[d * layout.pitch];
+        maps.value_gradient[to + d * layout.pitch] += weight * gradient[d * layout.outputs.pitch()];
+      }
+      weight = slope = T(0);
+    }
+  }
+}
+
 // Weights, slopes and query gradients of the query rows [y, y + rows); the sum of d loss / d rate.
 template <class T>
 static Vector<T> backward_queries(const Mix& problem, const BackwardLayout<T>& layout,
@@ -161,7 +195,7 @@ static Vector<T> backward_queries(const Mix& problem, const BackwardLayout<T>& l
                                   const HeadMaps<T>& maps, int64_t y, int64_t rows) {
   const Shape& shape = problem.shape;
   const bool own = y >= band.own_first && y < band.own_last;
-  Vector<T> scale[tile_rows], rate_gradient = {};
+  Vector<T> scale[tile_rows], rate_gradient = {}, check = {};
   for (auto& value : scale) value = splat(inverse_root<T>(shape.head_size));
   window_steps(layout, shape, y, rows, band.begin, scratch.steps);
   const int64_t end = scratch.columns.size() * layout.interleave + layout.trail;
@@ -177,7 +211,7 @@ static Vector<T> backward_queries(const Mix& problem, const BackwardLayout<T>& l
     }
     dot_window(layout, shape.head_size, scratch.steps, rows, query, maps.key + x, location, scratch.weights);
     dot_window(layout, shape.head_size, scratch.steps, rows, gradient, maps.value + x, Location<T>{}, scratch.slopes);
-    const Vector<T> sum = differentiate(problem, layout, scratch, locations + x, y, rows, x);
+    const Vector<T> sum = differentiate(problem, layout, scratch, locations + x, y, rows, x, check);
     if (!own) continue;
     rate_gradient += sum;
     const Rows<T> to = {maps.query_gradient + (layout.stride * y - band.first) * layout.row + x,
@@ -185,7 +219,12 @@ static Vector<T> backward_queries(const Mix& problem, const BackwardLayout<T>& l
     attend_tile(layout, shape.head_size, scratch.steps, rows, scratch.slopes, scale, maps.key + x, to, true);
     if (problem.attention.position) differentiate_position(problem, scratch, rows, query, to);
   }
-  for (int64_t a = 0; a < rows; ++a) fold_ring(layout, scratch, shape.height, y + a);
+  bool finite = true;
+  for (int l = 0; l < lanes<T>; ++l) finite &= check[l] == T(0);
+  for (int64_t a = 0; a < rows; ++a) {
+    fold_ring(layout, scratch, shape.height, y + a);
+    if (!finite) give_apart(problem, layout, scratch, band, maps, y + a);
+  }
   return rate_gradient;
 }
 
