@@ -122,6 +122,8 @@ static void convolve_backward(const Mix& problem, const MixGradient& to, const B
   const int64_t heads = shape.heads, positions = problem.convolution.positions;
   const int64_t own_rows = band.last - band.first, out_rows = band.own_last - band.own_first;
   const int64_t tapped_rows = own_rows + 2 * layout.padding;
+  const Span own_outputs = {out_rows * convolution.narrow_registers, convolution.narrow_registers,
+                            scratch.maps.outputs.size() * layout.interleave};
   const T* kernel = static_cast<const T*>(problem.convolution.kernel);
   T* kernel_gradient =
       static_cast<T*>(to.kernel) +
@@ -134,7 +136,7 @@ static void convolve_backward(const Mix& problem, const MixGradient& to, const B
                                      layout.outputs.pitch(), heads, scratch.places};
     correlate<T>(outputs,
                  {tapped + layout.padding * convolution.row, convolution.plane, convolution.count, convolution.narrow},
-                 convolution.kernel(kernel_gradient, problem, head, d), out_rows * convolution.narrow_registers);
+                 convolution.kernel(kernel_gradient, problem, head, d), own_outputs);
     T* gradient = scratch.gradient + d * layout.pitch;
     transpose_taps(problem, layout, scratch, band, outputs, convolution.kernel(kernel, problem, head, d),
                    positions ? scratch.mixed_gradient : gradient);
@@ -145,7 +147,8 @@ static void convolve_backward(const Mix& problem, const MixGradient& to, const B
     convolve<T>(mixed, {mixing.data, mixing.inputs, mixing.outputs, mixing.taps, 1},
                 {gradient, plane, 3 * heads, convolution.wide}, registers);
     correlate<T>(mixed, {own + d * layout.pitch, plane, 3 * heads, convolution.wide},
-                 convolution.mixing(static_cast<T*>(to.mixing) + slice * positions * 3 * heads), registers);
+                 convolution.mixing(static_cast<T*>(to.mixing) + slice * positions * 3 * heads),
+                 {registers, registers, registers * lanes<T>});
   }
 }
 

@@ -200,13 +200,29 @@ static inline void sum_lanes(const Vector<T> (&registers)[size], T* to) {
   }
 }
 
-// weight(m, c, t) += sum over `registers` registers of left[m] times right[c] shifted by tap t, for `pairs` pairs of an
-// input and a tap, whose shifts and weights are given.
+// Registers, `across` in a row, of which the first `cells` lanes are cells; the others are zeros.
+struct Span {
+  int64_t registers, across, cells;
+};
+
+// The sum over the cells alone: a zero beside them times what is not finite, and in no cell's reach, is NaN.
+template <class T>
+static T correlate_cells(const T* left, const int64_t* left_places, const T* right, const int64_t* right_places,
+                         const Span& span) {
+  T total = 0;
+  for (int64_t i = 0; i < span.registers; ++i)
+    for (int64_t l = 0; l < lanes<T> && i % span.across * lanes<T> + l < span.cells; ++l)
+      total += left[left_places[i] + l] * right[right_places[i] + l];
+  return total;
+}
+
+// weight(m, c, t) += sum over the span of left[m] times right[c] shifted by tap t, for `pairs` pairs of an input and a
+// tap, whose shifts and weights are given.
 template <class T, int outputs, int pairs>
 static void correlate_tile(const Planes<const T>& left, const Planes<const T>& right, const Tap* shifts,
-                           const int64_t* to_output, int64_t registers, T* to) {
+                           const int64_t* to_output, const Span& span, T* to) {
   Vector<T> sum[outputs * pairs] = {};
-  for (int64_t i = 0; i < registers; ++i) {
+  for (int64_t i = 0; i < span.registers; ++i) {
     const T *from = left.data + left.places[i], *shifted = right.data + right.places[i];
     Vector<T> a[outputs];
 #pragma GCC unroll 4
@@ -221,11 +237,17 @@ static void correlate_tile(const Planes<const T>& left, const Planes<const T>& r
   alignas(vector_bytes) T totals[(outputs * pairs + lanes<T> - 1) / lanes<T> * lanes<T>];
   sum_lanes<T, outputs * pairs>(sum, totals);
   for (int m = 0; m < outputs; ++m)
-    for (int p = 0; p < pairs; ++p) to[to_output[m] + shifts[p].weight] += totals[m * pairs + p];
+    for (int p = 0; p < pairs; ++p) {
+      T total = totals[m * pairs + p];
+      if (total - total != T(0))
+        total = correlate_cells(left.data + m * left.plane, left.places, right.data + shifts[p].cell, right.places, span);
+      to[to_output[m] + shifts[p].weight] += total;
+    }
 }
 
 template <class T>
-using CorrelateTile = void (*)(const Planes<const T>&, const Planes<const T>&, const Tap*, const int64_t*, int64_t, T*);
+using CorrelateTile = void (*)(const Planes<const T>&, const Planes<const T>&, const Tap*, const int64_t*, const Span&,
+                               T*);
 
 template <class T, int outputs, int... pairs>
 static inline CorrelateTile<T> choose_pairs(int64_t count, std::integer_sequence<int, pairs...>) {
@@ -251,7 +273,7 @@ static inline CorrelateTile<T> choose_correlate_tile(int64_t outputs, int64_t pa
 // The gradient of the weights between inputs `right` and outputs `left`, added to weights.data.
 template <class T>
 static void correlate(const Planes<const T>& left, const Planes<const T>& right, const Weights<T>& weights,
-                      int64_t registers) {
+                      const Span& span) {
   const int64_t pairs = right.count * weights.tap_count;
   Tap shifts[tile_vectors];
   for (Tiles tile(pairs, tile_vectors); tile.first < pairs; tile.next()) {
@@ -263,7 +285,7 @@ static void correlate(const Planes<const T>& left, const Planes<const T>& right,
     for (int64_t m = 0; m < left.count; m += tile_outputs)
       choose_correlate_tile<T>(least(tile_outputs, left.count - m), tile.size)(
           {left.data + m * left.plane, left.plane, left.count, left.places}, right, shifts, weights.outputs + m,
-          registers, weights.data);
+          span, weights.data);
   }
 }
 

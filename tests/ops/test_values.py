@@ -1,0 +1,63 @@
+"""Every backend on numbers of any size: huge and denormal ones, ties, and single numbers that are not finite."""
+
+import os
+import shutil
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acmix import ACmix
+from tests.numerics import DTYPES
+from tests.ops import values
+
+CPU = pytest.param(
+    "cpu",
+    marks=pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="no C++ compiler to build with"),
+)
+exponents = st.tuples(*[st.integers(-60, 60)] * 3)
+
+
+def within(dtype, exponents):
+    """Exponents of which float16 has fewer."""
+    return tuple(exponent // 5 for exponent in exponents) if dtype == torch.float16 else exponents
+
+
+@pytest.mark.parametrize("backend", [CPU])
+@given(problem=values.problems(), exponents=exponents, ties=st.booleans())
+@settings(max_examples=100)
+def test_logits_of_any_size_are_as_exact_as_eager(backend, problem, exponents, ties):
+    values.assert_attention_of_exact_logits(problem, within(problem.dtype, exponents), backend, ties=ties)
+
+
+@pytest.mark.parametrize("backend", [CPU])
+@given(problem=values.problems(), share=st.floats(0, 1))
+def test_attention_of_any_size_is_a_mean(backend, problem, share):
+    low, high = values.DECADES[problem.dtype]
+    values.assert_mean_of_values(problem, low + share * (high - low), backend)
+
+
+@pytest.mark.parametrize("backend", [CPU])
+@given(problem=values.problems(), share=st.floats(0, 1), weights=st.floats(-8, 8))
+def test_layers_of_any_size_are_finite(backend, problem, share, weights):
+    low, high = values.DECADES[problem.dtype]
+    values.assert_layer_of_any_size(problem, low + share * (high - low), weights * high / 12, backend)
+
+
+@pytest.mark.parametrize("backend", [CPU])
+@pytest.mark.parametrize("bits", values.NOT_FINITE)
+@given(problem=values.problems(), part=st.integers(0, 2))
+@settings(max_examples=12)
+def test_one_number_that_is_not_finite_stays_where_it_is_seen(backend, bits, problem, part):
+    values.assert_one_number_stays_where_it_is_seen(problem, bits, part, backend)
+
+
+@pytest.mark.parametrize("backend", [CPU, "portable", "reference"])
+@pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != torch.float16])
+def test_raw_images_of_16_bits(backend, dtype):
+    layer = ACmix(3, 16, backend=backend, dtype=dtype)
+    x = torch.randint(0, 65536, (1, 3, 32, 32)).to(dtype).requires_grad_()
+    output = layer(x)
+    assert output.isfinite().all()
+    assert torch.autograd.grad(output.sum(), x)[0].isfinite().all()
