@@ -52,10 +52,10 @@ def folded_by_definition(layer, features, cell):
     query, key, _ = layer.qkv(features).unflatten(1, (3 * layer.heads, -1)).chunk(3, 1)
     size = features.shape[-2:]
     position = position_map(layer.position_weight, *size)
-    weights = reference.attention_weights(query, key, position, layer.kernel_att, layer.stride, layer.dilation)
+    weights = reference.attention_weights(query, key, position, layer.kernel_att, layer.stride[0], layer.dilation[0])
     cells = torch.eye(size[0] * size[1]).view(1, 1, -1, *size)
-    window = reference.unfold_window(cells, layer.kernel_att, layer.stride, layer.dilation)
-    row, column = cell[0] // layer.stride, cell[1] // layer.stride
+    window = reference.unfold_window(cells, layer.kernel_att, layer.stride[0], layer.dilation[0])
+    row, column = cell[0] // layer.stride[0], cell[1] // layer.stride[0]
     return torch.einsum("nuv,duv->nd", weights[0, :, row, column], window[0, 0, :, row, column]).unflatten(1, size)
 
 

@@ -5,7 +5,7 @@ import io
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.export import Dim
 
 import acmix
@@ -74,9 +74,9 @@ def test_bad_arguments(arguments, options, error, words):
         ACmix(*arguments, **options)
 
 
-@pytest.mark.parametrize("shape", [(8, 5, 5), (1, 7, 5, 5)])
+@pytest.mark.parametrize("shape", [(5, 5), (7, 5, 5), (1, 7, 5, 5), (1, 1, 8, 5, 5)])
 def test_bad_input(shape):
-    with pytest.raises(ValueError, match=r"x must have the shape \(B, C_in = 8, H, W\), got"):
+    with pytest.raises(ValueError, match=r"x must have the shape \(B, C_in = 8, H, W\), or that without B, got"):
         ACmix(8, 8)(torch.randn(shape))
 
 
@@ -140,6 +140,70 @@ def test_bias_is_added_and_learned():
     assert "bias=True" in repr(layer)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(3, 1, 1), (5, 2, 1), (1, 1, 2), (3, 2, 3)])
+def test_what_code_reads_of_a_convolution(kernel, stride, dilation):
+    padding = dilation * (kernel // 2)
+    convolution = nn.Conv2d(8, 16, kernel, stride, padding, dilation, bias=False, dtype=torch.float16)
+    layer = ACmix(8, 16, kernel_conv=kernel, stride=stride, dilation=dilation, dtype=torch.float16)
+    names = (
+        "in_channels",
+        "out_channels",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+        "padding_mode",
+        "bias",
+    )
+    assert {name: getattr(layer, name) for name in names} == {name: getattr(convolution, name) for name in names}
+    assert (layer.weight.dtype, layer.weight.device) == (torch.float16, torch.device("cpu"))
+    assert layer.to("meta").weight.device == torch.device("meta")
+
+
+def test_its_weight_is_no_kernel():
+    layer = ACmix(8, 16)
+    assert "weight" not in layer.state_dict()
+    assert not hasattr(layer.weight, "shape")
+    with pytest.raises(AttributeError, match="has no 'data': no kernel .* computes the operator; see .* acmix.fuse"):
+        _ = layer.weight.data
+    for function in (torch.clone, nn.init.zeros_):
+        with pytest.raises(
+            (TypeError, AttributeError), match="the weight of an ACmix tells its dtype and device alone"
+        ):
+            function(layer.weight)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_one_image_without_a_batch(bias):
+    layer = ACmix(8, 16, stride=2, bias=bias)
+    x = torch.randn(8, 7, 6)
+    torch.testing.assert_close(layer(x), layer(x[None])[0])
+    layer.qkv.register_forward_hook(lambda module, inputs, output: 2 * output)  # noqa: ARG005
+    torch.testing.assert_close(layer(x), layer(x[None])[0])
+
+
+def test_a_batch_of_biases():
+    layer = ACmix(4, 8, bias=True)
+    biases, x = torch.randn(3, 8), torch.randn(2, 4, 5, 5)
+    mapped = torch.vmap(lambda bias: torch.func.functional_call(layer, {"bias": bias}, x))(biases)
+    for output, bias in zip(mapped, biases, strict=True):
+        torch.testing.assert_close(output, torch.func.functional_call(layer, {"bias": bias}, x))
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_symbolic_traces_serve_every_size(hooked):
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), ACmix(8, 8, bias=True), nn.ReLU())
+    if hooked:
+        network[1].qkv.register_forward_hook(lambda module, inputs, output: 2 * output)  # noqa: ARG005
+    traced = fx.symbolic_trace(network)
+    for shape in ((2, 3, 9, 7), (1, 3, 1, 1), (3, 5, 4)):
+        x = torch.randn(shape)
+        assert torch.equal(traced(x), network(x))
+    traced(torch.randn(1, 3, 4, 4)).sum().backward()
+    assert network[1].dep_weight.grad is not None
 
 
 def test_meta_device_computes_shapes_and_materialises():

@@ -115,9 +115,9 @@ def _twin(operator: ACmix) -> nn.Conv2d:
     convolution = nn.Conv2d(
         operator.in_channels,
         operator.out_channels,
-        operator.kernel_conv,
+        operator.kernel_size,
         stride=operator.stride,
-        padding=operator.dilation * (operator.kernel_conv // 2),
+        padding=operator.padding,
         dilation=operator.dilation,
         bias=operator.bias is not None,
         device=operator.dep_weight.device,
@@ -139,7 +139,7 @@ def _on_meta(network: _Module) -> _Module:
 
 
 def _empty_output(operator: ACmix, image: Tensor) -> Tensor:
-    height, width = (output_size(size, operator.stride) for size in image.shape[-2:])
+    height, width = (output_size(size, operator.stride[0]) for size in image.shape[-2:])
     return image.new_empty(image.shape[0], operator.out_channels, height, width)
 
 
@@ -217,7 +217,7 @@ def operator_multiply_adds(operator: ACmix, height: int, width: int) -> dict[Par
     """Multiply-adds of one operator on one map of height x width cells, by part."""
     channels, heads, kernel = operator.out_channels, operator.heads, operator.kernel_conv
     head_size, positions = channels // heads, kernel**2
-    cells, outputs = height * width, output_size(height, operator.stride) * output_size(width, operator.stride)
+    cells, outputs = height * width, output_size(height, operator.stride[0]) * output_size(width, operator.stride[0])
     window = 2 * operator.kernel_att**2 * channels * outputs  # q . k and weights . v
     position = 2 * head_size * cells + channels * cells  # W_p loc, taken off every key
     composed = 3 * heads * positions * channels

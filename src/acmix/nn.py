@@ -3,15 +3,20 @@
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from acmix import ops
 from acmix.ops import validation
+from acmix.ops.tracing import is_transformed
 
 _LARGEST_WINDOW = 31
 _NO_TORCHSCRIPT = (
     "TorchScript is not offered: a trace would be right for one size alone, without a word; "
     "use acmix.export.to_onnx, acmix.export.to_program or torch.compile"
+)
+_NO_KERNEL = (
+    "the weight of an ACmix tells its dtype and device alone, it has no '{}': no kernel (C, C_in, k, k) computes the "
+    "operator; see its named_parameters(), and acmix.fuse to fold a batch norm into them"
 )
 
 
@@ -22,13 +27,73 @@ def refuse_torchscript() -> None:
 
 
 def project_and_mix(
-    x: Tensor, projection: nn.Module, parameters: tuple[Any, ...], *, heads: int, **keywords: Any
+    x: Tensor, projection: nn.Module, parameters: tuple[Any, ...], bias: Tensor | None, *, heads: int, **keywords: Any
 ) -> Tensor:
-    """`acmix.ops.project_and_mix`; the projection is called as a module where it is more than a convolution."""
+    """`acmix.ops.project_and_mix` and a bias; a projection that is more than a convolution is called as a module."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     if type(projection) is nn.Conv2d and not any(getattr(projection, name) for name in hooks):
-        return ops.project_and_mix(x, projection.weight, projection.bias, *parameters, heads=heads, **keywords)
-    return ops.mix(projection(x).unflatten(1, (3 * heads, -1)), *parameters, **keywords)
+        return _from_input(x, projection.weight, projection.bias, parameters, bias, {"heads": heads, **keywords})
+    return _from_projections(projection(x), parameters, bias, heads, keywords)
+
+
+def _from_input(
+    x: Tensor,
+    weight: Tensor,
+    projection_bias: Tensor | None,
+    parameters: tuple[Any, ...],
+    bias: Tensor | None,
+    keywords: dict[str, Any],
+) -> Tensor:
+    if x.ndim not in (3, 4) or x.shape[-3] != weight.shape[1]:
+        raise ValueError(
+            f"x must have the shape (B, C_in = {weight.shape[1]}, H, W), or that without B, got {tuple(x.shape)}"
+        )
+    images = x if x.ndim == 4 else x[None]
+    output = ops.project_and_mix(images, weight, projection_bias, *parameters, **keywords)
+    return _add_bias(output if x.ndim == 4 else output[0], bias)
+
+
+def _from_projections(
+    projections: Tensor, parameters: tuple[Any, ...], bias: Tensor | None, heads: int, keywords: dict[str, Any]
+) -> Tensor:
+    images = projections if projections.ndim == 4 else projections[None]
+    output = ops.mix(images.unflatten(1, (3 * heads, -1)), *parameters, **keywords)
+    return _add_bias(output if projections.ndim == 4 else output[0], bias)
+
+
+def _add_bias(output: Tensor, bias: Tensor | None) -> Tensor:
+    if bias is None:
+        return output
+    addend = bias.to(output.dtype)[:, None, None]
+    # Nothing else holds the sum yet, so that the bias costs no map; a batch of biases does not fit into it.
+    return output + addend if is_transformed() else output.add_(addend)
+
+
+# Nodes of their own where torch.fx traces: what they do depends on the input.
+fx.wrap("_from_input")
+fx.wrap("_from_projections")
+
+
+class NoKernel:
+    """What `ACmix.weight` is: it tells the dtype and device of a convolution's weight, and there is no more of it.
+
+    Attributes:
+        dtype: Of the layer's parameters.
+        device: Where they lie.
+    """
+
+    def __init__(self, parameter: Tensor) -> None:
+        self.dtype = parameter.dtype
+        self.device = parameter.device
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Refuse every other attribute."""
+        raise AttributeError(_NO_KERNEL.format(name))
+
+    @classmethod
+    def __torch_function__(cls, function: Any, *_: object) -> NoReturn:
+        """Refuse every function of PyTorch."""
+        raise TypeError(_NO_KERNEL.format(getattr(function, "__name__", function)))
 
 
 class ACmix(nn.Module):
@@ -63,12 +128,22 @@ class ACmix(nn.Module):
         dtype: Floating dtype of the parameters.
 
     Shape:
-        `(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`; the memory format of the input is kept.
+        `(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`, or both without B; the input's memory format is kept.
+
+    Attributes:
+        stride: `(s, s)`; as `dilation`, `kernel_size`, `padding`, `groups` and `padding_mode` that of the `nn.Conv2d`
+            which the layer stands in for.
+        dilation: `(e, e)`.
+        groups: 1.
+        padding_mode: "zeros", that of the convolution path; the attention window is reflected.
 
     Raises:
         ValueError: If an argument breaks its rule.
         TypeError: If a size is not an integer.
     """
+
+    groups = 1
+    padding_mode = "zeros"
 
     def __init__(
         self,
@@ -106,8 +181,8 @@ class ACmix(nn.Module):
         self.heads = heads
         self.kernel_att = kernel_att
         self.kernel_conv = kernel_conv
-        self.stride = stride
-        self.dilation = dilation
+        self.stride = (stride, stride)
+        self.dilation = (dilation, dilation)
         self.backend = backend
         self.quiet_shifts = quiet_shifts
         head_size, positions = out_channels // heads, kernel_conv**2
@@ -123,6 +198,22 @@ class ACmix(nn.Module):
         self.rate_convolution = empty(1)
         self.bias = empty(out_channels) if bias else None
         self.reset_parameters()
+
+    @property
+    def kernel_size(self) -> tuple[int, int]:
+        """k_c twice, as `nn.Conv2d` has it; the attention window is `kernel_att`."""
+        return self.kernel_conv, self.kernel_conv
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Of the convolution it stands in for: e (k_c // 2) twice."""
+        padding = self.dilation[0] * (self.kernel_conv // 2)
+        return padding, padding
+
+    @property
+    def weight(self) -> NoKernel:
+        """Tells dtype and device, which code reads of a convolution's weight, and refuses all else."""
+        return NoKernel(self.dep_weight)
 
     @property
     def shift_size(self) -> float:
@@ -145,27 +236,24 @@ class ACmix(nn.Module):
                 self.bias.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the operator: `(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`.
+        """Apply the operator: `(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`, or both without B.
 
         Raises:
-            ValueError: If x does not have four axes and C_in channels.
+            ValueError: If x has another shape.
             RuntimeError: If TorchScript traces it.
         """
         refuse_torchscript()
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"x must have the shape (B, C_in = {self.in_channels}, H, W), got {tuple(x.shape)}")
-        output = project_and_mix(
+        return project_and_mix(
             x,
             self.qkv,
             (self.position_weight, self.fc_weight, self.dep_weight, self.rate_attention, self.rate_convolution),
+            self.bias,
             heads=self.heads,
             window=self.kernel_att,
-            stride=self.stride,
-            dilation=self.dilation,
+            stride=self.stride[0],
+            dilation=self.dilation[0],
             backend=self.backend,
         )
-        # Nothing else holds the sum yet, so that the bias costs no map.
-        return output if self.bias is None else output.add_(self.bias.to(output.dtype)[:, None, None])
 
     def __prepare_scriptable__(self) -> NoReturn:
         """Refuse torch.jit.script, which asks this of every module."""
@@ -175,6 +263,7 @@ class ACmix(nn.Module):
         """Show the configuration in the repr."""
         return (
             f"{self.in_channels}, {self.out_channels}, heads={self.heads}, kernel_att={self.kernel_att}, "
-            f"kernel_conv={self.kernel_conv}, stride={self.stride}, dilation={self.dilation}, backend={self.backend!r}"
+            f"kernel_conv={self.kernel_conv}, stride={self.stride[0]}, dilation={self.dilation[0]}, "
+            f"backend={self.backend!r}"
             f"{', quiet_shifts=True' if self.quiet_shifts else ''}{', bias=True' if self.bias is not None else ''}"
         )

@@ -345,7 +345,7 @@ def _look_inside(classifier: Classifier, images: ImageSource) -> dict[str, Any]:
     examples = []
     for tensor, (_, label), feature in zip(batch, samples, features, strict=True):
         picture = classifier.as_seen(tensor)
-        cell = _brightest_cell(picture, feature, layer.stride)
+        cell = _brightest_cell(picture, feature, layer.stride[0])
         maps = explain.attention_map(layer, feature[None], cell)[0]
         place = f"row {cell[0]}, column {cell[1]} of the {tuple(feature.shape[1:])} map of {name}"
         title = f"{classifier.classes[label]}: {place}"

@@ -62,7 +62,7 @@ def test_logits_of_the_published_resnet26():
 def test_strides_and_dilations_reach_the_operators():
     def steps(**kwargs):
         model = create_model("acmix_resnet26", device="meta", **kwargs)
-        return [(operator.stride, operator.dilation) for operator in operators(model)]
+        return [(operator.stride[0], operator.dilation[0]) for operator in operators(model)]
 
     assert steps() == [(1, 1), (2, 1), (1, 1), (2, 1), (1, 1), (1, 1), (1, 1), (2, 1)]
     # As in timm, the first block of a stage has the dilation of the stage before.
@@ -82,7 +82,7 @@ def test_block_output(first_dilation):
     block = Bottleneck(64, 16, first_dilation=first_dilation, dilation=2, reduce_first=2, dtype=torch.float64)
     assert block.conv2.in_channels == 8
     assert block.conv2.out_channels == 16
-    assert block.conv2.dilation == (first_dilation or 2)
+    assert block.conv2.dilation[0] == (first_dilation or 2)
     assert block(torch.randn(1, 64, 9, 5, dtype=torch.float64)).shape == (1, 64, 9, 5)
 
 

@@ -83,9 +83,9 @@ def test_every_convolution_is_reported_with_its_reason():
 def test_sizes_are_kept(mixed):
     network, report = mixed
     stem, body = network.stem, network.body[0]
-    assert (stem.stride, stem.bias, stem.kernel_conv) == (2, None, 3)
+    assert (stem.stride, stem.bias, stem.kernel_conv) == ((2, 2), None, 3)
     assert (body.kernel_conv, body.in_channels, body.out_channels, body.bias.shape) == (5, 8, 12, (12,))
-    assert network.body[2].dilation == 2
+    assert network.body[2].dilation == (2, 2)
     assert network.same is network.body[2]
     assert network(X).shape == Mixed()(X).shape
     sizes = {layer.name: layer.map_size for layer in report.replaced}

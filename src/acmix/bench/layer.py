@@ -35,7 +35,7 @@ class Unfold(nn.Module):
         projections = layer.qkv(x).unflatten(1, (3 * layer.heads, -1))
         weights = (layer.position_weight, layer.fc_weight, layer.dep_weight)
         rates = (layer.rate_attention, layer.rate_convolution)
-        return unfold.mix(projections, *weights, *rates, window=layer.kernel_att, stride=layer.stride)
+        return unfold.mix(projections, *weights, *rates, window=layer.kernel_att, stride=layer.stride[0])
 
 
 class Flex(nn.Module):
@@ -44,7 +44,7 @@ class Flex(nn.Module):
     def __init__(self, layer: ACmix, height: int, width: int) -> None:
         super().__init__()
         self.layer = layer
-        self.attend = flex.WindowAttention(height, width, layer.kernel_att, layer.stride).to(layer.fc_weight.device)
+        self.attend = flex.WindowAttention(height, width, layer.kernel_att, layer.stride[0]).to(layer.fc_weight.device)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it, `(B, C_in, H, W)` to `(B, C, H', W')`."""
@@ -52,7 +52,7 @@ class Flex(nn.Module):
         projections = layer.qkv(x).unflatten(1, (3 * layer.heads, -1))
         attention = self.attend(projections, layer.position_weight).flatten(1, 2)
         weights = (layer.fc_weight, layer.rate_convolution * layer.dep_weight)
-        convolution = ops.shift_conv(projections, *weights, stride=layer.stride, backend="portable")
+        convolution = ops.shift_conv(projections, *weights, stride=layer.stride[0], backend="portable")
         return torch.addcmul(convolution, attention, layer.rate_attention)
 
 

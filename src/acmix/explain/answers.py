@@ -55,8 +55,8 @@ def compare_backends(network: nn.Module, images: Tensor, *, seconds: float = 0.5
                 backend,
                 layer.qkv(inputs[name]).unflatten(1, (3 * layer.heads, -1)),
                 window=layer.kernel_att,
-                stride=layer.stride,
-                dilation=layer.dilation,
+                stride=layer.stride[0],
+                dilation=layer.dilation[0],
             )
             for name, layer in operators(network).items()
         )

@@ -70,11 +70,11 @@ def pixel_attention(
     for name in named if layers is None else layers:
         layer, features = named[name], inputs[name]
         row, column = (
-            cell_at(place, pixels, cells) // layer.stride * layer.stride
+            cell_at(place, pixels, cells) // layer.stride[0] * layer.stride[0]
             for place, pixels, cells in zip(pixel, size, features.shape[-2:], strict=True)
         )
         weights = attention_map(layer, features, (row, column))
-        found.append(PixelAttention(name, pixel, size, (row, column), layer.stride, weights))
+        found.append(PixelAttention(name, pixel, size, (row, column), layer.stride[0], weights))
     return found
 
 
@@ -97,14 +97,14 @@ def attention_map(layer: ACmix, features: Tensor, cell: tuple[int, int]) -> Tens
     """
     height, width = features.shape[-2:]
     for name, index, size in (("row", cell[0], height), ("column", cell[1], width)):
-        if not 0 <= index < size or index % layer.stride:
+        if not 0 <= index < size or index % layer.stride[0]:
             raise ValueError(
-                f"cell's {name} must be a multiple of the stride {layer.stride} in [0, {size}), got {index}"
+                f"cell's {name} must be a multiple of the stride {layer.stride[0]} in [0, {size}), got {index}"
             )
     with torch.no_grad():
         query, key, _ = layer.qkv(features).unflatten(1, (3 * layer.heads, -1)).chunk(3, 1)
         key = key - position_map(layer.position_weight, height, width).to(key.dtype)
-        offsets = window_offsets(layer.kernel_att, layer.dilation, features.device)
+        offsets = window_offsets(layer.kernel_att, layer.dilation[0], features.device)
         rows, columns = reflect(cell[0] + offsets, height), reflect(cell[1] + offsets, width)
         window = key[..., rows[:, None], columns]
         logits = torch.einsum("bnd,bnduv->bnuv", query[..., cell[0], cell[1]], window) * query.shape[2] ** -0.5

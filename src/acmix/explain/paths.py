@@ -71,7 +71,7 @@ def _paths(layer: ACmix, features: Tensor) -> tuple[Tensor, Tensor]:
         query, key, value = projections.chunk(3, 1)
         # pe_i cancels in the softmax (DESIGN.md, E1), so that positions are one constant map taken off the keys.
         key = key - position_map(layer.position_weight, *features.shape[-2:]).to(key.dtype)
-        steps = {"stride": layer.stride, "dilation": layer.dilation, "backend": layer.backend}
+        steps = {"stride": layer.stride[0], "dilation": layer.dilation[0], "backend": layer.backend}
         attention = ops.local_attention(query, key, value, window=layer.kernel_att, **steps).flatten(1, 2)
         convolution = ops.shift_conv(projections, layer.fc_weight, layer.dep_weight, **steps)
         return layer.rate_attention * attention, layer.rate_convolution * convolution

@@ -80,7 +80,7 @@ class ExportedACmix(nn.Module):
         self.qkv.bias = _constant((bias.unflatten(0, (-1, size)) * queries).transpose(0, 1).flatten())
         bias = torch.zeros(heads * size).to(kernels) if operator.bias is None else operator.bias
         self.position_weight, self.rate, self.bias = operator.position_weight, operator.rate_attention, _constant(bias)
-        self.numbers = heads, operator.kernel_att, operator.stride, operator.dilation
+        self.numbers = heads, operator.kernel_att, operator.stride[0], operator.dilation[0]
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`."""

@@ -41,7 +41,7 @@ class OnePath(nn.Module):
     def __init__(self, operator: ACmix, path: Route) -> None:
         super().__init__()
         self.path, self.heads, self.window = path, operator.heads, operator.kernel_att
-        self.steps = {"stride": operator.stride, "dilation": operator.dilation, "backend": operator.backend}
+        self.steps = {"stride": operator.stride[0], "dilation": operator.dilation[0], "backend": operator.backend}
         self.qkv = operator.qkv
         if path == "attention":
             self.position_weight = operator.position_weight

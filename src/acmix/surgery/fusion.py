@@ -71,17 +71,17 @@ class FusedACmix(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the operator: `(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`."""
         refuse_torchscript()
-        output = project_and_mix(
+        return project_and_mix(
             x,
             self.qkv,
             (self.position_weight, self.fc_weight, self.kernel_weight, self.rate_attention, None),
+            self.bias,
             heads=self.heads,
             window=self.kernel_att,
-            stride=self.stride,
-            dilation=self.dilation,
+            stride=self.stride[0],
+            dilation=self.dilation[0],
             backend=self.backend,
         )
-        return output if self.bias is None else output.add_(self.bias.to(output.dtype)[:, None, None])
 
     __prepare_scriptable__ = ACmix.__prepare_scriptable__
 
