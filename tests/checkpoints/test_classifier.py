@@ -1,5 +1,6 @@
 import json
 import pickle
+import random
 import resource
 import shutil
 from dataclasses import replace
@@ -80,6 +81,43 @@ def test_truncated_file(saved, tmp_path, keep):
     path.write_bytes(saved.read_bytes()[:keep])
     with pytest.raises(InputError, match="damaged or not a safetensors file"):
         load_classifier(path)
+
+
+def test_every_changed_byte_is_refused(saved, tmp_path):
+    """At random, and in all that says how the file is to be read."""
+    data = saved.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    generator = random.Random(0)  # noqa: S311
+    words = (
+        b'"acmix"',
+        b"acmix_header_sha256",
+        b"acmix_tensors_sha256",
+        b"format_version",
+        b"__metadata__",
+        b"ant",
+        b"F32",
+    )
+    places = [data.index(word) + at for word in words for at in range(len(word))]
+    places += [data.index(b"format_version") + 18, *range(8), *generator.sample(range(size), 60)]
+    places += generator.sample(range(size, len(data)), 60)
+    path = tmp_path / "changed.safetensors"
+    for place in places:
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1 << generator.randrange(8)]) + data[place + 1 :])
+        with pytest.raises(InputError, match="changed|damaged|no acmix metadata") as caught:
+            load_classifier(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_files_of_the_version_without_digests(original, saved, tmp_path):
+    content = sealed.deserialize(saved.read_bytes())
+    path = tmp_path / "old.safetensors"
+    safetensors.torch.save_file(content.tensors, path, content.metadata)
+    with pytest.raises(InputError, match="its digests are gone"):
+        load_classifier(path)
+    metadata = json.loads(content.metadata["acmix"]) | {"format_version": 1}
+    safetensors.torch.save_file(content.tensors, path, {"acmix": json.dumps(metadata)})
+    assert load_classifier(path).classes == original.classes
 
 
 class Explosive:

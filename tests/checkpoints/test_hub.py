@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 from huggingface_hub import ModelCard, constants
@@ -192,6 +193,16 @@ def test_exports_of_timm(tmp_path):
     card = ModelCard.load(save_pretrained(loaded, tmp_path / "ours") / "README.md")
     assert "**Validation accuracy:** unknown" in card.text
     assert torch.equal(from_pretrained(tmp_path / "ours").model(IMAGES), model(IMAGES))
+
+
+def test_weights_that_changed(copied):
+    path = copied / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    refused(copied, r"tensor \S+ was changed since it was written")
+    safetensors.torch.save_file(safetensors.torch.load(bytes(data)), path)
+    refused(copied, "its digests are gone")
 
 
 def test_classes_with_gaps_and_older_places(copied):

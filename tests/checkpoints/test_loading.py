@@ -177,6 +177,8 @@ def test_heads_of_another_size_stay(network):
         assert said.kept == ("fc.weight", "fc.bias")
         assert_equal(other, state | {name: before[name] for name in said.kept})
         assert_refused(make(1), changed, "wrong shape: fc.")
+    with pytest.raises(ValueError, match="fc.bias must be in floating point, got torch.int8"):
+        load_weights(make(1), {**state, "fc.bias": torch.zeros(5, dtype=torch.int8)}, heads=("fc",))
     other = make(1)
     said = load_weights(other, {name: tensor for name, tensor in state.items() if name != "fc.bias"}, heads=("fc",))
     assert said.kept == ("fc.weight", "fc.bias")

@@ -131,19 +131,24 @@ def _unusable(tensor: object) -> str | None:
 
 def _part(name: str, heads: Sequence[str]) -> str | None:
     """The part of a network that may stay as it is, to which a tensor belongs: a head, or a counter by itself."""
-    if name.rpartition(".")[2] == _COUNTER:
+    if _counts(name):
         return name
     return next((head for head in heads if name.startswith(f"{head}.")), None)
 
 
 def _kept(own: Mapping[str, Tensor], given: Mapping[str, Tensor], heads: Sequence[str]) -> list[str]:
-    """What stays as it is: parts that may, of which the weights lack a tensor or have one of another shape or kind."""
+    """What stays as it is: heads and counters of which the weights lack a tensor or have one of another shape."""
     parts = {
         _part(name, heads)
         for name, tensor in own.items()
-        if name not in given or given[name].shape != tensor.shape or _kind(given[name]) != _kind(tensor)
+        # An average of counts is no count.
+        if name not in given or given[name].shape != tensor.shape or (_counts(name) and given[name].is_floating_point())
     }
     return [name for name in own if (part := _part(name, heads)) is not None and part in parts]
+
+
+def _counts(name: str) -> bool:
+    return name.rpartition(".")[2] == _COUNTER
 
 
 def _missing(own: Mapping[str, Tensor], taken: Sequence[str], kept: Sequence[str]) -> list[str]:

@@ -40,7 +40,8 @@ def prefix_of(wanted: Collection[str], names: Iterable[str]) -> str:
     for name in names:
         starts = (0, *(at + 1 for at, letter in enumerate(name) if letter == "."))
         counts.update(name[:start] for start in starts if name[start:] in wanted)
-    best = [prefix for prefix, count in counts.items() if count == max(counts.values())]
+    most = max(counts.values(), default=0)
+    best = [prefix for prefix, count in counts.items() if count == most]
     if not best or "" in best:
         return ""
     if len(best) > 1:

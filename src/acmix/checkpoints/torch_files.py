@@ -46,10 +46,12 @@ def read(data: bytes) -> Any:
             reason alone.
     """
     try:
-        stand_ins: list[Any] = [Unknown, *((_stand_in(name), name) for name in _unknown_names(data))]
+        stand_ins: list[Any] = [Counter, Unknown, *((_stand_in(name), name) for name in _unknown_names(data))]
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(stand_ins):
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    # What a damaged pickle makes its reader do cannot be listed.
+    except InputError:
+        raise
+    # What a damaged pickle makes its reader raise cannot be listed.
     except Exception as error:
         raise InputError(_reason(error)) from error
 
@@ -70,8 +72,9 @@ def _unknown_names(data: bytes) -> set[str]:
     file = io.BytesIO(data)
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
-            # PyTorch's own reader leaves the checksums alone.
-            if (broken := archive.testzip()) is not None:
+            # PyTorch's own reader leaves the checksums alone. Written without them, all are zero.
+            written = any(member.CRC for member in archive.infolist())
+            if written and (broken := archive.testzip()) is not None:
                 raise InputError(f"{broken} has another checksum")
         return set(torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(data)))
     file.seek(0)
