@@ -177,7 +177,7 @@ def test_heads_of_another_size_stay(network):
         assert said.kept == ("fc.weight", "fc.bias")
         assert_equal(other, state | {name: before[name] for name in said.kept})
         assert_refused(make(1), changed, "wrong shape: fc.")
-    with pytest.raises(ValueError, match="fc.bias must be in floating point, got torch.int8"):
+    with pytest.raises(ValueError, match="fc.bias must hold floating-point numbers, got torch.int8"):
         load_weights(make(1), {**state, "fc.bias": torch.zeros(5, dtype=torch.int8)}, heads=("fc",))
     other = make(1)
     said = load_weights(other, {name: tensor for name, tensor in state.items() if name != "fc.bias"}, heads=("fc",))
@@ -196,10 +196,10 @@ def test_other_precisions(network, dtype):
 @pytest.mark.parametrize(
     ("tensor", "rule"),
     [
-        (torch.zeros(5, dtype=torch.int8), "fc.bias must be in floating point, got torch.int8"),
-        (torch.zeros(5, dtype=torch.bool), "fc.bias must be in floating point, got torch.bool"),
-        (torch.zeros(5, dtype=torch.complex64), "fc.bias must be in floating point, got torch.complex64"),
-        (torch.zeros(5).to(torch.float8_e4m3fn), "fc.bias must be in floating point, got torch.float8_e4m3fn"),
+        (torch.zeros(5, dtype=torch.int8), "fc.bias must hold floating-point numbers, got torch.int8"),
+        (torch.zeros(5, dtype=torch.bool), "fc.bias must hold floating-point numbers, got torch.bool"),
+        (torch.zeros(5, dtype=torch.complex64), "fc.bias must hold floating-point numbers, got torch.complex64"),
+        (torch.zeros(5).to(torch.float8_e4m3fn), "fc.bias must hold floating-point numbers, got torch.float8_e4m3fn"),
         (torch.tensor([0, 0, 0, 0, float("nan")]), "fc.bias holds NaN or infinity in torch.float32"),
         (torch.full((5,), float("-inf")), "fc.bias holds NaN or infinity in torch.float32"),
         (torch.full((5,), 1e300, dtype=torch.float64), "fc.bias holds NaN or infinity in torch.float32"),

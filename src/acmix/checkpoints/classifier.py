@@ -22,7 +22,7 @@ from acmix.storage import write_atomically
 # Version 1 has no digests.
 FORMAT_VERSION = 2
 _METADATA_KEY = "acmix"
-_ADVICE = "give a best.safetensors of acmix train; from weights alone, acmix train --weights starts"
+_ADVICE = "give a best.safetensors of acmix train (acmix train --weights starts from any other)"
 # A file may choose a network's shape and its regularisation, never what is downloaded or loaded to build it.
 _MODEL_ARGUMENTS = {"block_args", "in_chans", "drop_rate", "drop_path_rate", "global_pool", "img_size"}
 _BLOCK_ARGUMENTS = {"heads", "kernel_att", "kernel_conv", "quiet_shifts"}

@@ -105,7 +105,7 @@ def _read_parts(path: Path, data: bytes) -> StateFile:
         index: dict[str, str] = json.loads(data)["weight_map"]
         files = sorted(set(index.values()))
         strange = [name for name in files if not name or Path(name).name != name]
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"weights {path} must be an index with a weight_map of names to files, got another") from error
     if strange or not files:
         raise InputError(f"weights {path} must name files beside it, got {strange[0] if strange else 'none'}")

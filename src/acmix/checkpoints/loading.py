@@ -12,7 +12,7 @@ from acmix.checkpoints.published import from_published
 
 # How many batches a norm has seen: of no effect but for a norm without a momentum.
 _COUNTER = "num_batches_tracked"
-_FLOATING = "floating point"
+_FLOATING = "floating-point numbers"
 _LISTED = 10
 
 
@@ -75,16 +75,8 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], *, heads: S
     given = {name.removeprefix(prefix): tensor for name, tensor in renamed.items() if name.startswith(prefix)}
     kept = _kept(own, given, heads)
     taken = [name for name in own if name in given and name not in kept]
-    faults = {
-        "missing": _missing(own, taken, kept),
+    faults = _faults(own, given, taken, kept) | {
         "unexpected": [name for name in given if name not in own and _part(name, heads) is None],
-        "wrong shape": [
-            f"{name} must be {tuple(own[name].shape)}, got {tuple(given[name].shape)}"
-            for name in taken
-            if own[name].shape != given[name].shape
-        ],
-        "unusable": [f"{name} {fault}" for name in taken if (fault := _misfit(own[name], given[name]))],
-        "contradictory": _contradictions({name: own[name] for name in taken}, given),
     }
     if any(faults.values()):
         listed = "; ".join(f"{fault}: {shorten(items)}" for fault, items in faults.items() if items)
@@ -112,7 +104,7 @@ def _tensors(model: nn.Module) -> tuple[dict[str, str], dict[str, Tensor]]:
     if empty := [name for name, tensor in actual.items() if tensor.is_meta or is_lazy(tensor)]:
         raise ValueError(
             f"{type(model).__name__} must have tensors to load into, it has no data for {shorten(empty)}; "
-            "call to_empty, or a lazy network, first"
+            "call to_empty on it, or a lazy network once"
         )
     names = {plain: name for name, plain in without_wrappers(actual).items()}
     return names, {plain: actual[name] for plain, name in names.items()}
@@ -151,10 +143,22 @@ def _counts(name: str) -> bool:
     return name.rpartition(".")[2] == _COUNTER
 
 
-def _missing(own: Mapping[str, Tensor], taken: Sequence[str], kept: Sequence[str]) -> list[str]:
+def _faults(
+    own: Mapping[str, Tensor], given: Mapping[str, Tensor], taken: Sequence[str], kept: Sequence[str]
+) -> dict[str, list[str]]:
+    """What forbids to load the tensors taken and to keep those kept, by kind."""
     # A tensor of two names may be there under one of them.
     there = {id(own[name]) for name in (*taken, *kept)}
-    return [name for name, tensor in own.items() if id(tensor) not in there]
+    return {
+        "missing": [name for name, tensor in own.items() if id(tensor) not in there],
+        "wrong shape": [
+            f"{name} must be {tuple(own[name].shape)}, got {tuple(given[name].shape)}"
+            for name in taken
+            if own[name].shape != given[name].shape
+        ],
+        "unusable": [f"{name} {fault}" for name in taken if (fault := _misfit(own[name], given[name]))],
+        "contradictory": _contradictions({name: own[name] for name in taken}, given),
+    }
 
 
 def _contradictions(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
@@ -171,7 +175,7 @@ def _contradictions(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> l
 def _misfit(own: Tensor, given: Tensor) -> str | None:
     """Why values of a tensor cannot stand in another's place."""
     if _kind(own) != _kind(given):
-        return f"must be in {_kind(own)}, got {given.dtype}"
+        return f"must hold {_kind(own)}, got {given.dtype}"
     if _kind(own) != _FLOATING:
         return None
     finite = given.to(own.dtype).isfinite()

@@ -71,7 +71,10 @@ def deserialize(data: bytes) -> Content:
         return Content(tensors, metadata, sealed=False)
     if not seals or _TENSORS not in metadata:
         raise InputError("its header (metadata, names and shapes) was changed since it was written: a digest is gone")
-    digests = json.loads(metadata[_TENSORS])
+    try:
+        digests: dict[str, str] = dict(json.loads(metadata[_TENSORS]))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"its {_TENSORS} must be digests by name") from error
     for name, tensor in tensors.items():
         if _digest(tensor) != digests.get(name):
             raise InputError(f"tensor {name} was changed since it was written")
