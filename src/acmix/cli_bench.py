@@ -111,7 +111,7 @@ def model(
     import torch
 
     from acmix import bench, display
-    from acmix.tasks.networks import check_input_size, create_network
+    from acmix.tasks.networks import check_batch, check_input_size, create_network
 
     _set_threads(threads)
     torch.manual_seed(0)
@@ -119,6 +119,7 @@ def model(
     size = (3, input_size, input_size)
     for name, network in networks.items():
         check_input_size(network, name, size)
+        check_batch(network, name, size, batch_size)
     machine = bench.machine()
     display.show_machine(machine)
     comparison = bench.compare_networks(

@@ -22,7 +22,7 @@ from acmix.study.variants import USUAL_VARIANTS, VARIANTS, rates
 from acmix.tasks import run, states
 from acmix.tasks.classification import determinism, quiet, reading_processes, train_classifier, training_sampler
 from acmix.tasks.distribution import make_fabric
-from acmix.tasks.networks import check_input_size, prepare_for_training
+from acmix.tasks.networks import check_batches, check_input_size, prepare_for_training
 from acmix.tasks.settings import DEFAULTS, Settings
 from acmix.tasks.training import Progress, Reporting
 
@@ -207,12 +207,11 @@ def _train(
     seed_everything(settings.seed, workers=True, verbose=False)
     regularisation = {"drop_rate": settings.drop_rate, "drop_path_rate": settings.drop_path}
     network = VARIANTS[name].build(settings.model, len(images.train.classes), **regularisation)
+    preprocessing, sampler = _preprocessing(network, settings, images), training_sampler(images, settings, fabric)
+    check_batches(network, settings, preprocessing["input_size"], sampler.update_sizes, fabric.world_size)
     prepare_for_training(network, settings)
     classifier = Classifier(
-        model=network,
-        model_name=settings.model,
-        classes=images.train.classes,
-        preprocessing=_preprocessing(network, settings, images),
+        model=network, model_name=settings.model, classes=images.train.classes, preprocessing=preprocessing
     )
     folder = output / "running" / f"{name}-{settings.seed}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -224,7 +223,6 @@ def _train(
             watching.on_update(name, settings.seed, progress)
 
     reporting = Reporting(on_update=tell, keep_states=1, save_minutes=5)
-    sampler = training_sampler(images, settings, fabric)
     try:
         state = states.read(saved[-1]) if saved else None
         train_classifier(classifier, images, settings, files, state, workers, fabric, sampler, reporting)

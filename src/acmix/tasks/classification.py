@@ -32,7 +32,13 @@ from acmix.models.names import check_name
 from acmix.tasks import run, states
 from acmix.tasks.distribution import Strategy, make_fabric
 from acmix.tasks.inference import Evaluation, Outcome, classify, tally
-from acmix.tasks.networks import check_input_size, create_network, load_start_weights, prepare_for_training
+from acmix.tasks.networks import (
+    check_batches,
+    check_input_size,
+    create_network,
+    load_start_weights,
+    prepare_for_training,
+)
 from acmix.tasks.progress import Reporting
 from acmix.tasks.settings import DEFAULTS, Settings
 from acmix.tasks.training import Training
@@ -138,6 +144,7 @@ def fit(
         )
         check_input_size(model, settings.model, preprocessing["input_size"])
         sampler = training_sampler(images, settings, fabric)
+        check_batches(model, settings, preprocessing["input_size"], sampler.update_sizes, fabric.world_size)
         config = _config(images, settings, model, preprocessing, weights, fabric.world_size)
         config |= {"updates_an_epoch": len(sampler.update_sizes)}
         state = _resumable_state(output, config) if resume else None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from acmix.errors import InputError
 from acmix.tasks.run import EpochRow
 
 # Parts of an epoch whose seconds are recorded, in the order in which they come.
@@ -48,8 +49,12 @@ class Reporting:
         on_weights: Called with a sentence about what was taken of start weights, and what was left out.
         on_problem: Called with a sentence about a problem that does not stop the run.
         on_stop: Called in the first process when an error or a signal ends the run, its state saved where it can be.
-        save_minutes: A state is saved when the last one is as old, besides the one after every epoch.
-        keep_states: How many stay.
+        save_minutes: A state is saved when the last one is as old, besides the one after every epoch; 0 saves after
+            every update.
+        keep_states: How many stay, at least 1: without a state nothing can be resumed.
+
+    Raises:
+        InputError: If save_minutes or keep_states breaks its rule.
     """
 
     on_epoch: Callable[[EpochRow], None] | None = None
@@ -59,6 +64,13 @@ class Reporting:
     on_stop: Callable[[], None] | None = None
     save_minutes: float = 15.0
     keep_states: int = 2
+
+    def __post_init__(self) -> None:
+        """Check what is a number."""
+        if not 0 <= self.save_minutes < float("inf"):
+            raise InputError(f"save_minutes must be a number of minutes, at least 0, got {self.save_minutes}")
+        if self.keep_states < 1:
+            raise InputError(f"keep_states must be at least 1, got {self.keep_states}")
 
 
 @dataclass
