@@ -18,7 +18,7 @@ except ImportError:
     # On Windows nothing is locked, and so nothing swept.
     fcntl = None
 
-_PARTIAL = ".acmix-{}.partial"
+PARTIAL = ".acmix-{}.partial"
 
 
 @contextmanager
@@ -26,23 +26,33 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` once it is whole and on the disk.
 
     Raises:
-        OSError: If it cannot be written; the old file is then untouched.
+        OSError: If it cannot be written, with its name; the old file is then untouched.
     """
     path = Path(path)
-    with _beside(path, lambda partial: partial.touch(exist_ok=False)) as partial:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+    try:
+        with _beside(path, lambda partial: partial.touch(exist_ok=False)) as partial:
+            with partial.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        _synchronise(path.parent)
+    except OSError as error:
+        # Errors of writing have no name, those of making one that nobody knows.
+        if error.filename is None or Path(error.filename).match(PARTIAL.format("*")):
+            error.filename = str(path)
+        raise
+
+
+def _synchronise(folder: Path) -> None:
+    """Let new names, too, survive a loss of power."""
     if fcntl is None:
         return
-    # The new name, too, survives a loss of power.
-    folder = os.open(path.parent, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
@@ -77,7 +87,7 @@ def _beside(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
 def _make(folder: Path, make: Callable[[Path], None]) -> tuple[Path, int | None]:
     """Something new in a folder, and the descriptor that locks it."""
     while True:
-        partial = folder / _PARTIAL.format(secrets.token_hex(8))
+        partial = folder / PARTIAL.format(secrets.token_hex(8))
         make(partial)
         if fcntl is None:
             return partial, None
@@ -92,7 +102,7 @@ def _make(folder: Path, make: Callable[[Path], None]) -> tuple[Path, int | None]
 
 def _sweep(folder: Path) -> None:
     """Remove what killed processes have left in a folder."""
-    for partial in folder.glob(_PARTIAL.format("*")):
+    for partial in folder.glob(PARTIAL.format("*")):
         # Gone already, or another user's: what cannot be removed keeps nothing from being written.
         with suppress(OSError):
             lock = os.open(partial, os.O_RDONLY)

@@ -1,5 +1,6 @@
 """What may happen to a run, and that it loses nothing: killed, stopped, a full disk, damaged files, bad numbers."""
 
+import errno
 import json
 import os
 import pickle
@@ -7,6 +8,7 @@ import random
 import resource
 import shutil
 import signal
+import stat
 import threading
 import time
 from dataclasses import replace
@@ -24,6 +26,7 @@ from acmix.tasks import classification, learner, states, training
 from acmix.tasks.classification import fit
 from acmix.tasks.progress import Reporting
 from acmix.tasks.settings import Settings
+from tests.runs import LISTED, unfinished, unlisted
 
 # Everything that draws random numbers or carries a state of its own.
 SETTINGS = Settings(
@@ -95,9 +98,11 @@ def test_killed_at_random_moments(data, uninterrupted, tmp_path, start):
                 process.kill()
                 process.join()
                 killed += 1
+                assert max(unfinished(output)) <= 1
                 # Its summary is the last thing that a run writes.
                 exitcode = 0 if (output / "summary.json").exists() else None
         assert exitcode == 0
+        assert unlisted(output) == []
         assert [line.split(",")[0] for line in (output / "metrics.csv").read_text().split()] == ["epoch", "1", "2", "3"]
         for name in ("last.safetensors", "best.safetensors"):
             assert same(weights(output, name), weights(uninterrupted[0], name))
@@ -170,10 +175,89 @@ def test_a_full_disk_keeps_the_state_before(data, tmp_path, uninterrupted):
             train(data, output, reporting=reporting)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert [path.name for path in (output / "states").iterdir() if path.suffix != ".pt"] == []
+    assert unlisted(output) == []
     assert states.read(states.paths(output)[-1])["updates"] == 4
     train(data, output, resume=True)
     assert same(weights(output), weights(uninterrupted[0]))
+
+
+# What a small run writes, in this order.
+WRITES = [
+    "config.json",
+    "states/update-000000000.pt",
+    "best.safetensors",
+    "last.safetensors",
+    "metrics.csv",
+    "states/update-000000001.pt",
+    "summary.json",
+]
+SMALL = replace(SETTINGS, epochs=1, batch_size=64, accumulate=1)
+
+
+@pytest.fixture(scope="module")
+def small(data, tmp_path_factory):
+    """A run of one update."""
+    output = tmp_path_factory.mktemp("small") / "run"
+    train(data, output, SMALL, reporting=Reporting())
+    return output
+
+
+def at_write(number, action):
+    """Do something in place of a file's way to the disk, that of one file after so many."""
+    fsync, files = os.fsync, iter(range(100))
+
+    def act(descriptor):
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode) and next(files) == number:
+            action()
+        fsync(descriptor)
+
+    return act
+
+
+def test_a_run_folder_holds_what_is_listed(small):
+    assert unlisted(small) == []
+    assert [name for name in WRITES if name not in LISTED] == [name for name in WRITES if name.startswith("states/")]
+    (small / "other.json").touch()
+    assert unlisted(small) == ["other.json"]
+    (small / "other.json").unlink()
+
+
+@pytest.mark.parametrize("number", range(len(WRITES)))
+def test_a_disk_that_is_full_at_any_file(data, tmp_path, monkeypatch, small, number):
+    def fill():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    output, name = tmp_path / "run", WRITES[number]
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", at_write(number, fill))
+        with pytest.raises((InputError, TrainingError)) as raised:
+            train(data, output, SMALL, reporting=Reporting())
+    assert "No space left on device" in str(raised.value)
+    assert str(output if number == 0 else output / name) in str(raised.value)
+    assert unlisted(output) == []
+    assert not (output / name).exists()
+    train(data, output, SMALL, resume=bool(states.paths(output)), reporting=Reporting())
+    assert unlisted(output) == []
+    assert same(weights(output), weights(small))
+
+
+def test_killed_while_it_saves(data, tmp_path, small, start):
+    output = tmp_path / "run"
+    for number in (1, 1, 0, 3, 2, 0, 0):
+        resume = bool(states.paths(output))
+
+        def die(number=number, resume=resume):
+            os.fsync = at_write(number, send(signal.SIGKILL))
+            train(data, output, SMALL, resume=resume, reporting=Reporting())
+
+        process = start(die)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert sum(unfinished(output)) in (1, 2)
+        assert max(unfinished(output)) == 1
+    train(data, output, SMALL, resume=True, reporting=Reporting())
+    assert unlisted(output) == []
+    assert same(weights(output), weights(small))
 
 
 class Payload:

@@ -12,6 +12,8 @@ import pytest
 import safetensors.torch
 import torch
 
+from tests.runs import unfinished, unlisted
+
 KILLS = 20
 
 
@@ -38,5 +40,7 @@ def test_two_processes_killed_at_random_moments(tmp_path, strategy):
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            assert max(unfinished(output)) <= 1
+    assert unlisted(output) == []
     found, expected = (safetensors.torch.load_file(run / "last.safetensors") for run in (output, tmp_path / "whole"))
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())

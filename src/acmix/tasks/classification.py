@@ -157,10 +157,8 @@ def fit(
         # Every process has looked at the folder before one writes to it.
         fabric.barrier()
         _make_folder(output)
-        if first and not resume:
-            run.write_json(output / run.CONFIG, config)
         if first:
-            (output / run.STOPPED).unlink(missing_ok=True)
+            _begin(output, None if resume else config)
         classifier = Classifier(
             model=model,
             model_name=settings.model,
@@ -182,7 +180,10 @@ def fit(
             if first and not isinstance(error, InputError):
                 _record_stop(output, error, reporting)
             raise
-    return _summarise(files, images.validation, settings, workers) if first else None
+    try:
+        return _summarise(files, images.validation, settings, workers) if first else None
+    except OSError as error:
+        raise _explained(error, files) from error
 
 
 def training_sampler(images: ImageData, settings: Settings, fabric: Fabric) -> EpochSampler:
@@ -265,6 +266,16 @@ def _make_folder(output: Path) -> None:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"output {output} cannot be made: {error.strerror or error}") from error
+
+
+def _begin(output: Path, config: dict[str, Any] | None) -> None:
+    """Write the configuration of a new run; a run that continues is not stopped."""
+    try:
+        if config is not None:
+            run.write_json(output / run.CONFIG, config)
+        (output / run.STOPPED).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"output {output} cannot be written: {error.strerror or error}") from error
 
 
 def train_classifier(

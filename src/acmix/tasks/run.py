@@ -1,4 +1,4 @@
-"""A run folder: what training leaves, written so that it is complete after every epoch.
+"""A run folder: what training leaves, written so that it is complete after every epoch, and nothing else.
 
 | file | content |
 |---|---|
@@ -6,12 +6,15 @@
 | metrics.csv | one row an epoch |
 | rates.csv | the two rates of every ACmix layer after every epoch; written only if there are such layers |
 | best.safetensors, last.safetensors | usable checkpoints (`acmix.checkpoints.classifier`) |
-| states/ | everything a run needs to continue at its next update (`acmix.tasks.states`) |
+| states/update-*.pt | everything a run needs to continue at its next update (`acmix.tasks.states`) |
 | problems.jsonl | images that could not be read, updates without finite numbers; written only if there were any |
 | stopped.json | why the run stopped; written when an error or a signal ends it, deleted when it continues |
 | summary.json | best accuracy and epoch, evaluation of the best checkpoint, time; written at the end |
 | report.html | what `acmix.report` shows of all this; written by the command line when the run ends |
-| tensorboard/ | logs |
+| tensorboard/events.out.tfevents.* | logs, a file for every start |
+
+What is being written lies beside as `.acmix-*.partial` (`acmix.storage`). A run that is killed leaves at most one in a
+folder, for as long as it is not continued.
 """
 
 import csv
