@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import concurrent.futures
 import datetime
 import enum
 import functools
@@ -118,11 +119,21 @@ def test_nothing_in_a_file_runs(tmp_path, monkeypatch, attack, zipped):
 
 
 def test_allowed_names_are_not_left_behind():
-    before = torch.serialization.get_safe_globals()
+    before = set(torch.serialization.get_safe_globals())
     torch_files.read(saved({"args": argparse.Namespace()}))
-    assert torch.serialization.get_safe_globals() == before
+    assert set(torch.serialization.get_safe_globals()) == before
+    with torch.serialization.safe_globals([collections.Counter, Plain]):
+        torch_files.read(saved({"args": argparse.Namespace()}))
+        assert {collections.Counter, Plain} <= set(torch.serialization.get_safe_globals())
     with pytest.raises(Exception, match="argparse.Namespace"):
         torch.load(io.BytesIO(saved(argparse.Namespace())), weights_only=True)
+
+
+def test_threads_read_at_once():
+    data = saved({"args": argparse.Namespace(), "weight": torch.ones(3)})
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        for content in threads.map(torch_files.read, [data] * 200):
+            assert torch.equal(content["weight"], torch.ones(3))
 
 
 def test_a_changed_tensor_is_refused():

@@ -8,6 +8,7 @@ called, and what would have been an object of it says its name and holds plain d
 
 import io
 import pickletools
+import threading
 import warnings
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
@@ -20,6 +21,8 @@ from acmix.errors import InputError
 
 # Before PyTorch 1.6: magic number, protocol, machine, content, then the raw storages.
 _LEGACY_PICKLES = 4
+# PyTorch's allowed names are the whole process's.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class Unknown:
@@ -46,9 +49,12 @@ def read(data: bytes) -> Any:
             reason alone.
     """
     try:
-        stand_ins: list[Any] = [Counter, Unknown, *((_stand_in(name), name) for name in _unknown_names(data))]
-        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(stand_ins):
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with _ONE_AT_A_TIME:
+            # What somebody else allowed must stay allowed afterwards.
+            types = {Counter, Unknown}.difference(torch.serialization.get_safe_globals())
+            stand_ins: list[Any] = [*types, *((_stand_in(name), name) for name in _unknown_names(data))]
+            with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(stand_ins):
+                return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except InputError:
         raise
     # What a damaged pickle makes its reader raise cannot be listed.
