@@ -2,18 +2,23 @@
 
 import multiprocessing
 import os
+import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 
 import fsspec
 import pytest
 
 from acmix import InputError
-from acmix.data.shards import ShardedImages, cache, open_shards, scan
+from acmix.data.shards import ShardedImages, cache, open_shards, room, scan
 from acmix.data.shards.urls import list_folder, list_pattern
 from tests.shards import write_shard, write_three
+
+_PART = 4096
+FORK = multiprocessing.get_context("fork")
 
 
 class Server(ThreadingHTTPServer):
@@ -24,6 +29,9 @@ class Server(ThreadingHTTPServer):
     def __init__(self, folder):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.cuts, self.requests, self.missing = folder, {}, [], 404
+        # Paths whose size is not said, or said too small by so much; and seconds between the parts of an answer.
+        self.unsized, self.understated, self.pause = set(), {}, 0.0
+        self.answering = Event()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -41,7 +49,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         content = file.read_bytes()
         self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
+        if self.path not in self.server.unsized:
+            less = 0 if with_content else self.server.understated.get(self.path, 0)
+            self.send_header("Content-Length", str(len(content) - less))
         self.end_headers()
         if not with_content:
             return
@@ -50,7 +60,12 @@ class Handler(BaseHTTPRequestHandler):
             self.server.cuts[self.path] -= 1
             content = content[: len(content) // 2]
             self.close_connection = True
-        self.wfile.write(content)
+        self.server.answering.set()
+        # A client that was killed reads no more.
+        with suppress(ConnectionError):
+            for begin in range(0, len(content), _PART):
+                self.wfile.write(content[begin : begin + _PART])
+                time.sleep(self.server.pause)
 
     def log_message(self, *arguments):
         pass
@@ -126,8 +141,7 @@ def test_the_least_recently_used_make_room(server, folder, monkeypatch):
     for age, name in enumerate("cba"):
         path = next(folder.glob(f"*-{name}.tar"))
         os.utime(path, (1e9 - age, 1e9 - age))
-    (folder / ".left.tar").write_bytes(b"half")
-    os.utime(folder / ".left.tar", (1e9, 1e9))
+    (folder / ".7-99999").write_bytes(b"half")
     cache.open_shard(f"{server.url}/a.tar").close()
     cache.open_shard(f"{server.url}/d.tar").close()
     assert copies(folder) == ["a.tar", "c.tar", "d.tar"]
@@ -167,11 +181,115 @@ def fetch(url):
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 def test_processes_fetch_the_same_shard_once(server):
     size = write_shard(server.folder / "a.tar", [0] * 40).stat().st_size
-    with multiprocessing.get_context("fork").Pool(3) as pool:
+    with FORK.Pool(3) as pool:
         assert set(pool.map(fetch, [f"{server.url}/a.tar"] * 6)) == {size}
     with ThreadPoolExecutor(4) as threads:
         assert set(threads.map(fetch, [f"{server.url}/a.tar"] * 8)) == {size}
     assert server.requests == ["/a.tar"]
+
+
+def fetch_all(server_url, sizes, seed):
+    names = sorted(sizes) * 2
+    random.Random(seed).shuffle(names)  # noqa: S311
+    for name in names:
+        assert fetch(f"{server_url}/{name}") == sizes[name]
+
+
+def fill(server, counts):
+    """Shards of so many images, and the sizes of their files by name."""
+    names = [f"{number}.tar" for number in range(len(counts))]
+    return {
+        name: write_shard(server.folder / name, [0] * count).stat().st_size
+        for name, count in zip(names, counts, strict=True)
+    }
+
+
+def taken(folder):
+    """Bytes of all files, and what is reserved beyond them, at one moment."""
+    with room.lock(folder, "room"):
+        # Those that arrive and those that are dropped ask nobody.
+        total = 0
+        for file in folder.iterdir():
+            with suppress(FileNotFoundError):
+                found = room._PARTIAL.fullmatch(file.name)
+                arrived = file.stat().st_size if file.is_file() else 0
+                assert found is None or arrived <= int(found[2])
+                total += int(found[2]) if found else arrived
+        return total
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+@pytest.mark.parametrize("unsized", [False, True])
+def test_processes_keep_within_the_bound_together(server, folder, monkeypatch, unsized):
+    sizes = fill(server, (4, 8, 12, 16, 20, 4, 8, 12))
+    limit = max(sizes.values()) * 2 - 1
+    monkeypatch.setenv("ACMIX_CACHE_SIZE", str(limit))
+    server.pause = 0.001
+    server.unsized = {f"/{name}" for name in list(sizes)[::3]} if unsized else set()
+    (folder / "locks").mkdir(parents=True)
+    processes = [FORK.Process(target=fetch_all, args=(server.url, sizes, seed)) for seed in range(8)]
+    for process in processes:
+        process.start()
+    found = []
+    while any(process.is_alive() for process in processes):
+        found.append(taken(folder))
+        time.sleep(0.002)
+    assert [process.exitcode for process in processes] == [0] * 8
+    assert len(found) > 20
+    assert max(found) <= limit
+    # There was need to wait, and no fetch left anything.
+    assert max(found) > max(sizes.values())
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_room_of_a_killed_process_is_free_again(server, folder, monkeypatch):
+    sizes = fill(server, (30, 30))
+    monkeypatch.setenv("ACMIX_CACHE_SIZE", str(sizes["0.tar"]))
+    server.pause = 0.1
+    process = FORK.Process(target=fetch, args=(f"{server.url}/0.tar",))
+    process.start()
+    assert server.answering.wait(20)
+    wait_for(lambda: [path for path in folder.glob(".*-*") if path.stat().st_size])
+    process.kill()
+    process.join()
+    assert len([*folder.glob(f".*-{sizes['0.tar']}")]) == 1
+    server.pause = 0
+    assert fetch(f"{server.url}/1.tar") == sizes["1.tar"]
+    assert copies(folder) == ["1.tar"]
+
+
+def test_a_fetch_waits_for_room_that_others_have(server, folder, monkeypatch):
+    sizes = fill(server, (30, 30))
+    monkeypatch.setenv("ACMIX_CACHE_SIZE", str(sizes["0.tar"]))
+    with room.Slot(folder, 1) as slot:
+        slot.reserve(1000, 1000)
+        with ThreadPoolExecutor(1) as threads:
+            fetched = threads.submit(fetch, f"{server.url}/0.tar")
+            wait_for(lambda: len([*folder.glob(".*-*")]) == 2)
+            time.sleep(0.1)
+            assert (server.requests, fetched.done()) == ([], False)
+            slot.path.unlink()
+            assert fetched.result(20) == sizes["0.tar"]
+
+
+def test_a_shard_of_unknown_size(server, folder, monkeypatch):
+    sizes = fill(server, (30, 30, 40))
+    server.unsized = {f"/{name}" for name in sizes}
+    monkeypatch.setenv("ACMIX_CACHE_SIZE", str(sizes["0.tar"]))
+    for name in ("0.tar", "1.tar"):
+        assert fetch(f"{server.url}/{name}") == sizes[name]
+    assert copies(folder) == ["1.tar"]
+    with pytest.raises(InputError, match=r"2\.tar cannot be fetched.*ACMIX_CACHE_SIZE allows for all; set it higher"):
+        cache.open_shard(f"{server.url}/2.tar")
+
+
+def test_a_server_that_sends_more_than_it_said(server, folder):
+    sizes = fill(server, (30,))
+    server.understated["/0.tar"] = 5000
+    with pytest.raises(InputError, match=f"more than {sizes['0.tar'] - 5000:,} bytes arrive"):
+        cache.open_shard(f"{server.url}/0.tar")
+    assert copies(folder) == []
 
 
 def wait_for(condition):

@@ -4,19 +4,16 @@ import errno
 import hashlib
 import os
 import re
-import time
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from filelock import FileLock
-
+from acmix.data.shards import room
 from acmix.data.shards.urls import is_remote, local_path, remote
 from acmix.errors import InputError
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-# Enough for every process of a machine to fetch at once; a lock a shard would leave a file a shard.
-_LOCKS = 64
-_BLOCK, _TRIES = 512, 3
+_BLOCK, _STREAMED = 512, 2**20
 
 
 def cache_folder() -> Path:
@@ -71,100 +68,85 @@ def stat(url: str) -> tuple[int | None, str]:
 
 
 def open_shard(url: str, size: int | None = None) -> BinaryIO:
-    """Open a shard on this machine or a copy of a remote one; it can be read on after the cache deletes the copy.
+    """Open a shard on this machine, or the copy of a remote one, fetched if it is not here yet.
 
-    Args:
-        url: A path or URL.
-        size: As in `local_copy`.
-
-    Raises:
-        InputError: If there is no such file, or `local_copy` raises it.
-    """
-    for _ in range(_TRIES if is_remote(url) else 1):
-        try:
-            return local_copy(url, size).open("rb")
-        except FileNotFoundError:
-            # Another process has made room in this very moment.
-            continue
-        except OSError as error:
-            raise InputError(f"shard {url} cannot be read: {error.strerror or error}") from error
-    if is_remote(url):
-        raise InputError(f"shard {url} is deleted as soon as it is fetched; set ACMIX_CACHE_SIZE higher")
-    raise InputError(f"shard {url} does not exist")
-
-
-def local_copy(url: str, size: int | None = None) -> Path:
-    """The file of a shard on this machine, fetched if it is remote and not here yet.
-
-    The least recently used copies make room for a new one. Processes that want the same shard fetch it once. A copy
-    that is shorter than the server says, or that does not end as a tar file does, is fetched once more. A remote shard
-    that changes without changing its size must get another name.
+    It can be read on after the cache deletes the copy. The least recently used copies make room for a new one; where
+    what others are fetching leaves too little, it waits for them. Processes that want the same shard fetch it once. A
+    copy that is shorter than the server says, or that does not end as a tar file does, is fetched once more. A remote
+    shard that changes without changing its size must get another name.
 
     Args:
         url: A path or URL.
         size: Of the shard in bytes, where it is known: a copy of another size is fetched anew.
 
     Raises:
-        InputError: If it does not exist, cannot be fetched, arrives truncated twice, or does not fit.
+        InputError: If it does not exist, cannot be read or fetched, arrives truncated twice, or does not fit.
     """
-    if not is_remote(url):
-        return local_path(url)
+    if is_remote(url):
+        return _open_remote(url, size)
+    try:
+        return local_path(url).open("rb")
+    except FileNotFoundError:
+        raise InputError(f"shard {url} does not exist") from None
+    except OSError as error:
+        raise InputError(f"shard {url} cannot be read: {error.strerror or error}") from error
+
+
+def _open_remote(url: str, size: int | None) -> BinaryIO:
     digest = hashlib.sha256(url.encode()).hexdigest()
     copy = cache_folder() / "shards" / f"{digest[:32]}-{url.rpartition('/')[2]}"
     try:
-        if not _is_here(copy, size):
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            with _lock(copy.parent, f"fetch-{int(digest, 16) % _LOCKS}"):
-                # Another process may have fetched it meanwhile.
-                if not _is_here(copy, size):
-                    _fetch(url, copy)
+        if file := _open_copy(copy, size):
+            return file
+        with room.Slot(copy.parent, int(digest, 16)) as slot:
+            # Another process may have fetched it meanwhile.
+            return _open_copy(copy, size) or _fetch(url, copy, slot)
     except OSError as error:
         hint = "; set ACMIX_CACHE to another disk, or ACMIX_CACHE_SIZE lower" if error.errno == errno.ENOSPC else ""
         raise InputError(f"shard {url} cannot be kept in {copy.parent}: {error.strerror or error}{hint}") from error
-    return copy
 
 
-def _is_here(copy: Path, size: int | None) -> bool:
+def _open_copy(copy: Path, size: int | None) -> BinaryIO | None:
     try:
-        if size is not None and copy.stat().st_size != size:
-            return False
-        # The time of last use; file systems seldom keep that of reading.
-        os.utime(copy)
+        file = copy.open("rb")
     except FileNotFoundError:
-        return False
-    return True
+        return None
+    if size is not None and os.fstat(file.fileno()).st_size != size:
+        file.close()
+        return None
+    # The time of last use; file systems seldom keep that of reading. It may be deleted in this very moment.
+    with suppress(FileNotFoundError):
+        os.utime(copy)
+    return file
 
 
-def _lock(folder: Path, name: str) -> FileLock:
-    locks = folder / "locks"
-    locks.mkdir(exist_ok=True)
-    return FileLock(locks / name)
-
-
-def _fetch(url: str, copy: Path) -> None:
+def _fetch(url: str, copy: Path, slot: room.Slot) -> BinaryIO:
     size, _ = stat(url)
-    with _lock(copy.parent, "room"):
-        _make_room(copy.parent, url, size or 0)
-    partial = copy.with_name(f".{copy.name}")
-    try:
-        fault = _download(url, partial, size) and _download(url, partial, size)
+    limit = cache_size()
+    if size is not None and size > limit:
+        raise InputError(f"shard {url} has {size:,} bytes, ACMIX_CACHE_SIZE allows {limit:,} for all; set it higher")
+    # Two whose size shows only as they come could wait for each other for ever.
+    with room.lock(copy.parent, "unknown") if size is None else nullcontext():
+        slot.reserve(size or 0, limit)
+        fault = _download(url, slot, size, limit) and _download(url, slot, size, limit)
         if fault is not None:
             raise InputError(f"shard {url} cannot be fetched, tried twice: {fault}")
-        partial.replace(copy)
-    finally:
-        partial.unlink(missing_ok=True)
+        return slot.keep(copy)
 
 
-def _download(url: str, partial: Path, size: int | None) -> str | None:
-    """Fetch into a file; what went wrong, or None."""
+def _download(url: str, slot: room.Slot, size: int | None, limit: int) -> str | None:
+    """Fetch into the slot's file; what went wrong, or None."""
     system, path = remote(url)
     try:
-        system.get_file(path, str(partial))
+        if size is not None:
+            system.get_file(path, str(slot.path), callback=_bound(size))
+        elif not _stream(system, path, slot, limit):
+            return f"more than the {limit:,} bytes arrive that ACMIX_CACHE_SIZE allows for all; set it higher"
     except Exception as error:  # fsspec's file systems raise whatever their clients raise
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
         return str(error) or type(error).__name__
-    with partial.open("rb") as file:
+    with slot.path.open("rb") as file:
         # A shard that is seen under its name after a loss of power must be whole.
         os.fsync(file.fileno())
         got = os.fstat(file.fileno()).st_size
@@ -175,27 +157,25 @@ def _download(url: str, partial: Path, size: int | None) -> str | None:
     return None
 
 
-def _make_room(folder: Path, url: str, needed: int) -> None:
-    limit = cache_size()
-    if needed > limit:
-        raise InputError(f"shard {url} has {needed:,} bytes, ACMIX_CACHE_SIZE allows {limit:,} for all; set it higher")
-    copies: list[tuple[float, int, Path]] = []
-    for file in folder.iterdir():
-        # Other processes delete and rename here too.
-        try:
-            status = file.stat()
-        except FileNotFoundError:
-            continue
-        if file.is_dir():
-            continue
-        if not file.name.startswith("."):
-            copies.append((status.st_mtime, status.st_size, file))
-        elif status.st_mtime < time.time() - 24 * 3600:
-            # Left by a process that was killed.
-            file.unlink(missing_ok=True)
-    total = sum(size for _, size, _ in copies)
-    for _, size, file in sorted(copies):
-        if total + needed <= limit:
-            break
-        file.unlink(missing_ok=True)
-        total -= size
+def _stream(system: Any, path: str, slot: room.Slot, limit: int) -> bool:
+    """Fetch what has no known size, with room for every block before it is written; whether it fits."""
+    got = 0
+    with system.open(path, "rb") as source, slot.path.open("wb") as file:
+        while block := source.read(_STREAMED):
+            got += len(block)
+            if got > limit:
+                return False
+            slot.extend(got, limit)
+            file.write(block)
+    return True
+
+
+def _bound(size: int) -> Any:
+    """What fsspec calls as bytes arrive, to end a fetch that brings more than its server said."""
+    from fsspec.callbacks import Callback
+
+    def check(_: int | None, arrived: int, **__: object) -> None:
+        if arrived > size:
+            raise ValueError(f"more than {size:,} bytes arrive, which the server gave as its size")
+
+    return Callback(hooks={"bound": check})

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from acmix.data.shards.cache import local_copy, open_shard
+from acmix.data.shards.cache import open_shard
 from acmix.data.shards.index import read_index
 from acmix.data.shards.scan import ShardCount, scan_shards
 from acmix.data.shards.urls import Listing, is_remote
@@ -124,7 +124,7 @@ class ShardedImages(ImageSource):
 def _fetch_quietly(url: str) -> None:
     # Whoever reads an image of the shard tries again, and says what fails.
     with suppress(InputError):
-        local_copy(url)
+        open_shard(url).close()
 
 
 class _OpenShard:
