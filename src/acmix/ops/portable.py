@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -22,10 +23,26 @@ def why_not(features: Tensor | None, window: int, stride: int, dilation: int) ->
     return None
 
 
-class _DifferentiateAgain(Function):
-    """The identity of `attended`, whose gradient goes through `attended`, or past it where it is differentiated itself.
+# Of the logits, in roundings to 1: above it weights made again from a log-sum-exp are wrong in the fourth digit.
+_LARGEST_LOGIT = 2.0**-11
 
-    PyTorch's fused attention has one derivative; further ones are the algebra's.
+
+def _has_exact_gradient(query: Tensor, key: Tensor) -> bool:
+    """Whether fused attention's gradient is right: it takes exp(logit - log-sum-exp) for weights, rounded both.
+
+    Of logits of 1e9 that is infinite. Numbers are looked at where that takes no waiting for a device.
+    """
+    if type(query) is not Tensor or query.device.type != "cpu" or query.numel() == 0:
+        return True
+    wide = torch.promote_types(query.dtype, torch.float32)
+    largest = (torch.linalg.vector_norm(tensor, float("inf"), dtype=wide).item() for tensor in (query, key))
+    return prod(largest) * query.shape[-1] ** 0.5 * torch.finfo(wide).eps <= _LARGEST_LOGIT
+
+
+class _DifferentiateExactly(Function):
+    """The identity of `attended`, whose gradient goes through `attended`, or past it where that would not be right.
+
+    PyTorch's fused attention has one derivative, for logits that are not huge; all others are the algebra's.
     """
 
     @staticmethod
@@ -38,7 +55,7 @@ class _DifferentiateAgain(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         query, key, value, mask = ctx.saved_tensors
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() and _has_exact_gradient(query, key):
             return gradient, None, None, None, None
         return None, *pull_back(partial(_explicit_attention, mask), (query, key, value), gradient), None
 
@@ -59,7 +76,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tenso
     # A compiled graph has first derivatives only, and PyTorch says so.
     if torch.compiler.is_compiling() or not attended.requires_grad:
         return attended
-    return _DifferentiateAgain.apply(attended, query, key, value, mask)
+    return _DifferentiateExactly.apply(attended, query, key, value, mask)
 
 
 def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int, dilation: int) -> Tensor:
