@@ -20,6 +20,7 @@ MODULES = {
 LAYERS = {
     "acmix.errors": 0,
     "acmix.storage": 0,
+    "acmix.plain": 0,
     "acmix.ops": 1,
     "acmix.nn": 2,
     "acmix.models": 3,

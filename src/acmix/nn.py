@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 from acmix import ops
 from acmix.ops import validation
 from acmix.ops.tracing import is_transformed
+from acmix.plain import why_not_plain
 
 _LARGEST_WINDOW = 31
 _NO_TORCHSCRIPT = (
@@ -30,8 +31,7 @@ def project_and_mix(
     x: Tensor, projection: nn.Module, parameters: tuple[Any, ...], bias: Tensor | None, *, heads: int, **keywords: Any
 ) -> Tensor:
     """`acmix.ops.project_and_mix` and a bias; a projection that is more than a convolution is called as a module."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    if type(projection) is nn.Conv2d and not any(getattr(projection, name) for name in hooks):
+    if isinstance(projection, nn.Conv2d) and why_not_plain(projection, nn.Conv2d) is None:
         return _from_input(x, projection.weight, projection.bias, parameters, bias, {"heads": heads, **keywords})
     return _from_projections(projection(x), parameters, bias, heads, keywords)
 

@@ -1,7 +1,16 @@
 """Surgery on any network: ACmix in place of its convolutions, and networks made ready for inference."""
 
-from acmix.surgery.fusion import FusedACmix, fuse
+from acmix.surgery.fused import FusedACmix
+from acmix.surgery.fusion import fuse
 from acmix.surgery.replacement import replace_convolutions
-from acmix.surgery.report import LayerReport, Report
+from acmix.surgery.report import FusedLayer, FusionReport, LayerReport, Report
 
-__all__ = ["FusedACmix", "LayerReport", "Report", "fuse", "replace_convolutions"]
+__all__ = [
+    "FusedACmix",
+    "FusedLayer",
+    "FusionReport",
+    "LayerReport",
+    "Report",
+    "fuse",
+    "replace_convolutions",
+]

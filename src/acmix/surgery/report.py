@@ -1,16 +1,37 @@
-"""What `replace_convolutions` did, as data and as a table."""
+"""What surgery did to every layer, as data and as tables."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerReport:
-    """One convolution of the network.
+class _Layer:
+    """A layer of a network.
+
+    Attributes:
+        name: Its dotted name, the first where it has several.
+        reason: Why it was left, which follows its name in a sentence; None where it was changed.
+    """
+
+    name: str
+    reason: str | None = None
+
+    @property
+    def replaced(self) -> bool:
+        """Whether something else stands in its place."""
+        return self.reason is None
+
+
+_AnyLayer = TypeVar("_AnyLayer", bound=_Layer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerReport(_Layer):
+    """One convolution that `replace_convolutions` found.
 
     Attributes:
         name: Its dotted name, the first where it has several.
@@ -24,34 +45,43 @@ class LayerReport:
             kernel's Frobenius norm, 0 to 1.
     """
 
-    name: str
     convolution: str
-    reason: str | None = None
     heads: int | None = None
     map_size: tuple[int, ...] | None = None
     parameters: tuple[int, int]
     multiply_adds: tuple[int, int] | None = None
     residual: float | None = None
 
-    @property
-    def replaced(self) -> bool:
-        """Whether ACmix has taken the convolution's place."""
-        return self.reason is None
+
+@dataclass(frozen=True, kw_only=True)
+class FusedLayer(_Layer):
+    """One operator or batch norm that `fuse` found.
+
+    Attributes:
+        name: Its dotted name, the first where it has several.
+        kind: Its type.
+        reason: Why it stayed, which follows its name in a sentence; None where it was fused.
+        into: The layer whose weights hold it now; None where it stayed, and for an operator, now a `FusedACmix`.
+    """
+
+    kind: str
+    into: str | None = None
 
 
 @dataclass(frozen=True)
-class Report:
-    """Every convolution of a network and what happened to it; `rich.print` shows a table."""
+class _Report(Generic[_AnyLayer]):
+    layers: tuple[_AnyLayer, ...]
 
-    layers: tuple[LayerReport, ...]
+    what: ClassVar[str]
+    """Layers and what was done to them, which follows "3 of 5"."""
 
     @property
-    def replaced(self) -> tuple[LayerReport, ...]:
-        """The layers that are ACmix now."""
+    def replaced(self) -> tuple[_AnyLayer, ...]:
+        """The layers that something else stands for now."""
         return tuple(layer for layer in self.layers if layer.replaced)
 
     @property
-    def left(self) -> tuple[LayerReport, ...]:
+    def left(self) -> tuple[_AnyLayer, ...]:
         """The layers that stayed as they were, each with its reason."""
         return tuple(layer for layer in self.layers if not layer.replaced)
 
@@ -61,8 +91,7 @@ class Report:
 
     def __str__(self) -> str:
         """Count in one line, then one line for each reason."""
-        total = len(self.layers)
-        lines = [f"{len(self.replaced)} of {total} convolutions replaced"]
+        lines = [f"{len(self.replaced)} of {len(self.layers)} {self.what}"]
         lines += [f"{count} left: {reason}" for reason, count in Counter(layer.reason for layer in self.left).items()]
         return "\n".join(lines)
 
@@ -74,16 +103,7 @@ class Report:
         from rich.table import Table
         from rich.text import Text
 
-        columns = {
-            "layer": [layer.name for layer in self.replaced],
-            "convolution": [layer.convolution.removeprefix("Conv2d ") for layer in self.replaced],
-            "heads": [str(layer.heads) for layer in self.replaced],
-            "map": [" x ".join(map(str, layer.map_size or ())) for layer in self.replaced],
-            "parameters": [_factor(layer.parameters) for layer in self.replaced],
-            "MACs": [_factor(layer.multiply_adds) for layer in self.replaced],
-            "residual": ["" if layer.residual is None else f"{layer.residual:.1%}" for layer in self.replaced],
-        }
-        shown = {heading: cells for heading, cells in columns.items() if any(cells)}
+        shown = {heading: cells for heading, cells in self._columns().items() if any(cells)}
         table = Table(
             title=str(self).splitlines()[0],
             title_justify="left",
@@ -91,9 +111,10 @@ class Report:
             padding=(0, 1, 0, 0),
             pad_edge=False,
         )
+        words = ("layer", "convolution", "kind", "into")
         for heading in shown:
-            number = heading not in ("layer", "convolution")
-            table.add_column(heading, justify="right" if number else "left", no_wrap=heading != "convolution")
+            justify = "left" if heading in words else "right"
+            table.add_column(heading, justify=justify, no_wrap=heading != "convolution")
         for row in zip(*shown.values(), strict=True):
             table.add_row(*map(Text, row))
         names: dict[str, list[str]] = {}
@@ -104,6 +125,42 @@ class Report:
             for reason, layers in names.items()
         ]
         return Group(table, *left)
+
+    def _columns(self) -> dict[str, list[str]]:
+        """Cells of the table by heading."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Report(_Report[LayerReport]):
+    """Every convolution of a network and what happened to it; `rich.print` shows a table."""
+
+    what = "convolutions replaced"
+
+    def _columns(self) -> dict[str, list[str]]:
+        return {
+            "layer": [layer.name for layer in self.replaced],
+            "convolution": [layer.convolution.removeprefix("Conv2d ") for layer in self.replaced],
+            "heads": [str(layer.heads) for layer in self.replaced],
+            "map": [" x ".join(map(str, layer.map_size or ())) for layer in self.replaced],
+            "parameters": [_factor(layer.parameters) for layer in self.replaced],
+            "MACs": [_factor(layer.multiply_adds) for layer in self.replaced],
+            "residual": ["" if layer.residual is None else f"{layer.residual:.1%}" for layer in self.replaced],
+        }
+
+
+@dataclass(frozen=True)
+class FusionReport(_Report[FusedLayer]):
+    """Every operator and batch norm of a network and what `fuse` made of it; `rich.print` shows a table."""
+
+    what = "operators and batch norms fused"
+
+    def _columns(self) -> dict[str, list[str]]:
+        return {
+            "layer": [layer.name for layer in self.replaced],
+            "kind": [layer.kind for layer in self.replaced],
+            "into": [layer.into or "" for layer in self.replaced],
+        }
 
 
 def _factor(change: tuple[int, int] | None) -> str:

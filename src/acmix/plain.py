@@ -1,0 +1,35 @@
+"""Whether a module is exactly what its type says, so that something else may compute in its stead. A leaf."""
+
+from torch import nn
+from torch.nn.modules import module as every
+
+
+def why_not_plain(module: nn.Module, kind: type[nn.Module]) -> str | None:
+    """Why calling a module may be more, or other, than `kind.forward` on its own parameters.
+
+    What only the network around it can tell (tied parameters, other readers) is not asked. Every forward pass asks
+    this, also under torch.compile, so that it only looks into dictionaries.
+
+    Args:
+        module: The module.
+        kind: The type that it must be of, not derived from.
+
+    Returns:
+        The reason, which follows the module's name in a sentence, or None where it is plain.
+    """
+    if type(module) is not kind:
+        if "parametrizations" in module._modules:
+            return "has a parametrization"
+        return f"is a {type(module).__name__}, not {kind.__name__} itself"
+    if module._forward_hooks or module._forward_pre_hooks:
+        return "has forward hooks"
+    if module._backward_hooks or module._backward_pre_hooks:
+        return "has backward hooks"
+    own = module.__dict__
+    if "forward" in own or "_conv_forward" in own or "_call_impl" in own:
+        return "has a forward of its own"
+    if every._global_forward_hooks or every._global_forward_pre_hooks:
+        return "is seen by forward hooks of all modules"
+    if every._global_backward_hooks or every._global_backward_pre_hooks:
+        return "is seen by backward hooks of all modules"
+    return None

@@ -1,0 +1,267 @@
+"""What a network does with its layers, read off traces of torch.fx: who calls them, and who else reads what."""
+
+import builtins
+import inspect
+import itertools
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from acmix.surgery.identity import copy_network, has_hooks, names_of_modules
+
+# Each may be given or left out, which is twice the traces.
+_MOST_OPTIONAL_ARGUMENTS = 3
+# What a layer keeps when weights change.
+_KEPT = {*nn.Conv2d.__constants__, "training"}
+
+
+@dataclass
+class Reading:
+    """What all traces of a network say of its layers and the norms behind them.
+
+    Attributes:
+        behind: What a norm reads, and a layer is read by, in any trace: a module where it is called once, reads its one
+            argument from that layer, or is read by that norm alone; else the reason, in words.
+        read: Layers and norms that the network uses otherwise than by calling them, and what it reads of them.
+    """
+
+    behind: dict[nn.Module, set[nn.Module | str]] = field(default_factory=dict)
+    read: dict[nn.Module, str] = field(default_factory=dict)
+
+    def layer_before(self, norm: nn.Module) -> nn.Module | str:
+        """The layer whose output a norm alone reads, or why there is none, a sentence's end after the norm's name."""
+        (before, *others) = self.behind.get(norm, {"is not called"})
+        if others or isinstance(before, str):
+            return before if isinstance(before, str) else "follows one layer or another"
+        after = self.behind[before]
+        if after == {norm}:
+            return before
+        return next(
+            (f"follows a layer that {reason}" for reason in after if isinstance(reason, str)), "shares its layer"
+        )
+
+
+class UntraceableError(Exception):
+    """A network that torch.fx cannot trace; the message says why."""
+
+
+def read_network(network: nn.Module, layers: Collection[nn.Module], norms: Collection[nn.Module]) -> Reading:
+    """Trace a network, once for each choice of its optional arguments.
+
+    Copies are traced, so that the network and what its forward writes stay as they are. A module with hooks is not
+    looked into, since a hook may read any layer in it. A branch on whether a value is a tensor is taken as for one.
+
+    Args:
+        network: In evaluation mode.
+        layers: Modules of it that a norm could be folded into.
+        norms: Its norms.
+
+    Raises:
+        UntraceableError: If a trace does not say what the network computes.
+    """
+    reading = Reading()
+    for names in _choices_of_arguments(network):
+        copied = copy_network(network)
+        originals = dict(zip(copied.modules(), network.modules(), strict=True))
+        trace = _Trace(copied, {module for module in originals if originals[module] in {*layers, *norms}})
+        graph = trace.run(names)
+        for module, attribute in trace.reads.items():
+            reading.read[originals[module]] = attribute
+        copies = {original: module for module, original in originals.items()}
+        for module, found in _relations(trace, graph, [copies[m] for m in layers], [copies[m] for m in norms]):
+            value = originals[found] if isinstance(found, nn.Module) else found
+            reading.behind.setdefault(originals[module], set()).add(value)
+    return reading
+
+
+def _choices_of_arguments(network: nn.Module) -> list[list[str]]:
+    """Names of the arguments in each way to call the network: the necessary ones and any of the optional."""
+    parameters = inspect.signature(network.forward).parameters.values()
+    kinds = {parameter.kind for parameter in parameters}
+    if kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY}:
+        raise UntraceableError("its forward does not name all of its arguments")
+    necessary = [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
+    optional = [parameter.name for parameter in parameters if parameter.name not in necessary]
+    if len(optional) > _MOST_OPTIONAL_ARGUMENTS:
+        raise UntraceableError(f"its forward has {len(optional)} optional arguments")
+    counts = range(len(optional) + 1)
+    return [[*necessary, *some] for count in counts for some in itertools.combinations(optional, count)]
+
+
+class _Trace(fx.Tracer):
+    """Traces a network whose layers are leaves, and notes what else is read of them.
+
+    Attributes:
+        reads: Layers of which the network reads an attribute, or a tensor by another way.
+    """
+
+    proxy_buffer_attributes = True
+
+    def __init__(self, network: nn.Module, watched: Collection[nn.Module]) -> None:
+        super().__init__()
+        self.network, self.watched = network, watched
+        self.reads: dict[nn.Module, str] = {}
+
+    def run(self, names: Collection[str]) -> fx.Graph:
+        """Call the network with these arguments.
+
+        Raises:
+            UntraceableError: If that is not possible.
+        """
+        for module in self.watched:
+            _tell_of_reads(module, self.reads)
+        tensors = _TensorsUsed()
+        try:
+            with _proxies_are_tensors(), tensors:
+                graph = self.trace(_Call(self.network, self, names))
+        # Any code of the network may run into a proxy in any way.
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UntraceableError(reason) from error
+        used = tensors.seen | {id(_attribute(self.root, node.target)) for node in graph.find_nodes(op="get_attr")}
+        for module in self.watched:
+            for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
+                if id(tensor) in used:
+                    self.reads[module] = name
+        return graph
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        leaf = m in self.watched or isinstance(m, nn.modules.conv._ConvNd) or has_hooks(m)
+        return leaf or super().is_leaf_module(m, module_qualified_name)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Value(node, self)
+
+
+class _Call(nn.Module):
+    """A call of a network: its own hooks and a forward of its own are part of it."""
+
+    def __init__(self, network: nn.Module, tracer: fx.Tracer, names: Collection[str]) -> None:
+        super().__init__()
+        self.network, self.tracer, self.names = network, tracer, names
+
+    def forward(self) -> Any:
+        return self.network(**{name: self.tracer.create_proxy("placeholder", name, (), {}) for name in self.names})
+
+
+class _Value(fx.Proxy):
+    """A proxy with the attributes of a tensor and no others: `hasattr` is to say what it will say."""
+
+    def __getattr__(self, k: str) -> Any:
+        if not hasattr(Tensor, k):
+            raise AttributeError(f"a tensor has no attribute {k}")
+        return super().__getattr__(k)
+
+
+@contextmanager
+def _proxies_are_tensors() -> Iterator[None]:
+    """Let `isinstance` see a tensor in a proxy of one: a trace may not take another branch than the network."""
+    genuine: Any = builtins.isinstance
+
+    def isinstance_of(value: Any, kinds: Any) -> bool:
+        if type(value) is not _Value or _called_by_torch():
+            return genuine(value, kinds)
+        if value.node.op not in ("placeholder", "call_module"):
+            raise fx.proxy.TraceError("it asks for the type of what it computes")
+        return issubclass(Tensor, kinds)
+
+    builtins.isinstance = isinstance_of  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        builtins.isinstance = genuine
+
+
+def _called_by_torch() -> bool:
+    """Whether the caller's caller is a module within PyTorch."""
+    name: str = sys._getframe(2).f_globals.get("__name__", "")
+    return name.startswith(("torch.", __name__))
+
+
+class _TensorsUsed(TorchFunctionMode):
+    """Notes every tensor that a function of PyTorch is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[int] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.update(map(id, pytree.tree_leaves((args, kwargs))))
+        return func(*args, **(kwargs or {}))
+
+
+def _tell_of_reads(module: nn.Module, reads: dict[nn.Module, str]) -> None:
+    """Note what the network reads of a layer: a fold changes it, or takes it away."""
+    kind = type(module)
+    kept = _KEPT if kind is nn.Conv2d else ()
+
+    def read(self: nn.Module, name: str) -> Any:
+        if not name.startswith("_") and name not in kept and not _called_by_torch():
+            reads[self] = name
+        return kind.__getattribute__(self, name)
+
+    module.__class__ = type(kind.__name__, (kind,), {"__getattribute__": read})
+
+
+def _attribute(root: nn.Module, target: Any) -> Any:
+    value: Any = root
+    for name in str(target).split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _relations(
+    trace: _Trace, graph: fx.Graph, layers: Collection[nn.Module], norms: Collection[nn.Module]
+) -> Iterator[tuple[nn.Module, nn.Module | str]]:
+    """Of every layer and norm that is called, which norm and layer it belongs to, or why to none."""
+    modules = {name: module for module, name in names_of_modules(trace.root).items()}
+    calls: dict[nn.Module, list[fx.Node]] = {}
+    inside: Counter[nn.Module] = Counter()
+    for node in graph.find_nodes(op="call_module"):
+        calls.setdefault(modules[str(node.target)], []).append(node)
+    for module in calls:
+        inside.update(set(module.modules()) - {module})
+    stored = _stored_nodes(trace.network)
+    called = {node: module for module, nodes in calls.items() for node in nodes}
+    for module in (*layers, *norms):
+        nodes = calls.get(module, [])
+        if module in inside:
+            yield module, "is part of a module that is not looked into"
+        elif len(nodes) > 1:
+            yield module, f"is called {len(nodes)} times"
+        elif any(part in calls or inside[part] > 1 for part in set(module.modules()) - {module}):
+            yield module, "has a part that others call"
+        elif nodes and module in norms:
+            yield module, _source(nodes[0], called, layers)
+        elif nodes:
+            yield module, _reader(nodes[0], called, norms, stored)
+
+
+def _source(node: fx.Node, called: dict[fx.Node, nn.Module], layers: Collection[nn.Module]) -> nn.Module | str:
+    if len(node.args) != 1 or node.kwargs:
+        return "is called with keywords"
+    before = called.get(node.args[0]) if isinstance(node.args[0], fx.Node) else None
+    return before if before is not None and before in layers else "follows neither a convolution nor ACmix"
+
+
+def _reader(
+    node: fx.Node, called: dict[fx.Node, nn.Module], norms: Collection[nn.Module], stored: set[fx.Node]
+) -> nn.Module | str:
+    (reader, *others) = node.users or (None,)
+    after = called.get(reader) if reader is not None else None
+    if others or node in stored or after not in norms or after is None:
+        return "others read, too"
+    return after
+
+
+def _stored_nodes(network: nn.Module) -> set[fx.Node]:
+    """What the forward pass has left on modules for others to read."""
+    values = pytree.tree_leaves([[*vars(module).values()] for module in network.modules()])
+    return {value.node for value in values if isinstance(value, fx.Proxy)}
