@@ -8,7 +8,7 @@ import timm
 import torch
 import torchvision
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 import acmix
 from acmix import ACmix
@@ -61,7 +61,7 @@ REASONS = {
     "uneven": "stride (1, 2) or dilation (1, 1) differs between the axes",
     "mirrored": "padding mode reflect",
     "prime": "no number of heads divides 13 channels",
-    "normed": "its parametrization or hooks would be lost",
+    "normed": "has a parametrization",
     "up": "transposed",
     "lazy": "not built yet: call the network once before",
 }
@@ -185,6 +185,87 @@ def test_dtype_device_mode_and_frozen_weights_are_kept():
 def test_an_operator_is_not_replaced_again():
     network = nn.Sequential(ACmix(4, 8))
     assert acmix.replace_convolutions(network).layers == ()
+
+
+def hooked(module):
+    module.register_full_backward_hook(lambda *_: None)
+
+
+def patched(module):
+    module.forward = nn.Conv2d.forward.__get__(module)
+
+
+def patched_within(module):
+    module._conv_forward = lambda x, weight, bias: x
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda module: module.register_forward_hook(lambda *_: None), "has forward hooks"),
+        (lambda module: module.register_forward_pre_hook(lambda *_: None, with_kwargs=True), "has forward hooks"),
+        (hooked, "has backward hooks"),
+        (lambda module: module.register_full_backward_pre_hook(lambda *_: None), "has backward hooks"),
+        (patched, "has a forward of its own"),
+        (patched_within, "has a forward of its own"),
+        (lambda module: prune.l1_unstructured(module, "weight", 0.5), "has forward hooks"),
+        (parametrizations.spectral_norm, "has a parametrization"),
+    ],
+)
+def test_what_is_more_than_a_convolution_is_left(change, reason):
+    network = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1))
+    change(network[0])
+    report = acmix.replace_convolutions(network)
+    assert [layer.reason for layer in report.layers] == [reason, None]
+
+
+def test_a_subclass_is_left():
+    class Scaled(nn.Conv2d):
+        pass
+
+    report = acmix.replace_convolutions(nn.Sequential(Scaled(4, 8, 3, padding=1)))
+    assert report.layers[0].reason == "is a Scaled, not Conv2d itself"
+
+
+def test_hooks_of_all_modules_leave_everything():
+    handle = nn.modules.module.register_module_full_backward_hook(lambda *_: None)
+    try:
+        report = acmix.replace_convolutions(nn.Sequential(nn.Conv2d(4, 8, 3, padding=1)))
+    finally:
+        handle.remove()
+    assert report.layers[0].reason == "is seen by backward hooks of all modules"
+
+
+def test_tied_weights_stay_tied():
+    network = nn.Sequential(*(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3)))
+    network[1].weight = network[0].weight
+    report = acmix.replace_convolutions(network)
+    assert [layer.reason for layer in report.layers] == ["shares weights with 1", "shares weights with 0", None]
+    assert network[1].weight is network[0].weight
+
+
+class Holder(nn.Module):
+    """A convolution under two names, in a list and in a dictionary."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(4, 4, 3, padding=1)
+        self.block = nn.Sequential(self.first)
+        self.listed, self.named = [self.first], {"a": (self.first, 1)}
+
+    def forward(self, x):
+        return self.named["a"][0](self.listed[0](self.block(self.first(x))))
+
+
+def test_one_convolution_in_many_places_is_one_operator():
+    network = Holder()
+    (layer,) = acmix.replace_convolutions(network).layers
+    assert layer.name == "first"
+    operator = network.first
+    assert isinstance(operator, ACmix)
+    assert operator is network.block[0] is network.listed[0] is network.named["a"][0]
+    x = torch.randn(1, 4, 5, 5)
+    torch.testing.assert_close(network(x), operator(operator(operator(operator(x)))))
 
 
 def step(network, loss_of, steps=3, rate=0.01):

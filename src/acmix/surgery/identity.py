@@ -1,12 +1,13 @@
-"""Networks as objects: whole copies, modules that become others wherever they are referred to, who holds a tensor."""
+"""Networks as objects: whole copies, modules that others take the place of, who holds a tensor."""
 
 import copy
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import MethodType
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -35,6 +36,15 @@ def become(module: nn.Module, other: nn.Module) -> None:
     vars(module).clear()
     vars(module).update(vars(other) | kept)
     module.__class__ = type(other)
+
+
+def exchange(network: nn.Module, others: Mapping[nn.Module, nn.Module]) -> None:
+    """Put modules in the place of some of a network, wherever its modules hold those: under any name, in any list."""
+    for module in [*network.modules()]:
+        for name, value in vars(module).items():
+            held = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, nn.Module)]
+            if not others.keys().isdisjoint(held):
+                vars(module)[name] = pytree.tree_map_only(nn.Module, lambda held: others.get(held, held), value)
 
 
 def hooks(module: nn.Module) -> Iterator[Callable[..., Any]]:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.lazy import LazyModuleMixin
-from torch.nn.utils import parametrize
 
 from acmix.accounting import operator_multiply_adds
 from acmix.nn import ACmix
 from acmix.ops import validation
+from acmix.plain import why_not_plain
+from acmix.surgery.identity import exchange, tied
 from acmix.surgery.report import LayerReport, Report
 from acmix.surgery.warm_start import warm_start as fit_kernel
 
@@ -43,8 +44,10 @@ def replace_convolutions(
 
     Kept are channels, stride, dilation, bias, device, dtype and whether weights are trained. What cannot be replaced is
     left and reported with its reason: grouped, depthwise, transposed, 1 x 1, even or oblong kernels, padding that is
-    not "same", channels without a suitable divisor, layers that are not built yet, subclasses that compute otherwise.
-    Either every selected layer that can be replaced is, or, on an error, none. Make the optimiser afterwards.
+    not "same", channels without a suitable divisor, layers that are not built yet, subclasses, modules with hooks,
+    parametrisations or a forward of their own, and weights that another module shares, since operators would untie
+    them. A convolution that the network holds in several places, be they names, lists or dictionaries, is one operator
+    in all of them. Either every selected layer that can be replaced is, or, on an error, none. Make the optimiser afterwards.
 
     Args:
         network: Any network that contains convolutions; a convolution itself has no place to put another in.
@@ -74,12 +77,15 @@ def replace_convolutions(
     names = _convolutions(network)
     is_selected = _selection(select, list(names.values()))
     calls = {} if example_inputs is None else _watch(network, list(names), example_inputs)
+    others = tied(network)
     operators: dict[nn.Module, ACmix] = {}
     layers: list[LayerReport] = []
     for module, name in names.items():
         seen: Calls = calls.get(module, [])
         number = _choose_heads(module) if heads == "auto" else heads
         reason = _why_not(module, number) if is_selected(name, module, seen) else "not selected"
+        if reason is None and module in others:
+            reason = f"shares weights with {others[module]}"
         residual = None
         if reason is None and isinstance(module, nn.Conv2d) and number is not None:
             operators[module] = operator = _operator(module, number, kernel_att, kernel_conv, backend)
@@ -98,9 +104,7 @@ def replace_convolutions(
                 residual=residual,
             )
         )
-    for name, module in [*network.named_modules(remove_duplicate=False)]:
-        if module in operators:
-            network.set_submodule(name, operators[module])
+    exchange(network, operators)
     return Report(tuple(layers))
 
 
@@ -165,10 +169,9 @@ def _why_not(module: _ConvNd, heads: int | None) -> str | None:
         return "transposed"
     if not isinstance(module, nn.Conv2d):
         return "not two-dimensional"
-    if type(module).forward is not nn.Conv2d.forward or type(module)._conv_forward is not nn.Conv2d._conv_forward:
-        return f"{type(module).__name__} computes otherwise than nn.Conv2d"
-    if parametrize.is_parametrized(module) or module._forward_pre_hooks or module._forward_hooks:
-        return "its parametrization or hooks would be lost"
+    reason = why_not_plain(module, nn.Conv2d)
+    if reason is not None:
+        return reason
     if module.groups == module.in_channels > 1:
         return "depthwise"
     if module.groups > 1:
