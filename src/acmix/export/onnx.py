@@ -1,9 +1,8 @@
 """A network as an ONNX file of standard operators, checked in ONNX Runtime before it is kept."""
 
-import copy
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,38 +13,26 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.onnx import OnnxExporterError, ONNXProgram
-from torch.utils import _pytree as pytree
 
 from acmix.errors import InputError
+from acmix.export.checking import Check, check_input_size, compare, example_images
 from acmix.export.stage2 import OPSET, ExportedACmix, translation
+from acmix.nn import ACmix
 from acmix.storage import folder_beside
 from acmix.surgery import FusedACmix, fuse
 
 _INPUT = "images"
-# An error against float64 may be this many times that of PyTorch in the same dtype, or this many roundings.
-_FACTOR = 10
-
-
-@dataclass(frozen=True)
-class Check:
-    """One run of the file in ONNX Runtime beside the network.
-
-    Attributes:
-        shape: Of the images, `(B, C, H, W)`.
-        difference: Largest absolute difference of the outputs.
-        error: Relative error of ONNX Runtime against the network in float64, Frobenius norm.
-        own_error: The same of PyTorch.
-    """
-
-    shape: tuple[int, ...]
-    difference: float
-    error: float
-    own_error: float
 
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """A file that was written, and its checks."""
+    """A file that was written, and its checks.
+
+    Attributes:
+        path: Where it lies.
+        operators: Nodes of its graph.
+        checks: The sizes of images that were tried, and how exact it is there.
+    """
 
     path: Path
     operators: int
@@ -55,10 +42,6 @@ class OnnxExport:
     def largest_difference(self) -> float:
         """Largest absolute difference of all checks."""
         return max(check.difference for check in self.checks)
-
-
-class ExportError(RuntimeError):
-    """A file was made, but does not compute what the network does; it is not kept."""
 
 
 def to_onnx(
@@ -73,6 +56,8 @@ def to_onnx(
 
     The file takes "images", `(B, C, H, W)` in the network's dtype, float32 or float16. It is run in ONNX Runtime on
     three other batches and, if dynamic, sizes, and kept if it is as exact as PyTorch; else an earlier file stays.
+    Where the network takes no other sizes than multiples of its stride, or `input_size` alone, it is tried on those:
+    `OnnxExport.checks` says which.
 
     Args:
         network: Takes one tensor `(B, C, H, W)` and returns tensors; not modified.
@@ -85,48 +70,43 @@ def to_onnx(
         Where it lies, how many operators it has and how exact it is.
 
     Raises:
-        InputError: If an argument breaks its rule or PyTorch cannot export the network.
-        ExportError: If ONNX Runtime computes something else.
+        InputError: If an argument breaks its rule, PyTorch cannot export the network, or its outputs are not finite.
+        ExportError: If ONNX Runtime computes something else, or fails.
         OSError: If the file cannot be written.
     """
     path = Path(path)
     _check(network, path, input_size)
     fused = fuse(network)
-    # The example has sizes of its own: equal numbers would become one.
-    example = (2, *input_size) if dynamic else (1, *input_size)
-    program = _export(_for_export(fused).eval(), torch.zeros(example, dtype=_dtype(network)), dynamic)
+    program = _export(_for_export(fused), example_images(network, input_size, dynamic), dynamic)
     if metadata is not None:
         program.model.metadata_props["acmix"] = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
     with folder_beside(path) as folder:
         file = folder / path.name
         program.save(str(file))
-        checks = _compare(file, network, _other_shapes(input_size, dynamic))
+        checks = compare(_in_onnx_runtime(file), "ONNX Runtime", network, input_size, dynamic, device="cpu")
         file.replace(path)
     return OnnxExport(path, len(program.model.graph), checks)
 
 
 def _check(network: nn.Module, path: Path, input_size: Sequence[int]) -> None:
-    if len(input_size) != 3 or min(input_size) < 1:
-        raise InputError(f"input_size must be three positive sizes (C, H, W), got {tuple(input_size)}")
+    check_input_size(input_size)
     if not path.parent.is_dir():
         raise InputError(f"{path} cannot be written: {path.parent} is not a folder; make it first")
     if path.is_dir():
         raise InputError(f"path must be a file, got the folder {path}")
-    if _dtype(network) not in (torch.float32, torch.float16):
-        raise InputError(f"network must be float32 or float16 for ONNX, got {_dtype(network)}; use network.float()")
-
-
-def _dtype(network: nn.Module) -> torch.dtype:
-    return next((parameter.dtype for parameter in network.parameters()), torch.float32)
+    dtype = example_images(network, input_size, False).dtype
+    if dtype not in (torch.float32, torch.float16):
+        raise InputError(f"network must be float32 or float16 for ONNX, got {dtype}; use network.float()")
 
 
 def _for_export(fused: nn.Module) -> nn.Module:
-    if isinstance(fused, FusedACmix):
-        return ExportedACmix(fused)
-    for name, module in [*fused.named_modules()]:
-        if isinstance(module, FusedACmix):
-            fused.set_submodule(name, ExportedACmix(module))
-    return fused
+    """Let every operator that computes as its type does be `ExportedACmix` within: hooks on it and its names stay."""
+    for module in [*fused.modules()]:
+        plain = type(module).forward in (ACmix.forward, FusedACmix.forward) and "forward" not in vars(module)
+        if isinstance(module, ACmix | FusedACmix) and plain:
+            module.exported = ExportedACmix(module)
+            vars(module)["forward"] = module.exported.forward
+    return fused.eval()
 
 
 def _export(network: nn.Module, example: Tensor, dynamic: bool) -> ONNXProgram:
@@ -135,7 +115,7 @@ def _export(network: nn.Module, example: Tensor, dynamic: bool) -> ONNXProgram:
         with _quiet():
             program = torch.onnx.export(
                 network,
-                (example.to(next(network.parameters()).device),),
+                (example,),
                 dynamo=True,
                 dynamic_shapes=shapes,
                 opset_version=OPSET,
@@ -166,45 +146,10 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _other_shapes(input_size: Sequence[int], dynamic: bool) -> list[tuple[int, ...]]:
-    channels, height, width = input_size
-    if not dynamic:
-        return [(1, channels, height, width)] * 3
-    sizes = ((1, height + 1, width), (3, height + 7, width + 13), (2, (2 * height + 2) // 3, (3 * width + 3) // 4))
-    return [(batch, channels, *size) for batch, *size in sizes]
-
-
-def _compare(file: Path, network: nn.Module, shapes: Sequence[tuple[int, ...]]) -> tuple[Check, ...]:
-    """Run the file beside the network on random images.
-
-    Raises:
-        ExportError: If an output is less exact than rounding explains.
-    """
+def _in_onnx_runtime(file: Path) -> Callable[[Tensor], list[Tensor]]:
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    network, dtype = copy.deepcopy(network).eval().cpu(), _dtype(network)
-    exact_network = copy.deepcopy(network).double()
-    checks = []
-    for seed, shape in enumerate(shapes):
-        images = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-        with torch.no_grad():
-            own, exact = _outputs(network(images)), _outputs(exact_network(images.double()))
-        runtime = [torch.from_numpy(output) for output in session.run(None, {_INPUT: images.numpy()})]
-        if [output.shape for output in runtime] != [output.shape for output in own]:
-            found, expected = ([tuple(output.shape) for output in outputs] for outputs in (runtime, own))
-            raise ExportError(f"for images {shape} ONNX Runtime gives the shapes {found}, PyTorch {expected}")
-        found, expected, exact = (
-            torch.cat([output.double().flatten() for output in outputs]) for outputs in (runtime, own, exact)
-        )
-        error, own_error = (((values - exact).norm() / exact.norm()).item() for values in (found, expected))
-        difference = (found - expected).abs().max().item()
-        checks.append(Check(shape, difference, error, own_error))
-        if not error <= _FACTOR * max(own_error, torch.finfo(dtype).eps):
-            raise ExportError(
-                f"for images {shape} ONNX Runtime differs from PyTorch by up to {difference:.1e}: relative error "
-                f"{error:.1e} against float64, PyTorch's own {own_error:.1e}; no file was kept"
-            )
-    return tuple(checks)
 
+    def run(images: Tensor) -> list[Tensor]:
+        return [torch.from_numpy(output) for output in session.run(None, {_INPUT: images.numpy()})]
 
-def _outputs(outputs: Any) -> list[Tensor]:
-    return [output for output in pytree.tree_leaves(outputs) if isinstance(output, Tensor)]
+    return run

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from acmix.errors import InputError
+from acmix.export.checking import check_input_size, compare, example_images, run_module
 from acmix.surgery import fuse
 
 
@@ -24,21 +26,24 @@ def to_program(network: nn.Module, *, input_size: Sequence[int], dynamic: bool =
         input_size: `(C, H, W)` of an image.
         dynamic: Let the program take every batch, height and width of at least 2 cells; else one image of `input_size`.
 
+    Returns:
+        The program. It was run beside the network on three batches, of other sizes if dynamic, as `to_onnx` does.
+
     Raises:
-        InputError: If `input_size` breaks its rule or PyTorch cannot export the network.
+        InputError: If `input_size` breaks its rule, PyTorch cannot export the network or its outputs are not finite.
+        ExportError: If the program computes something else than the network.
     """
-    if len(input_size) != 3 or min(input_size) < 1:
-        raise InputError(f"input_size must be three positive sizes (C, H, W), got {tuple(input_size)}")
-    fused = fuse(network)
-    parameter = next(network.parameters())
-    example = torch.zeros(2 if dynamic else 1, *input_size, dtype=parameter.dtype, device=parameter.device)
+    check_input_size(input_size)
+    example = example_images(network, input_size, dynamic)
     shapes = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},) if dynamic else None
     try:
-        return torch.export.export(fused, (example,), dynamic_shapes=shapes)
+        program = torch.export.export(fuse(network), (example,), dynamic_shapes=shapes)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         advice = "; dynamic=False may do" if dynamic else ""
         raise InputError(f"PyTorch cannot export {type(network).__name__}: {reason}{advice}") from error
+    compare(run_module(program.module()), "the program", network, input_size, dynamic, example.device)
+    return program
 
 
 def to_package(network: nn.Module, path: str | Path, *, input_size: Sequence[int], dynamic: bool = True) -> Path:
@@ -56,7 +61,9 @@ def to_package(network: nn.Module, path: str | Path, *, input_size: Sequence[int
         The file.
 
     Raises:
-        InputError: If an argument breaks its rule, there is no compiler or PyTorch cannot export the network.
+        InputError: If an argument breaks its rule, there is no compiler, PyTorch cannot export the network or its
+            outputs are not finite.
+        ExportError: If the package computes something else than the network; an earlier file stays.
     """
     path = Path(path)
     if path.suffix != ".pt2" or not path.parent.is_dir():
@@ -65,4 +72,10 @@ def to_package(network: nn.Module, path: str | Path, *, input_size: Sequence[int
     if shutil.which(compiler) is None:
         raise InputError(f"AOTInductor needs a C++ compiler, {compiler} is not there; install g++, or use to_program")
     program = to_program(network, input_size=input_size, dynamic=dynamic)
-    return Path(torch._inductor.aoti_compile_and_package(program, package_path=str(path)))
+    device = example_images(network, input_size, dynamic).device
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+        file = torch._inductor.aoti_compile_and_package(program, package_path=str(Path(folder, path.name)))
+        package = torch._inductor.aoti_load_package(file)
+        compare(run_module(package), "the package", network, input_size, dynamic, device)
+        Path(file).replace(path)
+    return path

@@ -16,7 +16,9 @@ from onnx.numpy_helper import from_array
 from onnxscript import opset18 as op
 from torch import Tensor, nn
 
+from acmix.nn import ACmix
 from acmix.ops.geometry import output_size
+from acmix.plain import why_not_plain
 from acmix.surgery import FusedACmix
 
 OPSET = 18
@@ -54,14 +56,16 @@ def _empty_output(
 class ExportedACmix(nn.Module):
     """A fused operator as the exporter is to see it; it computes nothing itself.
 
-    The scale D^-1/2 of the logits is in the weights of the queries, and out of the kernels that read them.
+    The scale D^-1/2 of the logits is in the weights of the queries, and out of the kernels that read them; a
+    projection that is more than a convolution is called as it is, and its queries are scaled.
 
     Args:
         operator: Its weights are copied.
     """
 
-    def __init__(self, operator: FusedACmix) -> None:
+    def __init__(self, operator: ACmix | FusedACmix) -> None:
         super().__init__()
+        operator = operator if isinstance(operator, FusedACmix) else FusedACmix(operator)
         heads, size = operator.heads, operator.position_weight.shape[0]
         scale = size**-0.5
         kernels = operator.kernel_weight.detach()
@@ -72,12 +76,17 @@ class ExportedACmix(nn.Module):
         queries[:heads] = scale
         kernels = kernels / queries[:, None]
         self.kernel_weight = _constant(_join_groups(kernels, size))
-        # The convolution path's order: all maps of one place in the heads together.
-        weight, bias = operator.qkv.weight.flatten(1), operator.qkv.bias
-        weight = (weight.unflatten(0, (-1, size)) * queries[..., None]).transpose(0, 1)
-        self.qkv = nn.Conv2d(operator.qkv.in_channels, 3 * heads * size, 1).to(weight)
-        self.qkv.weight = _constant(weight.reshape(self.qkv.weight.shape))
-        self.qkv.bias = _constant((bias.unflatten(0, (-1, size)) * queries).transpose(0, 1).flatten())
+        self.qkv, self.queries = operator.qkv, None
+        if why_not_plain(operator.qkv, nn.Conv2d) is None:
+            # The convolution path's order: all maps of one place in the heads together.
+            weight, bias = operator.qkv.weight.flatten(1), operator.qkv.bias
+            weight = (weight.unflatten(0, (-1, size)) * queries[..., None]).transpose(0, 1)
+            self.qkv = nn.Conv2d(operator.qkv.in_channels, 3 * heads * size, 1, bias=bias is not None).to(weight)
+            self.qkv.weight = _constant(weight.reshape(self.qkv.weight.shape))
+            if bias is not None:
+                self.qkv.bias = _constant((bias.unflatten(0, (-1, size)) * queries).transpose(0, 1).flatten())
+        else:
+            self.queries = _constant(queries[..., None, None])
         bias = torch.zeros(heads * size).to(kernels) if operator.bias is None else operator.bias
         self.position_weight, self.rate, self.bias = operator.position_weight, operator.rate_attention, _constant(bias)
         self.numbers = heads, operator.kernel_att, operator.stride[0], operator.dilation[0]
@@ -85,7 +94,11 @@ class ExportedACmix(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`."""
         weights = self.position_weight, self.kernel_weight, self.bias, self.rate
-        return torch.ops.acmix_export.mix(self.qkv(x), *weights, *self.numbers)
+        projections = self.qkv(x)
+        if self.queries is not None:
+            maps = projections.unflatten(1, (3 * self.numbers[0], -1)) * self.queries
+            projections = maps.transpose(1, 2).flatten(1, 2)
+        return torch.ops.acmix_export.mix(projections, *weights, *self.numbers)
 
 
 def _constant(tensor: Tensor) -> nn.Parameter:

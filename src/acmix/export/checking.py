@@ -1,0 +1,180 @@
+"""Holding what was exported against the network that it was made of, on images of several sizes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from acmix.errors import InputError
+from acmix.surgery.identity import copy_network
+
+# An error against float64 may be this many times that of PyTorch in the same dtype, or this many roundings.
+_FACTOR = 10
+# Networks take sizes that their strides divide, most of them any size.
+_STEPS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One run of what was exported beside the network.
+
+    Attributes:
+        shape: Of the images, `(B, C, H, W)`.
+        difference: Largest absolute difference of the outputs.
+        error: Relative error of what was exported against the network in float64, Frobenius norm.
+        own_error: The same of PyTorch.
+    """
+
+    shape: tuple[int, ...]
+    difference: float
+    error: float
+    own_error: float
+
+
+class ExportError(RuntimeError):
+    """Something was made, but does not compute what the network does; it is not kept."""
+
+
+def check_input_size(input_size: Sequence[int]) -> None:
+    """Raise InputError unless it is `(C, H, W)`."""
+    if len(input_size) != 3 or min(input_size) < 1:
+        raise InputError(f"input_size must be three positive sizes (C, H, W), got {tuple(input_size)}")
+
+
+def example_images(network: nn.Module, input_size: Sequence[int], dynamic: bool) -> Tensor:
+    """What an exporter is shown, in the network's dtype and where it lies; of several, as 1 is a size of its own."""
+    own = next(network.parameters(), torch.zeros(()))
+    return torch.zeros(2 if dynamic else 1, *input_size, dtype=own.dtype, device=own.device)
+
+
+def compare(
+    run: Callable[[Tensor], Sequence[Tensor]],
+    name: str,
+    network: nn.Module,
+    input_size: Sequence[int],
+    dynamic: bool,
+    device: torch.device | str,
+) -> tuple[Check, ...]:
+    """Run what was exported beside the network on three batches of random images.
+
+    If dynamic, of other sizes: as they come, or multiples of 2, 4, .. 128 where the network takes no other.
+
+    Args:
+        run: Computes the outputs for images.
+        name: Of what runs there, for messages.
+        network: Not modified.
+        input_size: `(C, H, W)` of an image.
+        dynamic: Whether every batch, height and width is to be taken.
+        device: Where it runs; the network, too.
+
+    Raises:
+        InputError: If the network does not take images of `input_size`, or its outputs are not finite.
+        ExportError: If an output is less exact than rounding explains.
+    """
+    network = copy_network(network).eval().to(device)
+    exact_network = copy_network(network).double()
+    checks = []
+    for seed, shapes in enumerate(_shapes(input_size, dynamic)):
+        images, own = _outputs_of_first(network, shapes, seed)
+        with torch.no_grad():
+            exact = _tensors(exact_network(images.double()))
+            try:
+                found = [*run(images)]
+            # Each runtime has exceptions of its own.
+            except Exception as error:
+                reason = " ".join(str(error).split())[:300]
+                raise ExportError(f"for images {tuple(images.shape)} {name} fails: {reason}") from error
+        checks.append(_compare(name, images, found, own, exact))
+    return tuple(checks)
+
+
+def run_module(module: Callable[[Tensor], Any]) -> Callable[[Tensor], list[Tensor]]:
+    """What `compare` runs, of a module that is called with images."""
+
+    def run(images: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            return _tensors(module(images))
+
+    return run
+
+
+def _shapes(input_size: Sequence[int], dynamic: bool) -> Iterator[list[tuple[int, ...]]]:
+    """For every check the shapes to try, the first that the network takes."""
+    channels, height, width = input_size
+    if not dynamic:
+        yield from [[(1, channels, height, width)]] * 3
+        return
+    sizes = ((1, height + 1, width), (3, height + 7, width + 13), (2, (2 * height + 2) // 3, (3 * width + 3) // 4))
+    for batch, *size in sizes:
+        multiples = [[-(-cells // step) * step for cells in size] for step in _STEPS]
+        yield [(batch, channels, *size) for size in [*multiples, [height, width]]]
+
+
+def _outputs_of_first(network: nn.Module, shapes: Sequence[tuple[int, ...]], seed: int) -> tuple[Tensor, list[Tensor]]:
+    """Images of the first shape that the network takes, and its outputs for them."""
+    own = next(network.parameters(), torch.zeros(()))
+    for shape in shapes:
+        images = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(own)
+        try:
+            with torch.no_grad():
+                outputs = _tensors(network(images))
+        # What PyTorch refuses says nothing of what was exported; networks have exceptions of their own.
+        except Exception as error:
+            refusal = error
+            continue
+        if not all(output.isfinite().all() for output in outputs):
+            raise InputError(
+                f"network must have finite outputs, got others for random images {shape}, {_first_not_finite(network, images)}"
+            )
+        return images, outputs
+    reason = " ".join(str(refusal).split())[:300]
+    raise InputError(f"network must take images {shapes[-1]}, got: {reason}") from refusal
+
+
+def _first_not_finite(network: nn.Module, images: Tensor) -> str:
+    """Where numbers that are not finite first come from, in words."""
+    found: list[str] = []
+    names = {module: name for name, module in network.named_modules()}
+
+    def look(module: nn.Module, _: Any, outputs: Any) -> None:
+        if not all(output.isfinite().all() for output in _tensors(outputs)):
+            weights = all(tensor.isfinite().all() for tensor in (*module.parameters(), *module.buffers()))
+            found.append(
+                f"{names[module] or 'itself'} ({type(module).__name__}{'' if weights else ', whose weights are not'})"
+            )
+
+    handles = [module.register_forward_hook(look) for module in names]
+    try:
+        with torch.no_grad():
+            network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return f"first in {found[0]}"
+
+
+def _compare(name: str, images: Tensor, found: list[Tensor], own: list[Tensor], exact: list[Tensor]) -> Check:
+    shape = tuple(images.shape)
+    if [output.shape for output in found] != [output.shape for output in own]:
+        shapes = [[tuple(output.shape) for output in outputs] for outputs in (found, own)]
+        raise ExportError(f"for images {shape} {name} gives the shapes {shapes[0]}, PyTorch {shapes[1]}")
+    values, expected, truth = (
+        torch.cat([output.double().cpu().flatten() for output in outputs]) for outputs in (found, own, exact)
+    )
+    # An output that is 0 throughout has no relative error.
+    size = truth.norm().clamp(min=torch.finfo(truth.dtype).tiny)
+    error, own_error = (((each - truth).norm() / size).item() for each in (values, expected))
+    difference = (values - expected).abs().max().item()
+    if not error <= _FACTOR * max(own_error, torch.finfo(images.dtype).eps):
+        raise ExportError(
+            f"for images {shape} {name} differs from PyTorch by up to {difference:.1e}: relative error {error:.1e} "
+            f"against float64, PyTorch's own {own_error:.1e}; no file was kept"
+        )
+    return Check(shape, difference, error, own_error)
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    return [output for output in pytree.tree_leaves(outputs) if isinstance(output, Tensor)]
