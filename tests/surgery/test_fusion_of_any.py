@@ -103,10 +103,14 @@ def with_weight(change):
     return lambda module: change(module) if isinstance(getattr(module, "weight", None), nn.Parameter) else None
 
 
+def add_one(module, inputs, named, output):  # noqa: ARG001
+    return output + 1
+
+
 CHANGES = [
-    lambda module: module.register_forward_hook(lambda m, inputs, output: 2 * output),
-    lambda module: module.register_forward_hook(lambda m, inputs, named, output: output + 1, with_kwargs=True),
-    lambda module: module.register_forward_pre_hook(lambda m, inputs: tuple(2 * x for x in inputs)),
+    lambda module: module.register_forward_hook(lambda *all_of_it: 2 * all_of_it[-1]),
+    lambda module: module.register_forward_hook(add_one, with_kwargs=True),
+    lambda module: module.register_forward_pre_hook(lambda _, inputs: tuple(2 * x for x in inputs)),
     lambda module: module.register_full_backward_hook(lambda *_: None),
     keep_forward,
     keep_bound_forward,

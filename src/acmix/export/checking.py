@@ -105,7 +105,8 @@ def _shapes(input_size: Sequence[int], dynamic: bool) -> Iterator[list[tuple[int
     """For every check the shapes to try, the first that the network takes."""
     channels, height, width = input_size
     if not dynamic:
-        yield from [[(1, channels, height, width)]] * 3
+        for _ in range(3):
+            yield [(1, channels, height, width)]
         return
     sizes = ((1, height + 1, width), (3, height + 7, width + 13), (2, (2 * height + 2) // 3, (3 * width + 3) // 4))
     for batch, *size in sizes:
@@ -116,6 +117,7 @@ def _shapes(input_size: Sequence[int], dynamic: bool) -> Iterator[list[tuple[int
 def _outputs_of_first(network: nn.Module, shapes: Sequence[tuple[int, ...]], seed: int) -> tuple[Tensor, list[Tensor]]:
     """Images of the first shape that the network takes, and its outputs for them."""
     own = next(network.parameters(), torch.zeros(()))
+    refusal: Exception | None = None
     for shape in shapes:
         images = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(own)
         try:

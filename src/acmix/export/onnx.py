@@ -104,8 +104,9 @@ def _for_export(fused: nn.Module) -> nn.Module:
     for module in [*fused.modules()]:
         plain = type(module).forward in (ACmix.forward, FusedACmix.forward) and "forward" not in vars(module)
         if isinstance(module, ACmix | FusedACmix) and plain:
-            module.exported = ExportedACmix(module)
-            vars(module)["forward"] = module.exported.forward
+            exported = ExportedACmix(module)
+            module.add_module("exported", exported)
+            vars(module)["forward"] = exported.forward
     return fused.eval()
 
 

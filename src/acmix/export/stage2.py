@@ -235,8 +235,10 @@ def _attend(maps: Any, position: Any, rate: Any, geometry: "_Geometry", heads: i
     # Half precision sums and masks its weights in float32.
     half = geometry.dtype != ir.DataType.FLOAT
     logits = op.Add(op.Cast(logits, to=ir.DataType.FLOAT) if half else logits, geometry.mask)
-    largest = op.ReduceMax(logits, _numbers(-1), keepdims=1)
-    weights = op.Softmax(op.Max(logits, op.Add(largest, _array(np.float32(_FLOOR)))), axis=-1)
+    # One row of keys a query. A pool is a maximum whose shape every tool infers: that of ReduceMax hangs on a value.
+    rows = op.Reshape(logits, _numbers(0, -1, geometry.key_cells))
+    rows = op.Softmax(op.Max(rows, op.Add(op.GlobalMaxPool(rows), _array(np.float32(_FLOOR)))), axis=-1)
+    weights = op.Reshape(rows, _numbers(0, heads, -1, TILE**2, geometry.key_cells))
     attention = op.MatMul(op.Cast(weights, to=geometry.dtype) if half else weights, value)
     attention = op.Reshape(attention, _numbers(0, heads, -1, size))
     return op.Transpose(op.Gather(op.Mul(attention, rate), geometry.outputs, axis=2), perm=[0, 1, 3, 2])
@@ -252,6 +254,7 @@ class _Geometry:
         locations: loc of every cell, `(H W, 2)`.
         dtype: Of the maps.
         mask: 0 for keys in a query's window, -inf for others, `(TILE^2, keys^2)`.
+        key_cells: keys^2, the cells that the windows of a tile reach.
     """
 
     def __init__(self, shape: Any, window: int, stride: int, dilation: int, dtype: Any) -> None:
@@ -261,6 +264,7 @@ class _Geometry:
         self.queries = _places(rows.queries, columns.queries, columns.size, TILE)
         self.keys = _places(rows.keys, columns.keys, columns.size, key_count(stride, reach))
         self.mask = _array(_mask(window, stride, dilation))
+        self.key_cells = key_count(stride, reach) ** 2
         tile_rows = op.Mul(rows.tile_of_output, columns.tiles)
         tiles = op.Mul(op.Add(op.Unsqueeze(tile_rows, _numbers(1)), columns.tile_of_output), _numbers(TILE**2))
         within = op.Add(op.Unsqueeze(op.Mul(rows.place_in_tile, _numbers(TILE)), _numbers(1)), columns.place_in_tile)

@@ -40,11 +40,15 @@ def become(module: nn.Module, other: nn.Module) -> None:
 
 def exchange(network: nn.Module, others: Mapping[nn.Module, nn.Module]) -> None:
     """Put modules in the place of some of a network, wherever its modules hold those: under any name, in any list."""
+
+    def other(module: nn.Module) -> nn.Module:
+        return others.get(module, module)
+
     for module in [*network.modules()]:
         for name, value in vars(module).items():
             held = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, nn.Module)]
             if not others.keys().isdisjoint(held):
-                vars(module)[name] = pytree.tree_map_only(nn.Module, lambda held: others.get(held, held), value)
+                vars(module)[name] = pytree.tree_map_only(nn.Module, other, value)
 
 
 def hooks(module: nn.Module) -> Iterator[Callable[..., Any]]:
