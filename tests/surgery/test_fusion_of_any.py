@@ -1,4 +1,4 @@
-"""Networks drawn at random: chains, branches, aliases, reuse, hooks, wrappers, norms of every kind. A fuse changes none."""
+"""Networks drawn at random, of chains, branches, aliases, hooks, wrappers and norms of every kind: fusing changes none."""
 
 import copy
 import functools

@@ -128,8 +128,9 @@ def _outputs_of_first(network: nn.Module, shapes: Sequence[tuple[int, ...]], see
             refusal = error
             continue
         if not all(output.isfinite().all() for output in outputs):
+            where = _first_not_finite(network, images)
             raise InputError(
-                f"network must have finite outputs, got others for random images {shape}, {_first_not_finite(network, images)}"
+                f"network must have finite outputs, for random images {shape} it has others, first in {where}"
             )
         return images, outputs
     reason = " ".join(str(refusal).split())[:300]
@@ -155,7 +156,7 @@ def _first_not_finite(network: nn.Module, images: Tensor) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    return f"first in {found[0]}"
+    return found[0]
 
 
 def _compare(name: str, images: Tensor, found: list[Tensor], own: list[Tensor], exact: list[Tensor]) -> Check:

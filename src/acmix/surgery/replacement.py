@@ -45,9 +45,9 @@ def replace_convolutions(
     Kept are channels, stride, dilation, bias, device, dtype and whether weights are trained. What cannot be replaced is
     left and reported with its reason: grouped, depthwise, transposed, 1 x 1, even or oblong kernels, padding that is
     not "same", channels without a suitable divisor, layers that are not built yet, subclasses, modules with hooks,
-    parametrisations or a forward of their own, and weights that another module shares, since operators would untie
-    them. A convolution that the network holds in several places, be they names, lists or dictionaries, is one operator
-    in all of them. Either every selected layer that can be replaced is, or, on an error, none. Make the optimiser afterwards.
+    parametrisations or a forward of their own, and weights that another module shares, which operators would untie. A
+    convolution that the network holds in several places, names, lists or dictionaries, is one operator in all of them.
+    Either every selected layer that can be replaced is, or, on an error, none. Make the optimiser afterwards.
 
     Args:
         network: Any network that contains convolutions; a convolution itself has no place to put another in.
