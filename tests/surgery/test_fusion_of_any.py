@@ -1,4 +1,4 @@
-"""Networks drawn at random, of chains, branches, aliases, hooks, wrappers and norms of every kind: fusing changes none."""
+"""Fusing changes nothing, whatever the network: chains, branches, aliases, hooks, wrappers, norms of every kind."""
 
 import copy
 import functools
