@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch.export import Dim, ExportedProgram
 
 from acmix.errors import InputError
 from acmix.export.checking import check_input_size, compare, example_images, run_module
+from acmix.storage import folder_beside
 from acmix.surgery import fuse
 
 
@@ -73,8 +73,8 @@ def to_package(network: nn.Module, path: str | Path, *, input_size: Sequence[int
         raise InputError(f"AOTInductor needs a C++ compiler, {compiler} is not there; install g++, or use to_program")
     program = to_program(network, input_size=input_size, dynamic=dynamic)
     device = example_images(network, input_size, dynamic).device
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-        file = torch._inductor.aoti_compile_and_package(program, package_path=str(Path(folder, path.name)))
+    with folder_beside(path) as folder:
+        file = torch._inductor.aoti_compile_and_package(program, package_path=str(folder / path.name))
         package = torch._inductor.aoti_load_package(file)
         compare(run_module(package), "the package", network, input_size, dynamic, device)
         Path(file).replace(path)
