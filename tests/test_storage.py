@@ -4,10 +4,12 @@ import multiprocessing
 import os
 import signal
 import stat
+import time
 
 import pytest
 
-from acmix.storage import folder_beside, replacing, write_atomically
+from acmix import storage
+from acmix.storage import folder_beside, held, replacing, write_atomically
 
 
 def names(folder):
@@ -97,6 +99,50 @@ def test_a_failure_leaves_the_old_file_alone(tmp_path, function, error):
     assert (tmp_path / "file").read_text() == "old"
 
 
+def hold(folder, told):
+    with held(folder) as free:
+        # What is forked has the lock's descriptor, and is no reason to keep it.
+        multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True).start()
+        told.send(free)
+        told.recv()
+
+
+def test_a_folder_is_held_by_one(tmp_path, monkeypatch):
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=hold, args=(tmp_path, theirs))
+    process.start()
+    assert ours.recv()
+    monkeypatch.setattr(storage, "PATIENCE", 0.0)
+    with held(tmp_path) as free:
+        assert not free
+    # The one that asked in vain has not given it back for the other.
+    with held(tmp_path) as free:
+        assert not free
+    ours.send("end")
+    monkeypatch.setattr(storage, "PATIENCE", 20.0)
+    with held(tmp_path) as free:
+        assert free
+    with held(tmp_path) as free:
+        assert free
+    process.join()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_process_holds_nothing(tmp_path):
+    context = multiprocessing.get_context("fork")
+
+    def die():
+        with held(tmp_path):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    process = context.Process(target=die)
+    process.start()
+    process.join()
+    with held(tmp_path) as free:
+        assert free
+
+
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_atomically(tmp_path / "none" / "file", "new")
@@ -126,3 +172,6 @@ def test_without_locks_nothing_is_swept(tmp_path, monkeypatch):
     (tmp_path / ".acmix-0.partial").touch()
     write_atomically(tmp_path / "file", "new")
     assert names(tmp_path) == [".acmix-0.partial", "file"]
+    with held(tmp_path) as free, held(tmp_path) as other:
+        assert free
+        assert other

@@ -7,6 +7,7 @@ gives a lock back however a process ends, so whoever writes into the folder next
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ except ImportError:
     fcntl = None
 
 PARTIAL = ".acmix-{}.partial"
+# Processes that read for one that was killed notice within five seconds.
+PATIENCE = 15.0
 
 
 @contextmanager
@@ -73,6 +76,32 @@ def folder_beside(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
+def held(folder: str | Path) -> Iterator[bool]:
+    """Keep a folder from other processes that ask the same; says whether this one has it, as all do without locks.
+
+    It is given back at the end, and however the process ends: readers that a killed one had started may keep it for
+    some seconds, which are waited.
+
+    Raises:
+        OSError: If there is no such folder.
+    """
+    if fcntl is None:
+        yield True
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    latest = time.monotonic() + PATIENCE
+    try:
+        while (had := _try_lock(descriptor, wait=False)) is False and time.monotonic() < latest:
+            time.sleep(0.1)
+        yield had is not False
+    finally:
+        # Processes that were forked meanwhile have the descriptor, too: closed here alone it would stay locked.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+@contextmanager
 def _beside(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     _sweep(path.parent)
     partial, lock = _make(path.parent, make)
@@ -113,14 +142,16 @@ def _sweep(folder: Path) -> None:
                 os.close(lock)
 
 
-def _try_lock(descriptor: int, *, wait: bool) -> bool:
-    """Whether a lock could be had: not if another process has it, nor where there are no locks."""
+def _try_lock(descriptor: int, *, wait: bool) -> bool | None:
+    """Whether a lock could be had, or another process has it; None where there are no locks."""
     if fcntl is None:
-        return False
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:
+        return None
     return True
 
 

@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from acmix import InputError
+from acmix import InputError, storage
 from acmix.cli import main
 from acmix.errors import PreemptedError, TrainingError
 from acmix.tasks import classification, learner, states, training
@@ -258,6 +258,30 @@ def test_killed_while_it_saves(data, tmp_path, small, start):
     train(data, output, SMALL, resume=True, reporting=Reporting())
     assert unlisted(output) == []
     assert same(weights(output), weights(small))
+
+
+def test_two_runs_in_one_folder(data, tmp_path, monkeypatch, small, start):
+    output = tmp_path / "run"
+
+    def wait(progress):
+        if (tmp_path / "wait").exists() and progress.epoch == 1:
+            (tmp_path / "reached").touch()
+            while (tmp_path / "wait").exists():
+                time.sleep(0.01)
+
+    (tmp_path / "wait").touch()
+    process = start(lambda: train(data, output, SMALL, reporting=Reporting(on_update=wait)))
+    while not (tmp_path / "reached").exists():
+        time.sleep(0.01)
+    monkeypatch.setattr(storage, "PATIENCE", 0.0)
+    with pytest.raises(InputError, match=r"run is of a run that goes on in another process; wait until it has ended"):
+        train(data, output, SMALL, resume=True)
+    (tmp_path / "wait").unlink()
+    process.join()
+    assert process.exitcode == 0
+    assert same(weights(output), weights(small))
+    with pytest.raises(InputError, match="holds a finished run"):
+        train(data, output, SMALL, resume=True)
 
 
 class Payload:

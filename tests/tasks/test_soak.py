@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,17 @@ def launch(output, *options):
     return subprocess.Popen([*command, *options], start_new_session=True, env=environment)  # noqa: S603
 
 
+def family(parent):
+    """A process and all that it has started; torchrun's workers are in sessions of their own."""
+    found = [parent]
+    # Some may end in this very moment.
+    with suppress(FileNotFoundError):
+        for task in Path(f"/proc/{parent}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += family(int(child))
+    return found
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_killed_at_random_moments(tmp_path, strategy):
@@ -38,7 +50,9 @@ def test_two_processes_killed_at_random_moments(tmp_path, strategy):
             if process.wait(None if kill == KILLS else moments.uniform(0.2, 0.8) * seconds) == 0:
                 break
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            for number in family(process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
             process.wait()
             assert max(unfinished(output)) <= 1
     assert unlisted(output) == []

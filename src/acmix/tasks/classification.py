@@ -5,7 +5,7 @@ import os
 import statistics
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from lightning.fabric import Fabric, seed_everything
 from torch import nn
 
+from acmix import storage
 from acmix.checkpoints.classifier import Classifier, load_classifier, running_versions, save_classifier
 from acmix.data import (
     DataRecord,
@@ -117,7 +118,7 @@ def fit(
         raise InputError(f"workers must be at least 0, got {workers}")
     check_name(settings.model)
     run.prepare_folder(output, resume=resume)
-    with quiet(), determinism(settings.deterministic):
+    with quiet(), determinism(settings.deterministic), ExitStack() as locked:
         fabric = make_fabric(settings.precision, devices=devices, strategy=strategy)
         fabric.launch()
         first = fabric.is_global_zero
@@ -147,16 +148,18 @@ def fit(
         check_batches(model, settings, preprocessing["input_size"], sampler.update_sizes, fabric.world_size)
         config = _config(images, settings, model, preprocessing, weights, fabric.world_size)
         config |= {"updates_an_epoch": len(sampler.update_sizes)}
-        state = _resumable_state(output, config) if resume else None
         if weights is not None and not resume:
             started = load_start_weights(model, weights)
             config["start_weights"] = started
             if first and reporting is not None and reporting.on_weights:
                 reporting.on_weights(started)
         prepare_for_training(model, settings)
+        _make_folder(output)
+        locked.enter_context(_alone(fabric, output))
+        run.prepare_folder(output, resume=resume)
+        state = _resumable_state(output, config) if resume else None
         # Every process has looked at the folder before one writes to it.
         fabric.barrier()
-        _make_folder(output)
         if first:
             _begin(output, None if resume else config)
         classifier = Classifier(
@@ -266,6 +269,17 @@ def _make_folder(output: Path) -> None:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"output {output} cannot be made: {error.strerror or error}") from error
+
+
+@contextmanager
+def _alone(fabric: Fabric, output: Path) -> Iterator[None]:
+    """Keep other runs from a folder, which the first process locks for all."""
+    with storage.held(output) if fabric.is_global_zero else nullcontext() as free:
+        if not fabric.broadcast(free):
+            raise InputError(
+                f"output {output} is of a run that goes on in another process; wait until it has ended, or end it"
+            )
+        yield
 
 
 def _begin(output: Path, config: dict[str, Any] | None) -> None:
