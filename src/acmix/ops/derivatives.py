@@ -17,6 +17,7 @@ from torch.autograd import Function, forward_ad
 from torch.utils import _pytree as pytree
 
 from acmix.ops.precision import widen, without_autocast
+from acmix.ops.tracing import is_transformed
 
 _BackwardPass = Callable[[Sequence[bool], Tensor, Sequence[Tensor], Sequence[Any]], Sequence[Tensor | None]]
 
@@ -55,7 +56,7 @@ class Operator:
     def __call__(self, *arguments: Any) -> Tensor:
         """The output."""
         if not torch.compiler.is_dynamo_compiling():
-            output = _Forward.apply(self, *arguments)
+            output = _apply(_Forward, self, *arguments)
         elif torch._C._are_functorch_transforms_active():
             output = self.define(*arguments)
         else:
@@ -94,7 +95,9 @@ class _Forward(Function):
     @staticmethod
     def forward(*inputs: Any, **_: Any) -> Any:
         operator, *arguments = inputs
-        return operator.compute(*arguments)
+        # Past the gradient that it has for torch.compile.
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator.compute(*arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -156,6 +159,34 @@ class _Backward(Function):
         return _batch(_Backward, info.batch_size, in_dims, inputs, maps if together else 0)
 
 
+def _light(function: type[Function]) -> type[Function]:
+    """The same without `setup_context`, which torch.func alone needs: PyTorch takes a third of a small call for it."""
+
+    class Light(Function):
+        @staticmethod
+        def forward(*inputs: Any, **_: Any) -> Any:
+            output = function.forward(*inputs[1:])
+            function.setup_context(inputs[0], inputs[1:], output)
+            return output
+
+        backward = staticmethod(function.backward)
+        jvp = staticmethod(function.jvp)
+
+    return Light
+
+
+_LIGHT: dict[type[Function], type[Function]] = {function: _light(function) for function in (_Forward, _Backward)}
+
+
+def _apply(function: type[Function], *inputs: Any) -> Any:
+    """`function.apply`, at the least cost."""
+    if torch._C._are_functorch_transforms_active():
+        return function.apply(*inputs)
+    if torch.is_grad_enabled() or is_transformed():
+        return _LIGHT[function].apply(*inputs)
+    return function.forward(*inputs)
+
+
 def _without_beside(ctx: Any, values: Sequence[Any]) -> tuple[Any, ...]:
     """Of values for every input of `_Backward` those for the gradient and the operator's arguments."""
     return values[1], *values[2 + ctx.owner.beside :]
@@ -188,8 +219,7 @@ def _differentiate(ctx: Any, gradient: Tensor, *_: object) -> tuple[Tensor | Non
     """The gradient of every argument of an operator, itself differentiable where PyTorch asks for that."""
     arguments, beside = _saved(ctx)
     backward_pass = _Pass(ctx.owner, len(beside), tuple(ctx.needs_input_grad[-len(arguments) :]))
-    compute = _Backward.apply if torch.is_grad_enabled() else _Backward.forward
-    gradients = iter(compute(backward_pass, gradient, *beside, *arguments))
+    gradients = iter(_apply(_Backward, backward_pass, gradient, *beside, *arguments))
     return tuple(next(gradients) if want else None for want in backward_pass.wanted)
 
 
@@ -228,8 +258,9 @@ def _batch(
     """`function` with batches along `dims`: of `maps` behind the first input, as one longer batch; else one by one."""
     if not maps:
         each = [
-            function.apply(
-                *(given if dim is None else given.select(dim, index) for given, dim in zip(inputs, dims, strict=True))
+            _apply(
+                function,
+                *(given if dim is None else given.select(dim, index) for given, dim in zip(inputs, dims, strict=True)),
             )
             for index in range(size)
         ]
@@ -238,7 +269,7 @@ def _batch(
         (given.expand(size, *given.shape) if dim is None else given.movedim(dim, 0)).flatten(0, 1)
         for given, dim in zip(inputs[1 : 1 + maps], dims[1 : 1 + maps], strict=True)
     )
-    output = function.apply(inputs[0], *joined, *inputs[1 + maps :])
+    output = _apply(function, inputs[0], *joined, *inputs[1 + maps :])
     return pytree.tree_map(partial(_divide, size), output), 0
 
 
