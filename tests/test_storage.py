@@ -1,5 +1,6 @@
 """Files whole or not at all, and nothing left of processes that were killed."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -175,3 +176,11 @@ def test_without_locks_nothing_is_swept(tmp_path, monkeypatch):
     with held(tmp_path) as free, held(tmp_path) as other:
         assert free
         assert other
+
+
+def test_names_that_are_no_text_can_be_written(tmp_path):
+    content = {"location": os.fsdecode(b"/data/caf\xe9"), "classes": ["größer"]}
+    write_atomically(tmp_path / "config.json", json.dumps(content, ensure_ascii=False))
+    text = (tmp_path / "config.json").read_text(encoding="utf-8")
+    assert json.loads(text) == content
+    assert "größer" in text

@@ -15,6 +15,8 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from acmix.errors import printable
+
 if TYPE_CHECKING:
     from acmix.accounting import Account, Cost, NetworkCost
     from acmix.bench import Comparison, LayerBounds, Scaling
@@ -213,7 +215,7 @@ def show_predictions(predictions: "Sequence[Prediction]", *, as_json: bool) -> N
         _print_json(
             [
                 {
-                    "path": str(prediction.path),
+                    "path": printable(prediction.path),
                     "classes": [{"name": name, "probability": value} for name, value in prediction.scores],
                 }
                 for prediction in predictions
@@ -222,7 +224,7 @@ def show_predictions(predictions: "Sequence[Prediction]", *, as_json: bool) -> N
         return
     for prediction in predictions:
         scores = "  ".join(f"{name} {value:.1%}" for name, value in prediction.scores)
-        sys.stdout.write(f"{prediction.path}: {scores}\n")
+        sys.stdout.write(f"{printable(prediction.path)}: {scores}\n")
 
 
 def show_onnx(written: Any) -> None:

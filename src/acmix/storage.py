@@ -59,9 +59,13 @@ def _synchronise(folder: Path) -> None:
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
-    """Write bytes or text in one piece, see `replacing`."""
+    r"""Write bytes or text in one piece, see `replacing`.
+
+    Text becomes UTF-8. Lone surrogates, which stand for the bytes of a file name that is none, become `\udce9`: in JSON
+    that is the same text.
+    """
     with replacing(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from acmix.data.sampling import Draw, EpochSampler
 from acmix.data.sources import ImageSource
-from acmix.errors import InputError
+from acmix.errors import InputError, printable
 
 # Images tried for one that is wanted before the data set is given up.
 _MOST_TRIED = 30
@@ -120,7 +120,7 @@ class _Augmented(Dataset[Any]):
                 name = self.images.name(at)
                 image, label = self.images.read(at)
             except InputError as error:
-                unreadable.append((name, str(error)))
+                unreadable.append((printable(name), str(error)))
             else:
                 return image, label, name, unreadable
         raise InputError(

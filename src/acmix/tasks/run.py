@@ -147,5 +147,5 @@ class RunFiles:
 
     def report_problem(self, content: dict[str, Any]) -> None:
         """Add a line to problems.jsonl; several processes may do so at once."""
-        with (self.output / PROBLEMS).open("a", encoding="utf-8") as file:
+        with (self.output / PROBLEMS).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(json.dumps(content, ensure_ascii=False) + "\n")
