@@ -20,6 +20,7 @@ import acmix.report
 from acmix.checkpoints import load_state_dict
 from acmix.cli import main
 from acmix.data import export_digits
+from acmix.errors import printable
 
 FAST = ["--model", "test_resnet.r160_in1k", "--image-size", "32", "--epochs", "1", "--batch-size", "512"]
 
@@ -334,6 +335,18 @@ def test_prediction(capsys, checkpoint, tmp_path):
     content = json.loads(out)
     assert [item["path"] for item in content] == [str(path) for path in images]
     assert all(len(item["classes"]) == 2 for item in content)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"line\nbreak.jfif"])
+def test_files_of_any_name_are_predicted(capsys, checkpoint, tmp_path, name):
+    path = tmp_path / os.fsdecode(name)
+    with path.open("wb") as file:
+        Image.new("RGB", (8, 8)).save(file, "PNG")
+    code, out, err = call(capsys, "predict", checkpoint, tmp_path)
+    assert (code, err, len(out.splitlines())) == (0, "", 1)
+    assert out.startswith(f"{printable(path)}: ")
+    code, out, _ = call(capsys, "predict", checkpoint, tmp_path, "--json")
+    assert (code, json.loads(out)[0]["path"]) == (0, str(path))
 
 
 def test_unreadable_images_are_named_and_the_rest_predicted(capsys, checkpoint, tmp_path):

@@ -8,6 +8,7 @@ ends with 130.
 
 import argparse
 import inspect
+import io
 import os
 import re
 import sys
@@ -410,6 +411,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with --resume, 130 stopped with Ctrl-C.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that a terminal cannot show is no reason to fail; in JSON the escape is the same name.
+        sys.stdout.reconfigure(errors="backslashreplace")
     named = _named(arguments)
     program = " ".join(("acmix", *named))
     try:

@@ -215,7 +215,7 @@ def show_predictions(predictions: "Sequence[Prediction]", *, as_json: bool) -> N
         _print_json(
             [
                 {
-                    "path": printable(prediction.path),
+                    "path": str(prediction.path),
                     "classes": [{"name": name, "probability": value} for name, value in prediction.scores],
                 }
                 for prediction in predictions
