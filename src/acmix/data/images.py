@@ -83,7 +83,8 @@ def _is_picture(kind: str | None) -> bool:
 def read_image(path: str | Path) -> Image.Image:
     """Read an image file as 8-bit RGB, the way a viewer shows it.
 
-    The EXIF orientation is applied, transparency is laid on white, 16-bit greys are scaled to 8 bits.
+    The EXIF orientation is applied where it can be read, transparency is laid on white, other depths are scaled to 8
+    bits as `acmix.data.pixels.to_rgb` says. Of an animation or of several pages the first picture is read.
 
     Raises:
         InputError: If the file is missing, is not an image that Pillow can decode, or is refused by `open_image`.
