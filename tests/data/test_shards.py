@@ -143,6 +143,15 @@ def test_classes_are_the_names_that_shards_give(tmp_path):
         opened(f"{tmp_path}/b.tar")
 
 
+def test_images_that_are_fields_of_a_sample_are_counted(tmp_path):
+    suffixes = {"png": png(), "cls": b"1", "mask.png": png(), "edge.png": png()}
+    members = [(f"{key}.{suffix}", content) for key in "abc" for suffix, content in suffixes.items()]
+    images = opened(str(write_tar(tmp_path / "s.tar", members)))
+    assert len(images) == 3
+    assert str(images.left_out) == "6 images that are fields of a sample (s.tar/a.mask.png, ...)"
+    assert str(opened(write_three(tmp_path)).left_out) == ""
+
+
 def test_a_pattern_needs_validation_images(tmp_path):
     pattern = write_three(tmp_path)
     with pytest.raises(InputError, match=r"has no validation images.*give validation \(--validation\)"):

@@ -41,11 +41,12 @@ class LeftOut:
     counts: Counter[str] = field(default_factory=Counter)
     names: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, reason: str, name: str) -> None:
-        """Count one more."""
-        self.counts[reason] += 1
-        if self.counts[reason] <= _KEPT:
-            self.names.setdefault(reason, []).append(printable(name))
+    def add(self, reason: str, name: str, count: int = 1) -> None:
+        """Count one more, or so many of which the first is named."""
+        if count:
+            self.counts[reason] += count
+            if len(known := self.names.setdefault(reason, [])) < _KEPT:
+                known.append(printable(name))
 
     def join(self, others: "LeftOut", folder: str = "") -> None:
         """Count what was left out in a folder."""

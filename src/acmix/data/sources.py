@@ -43,7 +43,7 @@ class ImageSource(Dataset[tuple[Any, int]], ABC):
         shard_lengths: Images of each shard, which lie together in the order of indices and are best read together;
             None where any image costs the same as any other.
         transform: Applied to the RGB image by indexing; None leaves the PIL image.
-        left_out: What lies in a folder of images and is no data.
+        left_out: What lies beside the images and is no data, where it was counted.
     """
 
     classes: tuple[str, ...]

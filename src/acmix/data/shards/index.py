@@ -32,6 +32,7 @@ class ShardIndex:
         offsets: Where the image begins, in bytes.
         sizes: Bytes of the image.
         labels: A label, or the name of a class.
+        fields: Names of the images that are no sample but fields of one, in their order.
     """
 
     keys: list[str] = field(default_factory=list)
@@ -39,6 +40,7 @@ class ShardIndex:
     offsets: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     labels: list[int | str] = field(default_factory=list)
+    fields: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Count the samples."""
@@ -127,7 +129,15 @@ def _refuse(member: tarfile.TarInfo, name: str) -> None:
 def _index(groups: list[_Group], descriptor: int, name: str, json_key: str | None) -> ShardIndex:
     index, known = ShardIndex(), suffixes()
     for group in groups:
-        for key, suffix, image, labels in _samples(group, known, name):
+        samples = _samples(group, known, name)
+        taken = {image for _, _, image, _ in samples}
+        index.fields.extend(
+            member.name
+            for members in group.members.values()
+            for suffix, member in members.items()
+            if suffix in known and member not in taken
+        )
+        for key, suffix, image, labels in samples:
             index.keys.append(key)
             index.suffixes.append(suffix)
             index.offsets.append(image.offset)

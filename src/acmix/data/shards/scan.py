@@ -20,7 +20,7 @@ from acmix.storage import write_atomically
 # Remote shards arrive side by side; more would not be faster.
 _AT_ONCE = 8
 # Counts by other rules for what is a sample, or where Pillow reads other files, are not remembered.
-_RULES = "2"
+_RULES = "3"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,8 @@ class ShardCount:
         images: How many samples.
         highest: The highest label that is a number, -1 where there is none.
         names: The labels that are names of classes.
+        fields: How many images are no sample but fields of one.
+        first_field: Name of the first of them.
     """
 
     size: int | None
@@ -40,6 +42,8 @@ class ShardCount:
     images: int
     highest: int
     names: list[str]
+    fields: int
+    first_field: str
 
 
 def scan_shards(urls: Sequence[str], json_key: str | None = None, *, progress: bool = False) -> list[ShardCount]:
@@ -96,13 +100,15 @@ def _count(url: str, json_key: str | None, known: ShardCount | None) -> ShardCou
     if known is not None and (known.size, known.changed) == (size, changed):
         return known
     with open_shard(url, size) as file:
-        labels = read_index(file, url, json_key).labels
+        index = read_index(file, url, json_key)
     return ShardCount(
         size=size,
         changed=changed,
-        images=len(labels),
-        highest=max((label for label in labels if isinstance(label, int)), default=-1),
-        names=sorted({label for label in labels if isinstance(label, str)}),
+        images=len(index),
+        highest=max((label for label in index.labels if isinstance(label, int)), default=-1),
+        names=sorted({label for label in index.labels if isinstance(label, str)}),
+        fields=len(index.fields),
+        first_field=index.fields[0] if index.fields else "",
     )
 
 

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from acmix.data.folders import LeftOut
 from acmix.data.shards.cache import open_shard
 from acmix.data.shards.index import read_index
 from acmix.data.shards.scan import ShardCount, scan_shards
@@ -20,6 +21,7 @@ from acmix.errors import InputError
 
 # An index of a thousand images takes some 200 kB; an open shard one file descriptor.
 _OPEN_SHARDS = 64
+_FIELDS = "images that are fields of a sample"
 # A label beyond is no number of a class but an identity, or damage.
 _MOST_CLASSES = 10_000_000
 
@@ -190,7 +192,16 @@ def open_shards(listings: Mapping[str, Listing], *, progress: bool = False) -> d
         if not sum(lengths):
             raise InputError(f"the shards {listing.urls[0]}... hold no images")
         opened[part] = ShardedImages(listing.urls, lengths, listing.classes or found, listing.json_key)
+        if part in counts:
+            opened[part].left_out = _left_out(listing.urls, counts[part])
     return opened
+
+
+def _left_out(urls: Sequence[str], counts: Sequence[ShardCount]) -> LeftOut:
+    left_out = LeftOut()
+    for url, count in zip(urls, counts, strict=True):
+        left_out.add(_FIELDS, f"{url.rpartition('/')[2]}/{count.first_field}", count.fields)
+    return left_out
 
 
 def _found_classes(counts: Sequence[ShardCount]) -> tuple[str, ...]:
