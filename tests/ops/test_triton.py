@@ -121,6 +121,16 @@ def test_attention_alone(stride):
     torch.testing.assert_close(*results)
 
 
+# Keys outside the window must stay below those inside; of equal keys the values' mean is exact.
+@pytest.mark.parametrize("size", hardest(1e9, -1e9, 1e35, -1e35))
+def test_huge_logits(size):
+    query, key, value = problem(2, 8, 5, 10, window=3).tensors(DEVICE)[0].chunk(3, 1)
+    query, key = torch.ones_like(query), torch.full_like(key, size) * (1 + (key > 1).float())
+    results = [ops.local_attention(query, key, value, window=3, backend=name) for name in ("triton", "reference")]
+    torch.testing.assert_close(results[0][..., 1:-1, 1:-1], results[1][..., 1:-1, 1:-1])
+    assert (results[0].abs() <= 1.001 * value.abs().amax((3, 4), keepdim=True)).all()
+
+
 @pytest.mark.parametrize("heads", hardest(2, 5))
 def test_convolution_alone(heads):
     projections, _, fc, dep, *_ = problem(heads, 8, 5, 10).tensors(DEVICE)

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from acmix.ops.triton.tiles import (
+    HUGE,
     LN_2,
     NEGATIVE,
     NUMBERS,
@@ -78,10 +79,13 @@ def attention_forward(
 ):
     """Softmax over the window; with MIXED adds rate * attention to the output, else writes attention.
 
-    Logits are kept in units of q . k: D^-1/2 log2 e then costs nothing in the exponential. Saves the base-2
-    log-sum-exp, `(B, N, H', W')`.
+    Logits are kept in units of q . k: D^-1/2 log2 e then costs nothing in the exponential. The largest times it is
+    rounded, which all weights of a query share, so that their sum makes up for it. Of huge logits it would be too much:
+    neighbouring numbers are so far apart there that a power of 2, which rounds nothing, serves as well. Saves the
+    base-2 log-sum-exp, `(B, N, H', W')`.
     """
     scale: tl.constexpr = SIZE**-0.5 / LN_2
+    power: tl.constexpr = 1.0 if SIZE <= 2 else 0.5 if SIZE <= 8 else 0.25 if SIZE <= 33 else 0.125
     batch, tile_y, tile_x, first_head = tile_of_program(
         output_height, output_width, x_multiplier, x_shift, y_multiplier, y_shift, GROUPS, HEADS, ROWS, COLUMNS
     )
@@ -121,10 +125,11 @@ def attention_forward(
         bias = join_axes(row_bias, column_bias)
         logits = tl.dot(q, tl.permute(k, (0, 2, 1)), acc=bias, input_precision=PRECISION)
         larger = tl.maximum(maximum, tl.max(logits, 2))
-        weights = tl.exp2(logits * scale - (larger * scale)[:, :, None])
+        factor = tl.where(tl.abs(larger) < HUGE / scale, scale, power)
+        weights = tl.exp2(logits * factor[:, :, None] - (larger * factor)[:, :, None])
         v = load_vectors(keys + channels, HEADS, SIZE, PADDED)
         if KEY_ROWS > CHUNK_ROWS:
-            shrink = tl.exp2((maximum - larger) * scale)
+            shrink = tl.exp2((maximum - larger) * factor)
             total *= shrink
             attended *= shrink[:, :, None]
         total += tl.sum(weights, 2)
