@@ -397,11 +397,11 @@ def test_start_weights_are_told(capsys, checkpoint, tmp_path):
     state = {f"model.{name}": tensor for name, tensor in load_state_dict(checkpoint).items()}
     torch.save({"state_dict": state | {"loss.weight": torch.ones(1)}}, tmp_path / "last.ckpt")
     options = ["--weights", tmp_path / "last.ckpt", "--output", tmp_path / "run"]
-    code, _, err = call(capsys, "train", "digits", *FAST, *options)
-    assert code == 0
+    code, out, err = call(capsys, "train", "digits", *FAST, *options)
+    assert (code, err) == (0, "")
     sentence = f"weights {tmp_path / 'last.ckpt'}, state_dict: {len(state)} of {len(state)} tensors loaded, "
-    assert err.startswith(sentence + "from under 'model.'; not used: loss.weight\n")
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["start_weights"] == err.splitlines()[0]
+    assert out.startswith(sentence + "from under 'model.'; not used: loss.weight\n")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["start_weights"] == out.splitlines()[0]
 
 
 def test_export(capsys, checkpoint, tmp_path):

@@ -22,7 +22,7 @@ from jsonargparse import ArgumentParser
 
 import acmix
 from acmix import cli_bench, cli_data, cli_explain, cli_runs, cli_study
-from acmix.errors import InputError, PreemptedError, TrainingError
+from acmix.errors import InputError, PreemptedError, TrainingError, printable
 
 # EX_TEMPFAIL of sysexits.h: a scheduler may start the job again.
 _TRY_AGAIN = 75
@@ -167,7 +167,7 @@ def train(
     if print_config:
         sys.stdout.write(recipes.as_yaml(settings))
         return 0
-    output = output or free_folder(Path("runs"), f"{Path(data).resolve().name}-{settings.model}")
+    output = output or free_folder(Path("runs"), f"{printable(Path(data).resolve().name)}-{settings.model}")
 
     from acmix.tasks.classification import fit
 
@@ -225,7 +225,7 @@ def validate(
 
     Args:
         checkpoint: A best.safetensors or last.safetensors of acmix train.
-        data: digits or a folder, as in training; images that were trained on are left out.
+        data: digits or a folder, as in training, or its test/; images that were trained on are left out.
         batch_size: Images at a time.
         workers: Processes that read images.
         check_images: Read every image once before.
@@ -233,16 +233,20 @@ def validate(
     """
     from acmix import display
     from acmix.checkpoints.classifier import load_classifier
-    from acmix.data import data_record, open_evaluation
+    from acmix.data import TrainedImages, data_record, find_evaluation
     from acmix.tasks.inference import evaluate
 
     classifier = load_classifier(checkpoint)
-    record = data_record(classifier.training)
-    images = open_evaluation(
-        data, classifier.classes, record, check_images=check_images, progress=sys.stderr.isatty() and not json
+    found = find_evaluation(
+        data,
+        classifier.classes,
+        data_record(classifier.training),
+        TrainedImages.from_record(classifier.training),
+        check_images=check_images,
+        progress=sys.stderr.isatty() and not json,
     )
-    evaluation = evaluate(classifier, images, batch_size=batch_size, workers=workers)
-    display.show_evaluation(evaluation, as_json=json)
+    evaluation = evaluate(classifier, found.images, batch_size=batch_size, workers=workers)
+    display.show_evaluation(evaluation, found, as_json=json)
     return 0
 
 
@@ -375,6 +379,18 @@ def _add_commands(parser: ArgumentParser, program: str, commands: dict[str, Any]
             _add_commands(command, command.prog, content)
 
 
+def _kind(hint: Any) -> Any:
+    """What makes a value of an argument, None left out of the types it may have."""
+    kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
+    kind = kinds[0] if isinstance(hint, types.UnionType) else hint
+    # jsonargparse reads arguments that are paths as YAML, which file names are not.
+    return _path if kind is Path else kind
+
+
+def _path(text: str) -> Path:
+    return Path(text)
+
+
 def _add_parameters(parser: ArgumentParser, function: Callable[..., int]) -> None:
     helps = dict(re.findall(r"^    (\w+): (.*)$", inspect.getdoc(function) or "", re.MULTILINE))
     hints = typing.get_type_hints(function)
@@ -382,22 +398,21 @@ def _add_parameters(parser: ArgumentParser, function: Callable[..., int]) -> Non
         option, hint, text = f"--{name.replace('_', '-')}", hints[name], helps[name]
         if parameter.default is inspect.Parameter.empty:
             many = typing.get_origin(hint) is list
-            shape: dict[str, Any] = {"nargs": "+", "type": typing.get_args(hint)[0]} if many else {"type": hint}
+            kind = _kind(typing.get_args(hint)[0] if many else hint)
+            shape: dict[str, Any] = {"nargs": "+", "type": kind} if many else {"type": kind}
             parser.add_argument(
                 name, help=text, metavar=name.removesuffix("s").upper() if many else name.upper(), **shape
             )
         elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
-            kind = next(kind for kind in typing.get_args(hint) if kind is not types.NoneType)
-            parser.add_argument(name, nargs="?", type=kind, default=None, help=text, metavar=name.upper())
+            parser.add_argument(name, nargs="?", type=_kind(hint), default=None, help=text, metavar=name.upper())
         elif typing.get_origin(hint) is types.UnionType and list[str] in typing.get_args(hint):
             parser.add_argument(option, action="append", type=str, default=argparse.SUPPRESS, help=text)
         elif parameter.default is False:
             parser.add_argument(option, action="store_true", help=text)
         elif parameter.default is None:
-            kind = next(kind for kind in typing.get_args(hint) if kind is not types.NoneType)
-            parser.add_argument(option, type=kind, default=argparse.SUPPRESS, help=text)
+            parser.add_argument(option, type=_kind(hint), default=argparse.SUPPRESS, help=text)
         else:
-            parser.add_argument(option, type=hint, default=parameter.default, help=text)
+            parser.add_argument(option, type=_kind(hint), default=parameter.default, help=text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -416,6 +431,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     named = _named(arguments)
     program = " ".join(("acmix", *named))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names that no encoding has are printed as escapes, which JSON reads as the names.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         values, chosen = build_parser().parse_args(arguments), _COMMANDS
         while isinstance(chosen, dict):

@@ -7,9 +7,9 @@ from acmix.errors import InputError
 
 
 def check(data: str, *, validation: str | None = None, json: bool = False) -> int:
-    """Read every image once: what is unreadable, identical, in training and validation; sizes and classes.
+    """Read every image once: what is unreadable, identical, in training and validation, left out; sizes and classes.
 
-    The exit code is 1 if images are unreadable, are in both training and validation, or have two labels.
+    The exit code is 1 if images are unreadable, are in several of training, validation and test, or have two labels.
 
     Args:
         data: A folder of class folders, of shards or of a saved dataset, a pattern of shards, or digits.
@@ -21,12 +21,11 @@ def check(data: str, *, validation: str | None = None, json: bool = False) -> in
     from acmix.data.datasets import open_parts
 
     progress = sys.stderr.isatty() and not json
-    parts = open_parts(data, validation=validation, progress=progress)
-    named = {"images": parts.train}
-    if parts.validation is not None:
-        named = {"train": parts.train, "validation": parts.validation}
-    report = check_data(named, progress=progress)
-    display.show_data_report(parts.location, report, as_json=json)
+    parts = open_parts(data, validation=validation, test=True, progress=progress)
+    named = {"train": parts.train, "validation": parts.validation, "test": parts.test}
+    named = {name: images for name, images in named.items() if images is not None}
+    report = check_data(named if len(named) > 1 else {"images": parts.train}, progress=progress)
+    display.show_data_report(parts, report, as_json=json)
     return 0 if report.sound else 1
 
 

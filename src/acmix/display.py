@@ -20,7 +20,9 @@ from acmix.errors import printable
 if TYPE_CHECKING:
     from acmix.accounting import Account, Cost, NetworkCost
     from acmix.bench import Comparison, LayerBounds, Scaling
+    from acmix.data import EvaluationImages
     from acmix.data.checking import DataReport, PartReport
+    from acmix.data.datasets import Parts
     from acmix.data.writing import WrittenSplit
     from acmix.study import Trained, Watching
     from acmix.tasks.comparison import RunComparison
@@ -107,8 +109,8 @@ class TrainingDisplay:
         return Reporting(
             on_epoch=self._show_epoch,
             on_update=self._show_update,
-            on_weights=self._show_sentence,
-            on_problem=self._show_sentence,
+            on_note=self._show_note,
+            on_problem=self._show_problem,
             **options,
         )
 
@@ -134,7 +136,10 @@ class TrainingDisplay:
             state=state,
         )
 
-    def _show_sentence(self, sentence: str) -> None:
+    def _show_note(self, sentence: str) -> None:
+        get_console().print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+    def _show_problem(self, sentence: str) -> None:
         Console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -182,12 +187,19 @@ def show_runs(comparison: "RunComparison", *, as_json: bool) -> None:
     get_console().print(table)
 
 
-def show_evaluation(evaluation: "Evaluation", *, as_json: bool) -> None:
+def show_evaluation(evaluation: "Evaluation", found: "EvaluationImages", *, as_json: bool) -> None:
     """Show `acmix validate`."""
     if as_json:
-        _print_json(asdict(evaluation))
+        _print_json(asdict(evaluation) | found.facts)
         return
     console = get_console()
+    # Plain text: paths must not be wrapped, or they cannot be copied.
+    sys.stdout.write(f"measured: {found.measured}\n")
+    if found.trained_on:
+        sys.stdout.write(f"left out: {found.trained_on:,} images that the network was trained on\n")
+    if found.changed:
+        sys.stdout.write(f"left out: {found.changed:,} images that changed since the network was trained on them\n")
+    sys.stdout.writelines(f"note: {note}\n" for note in found.notes)
     top5 = "" if evaluation.top5 is None else f", top-5 {evaluation.top5:.2%}"
     console.print(f"{evaluation.images:,} images: top-1 {evaluation.top1:.2%}{top5}", highlight=False, style="bold")
     scores = _table("per class")
@@ -195,7 +207,7 @@ def show_evaluation(evaluation: "Evaluation", *, as_json: bool) -> None:
         scores.add_column(heading, justify="left" if heading == "class" else "right")
     for score in evaluation.classes:
         percents = (f"{value:.2%}" for value in (score.recall, score.precision, score.f1))
-        scores.add_row(score.name, str(score.images), *percents)
+        scores.add_row(escape(score.name), str(score.images), *percents)
     console.print(scores)
     if len(evaluation.classes) > _WIDEST_MATRIX:
         console.print(f"confusion matrix of {len(evaluation.classes)} classes: see --json")
@@ -203,9 +215,9 @@ def show_evaluation(evaluation: "Evaluation", *, as_json: bool) -> None:
     matrix = _table("confusion matrix (row: true, column: predicted)")
     matrix.add_column("")
     for score in evaluation.classes:
-        matrix.add_column(score.name, justify="right")
+        matrix.add_column(escape(score.name), justify="right")
     for score, row in zip(evaluation.classes, evaluation.confusion_matrix, strict=True):
-        matrix.add_row(score.name, *(str(count) if count else "." for count in row))
+        matrix.add_row(escape(score.name), *(str(count) if count else "." for count in row))
     console.print(matrix)
 
 
@@ -240,15 +252,16 @@ def show_onnx(written: Any) -> None:
     sys.stdout.write(f"largest difference: {written.largest_difference:.1e}\n")
 
 
-def show_data_report(location: str, report: "DataReport", *, as_json: bool) -> None:
+def show_data_report(parts: "Parts", report: "DataReport", *, as_json: bool) -> None:
     """Show `acmix data check`."""
     if as_json:
         found = {"leaked": report.leaked, "conflicting": report.conflicting, "duplicates": report.duplicates}
         groups = {name: [[asdict(copy) for copy in group] for group in value] for name, value in found.items()}
-        parts = {name: asdict(part) | {"empty": part.empty} for name, part in report.parts.items()}
-        _print_json({"data": location, "sound": report.sound, "parts": parts} | groups)
+        reports = {name: asdict(part) | {"empty": part.empty} for name, part in report.parts.items()}
+        left_out = {"left_out": dict(parts.left_out.counts), "left_out_first": parts.left_out.names}
+        _print_json({"data": parts.location, "sound": report.sound, "parts": reports} | groups | left_out)
         return
-    table = _table(escape(location))
+    table = _table(escape(parts.location))
     table.add_column("")
     for name in report.parts:
         table.add_column(name, justify="right")
@@ -266,6 +279,8 @@ def show_data_report(location: str, report: "DataReport", *, as_json: bool) -> N
         for name in counts[0]:
             balance.add_row(escape(name), *(f"{count[name]:,}" for count in counts))
         console.print(balance)
+    if parts.left_out.counts:
+        sys.stdout.write(f"left out: {parts.left_out}\n")
     _show_faults(report)
 
 
@@ -290,7 +305,10 @@ def _show_faults(report: "DataReport") -> None:
     ]
     several = len(report.parts) > 1
     for heading, groups in (
-        ("identical files in training and validation", report.leaked),
+        (
+            f"identical files in {'several parts' if 'test' in report.parts else 'training and validation'}",
+            report.leaked,
+        ),
         ("identical files in different classes", report.conflicting),
         ("other identical files", report.harmless),
     ):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from acmix import explain, figures
 from acmix.checkpoints.classifier import Classifier
-from acmix.errors import InputError
+from acmix.errors import InputError, printable
 from acmix.explain.images import ImageExplanation, check_place, explain_image
 from acmix.storage import write_atomically
 
@@ -76,8 +76,7 @@ def write_explanations(
         folder.mkdir(exist_ok=True)
         figure = figures.explanation(explanation.picture, explanation.attention, explanation.evidence)
         write_atomically(folder / f"{len(sections) + 1:03d}-{path.stem[:40]}.png", figure)
-        # A name that is no text in the system's encoding is still shown.
-        title = str(path).encode("utf-8", "replace").decode()
+        title = printable(path)
         sections.append(_Section(title, _png(_bytes_of(explanation.picture)), _png(figure), explanation))
     if not sections:
         return None

@@ -1,6 +1,7 @@
 """Figures of a run as SVG text, drawn without a display."""
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,9 @@ def _save(figure: Figure, kind: str) -> bytes:
     data = io.BytesIO()
     # Text as text keeps the page small and searchable; a fixed salt keeps it the same from run to run.
     style = {"svg.fonttype": "none", "svg.hashsalt": "acmix", "path.simplify": False}
-    with mpl.rc_context(style):
+    with mpl.rc_context(style), warnings.catch_warnings():
+        # A page shows text in its reader's fonts, which have more letters than those that measure it here.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         metadata: dict[str, Any] | None = {"Date": None} if kind == "svg" else None
         figure.savefig(data, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
     return data.getvalue()

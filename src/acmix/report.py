@@ -285,7 +285,8 @@ def _look(found: Run, data: str | None, workers: int, outcomes: Sequence[Outcome
     """All that needs the best checkpoint and the validation images, or why it cannot be had."""
     classifier = load_classifier(found.folder / run.BEST)
     try:
-        record = data_record(classifier.training)
+        # A run that was resumed knows where the data lie now.
+        record = data_record(found.config)
         images = open_evaluation(data or record.location, classifier.classes, record, check_images=False)
         outcomes = list(classify(classifier, images, workers=workers)) if outcomes is None else outcomes
     except InputError as error:

@@ -75,8 +75,8 @@ def test_test_images_are_neither_trained_on_nor_chosen_on(tmp_path):
     assert len(files) == 20
     assert {file.relative_to(tmp_path).parts[0] for file in files} == {"train"}
     assert opened.taken == {
-        "training": f"{tmp_path}/train",
-        "validation": f"0.2 of each class of {tmp_path}/train, held out by seed 0",
+        "training": f"{tmp_path}/train: 16 images of 2 classes",
+        "validation": f"the images of {tmp_path}/train that training held out: 4 images, 0.2 of each class by seed 0",
         "left aside": f"{tmp_path}/test, test images: not trained on, not chosen on",
     }
     assert open_parts(str(tmp_path)).test is None
@@ -112,7 +112,7 @@ def test_validation_may_lack_classes(tmp_path):
     opened = open_dataset(str(tmp_path))
     assert opened.validation.classes == ("ant", "bee", "cat")
     assert opened.validation.labels == [1, 1]
-    assert opened.taken["validation"] == f"{tmp_path}/val (no images of 2 classes: ant, cat)"
+    assert opened.taken["validation"] == f"{tmp_path}/val: 2 images, none of 2 classes (ant, cat)"
 
 
 def test_one_class_in_two_unicode_forms(tmp_path):

@@ -16,7 +16,7 @@ from acmix.checkpoints import sealed
 from acmix.checkpoints.classifier import FORMAT_VERSION, Classifier, assemble, running_versions
 from acmix.checkpoints.files import read_bytes
 from acmix.errors import InputError
-from acmix.storage import folder_beside
+from acmix.storage import folder_beside, write_atomically
 
 _CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
 # The key of config.json that is ours; everything else is timm's.
@@ -56,7 +56,8 @@ def save_pretrained(classifier: Classifier, folder: str | Path) -> Path:
 
     With `acmix.models` imported, `timm.create_model("local-dir:FOLDER", pretrained=True)` loads it, and after
     `hf upload USER/NAME FOLDER` so does "hf-hub:USER/NAME". config.json holds the training record as it is, paths of
-    training data and start weights included. model.safetensors holds digests: a byte that changes later is noticed.
+    training data and start weights included, but for the digests of the
+    images that were trained on. model.safetensors holds digests: a byte that changes later is noticed.
 
     Args:
         classifier: What to write; its versions are set to the ones running.
@@ -76,8 +77,10 @@ def save_pretrained(classifier: Classifier, folder: str | Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"folder {folder} cannot be made: {error.strerror or error}; give another one") from error
-    record = {"format_version": FORMAT_VERSION, "training": classifier.training, "versions": running_versions()}
     model = _described(classifier)
+    # Images that were trained on are the checkpoint's to remember, megabytes that a page of configuration cannot hold.
+    training = {key: value for key, value in classifier.training.items() if key != "trained_images"}
+    record = {"format_version": FORMAT_VERSION, "training": training, "versions": running_versions()}
     with folder_beside(folder / _CONFIG) as temporary:
         timm.models.save_for_hf(
             model,
@@ -86,7 +89,7 @@ def save_pretrained(classifier: Classifier, folder: str | Path) -> Path:
             model_args=classifier.model_arguments,
             safe_serialization=True,
         )
-        (temporary / _CARD).write_text(str(_model_card(classifier)), encoding="utf-8")
+        write_atomically(temporary / _CARD, str(_model_card(classifier)))
         # The same again with digests, which timm and others read as ever; safetensors makes private files.
         (temporary / _WEIGHTS).unlink()
         (temporary / _WEIGHTS).write_bytes(sealed.serialize(model.state_dict(), {"format": "pt"}))

@@ -87,7 +87,7 @@ class DataReport:
 
     @property
     def leaked(self) -> list[list[Copy]]:
-        """Groups of identical files in more than one part: trained on and validated on."""
+        """Groups of identical files in more than one part: trained on and validated or tested on."""
         return [group for group in self.duplicates if len({copy.part for copy in group}) > 1]
 
     @property

@@ -30,6 +30,7 @@ class ImageData:
         fingerprint: Of all images before a split; of the training images otherwise.
         validation_location: As location, where the validation images are not part of that data.
         validation_fingerprint: Of the validation images, where they were not split off.
+        measured: What the validation images are, in words.
         taken: What was taken for what, in words: "training", "validation", and "left aside", "left out" where
             something was.
     """
@@ -41,6 +42,7 @@ class ImageData:
     fingerprint: str
     validation_location: str | None = None
     validation_fingerprint: str | None = None
+    measured: str = ""
     taken: dict[str, str] = field(default_factory=dict)
 
 
@@ -109,9 +111,14 @@ def open_dataset(
                 "the pattern or folder of the validation images"
             )
         train, held_out = train.split(val_fraction, seed)
-        taken["validation"] = f"{val_fraction:.3g} of each class of {taken['training']}, held out by seed {seed}"
+        taken["validation"] = held_out_of(taken["training"])
+    measured = taken["validation"]
+    taken["training"] += f": {len(train):,} images of {len(train.classes)} classes"
+    taken["validation"] += f": {len(held_out):,} images"
+    if was_split:
+        taken["validation"] += f", {val_fraction:.3g} of each class by seed {seed}"
     elif missing := _without_images(held_out):
-        taken["validation"] += f" (no images of {len(missing)} classes: {', '.join(missing[:5])})"
+        taken["validation"] += f", none of {len(missing)} classes ({', '.join(missing[:5])})"
     if parts.left_out.counts:
         taken["left out"] = str(parts.left_out)
     if check_images:
@@ -124,8 +131,14 @@ def open_dataset(
         fingerprint=fingerprint,
         validation_location=parts.validation_location,
         validation_fingerprint=None if was_split else held_out.fingerprint(),
+        measured=measured,
         taken=taken,
     )
+
+
+def held_out_of(name: str) -> str:
+    """What was split off for validation, in words."""
+    return f"the images of {name} that training held out"
 
 
 def _without_images(images: ImageSource) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
-from acmix.data.datasets import Found, check_files, find, locate, open_found
+from acmix.data.datasets import Found, check_files, find, held_out_of, locate, open_found
 from acmix.data.labelled import LabelledImages
 from acmix.data.sources import ImageSource, SplittableImages, unknown_classes
 from acmix.data.trained import TrainedImages, examine, refuse_unreadable
@@ -76,6 +76,12 @@ class EvaluationImages:
     changed: int = 0
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What belongs beside the figures."""
+        left_out = {"trained_on": self.trained_on, "changed": self.changed}
+        return {"measured": self.measured, "left_out": left_out, "notes": self.notes}
+
 
 def open_evaluation(
     data: str, classes: tuple[str, ...], record: DataRecord, *, check_images: bool = True, progress: bool = False
@@ -131,12 +137,13 @@ def find_evaluation(
     if record.validation_location is not None and locate(data) == record.location:
         data = record.validation_location
     found = find(data)
-    images, measured, own = _measured(found, record, progress)
+    trained = trained or TrainedImages.nothing()
+    images, measured, own = _measured(found, record, trained, progress)
     if unknown := unknown_classes(images.classes, classes):
         raise InputError(
             f"{data} has classes that the checkpoint does not know: {', '.join(unknown)}; it knows {', '.join(classes)}"
         )
-    knows = trained is not None and len(trained.contents) > 0
+    knows = len(trained.contents) > 0
     if (
         record.was_split
         and not own
@@ -149,31 +156,41 @@ def find_evaluation(
             "trained ones; give another folder of class folders"
         )
     chosen = EvaluationImages(images=images, measured=measured, notes=_also(found, measured))
-    if check_images and not knows:
-        check_files(images, progress=progress)
-    if trained is not None:
+    if knows:
         chosen = _leave_out(chosen, trained, data, own=own, check_images=check_images, progress=progress)
+    else:
+        if check_images:
+            check_files(images, progress=progress)
+        if not own:
+            note = "the checkpoint does not remember its training images one by one: copies of them are not recognised"
+            chosen.notes.append(note)
     return replace(chosen, images=chosen.images.with_classes(classes))
 
 
-def _measured(found: Found, record: DataRecord, progress: bool) -> tuple[ImageSource, str, bool]:
+def _measured(
+    found: Found, record: DataRecord, trained: TrainedImages, progress: bool
+) -> tuple[ImageSource, str, bool]:
     """The images to measure, what they are in words, and whether they are those that training validated with."""
     whole = "" if "" in found.parts else "train"
     parts = ["validation"] if "validation" in found.parts else [whole, "test"]
     for part in [part for part in parts if part in found.parts]:
         images = open_found({"images": found.parts[part]}, progress)["images"]
-        fingerprint, last = images.fingerprint(), part != whole or "test" not in found.parts
-        if fingerprint == record.fingerprint:
-            if record.was_split and isinstance(images, SplittableImages):
-                _, held_out = images.split(record.val_fraction, record.seed)
-                return held_out, f"the images of {found.called(part)} that training held out", True
-            if last:
-                raise InputError(
-                    f"{found.called(part)} is what the checkpoint was trained on; give its validation images, or other "
-                    "images"
-                )
-        elif last:
-            return images, found.called(part), fingerprint == record.validation_fingerprint
+        last = part != whole or "test" not in found.parts
+        learned, held_out = images, None
+        known = images.fingerprint() == record.fingerprint
+        if known and record.was_split and isinstance(images, SplittableImages):
+            learned, held_out = images.split(record.val_fraction, record.seed)
+        # Sizes of uncompressed files say little: data with equal names and sizes may be others.
+        known = known and trained.may_hold(learned)
+        if known and held_out is not None:
+            return held_out, held_out_of(found.called(part)), True
+        if known and last:
+            raise InputError(
+                f"{found.called(part)} is what the checkpoint was trained on; give its validation images, or other "
+                "images"
+            )
+        if last:
+            return images, found.called(part), images.fingerprint() == record.validation_fingerprint
     names = ", ".join(found.names.values())
     raise InputError(f"{found.location} has the parts {names}, none of them called val, validation or test")
 
@@ -187,16 +204,14 @@ def _also(found: Found, measured: str) -> list[str]:
 def _leave_out(
     chosen: EvaluationImages, trained: TrainedImages, data: str, *, own: bool, check_images: bool, progress: bool
 ) -> EvaluationImages:
-    if not len(trained.contents):
-        note = "the checkpoint remembers no images one by one, since training did not check them"
-        return chosen if own else replace(chosen, notes=[*chosen.notes, f"{note}: copies of them are not recognised"])
     images, notes = chosen.images, list(chosen.notes)
     files = isinstance(images, LabelledImages)
     examined = examine(images, decode=check_images and files, progress=progress)
     if check_images and files:
         refuse_unreadable(examined.faults, len(images))
     same, named = trained.recognise(images, examined.contents)
-    copied = 2 * np.count_nonzero(same & named) >= np.count_nonzero(named)
+    # Files of validation images may well have the names of training images, 0001.png in both.
+    copied = not own and 2 * np.count_nonzero(same & named) >= np.count_nonzero(named)
     changed = named & ~same if copied else np.zeros_like(same)
     if not own and (count := np.count_nonzero(named & ~same & ~changed)):
         notes.append(f"{count:,} images have names of images that were trained on, and other contents: they count")

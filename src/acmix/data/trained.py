@@ -18,6 +18,8 @@ from acmix.errors import InputError
 
 # Of more images a record would fill the metadata of a checkpoint, which safetensors bounds to 100 MB.
 _MOST_IMAGES = 3_000_000
+# Images whose contents tell whether data are those that were trained on.
+_SAMPLE = 16
 # Faults that are named.
 _NAMED = 3
 # Images whose bytes may be in memory at once.
@@ -128,22 +130,31 @@ class TrainedImages:
         return {key: base64.b64encode(values.astype("<u8").tobytes()).decode() for key, values in parts.items()}
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "TrainedImages":
-        """Read what `to_record` wrote; nothing of an empty record, as checkpoints had before there were any.
+    def from_record(cls, training: Mapping[str, Any]) -> "TrainedImages":
+        """Read what `to_record` wrote into a checkpoint's record of its training; nothing where it is not there.
 
         Raises:
             InputError: If it is damaged.
         """
+        record = training.get("trained_images", {})
         try:
             names, contents = (
                 np.frombuffer(base64.b64decode(record.get(key, ""), validate=True), "<u8").astype(np.uint64)
                 for key in ("names", "contents")
             )
-        except (ValueError, TypeError) as error:
+        except (AttributeError, ValueError, TypeError) as error:
             raise InputError(
-                f"the checkpoint's record of the images that it was trained on is damaged: {error}"
+                f"the checkpoint's record of the images that it learned from is damaged: {error}"
             ) from error
         return cls(names, contents)
+
+    def may_hold(self, images: ImageSource) -> bool:
+        """Whether some of a sample of images were trained on, or nothing is known of any."""
+        if not len(self.contents):
+            return True
+        step = max(1, len(images) // _SAMPLE)
+        sample = examine(images, range(0, len(images), step), decode=False).contents
+        return bool(np.isin(sample[sample > 0], self.contents).any())
 
     def recognise(self, images: ImageSource, contents: NDArray[np.uint64]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Find images that were trained on.

@@ -18,8 +18,8 @@ from acmix import storage
 from acmix.checkpoints.classifier import Classifier, load_classifier, running_versions, save_classifier
 from acmix.data import (
     DataRecord,
+    EvaluationImages,
     ImageData,
-    ImageSource,
     image_loader,
     open_dataset,
     preprocessing_for,
@@ -31,6 +31,7 @@ from acmix.data.sampling import EpochSampler, evaluation_batches
 from acmix.errors import InputError, TrainingError
 from acmix.models.names import check_name
 from acmix.tasks import run, states
+from acmix.tasks.checks import Checked, check_images_together, resumable_state
 from acmix.tasks.distribution import Strategy, make_fabric
 from acmix.tasks.inference import Evaluation, Outcome, classify, tally
 from acmix.tasks.networks import (
@@ -41,7 +42,7 @@ from acmix.tasks.networks import (
     prepare_for_training,
 )
 from acmix.tasks.progress import Reporting
-from acmix.tasks.settings import DEFAULTS, Settings
+from acmix.tasks.settings import Settings
 from acmix.tasks.training import Training
 
 # More processes than this only wait for the network.
@@ -128,9 +129,12 @@ def fit(
             validation=validation,
             val_fraction=settings.val_fraction,
             seed=settings.seed,
-            check_images=check_images and first,
+            check_images=False,
             progress=progress and first,
         )
+        checked = check_images_together(images, fabric, progress=progress and first) if check_images else Checked()
+        if checked.copies:
+            images.taken["copies"] = f"{checked.copies:,} validation images are training images, see acmix data check"
         classes = images.train.classes
         arguments = {"block_args": {"quiet_shifts": True}} if settings.quiet_shifts else {}
         model = create_network(
@@ -147,21 +151,21 @@ def fit(
         sampler = training_sampler(images, settings, fabric)
         check_batches(model, settings, preprocessing["input_size"], sampler.update_sizes, fabric.world_size)
         config = _config(images, settings, model, preprocessing, weights, fabric.world_size)
-        config |= {"updates_an_epoch": len(sampler.update_sizes)}
+        config |= {"updates_an_epoch": len(sampler.update_sizes), "contents": checked.contents}
         if weights is not None and not resume:
             started = load_start_weights(model, weights)
             config["start_weights"] = started
-            if first and reporting is not None and reporting.on_weights:
-                reporting.on_weights(started)
+            if first and reporting is not None and reporting.on_note:
+                reporting.on_note(started)
         prepare_for_training(model, settings)
         _make_folder(output)
         locked.enter_context(_alone(fabric, output))
         run.prepare_folder(output, resume=resume)
-        state = _resumable_state(output, config) if resume else None
+        state = resumable_state(output, config) if resume else None
         # Every process has looked at the folder before one writes to it.
         fabric.barrier()
         if first:
-            _begin(output, None if resume else config)
+            _begin(output, config, resume=resume)
         classifier = Classifier(
             model=model,
             model_name=settings.model,
@@ -172,11 +176,15 @@ def fit(
         workers = reading_processes(data, fabric) if workers is None else workers
 
         def save(path: Path, row: run.EpochRow, weights: Any) -> None:
-            training = {key: config[key] for key in ("settings", "data", "weights")} | {"metrics": row}
+            training = {key: config[key] for key in ("settings", "data", "weights", "taken")}
+            training |= {"metrics": row, "trained_images": checked.trained.to_record()}
             save_classifier(path, replace(classifier, training=training), weights)
 
         files = run.RunFiles(output, save)
         reporting = reporting or Reporting()
+        if first and reporting.on_note is not None:
+            for name, words in images.taken.items():
+                reporting.on_note(f"{name}: {words}")
         try:
             train_classifier(classifier, images, settings, files, state, workers, fabric, sampler, reporting)
         except BaseException as error:
@@ -184,7 +192,7 @@ def fit(
                 _record_stop(output, error, reporting)
             raise
     try:
-        return _summarise(files, images.validation, settings, workers) if first else None
+        return _summarise(files, images, settings, workers) if first else None
     except OSError as error:
         raise _explained(error, files) from error
 
@@ -226,6 +234,7 @@ def _config(
         seed=settings.seed,
         fingerprint=images.fingerprint,
         validation_location=images.validation_location,
+        validation_fingerprint=images.validation_fingerprint,
     )
     return {
         "settings": asdict(settings),
@@ -233,6 +242,7 @@ def _config(
         "images_an_update": settings.batch_size * settings.accumulate * processes,
         "weights": None if weights is None else str(weights),
         "data": asdict(record),
+        "taken": images.taken,
         "train_images": len(images.train),
         "validation_images": len(images.validation),
         "classes": list(images.train.classes),
@@ -240,28 +250,6 @@ def _config(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "versions": running_versions(),
     }
-
-
-def _resumable_state(output: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """The state to continue from; a run is not continued under other settings, with other data, from a damaged file."""
-    saved = run.read_json(output / run.CONFIG)
-    changed: list[str] = []
-    for part in ("settings", "data"):
-        old = saved.get(part)
-        if not isinstance(old, dict):
-            raise InputError(f"{output / run.CONFIG} is damaged: {part} is missing")
-        old = DEFAULTS | old if part == "settings" else old
-        for key, value in config[part].items():
-            if old.get(key) != value:
-                changed.append(f"{key} was {old.get(key)}, is {value}")
-    changed += [
-        f"{key} was {saved.get(key)}, is {config[key]}"
-        for key in ("weights", "processes")
-        if saved.get(key) != config[key]
-    ]
-    if changed:
-        raise InputError(f"resume needs the settings and data the run began with: {'; '.join(changed)}")
-    return states.read(states.paths(output)[-1])
 
 
 def _make_folder(output: Path) -> None:
@@ -282,11 +270,11 @@ def _alone(fabric: Fabric, output: Path) -> Iterator[None]:
         yield
 
 
-def _begin(output: Path, config: dict[str, Any] | None) -> None:
-    """Write the configuration of a new run; a run that continues is not stopped."""
+def _begin(output: Path, config: dict[str, Any], *, resume: bool) -> None:
+    """Write the configuration of a new run; a run that continues is not stopped, and its data may lie elsewhere now."""
+    moved = {key: config[key] for key in ("data", "taken")}
     try:
-        if config is not None:
-            run.write_json(output / run.CONFIG, config)
+        run.write_json(output / run.CONFIG, run.read_json(output / run.CONFIG) | moved if resume else config)
         (output / run.STOPPED).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"output {output} cannot be written: {error.strerror or error}") from error
@@ -422,10 +410,10 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _summarise(files: run.RunFiles, validation: ImageSource, settings: Settings, workers: int) -> TrainingResult:
+def _summarise(files: run.RunFiles, images: ImageData, settings: Settings, workers: int) -> TrainingResult:
     """Evaluate the best checkpoint as a user would load it, and write summary.json."""
     classifier = load_classifier(files.output / run.BEST)
-    outcomes = list(classify(classifier, validation, batch_size=settings.batch_size, workers=workers))
+    outcomes = list(classify(classifier, images.validation, batch_size=settings.batch_size, workers=workers))
     evaluation = tally(outcomes, classifier.classes)
     result = TrainingResult(
         output=files.output,
@@ -437,7 +425,8 @@ def _summarise(files: run.RunFiles, validation: ImageSource, settings: Settings,
         validation=evaluation,
         outcomes=outcomes,
     )
-    summary = vars(result) | {"output": str(files.output), "validation": asdict(evaluation)}
+    found = EvaluationImages(images=images.validation, measured=images.measured)
+    summary = vars(result) | {"output": str(files.output), "validation": asdict(evaluation) | found.facts}
     del summary["outcomes"]
     run.write_json(files.output / run.SUMMARY, summary)
     return result

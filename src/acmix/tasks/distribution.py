@@ -1,12 +1,17 @@
 """How many processes train together, and how they share a network: Lightning Fabric on torchrun, SLURM or by itself."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Literal, cast
 
+import torch.distributed
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
@@ -88,3 +93,25 @@ def shard(fabric: Fabric, network: nn.Module) -> nn.Module:
 def summed(fabric: Fabric, values: Tensor) -> Tensor:
     """Sums over all processes."""
     return cast("Tensor", fabric.all_reduce(values, reduce_op="sum")) if fabric.world_size > 1 else values
+
+
+@contextmanager
+def patience(fabric: Fabric) -> Iterator[Callable[[Any], list[Any]]]:
+    """For work of unknown length: gives a function that gathers what every process made, however long each took.
+
+    Collectives of the process group itself give up after its time-out, 10 to 30 minutes.
+    """
+    if fabric.world_size == 1:
+        yield lambda made: [made]
+        return
+    group = cast("ProcessGroup", torch.distributed.new_group(backend="gloo", timeout=timedelta(days=365)))
+
+    def gather(made: Any) -> list[Any]:
+        gathered: list[Any] = [None] * fabric.world_size
+        torch.distributed.all_gather_object(gathered, made, group=group)
+        return gathered
+
+    try:
+        yield gather
+    finally:
+        torch.distributed.destroy_process_group(group)

@@ -26,7 +26,7 @@ from typing import Any
 
 from torch import Tensor
 
-from acmix.errors import InputError
+from acmix.errors import InputError, printable
 from acmix.storage import write_atomically
 from acmix.tasks import states
 
@@ -44,10 +44,15 @@ def prepare_folder(output: Path, *, resume: bool) -> None:
     """Check that a folder can take a run, or holds one to resume. Changes nothing.
 
     Raises:
-        InputError: If it holds a run already; when resuming, if it holds none, or one that has finished.
+        InputError: If its name is not in UTF-8; if it holds a run already; when resuming, if it holds none, or one that
+            has finished.
     """
     if output.exists() and not output.is_dir():
         raise InputError(f"output {output} is a file; give a folder")
+    if printable(output) != str(output):
+        raise InputError(
+            f"output {output} is no name in UTF-8 without control characters, as TensorBoard needs; give one"
+        )
     if not resume:
         # A configuration alone is of a run that ended before its first state.
         if any((output / name).exists() for name in _MARKS) or states.paths(output):
