@@ -1,5 +1,9 @@
 """Whether a module is exactly what its type says, so that something else may compute in its stead. A leaf."""
 
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
 from torch import nn
 from torch.nn.modules import module as every
 
@@ -25,11 +29,22 @@ def why_not_plain(module: nn.Module, kind: type[nn.Module]) -> str | None:
         return "has forward hooks"
     if module._backward_hooks or module._backward_pre_hooks:
         return "has backward hooks"
-    own = module.__dict__
-    if "forward" in own or "_conv_forward" in own or "_call_impl" in own:
+    if _is_patched(module.forward, kind.forward) or _is_patched(module._call_impl, nn.Module._call_impl):
         return "has a forward of its own"
+    if isinstance(module, nn.Conv2d) and _is_patched(module._conv_forward, nn.Conv2d._conv_forward):
+        return "has a forward of its own"
+    return who_sees_all()
+
+
+def who_sees_all() -> str | None:
+    """The hooks of all modules that are registered, in the words of `why_not_plain`."""
     if every._global_forward_hooks or every._global_forward_pre_hooks:
         return "is seen by forward hooks of all modules"
     if every._global_backward_hooks or every._global_backward_pre_hooks:
         return "is seen by backward hooks of all modules"
     return None
+
+
+def _is_patched(method: Callable[..., Any], function: Callable[..., Any]) -> bool:
+    # Not `name in vars(module)`: torch.compile would not see that change.
+    return type(method) is not MethodType or method.__func__ is not function

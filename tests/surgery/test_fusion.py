@@ -1,11 +1,15 @@
 """Fused networks compute the same with less."""
 
 import copy
+import json
+import pickle
 import warnings
 
 import pytest
+import rich
 import timm
 import torch
+import torchvision
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -66,13 +70,172 @@ def test_no_attention():
     torch.testing.assert_close(acmix.fuse(network)(x), network(x))
 
 
-def test_a_scale_near_zero_stays_a_batch_norm():
-    network = trained(nn.Sequential(ACmix(4, 8), nn.BatchNorm2d(8)))
-    network[1].weight.data[3] = 0
+APART = "cannot be folded: its scales differ more than 1000 times between channels that share values"
+
+
+@pytest.mark.parametrize(
+    ("set_norm", "reason"),
+    [
+        (lambda norm: norm.weight.zero_(), None),
+        (lambda norm: norm.weight.fill_(1e-20), None),
+        (lambda norm: norm.weight.fill_(-1e20), None),
+        (lambda norm: norm.running_var.zero_(), None),
+        (lambda norm: norm.running_var.fill_(1e30), None),
+        (lambda norm: norm.weight[3].fill_(0), APART),
+        (lambda norm: norm.weight[3].fill_(1e-7), APART),
+        (lambda norm: norm.running_var[3].fill_(1e30), APART),
+        (lambda norm: norm.weight.fill_(1e-42), "cannot be folded: weights leave the range of torch.float32"),
+        (lambda norm: norm.weight.fill_(3e38), "cannot be folded: a bias leaves the range of torch.float32"),
+        (lambda norm: norm.bias[0].fill_(torch.inf), "cannot be folded: its scale or shift is not finite"),
+        (lambda norm: norm.running_var[1].fill_(-1), "cannot be folded: its scale or shift is not finite"),
+    ],
+)
+@pytest.mark.parametrize("layer", [ACmix, lambda *channels: nn.Conv2d(*channels, 3)], ids=["ACmix", "Conv2d"])
+def test_scales_of_any_size(layer, set_norm, reason):
+    network = trained(nn.Sequential(layer(4, 8), nn.BatchNorm2d(8)))
+    with torch.no_grad():
+        set_norm(network[1])
     fused = acmix.fuse(network)
     x = torch.randn(1, 4, 6, 6)
+    found, expected = fused(x).double(), network(x).double()
+    assert torch.equal(found.isnan(), expected.isnan())
+    size = expected[expected.isfinite()].abs().max().item()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * size, equal_nan=True)
+    # A convolution has no channels that share values.
+    expected = None if reason == APART and isinstance(network[0], nn.Conv2d) else reason
+    assert fused.fusion_report.layers[-1].reason == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scales", [(1e-3, 1.0), (1e-6, 1e-6), (30.0, 30.0), (1e4, 1e4), (1e-2, 1e2)])
+@pytest.mark.parametrize("layer", [ACmix, lambda *channels: nn.Conv2d(*channels, 3)], ids=["ACmix", "Conv2d"])
+def test_half_precision_loses_nothing(layer, scales, dtype):
+    network = nn.Sequential(layer(8, 16), nn.BatchNorm2d(16)).eval()
+    network[1].weight.data = torch.logspace(*torch.tensor(scales).log10().tolist(), 16)[torch.randperm(16)]
+    network = network.to(dtype)
+    x = torch.randn(2, 8, 12, 12).to(dtype)
+    exact = copy.deepcopy(network).double()(x.double())
+    fused = acmix.fuse(network)
+    errors = [
+        ((each(x).double() - exact).square().sum((0, 2, 3)) / exact.square().sum((0, 2, 3)))
+        for each in (fused, network)
+    ]
+    assert (errors[0] <= 9 * errors[1] + torch.finfo(dtype).eps ** 2).all(), fused.fusion_report
+
+
+class UNet(nn.Module):
+    """Its stem has its layers under names of its own, as pretrained encoders are used."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = torchvision.models.resnet18(num_classes=3)
+        self.stem = nn.Sequential(self.encoder.conv1, self.encoder.bn1, self.encoder.relu)
+        self.first = nn.Sequential(self.encoder.maxpool, self.encoder.layer1)
+
+    def forward(self, x):
+        stem = self.stem(x)
+        return stem[..., ::2, ::2] + self.first(stem)
+
+
+def test_an_encoder_with_a_stem_of_its_own():
+    network = UNet()
+    acmix.replace_convolutions(network)
+    trained(network)
+    fused = acmix.fuse(network)
+    x = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(fused(x), network(x), rtol=1e-3, atol=1e-3)
+    assert isinstance(fused.stem[0], FusedACmix)
+    assert fused.stem[0] is fused.encoder.conv1
+    assert fused.stem[1] is fused.encoder.bn1
+    assert isinstance(fused.stem[1], nn.Identity)
+    # What is never called cannot be folded.
+    assert {layer.name.split(".")[1] for layer in fused.fusion_report.left} == {"layer2", "layer3", "layer4"}
+
+
+def test_the_report_is_data_a_table_and_part_of_the_network(capsys):
+    network = trained(nn.Sequential(ACmix(4, 8), nn.BatchNorm2d(8), nn.ReLU(), nn.BatchNorm2d(8)))
+    fused = acmix.fuse(network)
+    report = fused.fusion_report
+    assert report == pickle.loads(pickle.dumps(fused)).fusion_report == copy.deepcopy(fused).fusion_report  # noqa: S301
+    assert json.loads(json.dumps(report.to_dict()))["layers"] == [
+        {"name": "0", "reason": None, "kind": "ACmix", "into": None, "replaced": True},
+        {"name": "1", "reason": None, "kind": "BatchNorm2d", "into": "0", "replaced": True},
+        {
+            "name": "3",
+            "reason": "follows neither a convolution nor ACmix",
+            "kind": "BatchNorm2d",
+            "into": None,
+            "replaced": False,
+        },
+    ]
+    assert str(report).splitlines()[0] == "2 of 3 operators and batch norms fused"
+    rich.print(report)
+    assert "follows neither a convolution nor ACmix" in capsys.readouterr().out
+    assert not hasattr(network, "fusion_report")
+
+
+def test_a_network_that_is_fused_already_is_equal():
+    network = trained(nn.Sequential(ACmix(4, 8), nn.BatchNorm2d(8)))
+    network[1].register_forward_hook(lambda *_: None)
+    fused = acmix.fuse(network)
     assert isinstance(fused[1], nn.BatchNorm2d)
+    fused[1]._forward_hooks.clear()
+    again = acmix.fuse(fused)
+    assert isinstance(again[1], nn.Identity)
+    x = torch.randn(1, 4, 6, 6)
+    torch.testing.assert_close(again(x), network(x))
+    torch.testing.assert_close(acmix.fuse(again)(x), network(x))
+
+
+def test_a_fused_operator_tells_what_a_convolution_tells():
+    operator = ACmix(4, 8, stride=2, dilation=3)
+    fused = acmix.fuse(operator)
+    for name in (
+        "in_channels",
+        "out_channels",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+        "padding_mode",
+    ):
+        assert getattr(fused, name) == getattr(operator, name)
+    assert fused.weight.dtype == operator.weight.dtype
+
+
+class Reaching(nn.Module):
+    """A hook of one layer that is a method of the network, and reads another."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm, self.other = ACmix(4, 8), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1)
+        self.other.register_forward_hook(self.scale)
+
+    def scale(self, _, inputs, output):  # noqa: ARG002
+        return output * self.norm.weight[:, None, None]
+
+    def forward(self, x):
+        return self.other(self.norm(self.layer(x)))
+
+
+def test_what_hooks_can_read_stays():
+    network = trained(Reaching())
+    fused = acmix.fuse(network)
+    x = torch.randn(1, 4, 6, 6)
     torch.testing.assert_close(fused(x), network(x))
+    assert {layer.reason for layer in fused.fusion_report.layers} == {"can be read by a hook of other"}
+    expected = fused(x)
+    nn.init.zeros_(network.norm.weight)
+    torch.testing.assert_close(fused(x), expected)
+
+
+def test_hooks_of_a_whole_network_leave_it():
+    network, seen = trained(nn.Sequential(ACmix(4, 8), nn.BatchNorm2d(8))), []
+    network.register_forward_hook(lambda *all_of_it: seen.append(all_of_it[-1]))
+    fused = acmix.fuse(network)
+    assert seen == []
+    assert {layer.reason for layer in fused.fusion_report.layers} == {"can be read by a hook of the network"}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Holding what was exported against the network that it was made of, on images of several sizes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +9,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from acmix.errors import InputError
+from acmix.export.sizes import shapes_to_try
 from acmix.surgery.identity import copy_network
 
 # An error against float64 may be this many times that of PyTorch in the same dtype, or this many roundings.
 _FACTOR = 10
-# Networks take sizes that their strides divide, most of them any size.
-_STEPS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 @dataclass(frozen=True)
@@ -38,24 +37,14 @@ class ExportError(RuntimeError):
     """Something was made, but does not compute what the network does; it is not kept."""
 
 
-def check_input_size(input_size: Sequence[int]) -> None:
-    """Raise InputError unless it is `(C, H, W)`."""
-    if len(input_size) != 3 or min(input_size) < 1:
-        raise InputError(f"input_size must be three positive sizes (C, H, W), got {tuple(input_size)}")
-
-
-def example_images(network: nn.Module, input_size: Sequence[int], dynamic: bool) -> Tensor:
-    """What an exporter is shown, in the network's dtype and where it lies; of several, as 1 is a size of its own."""
-    own = next(network.parameters(), torch.zeros(()))
-    return torch.zeros(2 if dynamic else 1, *input_size, dtype=own.dtype, device=own.device)
-
-
 def compare(
     run: Callable[[Tensor], Sequence[Tensor]],
     name: str,
     network: nn.Module,
     input_size: Sequence[int],
     dynamic: bool,
+    *,
+    step: int,
     device: torch.device | str,
 ) -> tuple[Check, ...]:
     """Run what was exported beside the network on three batches of random images.
@@ -68,6 +57,7 @@ def compare(
         network: Not modified.
         input_size: `(C, H, W)` of an image.
         dynamic: Whether every batch, height and width is to be taken.
+        step: What heights and widths are multiples of.
         device: Where it runs; the network, too.
 
     Raises:
@@ -77,7 +67,7 @@ def compare(
     network = copy_network(network).eval().to(device)
     exact_network = copy_network(network).double()
     checks = []
-    for seed, shapes in enumerate(_shapes(input_size, dynamic)):
+    for seed, shapes in enumerate(shapes_to_try(input_size, dynamic, step)):
         images, own = _outputs_of_first(network, shapes, seed)
         with torch.no_grad():
             exact = _tensors(exact_network(images.double()))
@@ -99,19 +89,6 @@ def run_module(module: Callable[[Tensor], Any]) -> Callable[[Tensor], list[Tenso
             return _tensors(module(images))
 
     return run
-
-
-def _shapes(input_size: Sequence[int], dynamic: bool) -> Iterator[list[tuple[int, ...]]]:
-    """For every check the shapes to try, the first that the network takes."""
-    channels, height, width = input_size
-    if not dynamic:
-        for _ in range(3):
-            yield [(1, channels, height, width)]
-        return
-    sizes = ((1, height + 1, width), (3, height + 7, width + 13), (2, (2 * height + 2) // 3, (3 * width + 3) // 4))
-    for batch, *size in sizes:
-        multiples = [[-(-cells // step) * step for cells in size] for step in _STEPS]
-        yield [(batch, channels, *size) for size in [*multiples, [height, width]]]
 
 
 def _outputs_of_first(network: nn.Module, shapes: Sequence[tuple[int, ...]], seed: int) -> tuple[Tensor, list[Tensor]]:

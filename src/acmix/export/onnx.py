@@ -11,11 +11,11 @@ from typing import Any
 import onnxruntime
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
-from torch.onnx import OnnxExporterError, ONNXProgram
+from torch.onnx import ONNXProgram
 
 from acmix.errors import InputError
-from acmix.export.checking import Check, check_input_size, compare, example_images
+from acmix.export.checking import Check, compare
+from acmix.export.sizes import check_input_size, example_images, export_with_sizes
 from acmix.export.stage2 import OPSET, ExportedACmix, translation
 from acmix.nn import ACmix
 from acmix.storage import folder_beside
@@ -31,11 +31,13 @@ class OnnxExport:
     Attributes:
         path: Where it lies.
         operators: Nodes of its graph.
+        step: Heights and widths that it takes are multiples of this: 1, or 32 where PyTorch exports no other.
         checks: The sizes of images that were tried, and how exact it is there.
     """
 
     path: Path
     operators: int
+    step: int
     checks: tuple[Check, ...]
 
     @property
@@ -77,15 +79,16 @@ def to_onnx(
     path = Path(path)
     _check(network, path, input_size)
     fused = fuse(network)
-    program = _export(_for_export(fused), example_images(network, input_size, dynamic), dynamic)
+    exported, example = _for_export(fused), example_images(network, input_size, dynamic)
+    program, step = export_with_sizes(lambda shapes: _export(exported, example, shapes), network, input_size, dynamic)
     if metadata is not None:
         program.model.metadata_props["acmix"] = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
     with folder_beside(path) as folder:
         file = folder / path.name
         program.save(str(file))
-        checks = compare(_in_onnx_runtime(file), "ONNX Runtime", network, input_size, dynamic, device="cpu")
+        checks = compare(_in_onnx_runtime(file), "ONNX Runtime", network, input_size, dynamic, step=step, device="cpu")
         file.replace(path)
-    return OnnxExport(path, len(program.model.graph), checks)
+    return OnnxExport(path, len(program.model.graph), step, checks)
 
 
 def _check(network: nn.Module, path: Path, input_size: Sequence[int]) -> None:
@@ -110,24 +113,18 @@ def _for_export(fused: nn.Module) -> nn.Module:
     return fused.eval()
 
 
-def _export(network: nn.Module, example: Tensor, dynamic: bool) -> ONNXProgram:
-    shapes = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},) if dynamic else None
-    try:
-        with _quiet():
-            program = torch.onnx.export(
-                network,
-                (example,),
-                dynamo=True,
-                dynamic_shapes=shapes,
-                opset_version=OPSET,
-                input_names=[_INPUT],
-                verbose=False,
-                custom_translation_table={torch.ops.acmix_export.mix.default: translation()},
-            )
-    except (OnnxExporterError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:300]
-        advice = "; dynamic=False may do" if dynamic else ""
-        raise InputError(f"PyTorch cannot export {type(network).__name__}: {reason}{advice}") from error
+def _export(network: nn.Module, example: Tensor, dynamic_shapes: Any) -> ONNXProgram:
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=dynamic_shapes,
+            opset_version=OPSET,
+            input_names=[_INPUT],
+            verbose=False,
+            custom_translation_table={torch.ops.acmix_export.mix.default: translation()},
+        )
     if program is None:
         raise AssertionError("torch.onnx.export with dynamo=True returns a program")
     return program

@@ -2,15 +2,17 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
-from torch.export import Dim, ExportedProgram
+from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from acmix.errors import InputError
-from acmix.export.checking import check_input_size, compare, example_images, run_module
+from acmix.export.checking import compare, run_module
+from acmix.export.sizes import check_input_size, example_images, export_with_sizes
 from acmix.storage import folder_beside
 from acmix.surgery import fuse
 
@@ -34,16 +36,23 @@ def to_program(network: nn.Module, *, input_size: Sequence[int], dynamic: bool =
         ExportError: If the program computes something else than the network.
     """
     check_input_size(input_size)
-    example = example_images(network, input_size, dynamic)
-    shapes = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},) if dynamic else None
-    try:
-        program = torch.export.export(fuse(network), (example,), dynamic_shapes=shapes)
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        advice = "; dynamic=False may do" if dynamic else ""
-        raise InputError(f"PyTorch cannot export {type(network).__name__}: {reason}{advice}") from error
-    compare(run_module(program.module()), "the program", network, input_size, dynamic, example.device)
+    program, step = _program(network, input_size, dynamic)
+    _compare(program.module(), "the program", network, input_size, dynamic, step)
     return program
+
+
+def _program(network: nn.Module, input_size: Sequence[int], dynamic: bool) -> tuple[ExportedProgram, int]:
+    fused, example = fuse(network), example_images(network, input_size, dynamic)
+    return export_with_sizes(
+        lambda shapes: torch.export.export(fused, (example,), dynamic_shapes=shapes), network, input_size, dynamic
+    )
+
+
+def _compare(
+    module: Callable[[Tensor], Any], name: str, network: nn.Module, input_size: Sequence[int], dynamic: bool, step: int
+) -> None:
+    device = example_images(network, input_size, dynamic).device
+    compare(run_module(module), name, network, input_size, dynamic, step=step, device=device)
 
 
 def to_package(network: nn.Module, path: str | Path, *, input_size: Sequence[int], dynamic: bool = True) -> Path:
@@ -71,11 +80,11 @@ def to_package(network: nn.Module, path: str | Path, *, input_size: Sequence[int
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         raise InputError(f"AOTInductor needs a C++ compiler, {compiler} is not there; install g++, or use to_program")
-    program = to_program(network, input_size=input_size, dynamic=dynamic)
-    device = example_images(network, input_size, dynamic).device
+    check_input_size(input_size)
+    program, step = _program(network, input_size, dynamic)
     with folder_beside(path) as folder:
         file = torch._inductor.aoti_compile_and_package(program, package_path=str(folder / path.name))
         package = torch._inductor.aoti_load_package(file)
-        compare(run_module(package), "the package", network, input_size, dynamic, device)
+        _compare(package, "the package", network, input_size, dynamic, step)
         Path(file).replace(path)
     return path

@@ -49,9 +49,9 @@ def fuse(network: _Module) -> _Module:
     names = names_of_modules(fused)
     norms = [module for module in names if _kind_of_norm(module) is not None]
     operators = [module for module in names if isinstance(module, ACmix)]
-    layers = [*operators, *(module for module in names if isinstance(module, nn.Conv2d | FusedACmix))]
     reading, problem = Reading(), None
     if norms or operators:
+        layers = [module for module in names if isinstance(module, ACmix | FusedACmix | nn.Conv2d)]
         try:
             reading = read_network(fused, layers, norms)
         except UntraceableError as error:
@@ -59,17 +59,19 @@ def fuse(network: _Module) -> _Module:
     if problem is not None and norms:
         warnings.warn(f"the batch norms of {type(network).__name__} stay, {problem}", stacklevel=2)
     obstacles = _obstacles(fused, names, reading)
-    kinds = {module: type(module).__name__ for module in names}
     reports = []
     for operator in operators:
         reason = why_not_plain(operator, ACmix) or obstacles.get(operator) or _compose(operator)
         obstacles |= {} if reason is None else {operator: reason}
-        reports.append(FusedLayer(name=names[operator], kind=kinds[operator], reason=reason))
+        reports.append(FusedLayer(name=names[operator], kind="ACmix", reason=reason))
     for norm in norms:
+        kind = _kind_of_norm(norm) or type(norm)
         before = reading.layer_before(norm) if problem is None else f"is part of a network: {problem}"
-        layer, reason = (None, before) if isinstance(before, str) else (before, _fold(norm, before, obstacles))
-        into = None if layer is None or reason is not None else names[layer]
-        reports.append(FusedLayer(name=names[norm], kind=kinds[norm], into=into, reason=reason))
+        reason = why_not_plain(norm, kind) or obstacles.get(norm)
+        if reason is None:
+            reason = before if isinstance(before, str) else _fold(norm, before, obstacles)
+        into = names[before] if reason is None and isinstance(before, nn.Module) else None
+        reports.append(FusedLayer(name=names[norm], kind=kind.__name__, into=into, reason=reason))
     fused.fusion_report = FusionReport(tuple(reports))  # type: ignore[assignment]
     return fused.requires_grad_(False)
 
@@ -103,9 +105,6 @@ def _compose(operator: ACmix) -> str | None:
 
 def _fold(norm: nn.Module, layer: nn.Module, obstacles: dict[nn.Module, str]) -> str | None:
     """Fold a norm into the layer before it, or say why not."""
-    reason = why_not_plain(norm, _kind_of_norm(norm) or nn.BatchNorm2d) or obstacles.get(norm)
-    if reason is not None:
-        return reason
     kind = FusedACmix if isinstance(layer, FusedACmix) else nn.Conv2d
     reason = obstacles.get(layer) or why_not_plain(layer, kind)
     if reason is None and isinstance(layer, FusedACmix):

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from acmix.plain import who_sees_all
 from acmix.surgery.identity import copy_network, has_hooks, names_of_modules
 
 # Each may be given or left out, which is twice the traces.
@@ -66,7 +67,9 @@ def read_network(network: nn.Module, layers: Collection[nn.Module], norms: Colle
     Raises:
         UntraceableError: If a trace does not say what the network computes.
     """
-    reading = Reading()
+    reading, reason = Reading(), who_sees_all()
+    if reason is not None:
+        raise UntraceableError(f"it {reason}")
     for names in _choices_of_arguments(network):
         copied = copy_network(network)
         originals = dict(zip(copied.modules(), network.modules(), strict=True))
@@ -83,7 +86,10 @@ def read_network(network: nn.Module, layers: Collection[nn.Module], norms: Colle
 
 def _choices_of_arguments(network: nn.Module) -> list[list[str]]:
     """Names of the arguments in each way to call the network: the necessary ones and any of the optional."""
-    parameters = inspect.signature(network.forward).parameters.values()
+    try:
+        parameters = inspect.signature(network.forward).parameters.values()
+    except ValueError as error:
+        raise UntraceableError(str(error)) from error
     kinds = {parameter.kind for parameter in parameters}
     if kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY}:
         raise UntraceableError("its forward does not name all of its arguments")

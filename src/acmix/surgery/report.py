@@ -59,7 +59,7 @@ class FusedLayer(_Layer):
 
     Attributes:
         name: Its dotted name, the first where it has several.
-        kind: Its type.
+        kind: Its type, or what that derives from.
         reason: Why it stayed, which follows its name in a sentence; None where it was fused.
         into: The layer whose weights hold it now; None where it stayed, and for an operator, now a `FusedACmix`.
     """
