@@ -8,7 +8,9 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 import acmix
 from acmix import ACmix, InputError
@@ -143,3 +145,115 @@ def test_bad_arguments(tmp_path):
     with pytest.raises(InputError, match="PyTorch cannot export NeedsData: "):
         to_onnx(NeedsData(), tmp_path / "a.onnx", input_size=(3, 8, 8))
     assert list(tmp_path.iterdir()) == []
+
+
+class Adapter(nn.Module):
+    def __init__(self, base):
+        super().__init__()
+        self.base, self.low, self.high = base, nn.Conv2d(3, 2, 1), nn.Conv2d(2, base.out_channels, 1)
+
+    def forward(self, x):
+        return self.base(x) + self.high(self.low(x))
+
+
+def adapt(layer):
+    layer.qkv = Adapter(layer.qkv)
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attribute self.0.qkv.weight was assigned during export")
+@pytest.mark.parametrize(
+    "change",
+    [
+        adapt,
+        lambda layer: parametrizations.weight_norm(layer.qkv),
+        lambda layer: prune.l1_unstructured(layer.qkv, "weight", 0.5),
+        lambda layer: layer.register_forward_hook(lambda *all_of_it: 2 * all_of_it[-1]),
+        lambda layer: layer.qkv.register_forward_hook(lambda *all_of_it: 2 * all_of_it[-1]),
+        lambda layer: setattr(layer.qkv, "bias", None),
+    ],
+)
+def test_what_a_fuse_leaves_is_exported_as_it_is(change, tmp_path):
+    network = trained(nn.Sequential(ACmix(3, 8), nn.BatchNorm2d(8)))
+    change(network[0])
+    written = to_onnx(network, tmp_path / "network.onnx", input_size=(3, 12, 10))
+    images = torch.randn(2, 3, 9, 5)
+    torch.testing.assert_close(run(written.path, images)[0], network(images), rtol=1e-4, atol=1e-4)
+
+
+class Alias(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = ACmix(3, 8)
+        self.block = nn.Sequential(self.first, nn.ReLU())
+
+    def forward(self, x):
+        return self.first(x) - self.block(x)
+
+
+def test_an_operator_under_two_names(tmp_path):
+    network = trained(Alias())
+    written = to_onnx(network, tmp_path / "network.onnx", input_size=(3, 12, 10))
+    images = torch.randn(1, 3, 7, 9)
+    torch.testing.assert_close(run(written.path, images)[0], network(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_onnx_runtime_prepares_the_file_for_quantisation(written, dynamic, network, tmp_path):
+    path = written.path
+    if not dynamic:
+        path = to_onnx(network, tmp_path / "fixed.onnx", input_size=(3, 32, 32), dynamic=False).path
+    quant_pre_process(str(path), str(tmp_path / "prepared.onnx"))
+    images = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(run(tmp_path / "prepared.onnx", images)[0], run(path, images)[0], rtol=1e-4, atol=1e-4)
+
+
+class Halving(nn.Module):
+    """As networks that join maps of several scales: sizes must be multiples of 2 steps."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.layer, self.steps = ACmix(3, 8), steps
+
+    def forward(self, x):
+        small = nn.functional.max_pool2d(x, self.steps)
+        return self.layer(x) + self.layer(nn.functional.interpolate(small, scale_factor=self.steps))
+
+
+@pytest.mark.parametrize(
+    ("steps", "shapes"),
+    [(4, [(1, 3, 36, 32), (3, 3, 40, 48), (2, 3, 24, 24)]), (16, [(1, 3, 48, 32), (3, 3, 48, 48), (2, 3, 32, 32)])],
+)
+def test_sizes_that_the_network_refuses_are_not_tried(steps, shapes, tmp_path):
+    written = to_onnx(trained(Halving(steps)), tmp_path / "network.onnx", input_size=(3, 32, 32))
+    assert [check.shape for check in written.checks] == shapes
+
+
+def test_a_network_that_takes_no_such_image(tmp_path):
+    with pytest.raises(InputError, match=r"PyTorch cannot export Halving: "):
+        to_onnx(Halving(4), tmp_path / "network.onnx", input_size=(3, 31, 32))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_multiples_of_32_where_the_exporter_proves_no_more(tmp_path):
+    network = timm.create_model("dla34", num_classes=2).eval()
+    written = to_onnx(network, tmp_path / "network.onnx", input_size=(3, 64, 64))
+    assert written.step == 32
+    assert [check.shape[2:] for check in written.checks] == [(96, 64), (96, 96), (64, 64)]
+
+
+def test_outputs_that_are_not_finite_are_named(tmp_path):
+    network = trained(nn.Sequential(ACmix(3, 8), nn.BatchNorm2d(8), nn.ReLU()))
+    network[1].running_var[2] = torch.nan
+    words = (
+        r"network must have finite outputs, .* first in 1 \(BatchNorm2d\), whose weights or statistics are not finite"
+    )
+    with pytest.raises(InputError, match=words):
+        to_onnx(network, tmp_path / "network.onnx", input_size=(3, 12, 10))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_that_are_zero_are_exact(tmp_path):
+    network = nn.Sequential(ACmix(3, 8), nn.BatchNorm2d(8)).eval()
+    nn.init.zeros_(network[1].weight)
+    assert to_onnx(network, tmp_path / "network.onnx", input_size=(3, 12, 10)).largest_difference == 0

@@ -6,10 +6,11 @@ import shutil
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 import acmix
 from acmix import ACmix, InputError
-from acmix.export import to_package, to_program
+from acmix.export import ExportError, to_package, to_program
 from tests.surgery.test_fusion import trained
 
 
@@ -21,6 +22,27 @@ def test_program_of_one_size_round_trips(tmp_path):
     loaded = torch.export.load(tmp_path / "network.pt2").module()
     images = torch.randn(1, 3, 17, 20)
     torch.testing.assert_close(loaded(images), network(images))
+
+
+class Fickle(nn.Conv2d):
+    """Computes otherwise where it is exported."""
+
+    def forward(self, x):
+        return super().forward(x) * (2 if torch.compiler.is_exporting() else 1)
+
+
+def test_a_program_that_computes_something_else_is_an_error():
+    with pytest.raises(ExportError, match=r"for images \(1, 3, 9, 8\) the program differs from PyTorch by up to"):
+        to_program(Fickle(3, 8, 3), input_size=(3, 9, 8), dynamic=False)
+
+
+def test_a_network_with_hooks_and_parametrisations_is_exported():
+    network = trained(nn.Sequential(ACmix(3, 8), nn.BatchNorm2d(8)))
+    parametrizations.weight_norm(network[0].qkv)
+    network[1].register_forward_hook(lambda *all_of_it: 2 * all_of_it[-1])
+    images = torch.randn(1, 3, 9, 8)
+    program = to_program(network, input_size=(3, 9, 8), dynamic=False)
+    torch.testing.assert_close(program.module()(images), network(images))
 
 
 @pytest.mark.slow

@@ -158,7 +158,8 @@ class Drawn(nn.Module):
         if kind == "add":
             return value + values[j % len(values)]
         if kind == "weight":
-            weight = getattr(self.parts[i], "weight", None)
+            name = "rate_attention" if isinstance(self.parts[i], ACmix | FusedACmix) else "weight"
+            weight = getattr(self.parts[i], name, None)
             return value if weight is None else value + weight.sum()
         if kind == "statistics":
             return value + sum(buffer.sum() for buffer in self.parts[i].buffers() if buffer.is_floating_point())

@@ -192,7 +192,7 @@ def hooked(module):
 
 
 def patched(module):
-    module.forward = nn.Conv2d.forward.__get__(module)
+    module.forward = lambda x: 2 * x
 
 
 def patched_within(module):

@@ -121,10 +121,9 @@ def _first_not_finite(network: nn.Module, images: Tensor) -> str:
 
     def look(module: nn.Module, _: Any, outputs: Any) -> None:
         if not all(output.isfinite().all() for output in _tensors(outputs)):
-            weights = all(tensor.isfinite().all() for tensor in (*module.parameters(), *module.buffers()))
-            found.append(
-                f"{names[module] or 'itself'} ({type(module).__name__}{'' if weights else ', whose weights are not'})"
-            )
+            finite = all(tensor.isfinite().all() for tensor in (*module.parameters(), *module.buffers()))
+            name = f"{names[module] or 'itself'} ({type(module).__name__})"
+            found.append(name if finite else f"{name}, whose weights or statistics are not finite")
 
     handles = [module.register_forward_hook(look) for module in names]
     try:
