@@ -204,6 +204,22 @@ def test_a_fused_operator_tells_what_a_convolution_tells():
     assert fused.weight.dtype == operator.weight.dtype
 
 
+def test_tied_weights_stay():
+    network = trained(nn.Sequential(*(module for _ in range(2) for module in (ACmix(8, 8), nn.BatchNorm2d(8)))))
+    network[2].qkv.weight = network[0].qkv.weight
+    network[3].running_var = network[1].running_var
+    fused = acmix.fuse(network)
+    x = torch.randn(1, 8, 6, 6)
+    torch.testing.assert_close(fused(x), network(x))
+    assert [layer.reason for layer in fused.fusion_report.layers] == [
+        None,
+        None,
+        "shares weights with 3",
+        "shares weights with 1",
+    ]
+    assert fused[2].qkv.weight is fused[0].qkv.weight
+
+
 class Reaching(nn.Module):
     """A hook of one layer that is a method of the network, and reads another."""
 

@@ -33,16 +33,16 @@ class Reading:
         read: Layers and norms that the network uses otherwise than by calling them, and what it reads of them.
     """
 
-    behind: dict[nn.Module, set[nn.Module | str]] = field(default_factory=dict)
+    behind: dict[nn.Module, dict[nn.Module | str, None]] = field(default_factory=dict)
     read: dict[nn.Module, str] = field(default_factory=dict)
 
     def layer_before(self, norm: nn.Module) -> nn.Module | str:
         """The layer whose output a norm alone reads, or why there is none, a sentence's end after the norm's name."""
-        (before, *others) = self.behind.get(norm, {"is not called"})
+        (before, *others) = self.behind.get(norm, {"is not called": None})
         if others or isinstance(before, str):
             return before if isinstance(before, str) else "follows one layer or another"
         after = self.behind[before]
-        if after == {norm}:
+        if after.keys() == {norm}:
             return before
         return next(
             (f"follows a layer that {reason}" for reason in after if isinstance(reason, str)), "shares its layer"
@@ -80,7 +80,8 @@ def read_network(network: nn.Module, layers: Collection[nn.Module], norms: Colle
         copies = {original: module for module, original in originals.items()}
         for module, found in _relations(trace, graph, [copies[m] for m in layers], [copies[m] for m in norms]):
             value = originals[found] if isinstance(found, nn.Module) else found
-            reading.behind.setdefault(originals[module], set()).add(value)
+            # A dictionary, since sets have no order and the reasons one.
+            reading.behind.setdefault(originals[module], {})[value] = None
     return reading
 
 
