@@ -431,9 +431,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     named = _named(arguments)
     program = " ".join(("acmix", *named))
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names that no encoding has are printed as escapes, which JSON reads as the names.
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         values, chosen = build_parser().parse_args(arguments), _COMMANDS
         while isinstance(chosen, dict):
