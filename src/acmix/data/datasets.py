@@ -101,7 +101,8 @@ def open_dataset(
             split, or folders that may be splits or classes.
     """
     parts = open_parts(data, validation=validation, progress=progress)
-    train, held_out, taken = parts.train, parts.validation, dict(parts.taken)
+    train, held_out = parts.train, parts.validation
+    taken = {"training": "", "validation": ""} | parts.taken
     was_split = held_out is None
     fingerprint = train.fingerprint()
     if held_out is None:
