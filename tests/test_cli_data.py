@@ -82,7 +82,7 @@ def trained(tmp_path_factory):
 def test_training_says_what_was_taken_for_what(trained):
     data, run, printed = trained
     assert printed.splitlines()[:4] == [
-        f"training: {data}/Training: 15 images of 3 classes",
+        rf"training: {data}/Training: 15 images of 3 classes ([tea], caf\xe9, 水)",
         f"validation: the images of {data}/Training that training held out: 3 images, 0.2 of each class by seed 0",
         f"left aside: {data}/TEST_SET, test images: not trained on, not chosen on",
         "left out: 2 hidden (Training/[tea]/._0.png, ...), 1 links to nothing (Training/[tea]/gone.png), "

@@ -75,7 +75,7 @@ def test_test_images_are_neither_trained_on_nor_chosen_on(tmp_path):
     assert len(files) == 20
     assert {file.relative_to(tmp_path).parts[0] for file in files} == {"train"}
     assert opened.taken == {
-        "training": f"{tmp_path}/train: 16 images of 2 classes",
+        "training": f"{tmp_path}/train: 16 images of 2 classes (ant, bee)",
         "validation": f"the images of {tmp_path}/train that training held out: 4 images, 0.2 of each class by seed 0",
         "left aside": f"{tmp_path}/test, test images: not trained on, not chosen on",
     }

@@ -54,6 +54,7 @@ def test_any_name_has_an_answer(name):
         ("seg_train/a/1.png seg_test/a/1.png seg_pred/1.png", {"train": "seg_train", "test": "seg_test"}),
         ("freight_train/a/1.png test_tube/b/1.png", {}),
         ("ant/1.png bee/1.png .train/a/1.png", {}),
+        ("train/a/1.png test/1.png unlabeled/1.png", {"train": "train", "test": "test"}),
     ],
 )
 def test_splits_are_told_from_classes(tmp_path, files, found):

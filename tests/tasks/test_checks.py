@@ -60,7 +60,7 @@ def test_a_run_goes_on_with_the_same_data_elsewhere(tmp_path, place):
     result = train(other, tmp_path / "run", resume=True)
     config = read_json(tmp_path / "run" / "config.json")
     assert config["data"]["location"] == str(other.resolve())
-    assert config["taken"]["training"] == f"{other.resolve()}: 10 images of 2 classes"
+    assert config["taken"]["training"] == f"{other.resolve()}: 10 images of 2 classes (ant, bee)"
     assert result.validation.images == 2
 
 

@@ -1,7 +1,7 @@
 """Open what a person calls DATA: class folders, webdataset shards, a saved dataset, or bundled digits."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,12 +114,12 @@ def open_dataset(
         train, held_out = train.split(val_fraction, seed)
         taken["validation"] = held_out_of(taken["training"])
     measured = taken["validation"]
-    taken["training"] += f": {len(train):,} images of {len(train.classes)} classes"
+    taken["training"] += f": {len(train):,} images of {len(train.classes)} classes ({_few(train.classes)})"
     taken["validation"] += f": {len(held_out):,} images"
     if was_split:
         taken["validation"] += f", {val_fraction:.3g} of each class by seed {seed}"
     elif missing := _without_images(held_out):
-        taken["validation"] += f", none of {len(missing)} classes ({', '.join(missing[:5])})"
+        taken["validation"] += f", none of {len(missing)} classes ({_few(missing)})"
     if parts.left_out.counts:
         taken["left out"] = str(parts.left_out)
     if check_images:
@@ -140,6 +140,10 @@ def open_dataset(
 def held_out_of(name: str) -> str:
     """What was split off for validation, in words."""
     return f"the images of {name} that training held out"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _without_images(images: ImageSource) -> list[str]:

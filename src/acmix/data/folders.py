@@ -147,7 +147,7 @@ def find_splits(root: Path, folders: Sequence[Folder], sharded: Collection[str] 
             raise InputError(f"{root} has {' and '.join(flat)} with images but without class folders in it; add them")
         return _find_longer_names(root, [folder for folder in others if folder.divided])
     alike = any(other.classes & split.classes for other in others for split in splits)
-    if len({named[split.name] for split in splits}) == 1 and others and not alike:
+    if len(set(named.values())) == 1 and others and not alike:
         if all(other.divided for other in others):
             return {}
         raise InputError(
@@ -235,7 +235,10 @@ def _files(
     parts = {part_of(name) for name, _ in folders}
     if parts and None not in parts and parts != {"train"}:
         inner = " and ".join(f"{name}/" for name, _ in folders)
-        raise InputError(f"{folder} holds {inner}, splits within a class; splits must hold classes: train/CLASS/IMAGE")
+        raise InputError(
+            f"{folder} holds {inner}, splits within a class; splits must hold classes, as in train/CLASS/IMAGE; "
+            f"if {folder} is all of the data, give it"
+        )
     for name, real in folders:
         inside = os.path.join(within, name)
         if real in met:
