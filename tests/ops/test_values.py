@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acmix import ACmix
+from acmix import ACmix, ops
 from tests.numerics import DTYPES
 from tests.ops import values
+from tests.ops.problems import run
 
 CPU = pytest.param(
     "cpu",
@@ -57,6 +58,18 @@ def test_layers_of_any_size_are_finite(backend, problem, share, weights):
 @settings(max_examples=12)
 def test_one_number_that_is_not_finite_stays_where_it_is_seen(backend, bits, problem, part):
     values.assert_one_number_stays_where_it_is_seen(problem, bits, part, backend)
+
+
+# A rounding of a large value times a large key is no small gradient; at the border windows hold a key up to four times.
+@pytest.mark.parametrize("backend", [CPU, "portable", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_key_that_dominates_has_no_slope(backend, dtype):
+    key = 1024 * torch.stack([torch.randperm(5 * 7) for _ in range(20)]).view(20, 1, 1, 5, 7).to(dtype)
+    value, gradient = 1e5 * torch.randn(2, *key.shape, dtype=dtype)
+    tensors = torch.ones_like(key), key, value
+    _, (of_query, of_key, _) = run(ops.local_attention, tensors, {"window": 5, "backend": backend}, gradient)
+    assert of_query.abs().max() < 1e-9
+    assert of_key.abs().max() < 1e-9
 
 
 @pytest.mark.parametrize("backend", [CPU, "portable", "reference"])
