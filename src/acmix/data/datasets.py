@@ -102,7 +102,6 @@ def open_dataset(
     """
     parts = open_parts(data, validation=validation, progress=progress)
     train, held_out = parts.train, parts.validation
-    taken = {"training": "", "validation": ""} | parts.taken
     was_split = held_out is None
     fingerprint = train.fingerprint()
     if held_out is None:
@@ -112,16 +111,6 @@ def open_dataset(
                 "the pattern or folder of the validation images"
             )
         train, held_out = train.split(val_fraction, seed)
-        taken["validation"] = held_out_of(taken["training"])
-    measured = taken["validation"]
-    taken["training"] += f": {len(train):,} images of {len(train.classes)} classes ({_few(train.classes)})"
-    taken["validation"] += f": {len(held_out):,} images"
-    if was_split:
-        taken["validation"] += f", {val_fraction:.3g} of each class by seed {seed}"
-    elif missing := _without_images(held_out):
-        taken["validation"] += f", none of {len(missing)} classes ({_few(missing)})"
-    if parts.left_out.counts:
-        taken["left out"] = str(parts.left_out)
     if check_images:
         check_files(train, held_out, progress=progress)
     return ImageData(
@@ -132,9 +121,26 @@ def open_dataset(
         fingerprint=fingerprint,
         validation_location=parts.validation_location,
         validation_fingerprint=None if was_split else held_out.fingerprint(),
-        measured=measured,
-        taken=taken,
+        measured=held_out_of(parts.taken["training"]) if was_split else parts.taken["validation"],
+        taken=_taken(parts, train, held_out, f"{val_fraction:.3g} of each class by seed {seed}"),
     )
+
+
+def _taken(parts: Parts, train: ImageSource, held_out: ImageSource, split: str) -> dict[str, str]:
+    """See `ImageData`; split says how images were held out where none had a place of their own."""
+    whole = parts.taken["training"]
+    taken = {"training": f"{whole}: {len(train):,} images of {len(train.classes)} classes ({_few(train.classes)})"}
+    if parts.validation is None:
+        taken["validation"] = f"{held_out_of(whole)}: {len(held_out):,} images, {split}"
+    else:
+        missing = _without_images(held_out)
+        none = f", none of {len(missing)} classes ({_few(missing)})" if missing else ""
+        taken["validation"] = f"{parts.taken['validation']}: {len(held_out):,} images{none}"
+    if "left aside" in parts.taken:
+        taken["left aside"] = parts.taken["left aside"]
+    if parts.left_out.counts:
+        taken["left out"] = str(parts.left_out)
+    return taken
 
 
 def held_out_of(name: str) -> str:
