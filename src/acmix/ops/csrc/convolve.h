@@ -222,7 +222,7 @@ template <class T, int outputs, int pairs>
 static void correlate_tile(const Planes<const T>& left, const Planes<const T>& right, const Tap* shifts,
                            const int64_t* to_output, const Span& span, T* to) {
   Vector<T> sum[outputs * pairs] = {};
-  for (int64_t i = 0; i < span.registers; ++i) {
+  for (int64_t i = 0, registers = span.registers; i < registers; ++i) {
     const T *from = left.data + left.places[i], *shifted = right.data + right.places[i];
     Vector<T> a[outputs];
 #pragma GCC unroll 4
