@@ -52,7 +52,7 @@ def test_layers_of_any_size_are_finite(backend, problem, share, weights):
     values.assert_layer_of_any_size(problem, low + share * (high - low), weights * high / 12, backend)
 
 
-@pytest.mark.parametrize("backend", [CPU])
+@pytest.mark.parametrize("backend", [CPU, "portable"])
 @pytest.mark.parametrize("bits", values.NOT_FINITE)
 @given(problem=values.problems(), part=st.integers(0, 2))
 @settings(max_examples=12)

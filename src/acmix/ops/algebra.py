@@ -24,6 +24,18 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor
     return logits.softmax(-1) @ value
 
 
+def attention_of_pairs(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """The same, and what is not finite meets only what it is seen by: every product of a query and a key by itself."""
+    seen = mask > -torch.inf
+
+    def paired(maps: Tensor, axis: int) -> Tensor:
+        return torch.where(seen[..., None], maps.unsqueeze(axis), 0)
+
+    logits = (paired(query * query.shape[-1] ** -0.5, -2) * paired(key, -3)).sum(-1) + mask
+    weights = torch.where(seen, logits.softmax(-1), 0)
+    return (weights[..., None] * paired(value, -3)).sum(-2)
+
+
 def attend(
     query: Tensor,
     key: Tensor,

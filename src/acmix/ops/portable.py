@@ -1,13 +1,15 @@
 """Stage II in plain PyTorch, fast on every device: halo tiles through `scaled_dot_product_attention`."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import Function
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -27,16 +29,25 @@ def why_not(features: Tensor | None, window: int, stride: int, dilation: int) ->
 _LARGEST_LOGIT = 2.0**-11
 
 
-def _has_exact_gradient(query: Tensor, key: Tensor) -> bool:
+def _may_look(maps: Tensor) -> bool:
+    """Whether numbers can be looked at, without waiting for a device."""
+    plain = type(maps) is Tensor and not is_legacy_batchedtensor(maps)
+    return plain and maps.device.type == "cpu" and maps.numel() > 0
+
+
+def _has_exact_gradient(query: Tensor, key: Tensor, value: Tensor, gradient: Tensor) -> bool:
     """Whether fused attention's gradient is right: it takes exp(logit - log-sum-exp) for weights, rounded both.
 
-    Of logits of 1e9 that is infinite. Numbers are looked at where that takes no waiting for a device.
+    Of logits of 1e9 that is infinite. What is not finite it spreads over a tile.
     """
-    if type(query) is not Tensor or query.device.type != "cpu" or query.numel() == 0:
+    if not (_may_look(query) and _may_look(gradient)):
         return True
-    wide = torch.promote_types(query.dtype, torch.float32)
-    largest = (torch.linalg.vector_norm(tensor, float("inf"), dtype=wide).item() for tensor in (query, key))
-    return prod(largest) * query.shape[-1] ** 0.5 * torch.finfo(wide).eps <= _LARGEST_LOGIT
+    wide = _wide(query)
+    largest = [
+        torch.linalg.vector_norm(maps, float("inf"), dtype=wide).item() for maps in (query, key, value, gradient)
+    ]
+    logit = prod(largest[:2]) * query.shape[-1] ** 0.5
+    return logit * torch.finfo(wide).eps <= _LARGEST_LOGIT and all(map(isfinite, largest))
 
 
 class _DifferentiateExactly(Function):
@@ -55,28 +66,48 @@ class _DifferentiateExactly(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         query, key, value, mask = ctx.saved_tensors
-        if not torch.is_grad_enabled() and _has_exact_gradient(query, key):
+        if not torch.is_grad_enabled() and _has_exact_gradient(query, key, value, gradient):
             return gradient, None, None, None, None
-        return None, *pull_back(partial(_explicit_attention, mask), (query, key, value), gradient), None
+        finite = _finite_tiles(query, key, value, gradient)
+        return None, *pull_back(partial(_explicit_attention, mask, finite), (query, key, value), gradient), None
 
 
-def _explicit_attention(mask: Tensor, *maps: Tensor) -> Tensor:
+def _finite_tiles(*maps: Tensor) -> list[bool]:
+    """Of every tile whether its numbers are finite."""
+    if not all(map(_may_look, maps)):
+        return [True]
+    return torch.stack([tensor.isfinite().flatten(1).all(1) for tensor in maps]).all(0).tolist()
+
+
+def _explicit_attention(mask: Tensor, finite: Sequence[bool], *maps: Tensor) -> Tensor:
     query, key, value = widen(*maps)
-    return algebra.attention(query, key, value, mask).to(maps[0].dtype)
+    if all(finite):
+        return algebra.attention(query, key, value, mask).to(maps[0].dtype)
+    each = (
+        (algebra.attention if whole else algebra.attention_of_pairs)(*tile)
+        for whole, *tile in zip(finite, query, key, value, mask, strict=True)
+    )
+    return torch.stack(list(each)).to(maps[0].dtype)
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     """Fused attention of tiles, with all derivatives."""
     if is_transformed():
-        return _explicit_attention(mask, query, key, value)
+        return _explicit_attention(mask, [True], query, key, value)
     # PyTorch 2.11's fused kernel divides by the number of heads: of an empty batch, none here.
     empty = not is_symbolic(query.shape[1]) and query.shape[1] == 0
     with sdpa_kernel(SDPBackend.MATH) if empty else nullcontext():
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=query.shape[-1] ** -0.5)
     # A compiled graph has first derivatives only, and PyTorch says so.
-    if torch.compiler.is_compiling() or not attended.requires_grad:
+    if torch.compiler.is_compiling():
         return attended
-    return _DifferentiateExactly.apply(attended, query, key, value, mask)
+    if _may_look(attended) and not isfinite(attended.detach().sum(dtype=_wide(attended)).item()):
+        return _explicit_attention(mask, _finite_tiles(query, key, value), query, key, value)
+    return _DifferentiateExactly.apply(attended, query, key, value, mask) if attended.requires_grad else attended
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int, dilation: int) -> Tensor:
