@@ -20,9 +20,11 @@ $(INSTALLED): pyproject.toml constraints.txt $(KERNELS)
 	$(INSTALL) --no-build-isolation --editable '.[dev]'
 	touch $@
 
-# Triton decides at import whether it interprets, so its kernels are tested in processes of their own.
+# Triton decides at import whether it interprets, so its kernels are tested in processes of their own; so are runs, whose
+# tests fork, which PyTorch forbids once a test has made it start threads for gradients.
 test: check
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --ignore tests/tasks
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/tasks
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/ops/test_triton.py \
 		tests/bench/test_bounds.py
 

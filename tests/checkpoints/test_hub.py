@@ -301,8 +301,12 @@ def test_a_failed_write_leaves_the_earlier_export(original, copied, monkeypatch,
 
 
 def test_an_interrupted_replacement_is_no_mixture(original, copied, monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
+    move = Path.replace
+
+    def stop(path, target):
+        if Path(target).parent == copied:
+            raise KeyboardInterrupt
+        return move(path, target)
 
     monkeypatch.setattr(Path, "replace", stop)
     with pytest.raises(KeyboardInterrupt):

@@ -116,9 +116,9 @@ def mix(
     `shift_conv`, channel d * N + m.
 
     Numbers may be of any size. On a CPU output and gradients are finite where the definition's are in the same dtype,
-    up to a small factor below its largest number, and attention exceeds no value; "cpu" and "reference" keep an
-    infinite number or a NaN to the cells that see it, "portable" and "triton" spread it over a tile of queries. First
-    derivatives of "triton", and of "portable" on GPUs and in compiled graphs, are off by 6e-8 for each unit of a logit.
+    up to a small factor below its largest number, attention exceeds no value, and an infinite number or a NaN stays
+    with the cells that see it. "triton", and "portable" on GPUs and in compiled graphs, spread it over tiles of
+    queries, and their first derivatives are off by 6e-8 for each unit of a logit.
 
     Args:
         projections: q, k and v, shape `(B, 3 N, D, H, W)`: N queries, N keys, N values.

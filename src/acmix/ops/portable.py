@@ -99,11 +99,21 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tenso
     with sdpa_kernel(SDPBackend.MATH) if empty else nullcontext():
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=query.shape[-1] ** -0.5)
     # A compiled graph has first derivatives only, and PyTorch says so.
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not attended.requires_grad:
         return attended
-    if _may_look(attended) and not isfinite(attended.detach().sum(dtype=_wide(attended)).item()):
-        return _explicit_attention(mask, _finite_tiles(query, key, value), query, key, value)
-    return _DifferentiateExactly.apply(attended, query, key, value, mask) if attended.requires_grad else attended
+    return _DifferentiateExactly.apply(attended, query, key, value, mask)
+
+
+def _attention_of_finite_tiles(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    return _explicit_attention(mask, _finite_tiles(query, key, value), query, key, value)
+
+
+def _attention_for(*tensors: Tensor) -> algebra.Attention:
+    """How maps that are made of these tensors attend: fused attention spreads over a tile what is not finite."""
+    if torch.compiler.is_compiling() or is_transformed() or not all(map(_may_look, tensors)):
+        return _attention
+    finite = all(isfinite(tensor.detach().sum(dtype=_wide(tensor)).item()) for tensor in tensors)
+    return _attention if finite else _attention_of_finite_tiles
 
 
 def _wide(tensor: Tensor) -> torch.dtype:
@@ -112,7 +122,8 @@ def _wide(tensor: Tensor) -> torch.dtype:
 
 def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int, dilation: int) -> Tensor:
     """Attention of every query over its reflected window; see `acmix.ops.local_attention`."""
-    return algebra.attend(query, key, value, window, stride, dilation, _attention).unflatten(1, query.shape[1:3])
+    attention = _attention_for(query, key, value)
+    return algebra.attend(query, key, value, window, stride, dilation, attention).unflatten(1, query.shape[1:3])
 
 
 def shift_conv(projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:
@@ -142,5 +153,5 @@ def mix(
         window,
         stride,
         dilation,
-        _attention,
+        _attention_for(projections, position_weight),
     )
