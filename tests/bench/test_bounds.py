@@ -50,13 +50,13 @@ def test_work_is_what_a_count_of_cells_gives(height, width, stride):
     q, k, v, output, gradient = at_queries, at_keys, at_keys, at_queries, at_queries
     expected = {
         "convolution forward": (3 * at_taps + weights * element + output, convolved),
-        "attention forward": (q + k + v + position + rate + 2 * output + saved, 2 * products),
+        "attention forward": (q + k + v + position + rate + 2 * output + 2 * saved, 2 * products),
         "convolution backward, maps": (gradient + weights * element + 3 * at_taps, convolved),
         "convolution backward, weights": (3 * at_taps + gradient + weights * 4, convolved),
-        "attention backward, queries": (q + k + v + gradient + 2 * (position + rate) + 2 * saved + 2 * q, 3 * products),
-        "attention backward, keys": (q + k + v + gradient + position + rate + 2 * saved + 2 * (k + v), 4 * products),
+        "attention backward, queries": (q + k + v + gradient + 2 * (position + rate) + 3 * saved + 2 * q, 3 * products),
+        "attention backward, keys": (q + k + v + gradient + position + rate + 3 * saved + 2 * (k + v), 4 * products),
         "attention backward, chunks": (
-            q + k + v + gradient + 2 * (position + rate) + 2 * saved + 2 * (q + k + v),
+            q + k + v + gradient + 2 * (position + rate) + 3 * saved + 2 * (q + k + v),
             7 * products,
         ),
     }

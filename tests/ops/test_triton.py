@@ -131,6 +131,21 @@ def test_huge_logits(size):
     assert (results[0].abs() <= 1.001 * value.abs().amax((3, 4), keepdim=True)).all()
 
 
+# Weights made again backward from a rounded log-sum-exp were infinite.
+@pytest.mark.parametrize("size", hardest(1e4, 1e6, 1e15, 1e10))
+def test_gradients_of_huge_logits(size):
+    query, key, value = problem(2, 8, 5, 10, window=3).tensors(DEVICE)[0].chunk(3, 1)
+    tensors, gradient = (query * size, key, value), torch.randn(1, 2, 8, 5, 10, device=DEVICE)
+    results = [
+        run(ops.local_attention, tensors, {"window": 3, "backend": backend}, gradient)
+        for backend in ("triton", "reference")
+    ]
+    (output, (_, *gradients)), (expected, (_, *truth)) = results
+    torch.testing.assert_close((output, gradients[1]), (expected, truth[1]))
+    # Slopes are sums that cancel: of the size of the terms.
+    assert (gradients[0] - truth[0]).norm() <= 1e-4 * size * gradient.norm() * value.norm()
+
+
 @pytest.mark.parametrize("heads", hardest(2, 5))
 def test_convolution_alone(heads):
     projections, _, fc, dep, *_ = problem(heads, 8, 5, 10).tensors(DEVICE)
@@ -182,6 +197,7 @@ def test_empty_batch():
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
 @pytest.mark.parametrize("part", hardest("attention", "convolution", "both"))
 def test_opcheck(part):
+    importlib.import_module("acmix.ops.triton.operators")
     projections, position, *_ = problem(2, 4, 3, 5).tensors(DEVICE)
     cells = projections.permute(0, 3, 4, 1, 2).contiguous().requires_grad_()
     rate = torch.ones(1, device=DEVICE, requires_grad=True)

@@ -120,12 +120,12 @@ def least_work(shape: "Shape", kernel: int, element: int) -> dict[str, Work]:
     convolution = Work(3 * maps + queries + weights * element, convolved)
     return {
         "convolution forward": convolution,
-        "attention forward": Work(2 * maps + 3 * queries + saved + parameters, 2 * attended),
+        "attention forward": Work(2 * maps + 3 * queries + 2 * saved + parameters, 2 * attended),
         "convolution backward, maps": convolution,
         "convolution backward, weights": Work(3 * maps + queries + weights * _WIDE, convolved),
-        "attention backward, queries": Work(2 * maps + 4 * queries + 2 * saved + 2 * parameters, 3 * attended),
-        "attention backward, keys": Work(6 * maps + 2 * queries + 2 * saved + parameters, 4 * attended),
-        "attention backward, chunks": Work(6 * maps + 4 * queries + 2 * saved + 2 * parameters, 7 * attended),
+        "attention backward, queries": Work(2 * maps + 4 * queries + 3 * saved + 2 * parameters, 3 * attended),
+        "attention backward, keys": Work(6 * maps + 2 * queries + 3 * saved + parameters, 4 * attended),
+        "attention backward, chunks": Work(6 * maps + 4 * queries + 3 * saved + 2 * parameters, 7 * attended),
     }
 
 

@@ -118,7 +118,7 @@ def mix(
     Numbers may be of any size. On a CPU output and gradients are finite where the definition's are in the same dtype,
     up to a small factor below its largest number, attention exceeds no value, and an infinite number or a NaN stays
     with the cells that see it. "triton", and "portable" on GPUs and in compiled graphs, spread it over tiles of
-    queries, and their first derivatives are off by 6e-8 for each unit of a logit.
+    queries, and first derivatives of the latter are off by 6e-8 for each unit of a logit.
 
     Args:
         projections: q, k and v, shape `(B, 3 N, D, H, W)`: N queries, N keys, N values.

@@ -82,7 +82,7 @@ def attention_forward(
     Logits are kept in units of q . k: D^-1/2 log2 e then costs nothing in the exponential. The largest times it is
     rounded, which all weights of a query share, so that their sum makes up for it. Of huge logits it would be too much:
     neighbouring numbers are so far apart there that a power of 2, which rounds nothing, serves as well. Saves the
-    base-2 log-sum-exp, `(B, N, H', W')`.
+    log-sum-exp in two parts, `(B, 2, N, H', W')`: the largest logit, and the logarithm of the sum in base 2.
     """
     scale: tl.constexpr = SIZE**-0.5 / LN_2
     power: tl.constexpr = 1.0 if SIZE <= 2 else 0.5 if SIZE <= 8 else 0.25 if SIZE <= 33 else 0.125
@@ -126,7 +126,7 @@ def attention_forward(
         logits = tl.dot(q, tl.permute(k, (0, 2, 1)), acc=bias, input_precision=PRECISION)
         larger = tl.maximum(maximum, tl.max(logits, 2))
         factor = tl.where(tl.abs(larger) < HUGE / scale, scale, power)
-        weights = tl.exp2(logits * factor[:, :, None] - (larger * factor)[:, :, None])
+        weights = tl.exp2(tl.fma(logits, factor[:, :, None], -(larger * factor)[:, :, None]))
         v = load_vectors(keys + channels, HEADS, SIZE, PADDED)
         if KEY_ROWS > CHUNK_ROWS:
             shrink = tl.exp2((maximum - larger) * factor)
@@ -145,6 +145,14 @@ def attention_forward(
     if MIXED:
         attended = attended * tl.load(rate).to(tl.float32) + tl.load(pointers, mask=stored, other=0.0).to(tl.float32)
     tl.store(pointers, attended.to(output.dtype.element_ty), mask=stored)
-    at_head = ((batch * (GROUPS * HEADS) + head) * output_height + entry_y) * output_width + entry_x
-    saved = tl.reshape(maximum * scale + log2_of_sum(total), (HEADS * QUERIES,))
-    tl.store(log_sum_exp + at_head, saved, mask=owned)
+    heads: tl.constexpr = GROUPS * HEADS
+    largest = log_sum_exp + ((batch * (2 * heads) + head) * output_height + entry_y) * output_width + entry_x
+    tl.store(largest, tl.reshape(maximum, (HEADS * QUERIES,)), mask=owned)
+    # What rounding the largest made of the sum is no part of it.
+    factor = tl.where(tl.abs(maximum) < HUGE / scale, scale, power)
+    rest = log2_of_sum(total) - tl.fma(maximum, factor, -(maximum * factor))
+    tl.store(
+        largest + heads * tl.cast(output_height, tl.int64) * output_width,
+        tl.reshape(rest, (HEADS * QUERIES,)),
+        mask=owned,
+    )

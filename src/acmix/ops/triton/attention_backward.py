@@ -1,7 +1,8 @@
 """The attention path backward: gradients of queries, then of keys and values, each gathered by its own program.
 
-Weights are made again from the projections and the saved log-sum-exp. With w the weights, g the output's gradient and
-t_ij = g_i . v_j: delta_i = sum_j w_ij t_ij, slope_ij = w_ij (t_ij - delta_i) (DESIGN.md, identity E5).
+Weights are made again from the projections and the two parts of the saved log-sum-exp. With w the weights, g the
+output's gradient and t_ij = g_i . v_j: delta_i = sum_j w_ij t_ij, slope_ij = w_ij (t_ij - delta_i) (DESIGN.md,
+identity E5).
 """
 
 import triton
@@ -35,11 +36,11 @@ def add_vectors(pointers, vectors, owned, SIZE: tl.constexpr, MIXED: tl.constexp
 
 
 @triton.jit
-def recompute(q, k, v, g, row_bias, column_bias, saved, SIZE: tl.constexpr, PRECISION: tl.constexpr):
+def recompute(q, k, v, g, row_bias, column_bias, largest, rest, SIZE: tl.constexpr, PRECISION: tl.constexpr):
     """Weights w of a chunk of keys and products g . v, each `(heads, queries, keys)`."""
     bias = join_axes(row_bias, column_bias)
     logits = tl.dot(q, tl.permute(k, (0, 2, 1)), acc=bias, input_precision=PRECISION)
-    weights = tl.exp2(logits * (SIZE**-0.5 / LN_2) - saved[:, :, None])
+    weights = tl.exp2((logits - largest[:, :, None]) * (SIZE**-0.5 / LN_2) - rest[:, :, None])
     return weights, tl.dot(g, tl.permute(v, (0, 2, 1)), input_precision=PRECISION)
 
 
@@ -118,7 +119,10 @@ def attention_query_gradient(
     at_head = ((batch * (GROUPS * HEADS) + head) * output_height + entry_y) * output_width + entry_x
     q = load_vectors(projections + at_query * (3 * channels) + head * SIZE, HEADS, SIZE, PADDED)
     g = load_vectors(output_gradient + at_output * channels + head * SIZE, HEADS, SIZE, PADDED)
-    saved = tl.reshape(tl.load(log_sum_exp + at_head), (HEADS, QUERIES))
+    plane = GROUPS * HEADS * tl.cast(output_height, tl.int64) * output_width
+    saved = log_sum_exp + at_head + batch * plane
+    largest = tl.reshape(tl.load(saved), (HEADS, QUERIES))
+    rest = tl.reshape(tl.load(saved + plane), (HEADS, QUERIES))
     if MIXED:
         product_x, product_y = position_products(q, position, SIZE, PADDED)
         alpha = tl.load(rate).to(tl.float32)
@@ -147,7 +151,7 @@ def attention_query_gradient(
             keys = first_keys + offset + (first_head + key // LENGTH) * SIZE
             k = load_vectors(keys, HEADS, SIZE, PADDED)
             v = load_vectors(keys + channels, HEADS, SIZE, PADDED)
-            weights, products = recompute(q, k, v, g, row_bias, column_bias, saved, SIZE, PRECISION)
+            weights, products = recompute(q, k, v, g, row_bias, column_bias, largest, rest, SIZE, PRECISION)
             deltas += tl.sum(weights * products, 2)
     for first in range(0, KEY_ROWS, CHUNK_ROWS):
         rows = key_y + first + tl.arange(0, CHUNK_ROWS)
@@ -156,7 +160,7 @@ def attention_query_gradient(
         keys = first_keys + offset + (first_head + key // LENGTH) * SIZE
         k = load_vectors(keys, HEADS, SIZE, PADDED)
         v = load_vectors(keys + channels, HEADS, SIZE, PADDED)
-        weights, products = recompute(q, k, v, g, row_bias, column_bias, saved, SIZE, PRECISION)
+        weights, products = recompute(q, k, v, g, row_bias, column_bias, largest, rest, SIZE, PRECISION)
         if SINGLE:
             deltas = tl.sum(weights * products, 2)
         slopes = (weights * products - weights * deltas[:, :, None]).to(k.dtype)
@@ -253,6 +257,7 @@ def attention_key_gradient(
     head = first_head + query // LENGTH
     first_queries = projections + ((batch * height + query_y * STRIDE) * width + query_x * STRIDE) * (3 * channels)
     first_output = (batch * output_height + query_y) * output_width + query_x
+    plane = GROUPS * HEADS * tl.cast(output_height, tl.int64) * output_width
     first_saved = ((batch * (GROUPS * HEADS) + first_head) * output_height + query_y) * output_width + query_x
     key_gradient = tl.zeros((HEADS, KEYS, PADDED), tl.float32)
     value_gradient = tl.zeros((HEADS, KEYS, PADDED), tl.float32)
@@ -267,8 +272,10 @@ def attention_key_gradient(
         logits = tl.dot(k, tl.permute(q, (0, 2, 1)), acc=logits, input_precision=PRECISION)
         offset = chunk_offsets(cell, first, output_width, QUERY_WIDTH, QUERY_ROWS, QUERY_COLUMNS)
         at_head = first_saved + (query // LENGTH).to(tl.int64) * output_height * output_width + offset
-        saved = tl.reshape(tl.load(log_sum_exp + at_head), (HEADS, LENGTH))
-        weights = tl.exp2(logits * (SIZE**-0.5 / LN_2) - saved[:, None, :])
+        saved = log_sum_exp + at_head + batch * plane
+        largest = tl.reshape(tl.load(saved), (HEADS, LENGTH))
+        rest = tl.reshape(tl.load(saved + plane), (HEADS, LENGTH))
+        weights = tl.exp2((logits - largest[:, None, :]) * (SIZE**-0.5 / LN_2) - rest[:, None, :])
         at_output = first_output * channels + offset * channels + head * SIZE
         g = load_vectors(output_gradient + at_output, HEADS, SIZE, PADDED)
         value_gradient = tl.dot(weights.to(g.dtype), g, acc=value_gradient, input_precision=PRECISION)

@@ -167,9 +167,9 @@ def _launch_attention(
 
 
 def attend(shape: Shape, projections: Tensor, position: Tensor | None, rate: Tensor | None, output: Tensor) -> Tensor:
-    """Write attention, or add rate * attention to what the convolution path wrote; the log-sum-exp `(B, N, H', W')`."""
+    """Write attention, or add rate * attention to what the convolution path wrote; its log-sum-exp in two parts."""
     height, width = shape.output_height, shape.output_width
-    log_sum_exp = projections.new_empty((shape.batch, shape.heads, height, width), dtype=torch.float32)
+    log_sum_exp = projections.new_empty((shape.batch, 2, shape.heads, height, width), dtype=torch.float32)
     tile = table.attention("forward", shape.size, shape.stride, projections.dtype)
     constants = attention_constants(shape, projections.dtype, tile, mixed=rate is not None)
     tensors = projections, position, rate, output, log_sum_exp
@@ -188,7 +188,7 @@ def attend_backward_queries(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Write the gradient of the queries, or add to that of the convolution path; delta, gradients of W_p and rate."""
     mixed = rate is not None
-    delta = torch.empty_like(log_sum_exp)
+    delta = torch.empty_like(log_sum_exp[:, 0])
     tile = table.attention("query", shape.size, shape.stride, projections.dtype)
     constants = attention_constants(shape, projections.dtype, tile, mixed=mixed)
     cells = shape.output_height, shape.output_width

@@ -90,7 +90,7 @@ def _fake_mix(
     stride: int,
 ) -> tuple[Tensor, Tensor]:
     shape = _shape(projections, window, stride)
-    sizes = (shape.batch, shape.heads, shape.output_height, shape.output_width) if window else (0,)
+    sizes = (shape.batch, 2, shape.heads, shape.output_height, shape.output_width) if window else (0,)
     return _new_output(projections, shape), projections.new_empty(sizes, dtype=torch.float32)
 
 
