@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
-from math import isfinite, prod
+from math import isfinite
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from acmix.ops import algebra
 from acmix.ops.derivatives import pull_back
 from acmix.ops.precision import widen
-from acmix.ops.tiling import is_symbolic
+from acmix.ops.tiling import is_channels_last, is_symbolic
 from acmix.ops.tracing import is_transformed
 
 
@@ -35,21 +35,6 @@ def _may_look(maps: Tensor) -> bool:
     return plain and maps.device.type == "cpu" and maps.numel() > 0
 
 
-def _has_exact_gradient(query: Tensor, key: Tensor, value: Tensor, gradient: Tensor) -> bool:
-    """Whether fused attention's gradient is right: it takes exp(logit - log-sum-exp) for weights, rounded both.
-
-    Of logits of 1e9 that is infinite. What is not finite it spreads over a tile.
-    """
-    if not (_may_look(query) and _may_look(gradient)):
-        return True
-    wide = _wide(query)
-    largest = [
-        torch.linalg.vector_norm(maps, float("inf"), dtype=wide).item() for maps in (query, key, value, gradient)
-    ]
-    logit = prod(largest[:2]) * query.shape[-1] ** 0.5
-    return logit * torch.finfo(wide).eps <= _LARGEST_LOGIT and all(map(isfinite, largest))
-
-
 class _DifferentiateExactly(Function):
     """The identity of `attended`, whose gradient goes through `attended`, or past it where that would not be right.
 
@@ -58,7 +43,8 @@ class _DifferentiateExactly(Function):
 
     @staticmethod
     def forward(*inputs: Any, **_: Any) -> Tensor:
-        ctx, attended, *arguments = inputs
+        ctx, exact, attended, *arguments = inputs
+        ctx.exact = exact
         ctx.save_for_backward(*arguments)
         return attended.view_as(attended)
 
@@ -66,10 +52,10 @@ class _DifferentiateExactly(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         query, key, value, mask = ctx.saved_tensors
-        if not torch.is_grad_enabled() and _has_exact_gradient(query, key, value, gradient):
-            return gradient, None, None, None, None
+        if not torch.is_grad_enabled() and ctx.exact and _is_finite(gradient):
+            return None, gradient, None, None, None, None
         finite = _finite_tiles(query, key, value, gradient)
-        return None, *pull_back(partial(_explicit_attention, mask, finite), (query, key, value), gradient), None
+        return None, None, *pull_back(partial(_explicit_attention, mask, finite), (query, key, value), gradient), None
 
 
 def _finite_tiles(*maps: Tensor) -> list[bool]:
@@ -90,8 +76,8 @@ def _explicit_attention(mask: Tensor, finite: Sequence[bool], *maps: Tensor) -> 
     return torch.stack(list(each)).to(maps[0].dtype)
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """Fused attention of tiles, with all derivatives."""
+def _attention(exact: bool, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Fused attention of tiles, with all derivatives; its own gradient where that is exact."""
     if is_transformed():
         return _explicit_attention(mask, [True], query, key, value)
     # PyTorch 2.11's fused kernel divides by the number of heads: of an empty batch, none here.
@@ -101,19 +87,43 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tenso
     # A compiled graph has first derivatives only, and PyTorch says so.
     if torch.compiler.is_compiling() or not attended.requires_grad:
         return attended
-    return _DifferentiateExactly.apply(attended, query, key, value, mask)
+    return _DifferentiateExactly.apply(exact, attended, query, key, value, mask)
 
 
 def _attention_of_finite_tiles(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     return _explicit_attention(mask, _finite_tiles(query, key, value), query, key, value)
 
 
-def _attention_for(*tensors: Tensor) -> algebra.Attention:
-    """How maps that are made of these tensors attend: fused attention spreads over a tile what is not finite."""
-    if torch.compiler.is_compiling() or is_transformed() or not all(map(_may_look, tensors)):
-        return _attention
-    finite = all(isfinite(tensor.detach().sum(dtype=_wide(tensor)).item()) for tensor in tensors)
-    return _attention if finite else _attention_of_finite_tiles
+def _attention_for(*maps: Tensor, position_weight: Tensor | None = None) -> algebra.Attention:
+    """How queries, keys and values attend, maps `(B, ., D, H, W)` that are given in that order, in one tensor or three.
+
+    Fused attention spreads over a tile what is not finite. Backward it takes exp(logit - log-sum-exp) for weights,
+    rounded both: of logits of 1e9 that is infinite.
+    """
+    if torch.compiler.is_compiling() or is_transformed() or not all(map(_may_look, maps)):
+        return partial(_attention, True)
+    # Positions are at most 1 on either axis.
+    reach = 0.0 if position_weight is None else 2 * _largest(position_weight)
+    query, key, value = map(_largest, maps) if len(maps) > 1 else (_largest(maps[0]),) * 3
+    if not isfinite(query + key + value + reach):
+        return _attention_of_finite_tiles
+    limit = _LARGEST_LOGIT / (maps[0].shape[2] ** 0.5 * torch.finfo(_wide(maps[0])).eps)
+    if query * (key + reach) > limit and len(maps) == 1:
+        query, key, _ = map(_largest, maps[0].chunk(3, 1))
+    return partial(_attention, query * (key + reach) <= limit)
+
+
+def _largest(tensor: Tensor) -> float:
+    """The largest absolute value, NaN where there is one."""
+    # In the order of memory, without which looking takes ten times as long.
+    last = tensor.ndim == 5 and is_channels_last(tensor)
+    low, high = torch.aminmax(tensor.detach().permute(0, 3, 4, 1, 2) if last else tensor.detach())
+    return max(-low.item(), high.item())
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether every number is finite, where that can be known."""
+    return not _may_look(tensor) or isfinite(tensor.sum(dtype=_wide(tensor)).item())
 
 
 def _wide(tensor: Tensor) -> torch.dtype:
@@ -153,5 +163,5 @@ def mix(
         window,
         stride,
         dilation,
-        _attention_for(projections, position_weight),
+        _attention_for(projections, position_weight=position_weight),
     )
