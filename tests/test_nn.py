@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import fx, nn
 from torch.export import Dim
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import acmix
 from acmix.nn import ACmix
@@ -204,6 +205,13 @@ def test_symbolic_traces_serve_every_size(hooked):
         assert torch.equal(traced(x), network(x))
     traced(torch.randn(1, 3, 4, 4)).sum().backward()
     assert network[1].dep_weight.grad is not None
+
+
+@pytest.mark.parametrize("backend", ["portable", "auto"])
+def test_traces_of_operations(backend):
+    layer, x = ACmix(4, 8, backend=backend), torch.randn(1, 4, 9, 9)
+    traced = make_fx(layer)(x)
+    torch.testing.assert_close(traced(2 * x), layer(2 * x))
 
 
 def test_meta_device_computes_shapes_and_materialises():

@@ -30,8 +30,8 @@ _LARGEST_LOGIT = 2.0**-11
 
 
 def _may_look(maps: Tensor) -> bool:
-    """Whether numbers can be looked at, without waiting for a device."""
-    plain = type(maps) is Tensor and not is_legacy_batchedtensor(maps)
+    """Whether numbers can be looked at, without waiting for a device; a trace has none."""
+    plain = type(maps) is Tensor and not is_legacy_batchedtensor(maps) and torch._C._len_torch_dispatch_stack() == 0
     return plain and maps.device.type == "cpu" and maps.numel() > 0
 
 
