@@ -67,9 +67,14 @@ def test_a_split_and_something_like_it_side_by_side(tmp_path):
     assert find_splits(tmp_path, look(tmp_path)) == {"train": "train"}
 
 
+def files_of(root):
+    found, left_out = class_files(root)
+    return {folder: list(files) for folder, files in found.items()}, left_out
+
+
 def test_files_of_every_class_in_order(tmp_path):
     touch(tmp_path, "b/2.png", "b/1.JPG", "b/in/0.png", "a/x.gif", "c/none.txt")
-    found, left_out = class_files(tmp_path)
+    found, left_out = files_of(tmp_path)
     assert found == {"a": ["a/x.gif"], "b": ["b/1.JPG", "b/2.png", "b/in/0.png"], "c": []}
     assert left_out.counts == {".txt files": 1}
 
@@ -79,7 +84,7 @@ def test_files_of_every_class_in_order(tmp_path):
 )
 def test_hidden_files_and_folders_are_no_data_at_any_depth(tmp_path, name):
     touch(tmp_path, f"{name}", f"a/{name}", f"a/in/{name}", "a/in/1.png")
-    found, left_out = class_files(tmp_path)
+    found, left_out = files_of(tmp_path)
     assert found == {"a": ["a/in/1.png"]}
     assert left_out.counts == {"hidden": 3}
 
@@ -92,7 +97,7 @@ def test_links_that_lead_back_are_left_out_and_named_once(tmp_path, link, target
     touch(tmp_path, "data/a/1.png", "data/a/in/2.png", "elsewhere/3.png")
     root = tmp_path / "data"
     (root / link).symlink_to(target)
-    found, left_out = class_files(root)
+    found, left_out = files_of(root)
     assert found == {"a": ["a/1.png", "a/in/2.png"]}
     assert str(left_out) == f"1 links to a folder that holds them ({link})"
 
@@ -101,7 +106,7 @@ def test_links_that_lead_to_each_other(tmp_path):
     touch(tmp_path, "a/1.png", "b/2.png")
     (tmp_path / "a" / "b").symlink_to("../b")
     (tmp_path / "b" / "a").symlink_to("../a")
-    found, left_out = class_files(tmp_path)
+    found, left_out = files_of(tmp_path)
     assert found == {"a": ["a/1.png", "a/b/2.png"], "b": ["b/2.png", "b/a/1.png"]}
     assert left_out.names == {"links to a folder that holds them": ["a/b/a", "b/a/b"]}
 
@@ -113,7 +118,7 @@ def test_links_to_other_folders_are_followed_once_in_a_class(tmp_path):
     (root / "dog" / "a").symlink_to("../../store/cats/in")
     (root / "dog" / "b").symlink_to("../../store/cats/in")
     (root / "dog" / "4.png").symlink_to("../../store/cats/1.png")
-    found, left_out = class_files(root)
+    found, left_out = files_of(root)
     assert found == {"cat": ["cat/1.png", "cat/in/2.png"], "dog": ["dog/3.png", "dog/4.png", "dog/a/2.png"]}
     assert str(left_out) == "1 folders met before in their class (dog/b)"
 
@@ -125,7 +130,7 @@ def test_doubling_links_end(tmp_path):
             (tmp_path / "store" / str(level) / name).symlink_to(f"../{level + 1}")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a").symlink_to("../store/0")
-    found, left_out = class_files(tmp_path / "data")
+    found, left_out = files_of(tmp_path / "data")
     assert len(found["a"]) == 30
     assert left_out.counts == {"folders met before in their class": 29, "links to nothing": 2}
 
@@ -135,7 +140,7 @@ def test_what_cannot_be_read_is_left_out(tmp_path):
     (tmp_path / "a" / "gone.png").symlink_to("nowhere")
     (tmp_path / "a" / "self.png").symlink_to("self.png")
     os.mkfifo(tmp_path / "a" / "pipe.png")
-    found, left_out = class_files(tmp_path)
+    found, left_out = files_of(tmp_path)
     assert found == {"a": ["a/1.png"]}
     assert left_out.names == {
         "links to nothing": ["a/gone.png", "a/self.png"],

@@ -1,3 +1,5 @@
+import gc
+import hashlib
 import io
 import json
 import pickle
@@ -8,7 +10,7 @@ import torch
 from PIL import Image
 
 from acmix import InputError
-from acmix.data import image_loader, open_dataset, open_evaluation
+from acmix.data import HuggingFaceImages, image_loader, open_dataset, open_evaluation
 from acmix.data.evaluation import DataRecord
 
 
@@ -99,6 +101,20 @@ def test_a_single_table_is_split_by_class_and_row(tmp_path):
     assert [held_out.name(index) for index in range(4)] == [data.validation.name(index) for index in range(4)]
     (tmp_path / "set").rename(tmp_path / "moved")
     assert open_dataset(str(tmp_path / "moved")).fingerprint == data.fingerprint
+
+
+def test_rows_take_no_object_each():
+    labels = [row % 3 for row in range(500)]
+    part = HuggingFaceImages(table([]), "train", "image", labels, "abc", rows=range(499, -1, -1)).subset(
+        range(0, 500, 2)
+    )
+    assert [(part.name(index), part.labels[index]) for index in range(250)] == [
+        (f"train/{row}", row % 3) for row in range(499, 0, -2)
+    ]
+    assert sum(len(gc.get_referents(values)) for values in (part.rows, part.labels)) < 5
+    whole = HuggingFaceImages(table([]), "", "image", [1, 0], "ab")
+    rows = HuggingFaceImages(table([]), "", "image", [1, 0], "ab", rows=[0, 1])
+    assert whole.fingerprint() == rows.fingerprint() == hashlib.sha256(b"([0, 1], [1, 0], ('a', 'b'), [])").hexdigest()
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")

@@ -193,7 +193,7 @@ def test_shards_beside_class_folders(tmp_path):
         Image.new("RGB", (4, 4)).save(tmp_path / "folders" / name / "image.png")
     pattern = write_three(tmp_path)
     data = open_dataset(pattern, validation=str(tmp_path / "folders"))
-    assert data.validation.names == ["0/image.png", "1/image.png", "2/image.png"]
+    assert list(data.validation.names) == ["0/image.png", "1/image.png", "2/image.png"]
     images = open_evaluation(str(tmp_path / "folders"), ("2", "1", "0"), record_of(data))
     assert [images.read(index)[1] for index in range(3)] == [2, 1, 0]
     (tmp_path / "folders" / "bee").mkdir()

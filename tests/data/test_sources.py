@@ -1,3 +1,4 @@
+import gc
 import io
 import pickle
 
@@ -5,7 +6,7 @@ import pytest
 from PIL import Image
 
 from acmix import InputError
-from acmix.data import Digits, EncodedImage, ImageSource, open_dataset
+from acmix.data import Digits, EncodedImage, ImageSource, LabelledImages, open_dataset
 
 
 class Reds(ImageSource):
@@ -59,3 +60,23 @@ def test_images_in_memory_are_encoded_without_loss():
     with Image.open(io.BytesIO(stored.content)) as image:
         assert image.tobytes() == digits.read(7)[0].tobytes()
     assert (stored.suffix, stored.label) == (".png", 7)
+
+
+def test_images_take_no_object_each(tmp_path):
+    names, files = [f"a/{index}.png" for index in range(500)], [tmp_path / f"{index}.png" for index in range(500)]
+    images = LabelledImages(names, files, [index % 7 for index in range(500)], "abcdefg")
+    part = images.subset(range(0, 500, 2)).with_classes(tuple("gfedcba"))
+    assert [part.name(index) for index in range(250)] == names[::2]
+    assert (part.place(3), part.images[3]) == (str(files[6]), files[6])
+    assert [type(label) for label in (part.labels[0], images.labels[1])] == [int, int]
+    # The collector knows lists and paths, one by one; what is in buffers it does not.
+    assert sum(len(gc.get_referents(value)) for value in (images.names, images.images.names, images.labels)) < 20
+
+
+def test_paths_and_pictures_side_by_side(tmp_path):
+    Image.new("RGB", (2, 2), (9, 0, 0)).save(tmp_path / "a.png")
+    images = LabelledImages("ab", [tmp_path / "a.png", Image.new("RGB", (2, 2), (8, 0, 0))], [0, 1], "cd")
+    assert images.files() == [0]
+    assert [images.read(index)[0].getpixel((0, 0))[0] for index in (0, 1)] == [9, 8]
+    assert images.subset([1]).files() == []
+    assert list(LabelledImages("a", [tmp_path / "a.png"], [0], "cd").files()) == [0]

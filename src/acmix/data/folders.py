@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from acmix.data.images import is_hidden, is_image
+from acmix.data.names import Names
 from acmix.errors import InputError, printable
 
 # Splits by the words that people use for them; the order is that in which they are shown.
@@ -192,7 +193,7 @@ def beside(root: Path, splits: Collection[str], folders: Sequence[Folder]) -> Le
     return left_out
 
 
-def class_files(root: Path) -> tuple[dict[str, list[str]], LeftOut]:
+def class_files(root: Path) -> tuple[dict[str, Names], LeftOut]:
     """The image files of every class folder, as paths within it, and what is left out.
 
     Links are followed, save those that dangle or lead back to a folder that holds them. Of a folder that links make
@@ -211,10 +212,10 @@ def class_files(root: Path) -> tuple[dict[str, list[str]], LeftOut]:
     images, folders = _listed(str(root), above, left_out, "")
     for name in images:
         left_out.add(_UNLABELLED, name)
-    found: dict[str, list[str]] = {}
+    found: dict[str, Names] = {}
     for name, real in sorted(folders):
         files = sorted(_files(os.path.join(root, name), (*above, real), {real}, left_out, name))
-        found[name] = [os.path.join(*file) for file in files]
+        found[name] = Names(os.path.join(*file) for file in files)
     return found, left_out
 
 

@@ -1,6 +1,8 @@
 """Datasets that Hugging Face's datasets saved on this machine."""
 
+import copy
 import hashlib
+from array import array
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any, Self
@@ -32,9 +34,8 @@ class HuggingFaceImages(SplittableImages):
         rows: Sequence[int] | None = None,
     ) -> None:
         self.table, self.split_name, self.image_column = table, name, image_column
-        self.all_labels, self.classes = list(labels), tuple(classes)
-        self.rows = list(range(len(labels)) if rows is None else rows)
-        self.labels = [self.all_labels[row] for row in self.rows]
+        self.rows = range(len(labels)) if rows is None else array("q", rows)
+        self.labels, self.classes = array("i", (labels[row] for row in self.rows)), tuple(classes)
 
     def __len__(self) -> int:
         """Count the images."""
@@ -60,21 +61,15 @@ class HuggingFaceImages(SplittableImages):
 
     def subset(self, indices: Sequence[int]) -> Self:
         """Return the images at these indices, in this order."""
-        chosen = type(self)(
-            self.table,
-            self.split_name,
-            self.image_column,
-            self.all_labels,
-            self.classes,
-            [self.rows[index] for index in indices],
-        )
-        chosen.transform = self.transform
+        chosen = copy.copy(self)
+        chosen.rows = array("q", (self.rows[index] for index in indices))
+        chosen.labels = array("i", (self.labels[index] for index in indices))
         return chosen
 
     def fingerprint(self) -> str:
         """SHA-256 of rows, labels, classes and the sizes of the table's files."""
         sizes = [Path(file["filename"]).stat().st_size for file in self.table.cache_files]
-        return hashlib.sha256(repr((self.rows, self.labels, self.classes, sizes)).encode()).hexdigest()
+        return hashlib.sha256(repr((list(self.rows), list(self.labels), self.classes, sizes)).encode()).hexdigest()
 
 
 def has_saved(folder: Path) -> bool:

@@ -2,7 +2,8 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from PIL import Image
 
 from acmix.data.folders import class_files
 from acmix.data.images import read_bytes, read_image
+from acmix.data.names import Files, Names
 from acmix.data.sources import EncodedImage, SplittableImages, class_name, label_map
 from acmix.errors import InputError, printable
 
 
 class LabelledImages(SplittableImages):
-    """Images in files or in memory, with their labels in lists.
+    """Images in files or in memory.
 
     Args:
         names: What to call each image, unique, stable and printable: a path relative to its data folder.
@@ -28,13 +30,14 @@ class LabelledImages(SplittableImages):
     def __init__(
         self,
         names: Sequence[str],
-        images: Sequence[Path | Image.Image],
-        labels: Sequence[int],
+        images: Sequence[Path | Image.Image] | Files,
+        labels: Iterable[int],
         classes: Sequence[str],
         transform: Callable[[Image.Image], Any] | None = None,
     ) -> None:
-        self.names, self.images, self.labels = list(names), list(images), list(labels)
-        self.classes, self.transform = tuple(classes), transform
+        self.names = names if isinstance(names, Names) else Names(names)
+        self.images = images if isinstance(images, Files) else _kept(images)
+        self.labels, self.classes, self.transform = array("i", labels), tuple(classes), transform
 
     def __len__(self) -> int:
         """Count the images."""
@@ -49,8 +52,10 @@ class LabelledImages(SplittableImages):
         image = self.images[index]
         return str(image) if isinstance(image, Path) else self.names[index]
 
-    def files(self) -> list[int]:
+    def files(self) -> Sequence[int]:
         """The indices of the images that are files."""
+        if isinstance(self.images, Files):
+            return range(len(self))
         return [index for index, image in enumerate(self.images) if isinstance(image, Path)]
 
     def encoded(self, index: int) -> EncodedImage:
@@ -78,9 +83,9 @@ class LabelledImages(SplittableImages):
     def subset(self, indices: Sequence[int]) -> "LabelledImages":
         """Return the images at these indices, in this order."""
         return LabelledImages(
-            [self.names[i] for i in indices],
-            [self.images[i] for i in indices],
-            [self.labels[i] for i in indices],
+            self.names.take(indices),
+            self.images.take(indices) if isinstance(self.images, Files) else [self.images[i] for i in indices],
+            (self.labels[i] for i in indices),
             self.classes,
             self.transform,
         )
@@ -93,7 +98,7 @@ class LabelledImages(SplittableImages):
         """
         labels = label_map(self.classes, classes)
         return LabelledImages(
-            self.names, self.images, [labels[label] for label in self.labels], classes, self.transform
+            self.names, self.images, (labels[label] for label in self.labels), classes, self.transform
         )
 
     def fingerprint(self) -> str:
@@ -135,18 +140,20 @@ def open_folder(root: Path, *, held_out: bool = False) -> LabelledImages:
             f"{root} has class folders of one name in several Unicode forms: {', '.join(twice)}; join them"
         )
     label = {name: index for index, name in enumerate(classes)}
-    files = [(file, label[folders[folder]]) for folder in folders for file in found[folder]]
-    images = LabelledImages(
-        [printable(file) for file, _ in files],
-        [root / file for file, _ in files],
-        [label for _, label in files],
-        classes,
-    )
+    files = Names(file for folder in folders for file in found[folder])
+    shown = Names(map(printable, files)) if any(printable(file) != file for file in files) else files
+    labels = (label[name] for folder, name in folders.items() for _ in range(len(found[folder])))
+    images = LabelledImages(shown, Files(root, files), labels, classes)
     images.left_out = left_out
     return images
 
 
-def _hint(root: Path, found: Mapping[str, list[str]]) -> str:
+def _kept(images: Sequence[Path | Image.Image]) -> Files | list[Path | Image.Image]:
+    paths = [str(image) for image in images if isinstance(image, Path)]
+    return Files(Path(), Names(paths)) if len(paths) == len(images) else list(images)
+
+
+def _hint(root: Path, found: Mapping[str, Names]) -> str:
     """Where classes may be, if they are a folder deeper."""
     ((folder, files),) = found.items()
     inner = {Path(file).parts[1] for file in files if len(Path(file).parts) > 2}

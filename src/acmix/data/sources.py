@@ -4,11 +4,13 @@ import copy
 import hashlib
 import unicodedata
 from abc import ABC, abstractmethod
+from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -155,7 +157,7 @@ class _Chosen(ImageSource):
     """Some of the images of a source."""
 
     def __init__(self, source: ImageSource, indices: Sequence[int]) -> None:
-        self.source, self.indices = source, [int(index) for index in indices]
+        self.source, self.indices = source, array("q", indices)
         self.classes, self.transform = source.classes, source.transform
 
     def __len__(self) -> int:
@@ -174,7 +176,7 @@ class _Chosen(ImageSource):
         return self.source.read(self.indices[index])
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(f"{self.source.fingerprint()}{self.indices}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.source.fingerprint()}{self.indices.tolist()}".encode()).hexdigest()
 
 
 class _Relabelled(ImageSource):
@@ -208,7 +210,7 @@ class SplittableImages(ImageSource):
         labels: Index into classes, one an image.
     """
 
-    labels: list[int]
+    labels: Sequence[int]
 
     @abstractmethod
     def subset(self, indices: Sequence[int]) -> Self:
@@ -245,5 +247,5 @@ def hashed_order(images: ImageSource, seed: int) -> list[int]:
     """All indices in the order of SHA-256 of seed and name: the same shuffle with every version of everything."""
     # Names that are not UTF-8 have lone surrogates.
     texts = (f"{seed}/{images.name(index)}" for index in range(len(images)))
-    digests = [hashlib.sha256(text.encode(errors="surrogatepass")).digest() for text in texts]
-    return sorted(range(len(images)), key=digests.__getitem__)
+    digests = (hashlib.sha256(text.encode(errors="surrogatepass")).digest() for text in texts)
+    return np.argsort(np.fromiter(digests, "S32", len(images)), kind="stable").tolist()

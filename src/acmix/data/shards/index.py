@@ -4,11 +4,14 @@ import json
 import os
 import re
 import tarfile
+from array import array
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, TypeVar
 
 from acmix.data.images import suffixes
+from acmix.data.names import Names
 from acmix.errors import InputError
 
 # webdataset's rule: members belong together whose names agree up to the first dot; what has no such name, hidden files
@@ -18,6 +21,7 @@ _LABELS = (".cls", ".json", ".txt")
 _LONGEST_LABEL = 1 << 20
 _BLOCK = 512
 _NAMED = 6
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +39,12 @@ class ShardIndex:
         fields: Names of the images that are no sample but fields of one, in their order.
     """
 
-    keys: list[str] = field(default_factory=list)
-    suffixes: list[str] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    labels: list[int | str] = field(default_factory=list)
-    fields: list[str] = field(default_factory=list)
+    keys: Names
+    suffixes: Sequence[str]
+    offsets: Sequence[int]
+    sizes: Sequence[int]
+    labels: Sequence[int | str]
+    fields: Names
 
     def __len__(self) -> int:
         """Count the samples."""
@@ -127,30 +131,50 @@ def _refuse(member: tarfile.TarInfo, name: str) -> None:
 
 
 def _index(groups: list[_Group], descriptor: int, name: str, json_key: str | None) -> ShardIndex:
-    index, known = ShardIndex(), suffixes()
+    known = suffixes()
+    samples: list[_Sample] = []
+    fields: list[str] = []
     for group in groups:
-        samples = _samples(group, known, name)
-        taken = {image for _, _, image, _ in samples}
-        index.fields.extend(
+        found = _samples(group, known, name)
+        samples += found
+        taken = {sample.image for sample in found}
+        fields += [
             member.name
             for members in group.members.values()
             for suffix, member in members.items()
             if suffix in known and member not in taken
-        )
-        for key, suffix, image, labels in samples:
-            index.keys.append(key)
-            index.suffixes.append(suffix)
-            index.offsets.append(image.offset)
-            index.sizes.append(image.size)
-            index.labels.append(_label(labels, descriptor, f"shard {name}: the label of sample {key!r}", json_key))
-    if len(set(index.keys)) < len(index):
-        twice = next(key for key, count in Counter(index.keys).items() if count > 1)
-        raise InputError(f"shard {name} has two samples named {twice!r}")
-    return index
+        ]
+    labels = [
+        _label(sample.labels, descriptor, f"shard {name}: the label of sample {sample.key!r}", json_key)
+        for sample in samples
+    ]
+    for key, count in Counter(sample.key for sample in samples).items():
+        if count > 1:
+            raise InputError(f"shard {name} has two samples named {key!r}")
+    return ShardIndex(
+        keys=Names(sample.key for sample in samples),
+        suffixes=_shared(sample.suffix for sample in samples),
+        offsets=array("q", (sample.image.offset for sample in samples)),
+        sizes=array("q", (sample.image.size for sample in samples)),
+        labels=_shared(labels),
+        fields=Names(fields),
+    )
 
 
-# The key of a sample, the suffix of its image, the image, and what may hold its label by suffix.
-_Sample = tuple[str, str, _Member, dict[str, _Member]]
+def _shared(values: Iterable[_Value]) -> list[_Value]:
+    """The values, equal ones as one object."""
+    known: dict[_Value, _Value] = {}
+    return [known.setdefault(value, value) for value in values]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A sample: its key, the suffix of its image, the image, and what may hold its label by suffix."""
+
+    key: str
+    suffix: str
+    image: _Member
+    labels: dict[str, _Member]
 
 
 def _samples(group: _Group, known: frozenset[str], name: str) -> list[_Sample]:
@@ -184,7 +208,7 @@ def _samples(group: _Group, known: frozenset[str], name: str) -> list[_Sample]:
                 "another"
             )
         (suffix,) = images[middle]
-        samples.append((key, suffix, group.members[middle][suffix], labels[label]))
+        samples.append(_Sample(key, suffix, group.members[middle][suffix], labels[label]))
     return samples
 
 
