@@ -19,7 +19,7 @@ from acmix.data.shards.urls import Listing, is_remote
 from acmix.data.sources import EncodedImage, ImageSource
 from acmix.errors import InputError
 
-# An index of a thousand images takes some 200 kB; an open shard one file descriptor.
+# An index of a thousand images takes some 80 kB; an open shard one file descriptor.
 _OPEN_SHARDS = 64
 _FIELDS = "images that are fields of a sample"
 # A label beyond is no number of a class but an identity, or damage.
