@@ -2,20 +2,18 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from acmix.data.bundled import BUNDLED, Digits
-from acmix.data.folders import LeftOut, beside, find_splits, look, part_of
-from acmix.data.huggingface import has_saved, open_saved
+from acmix.data.bundled import Digits
+from acmix.data.finding import Found, Part, find
+from acmix.data.folders import LeftOut
 from acmix.data.labelled import LabelledImages, open_folder
-from acmix.data.shards import has_shards, is_pattern, is_remote, list_folder, list_pattern, open_shards
-from acmix.data.shards.urls import Listing, local_path
+from acmix.data.shards import open_shards
+from acmix.data.shards.urls import Listing
 from acmix.data.sources import ImageSource, SplittableImages, unknown_classes
 from acmix.data.trained import examine, refuse_unreadable
 from acmix.errors import InputError
-
-_KINDS = "give a folder of class folders, of shards or of a saved dataset, a pattern of shards, digits or mnist5k"
 
 
 @dataclass(frozen=True)
@@ -46,26 +44,30 @@ class ImageData:
     taken: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Parts:
     """What DATA holds, before anything is split.
 
     Attributes:
         location: As in `ImageData`.
         train: The training images, or all there are.
+        learned: What they are, in words.
         validation: Images that have a place of their own, with the classes of train; None where there are none.
+        measured: What they are, in words; empty where there are none.
         validation_location: As location, where the validation images are not part of that data.
         test: Images that are neither learned from nor chosen on; None where there are none, or none were asked for.
-        taken: As in `ImageData`.
+        left_aside: What test images lie there, in words; empty where there are none.
         left_out: What lies there and is no data.
     """
 
     location: str
     train: ImageSource
+    learned: str
     validation: ImageSource | None
+    measured: str
     validation_location: str | None
     test: ImageSource | None
-    taken: dict[str, str]
+    left_aside: str
     left_out: LeftOut
 
 
@@ -121,23 +123,23 @@ def open_dataset(
         fingerprint=fingerprint,
         validation_location=parts.validation_location,
         validation_fingerprint=None if was_split else held_out.fingerprint(),
-        measured=held_out_of(parts.taken["training"]) if was_split else parts.taken["validation"],
+        measured=held_out_of(parts.learned) if was_split else parts.measured,
         taken=_taken(parts, train, held_out, f"{val_fraction:.3g} of each class by seed {seed}"),
     )
 
 
 def _taken(parts: Parts, train: ImageSource, held_out: ImageSource, split: str) -> dict[str, str]:
     """See `ImageData`; split says how images were held out where none had a place of their own."""
-    whole = parts.taken["training"]
-    taken = {"training": f"{whole}: {len(train):,} images of {len(train.classes)} classes ({_few(train.classes)})"}
+    classes = f"{len(train.classes)} classes ({_few(train.classes)})"
+    taken = {"training": f"{parts.learned}: {len(train):,} images of {classes}"}
     if parts.validation is None:
-        taken["validation"] = f"{held_out_of(whole)}: {len(held_out):,} images, {split}"
+        taken["validation"] = f"{held_out_of(parts.learned)}: {len(held_out):,} images, {split}"
     else:
         missing = _without_images(held_out)
         none = f", none of {len(missing)} classes ({_few(missing)})" if missing else ""
-        taken["validation"] = f"{parts.taken['validation']}: {len(held_out):,} images{none}"
-    if "left aside" in parts.taken:
-        taken["left aside"] = parts.taken["left aside"]
+        taken["validation"] = f"{parts.measured}: {len(held_out):,} images{none}"
+    if parts.left_aside:
+        taken["left aside"] = parts.left_aside
     if parts.left_out.counts:
         taken["left out"] = str(parts.left_out)
     return taken
@@ -173,166 +175,89 @@ def open_parts(data: str, *, validation: str | None = None, test: bool = False, 
         InputError: As in `open_dataset`.
     """
     found = find(data)
-    whole = "train" if "train" in found.parts else ""
-    if whole not in found.parts:
-        names = " and ".join(f"{name}/" for name in found.names.values())
+    learned = found.train or found.whole
+    if learned is None:
+        names = " and ".join(f"{name}/" for name in found.names)
         raise InputError(f"{found.location} has {names} but no train/; add it, or give one folder of class folders")
-    chosen, taken = {"train": found.parts[whole]}, {"training": found.called(whole)}
-    elsewhere = None
-    if validation is not None:
-        held = find(validation)
-        part = _validation_part(held)
-        elsewhere, chosen["validation"], taken["validation"] = held.location, held.parts[part], held.called(part)
-    elif "validation" in found.parts:
-        chosen["validation"], taken["validation"] = found.parts["validation"], found.called("validation")
-    elif set(found.names) == {"train"} and isinstance(found.parts["train"], Path):
-        raise InputError(
-            f"{found.location} has {found.names['train']}/ but none of val/, validation/, test/; add one, "
-            f"or give {Path(found.location) / found.names['train']} to have it split"
-        )
-    elif others := set(found.parts) - {"", "train", "test"}:
-        raise InputError(
-            f"{found.location} has the parts {', '.join(found.names.values())}, none of them called val or validation; "
-            f"rename {' or '.join(sorted(others))}, or give validation (--validation)"
-        )
-    if "test" in found.names:
-        taken["left aside"] = f"{found.called('test')}, test images: not trained on, not chosen on"
-    if test and "test" in found.parts:
-        chosen["test"] = found.parts["test"]
-    opened = open_found(chosen, progress)
+    elsewhere = None if validation is None else find(validation)
+    # Images of other data have no name in this.
+    measured = found.validation if elsewhere is None else replace(elsewhere.held_out(), name="")
+    if measured is None:
+        _check_that_train_is_all(found)
+    asked = found.test if test else None
+    opened = open_together([part for part in (learned, measured, asked) if part], train=learned, progress=progress)
     left_out = LeftOut()
     left_out.join(found.left_out)
     for part, images in opened.items():
-        names = found.names if part != "validation" or elsewhere is None else {}
-        left_out.join(images.left_out, names.get(part, ""))
-        if part != "train":
-            _check_classes(opened["train"], images, part, found.names.get("train", "train"), names.get(part, part))
-            opened[part] = images.with_classes(opened["train"].classes)
+        left_out.join(images.left_out, part.name)
+    aside = found.test or found.unlabelled
     return Parts(
         location=found.location,
-        train=opened["train"],
-        validation=opened.get("validation"),
-        validation_location=elsewhere,
-        test=opened.get("test"),
-        taken=taken,
+        train=opened[learned],
+        learned=learned.words,
+        validation=_aligned(opened, measured, learned, "validation"),
+        measured=measured.words if measured else "",
+        validation_location=elsewhere.location if elsewhere else None,
+        test=_aligned(opened, asked, learned, "test"),
+        left_aside=f"{aside.words}, test images: not trained on, not chosen on" if aside else "",
         left_out=left_out,
     )
 
 
-def _check_classes(train: ImageSource, images: ImageSource, part: str, train_name: str, name: str) -> None:
-    if unknown := unknown_classes(images.classes, train.classes):
-        missing = unknown_classes(train.classes, images.classes)
-        sides = (
-            f" (only in {train_name}/: {', '.join(missing)}; only in {name}/: {', '.join(unknown)})" if missing else ""
-        )
+def _check_that_train_is_all(found: Found) -> None:
+    """Refuse data without validation images where some may have been meant."""
+    if found.train is not None and len(found.names) == 1 and isinstance(found.train.content, Path):
         raise InputError(
-            f"the {part} images have classes that the training images have not: {', '.join(unknown)}{sides}; "
+            f"{found.location} has {found.train.name}/ but none of val/, validation/, test/; add one, "
+            f"or give {found.train.content} to have it split"
+        )
+    if found.others:
+        raise InputError(
+            f"{found.location} has the parts {', '.join(found.names)}, none of them called val or validation; "
+            f"rename {' or '.join(sorted(part.name for part in found.others))}, or give validation (--validation)"
+        )
+
+
+def _aligned(opened: Mapping[Part, ImageSource], part: Part | None, learned: Part, split: str) -> ImageSource | None:
+    """The images of a part, labelled in the order of the training images' classes."""
+    if part is None:
+        return None
+    classes, known = opened[part].classes, opened[learned].classes
+    if unknown := unknown_classes(classes, known):
+        missing, sides = unknown_classes(known, classes), ""
+        if missing:
+            mine, theirs = learned.name or "train", part.name or split
+            sides = f" (only in {mine}/: {', '.join(missing)}; only in {theirs}/: {', '.join(unknown)})"
+        raise InputError(
+            f"the {split} images have classes that the training images have not: {', '.join(unknown)}{sides}; "
             "rename or remove them"
         )
+    return opened[part].with_classes(known)
 
 
-# Class folders are opened when it is known what for, shards when it is known which parts share their classes.
-_Part = ImageSource | Listing | Path
-
-
-@dataclass(frozen=True)
-class Found:
-    """What DATA names, not yet opened.
-
-    Attributes:
-        location: As in `ImageData`.
-        parts: By "train", "validation" or "test", or by its own name; the only part of undivided data is called "".
-        names: What the parts are called there, and test images without classes, which are no part.
-        left_out: What lies beside the parts.
-    """
-
-    location: str
-    parts: dict[str, _Part]
-    names: dict[str, str]
-    left_out: LeftOut = field(default_factory=LeftOut)
-
-    def called(self, part: str) -> str:
-        """A part in words."""
-        if not self.names.get(part):
-            return self.location
-        folder = Path(self.location, self.names[part])
-        return str(folder) if folder.is_dir() else f"{self.names[part]} of {self.location}"
-
-
-def find(data: str) -> Found:
-    """Find the parts of DATA.
-
-    Raises:
-        InputError: If there is nothing, two parts are called by one split, or folders may be splits or classes.
-    """
-    location = locate(data)
-    if location in BUNDLED:
-        return Found(location, {"": BUNDLED[location]()}, {})
-    root = Path(location)
-    if not root.is_dir():
-        return _named(location, {"": list_pattern(location)} if is_pattern(location) else list_folder(location))
-    if has_saved(root):
-        return _named(location, open_saved(root))
-    if has_shards(root):
-        return _named(location, list_folder(location))
-    return _find_folders(root)
-
-
-def _named(location: str, parts: Mapping[str, _Part]) -> Found:
-    names: dict[str, str] = {}
-    for name in parts:
-        part = part_of(name) or name
-        if part in names:
-            raise InputError(f"{location} has both {names[part]} and {name}, two names of one split; keep one of them")
-        names[part] = name
-    return Found(location, {part: parts[name] for part, name in names.items()}, names)
-
-
-def _find_folders(root: Path) -> Found:
-    folders = look(root)
-    sharded = {folder.name for folder in folders if has_shards(root / folder.name)}
-    splits = find_splits(root, folders, sharded)
-    if not splits:
-        return Found(str(root), {"": root}, {})
-    left_out = beside(root, splits.values(), folders)
-    # Test images without classes are aside as they are.
-    unlabelled = {folder.name for folder in folders if folder.direct}
-    parts = {part: _find_part(root / name) for part, name in splits.items() if part != "test" or name not in unlabelled}
-    return Found(str(root), parts, splits, left_out)
-
-
-def _find_part(folder: Path) -> _Part:
-    if not has_shards(folder):
-        return folder
-    found = _named(str(folder), list_folder(str(folder)))
-    return found.parts[_validation_part(found)]
-
-
-def _validation_part(found: Found) -> str:
-    """The validation part, else the only one."""
-    if "validation" not in found.parts and len(found.parts) > 1:
-        raise InputError(
-            f"{found.location} has the parts {', '.join(found.names.values())}, none of them called val or validation"
-        )
-    return "validation" if "validation" in found.parts else next(iter(found.parts))
-
-
-def open_found(parts: Mapping[str, _Part], progress: bool) -> dict[str, ImageSource]:
-    """Open parts of one data set; the class folders of "train" must hold images.
+def open_together(
+    parts: Sequence[Part], *, train: Part | None = None, progress: bool = False
+) -> dict[Part, ImageSource]:
+    """Open parts of one data set; those that are shards share their classes where these are not written beside them.
 
     Args:
         parts: Of `find`.
+        train: The one among them that is trained on: its class folders must all hold images.
         progress: Show a progress bar on stderr while counting the images of shards.
 
     Raises:
         InputError: As in `open_dataset`.
     """
-    listings = {name: part for name, part in parts.items() if isinstance(part, Listing)}
-    opened: dict[str, ImageSource] = dict(open_shards(listings, progress=progress))
-    for name, part in parts.items():
-        if not isinstance(part, Listing):
-            opened[name] = open_folder(part, held_out=name != "train") if isinstance(part, Path) else part
-    return {name: opened[name] for name in parts}
+    listings = {part: part.content for part in parts if isinstance(part.content, Listing)}
+    shards = open_shards(listings, progress=progress)
+    opened: dict[Part, ImageSource] = {}
+    for part in parts:
+        content = part.content
+        if isinstance(content, Listing):
+            opened[part] = shards[part]
+        else:
+            opened[part] = open_folder(content, held_out=part is not train) if isinstance(content, Path) else content
+    return opened
 
 
 def check_files(*sources: ImageSource, progress: bool = False) -> None:
@@ -352,29 +277,6 @@ def check_files(*sources: ImageSource, progress: bool = False) -> None:
         faults += examine(source, files, progress=progress).faults
         count += len(files)
     refuse_unreadable(faults, count)
-
-
-def locate(data: str) -> str:
-    """What to write down of DATA so that it is found again from another folder, see `ImageData`.
-
-    Raises:
-        InputError: If it is neither a pattern of shards, a URL nor an existing folder.
-    """
-    if data in BUNDLED or is_remote(data):
-        return data
-    if is_pattern(data) and not Path(data).expanduser().is_dir():
-        return "::".join(part if is_remote(part) else str(local_path(part)) for part in data.split("::"))
-    return str(existing_folder(data))
-
-
-def existing_folder(data: str) -> Path:
-    """The absolute path of an existing folder, or an InputError that says what is wrong."""
-    root = Path(data).expanduser()
-    if not root.exists():
-        raise InputError(f"DATA {data!r} does not exist; {_KINDS}")
-    if not root.is_dir():
-        raise InputError(f"DATA {data!r} is not a folder; {_KINDS}")
-    return root.resolve()
 
 
 def export_digits(folder: str | Path, *, count: int = 20, val_fraction: float = 0.2, seed: int = 0) -> list[Path]:

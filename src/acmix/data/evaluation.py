@@ -6,7 +6,8 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
-from acmix.data.datasets import Found, check_files, find, held_out_of, locate, open_found
+from acmix.data.datasets import check_files, held_out_of, open_together
+from acmix.data.finding import Found, find, locate
 from acmix.data.labelled import LabelledImages
 from acmix.data.sources import ImageSource, SplittableImages, unknown_classes
 from acmix.data.trained import TrainedImages, examine, refuse_unreadable
@@ -144,13 +145,7 @@ def find_evaluation(
             f"{data} has classes that the checkpoint does not know: {', '.join(unknown)}; it knows {', '.join(classes)}"
         )
     knows = len(trained.contents) > 0
-    if (
-        record.was_split
-        and not own
-        and found.location == record.location
-        and "validation" not in found.parts
-        and not knows
-    ):
+    if record.was_split and not own and found.location == record.location and found.validation is None and not knows:
         raise InputError(
             f"the files in {data} have changed since training, so its held-out images cannot be told from the "
             "trained ones; give another folder of class folders"
@@ -171,11 +166,11 @@ def _measured(
     found: Found, record: DataRecord, trained: TrainedImages, progress: bool
 ) -> tuple[ImageSource, str, bool]:
     """The images to measure, what they are in words, and whether they are those that training validated with."""
-    whole = "" if "" in found.parts else "train"
-    parts = ["validation"] if "validation" in found.parts else [whole, "test"]
-    for part in [part for part in parts if part in found.parts]:
-        images = open_found({"images": found.parts[part]}, progress)["images"]
-        last = part != whole or "test" not in found.parts
+    parts = [found.validation] if found.validation else [found.whole or found.train, found.test]
+    chosen = [part for part in parts if part is not None]
+    for part in chosen:
+        images = open_together([part], progress=progress)[part]
+        last = part is chosen[-1]
         learned, held_out = images, None
         known = images.fingerprint() == record.fingerprint
         if known and record.was_split and isinstance(images, SplittableImages):
@@ -183,22 +178,21 @@ def _measured(
         # Sizes of uncompressed files say little: data with equal names and sizes may be others.
         known = known and trained.may_hold(learned)
         if known and held_out is not None:
-            return held_out, held_out_of(found.called(part)), True
+            return held_out, held_out_of(part.words), True
         if known and last:
             raise InputError(
-                f"{found.called(part)} is what the checkpoint was trained on; give its validation images, or other "
-                "images"
+                f"{part.words} is what the checkpoint was trained on; give its validation images, or other images"
             )
         if last:
-            return images, found.called(part), images.fingerprint() == record.validation_fingerprint
-    names = ", ".join(found.names.values())
+            return images, part.words, images.fingerprint() == record.validation_fingerprint
+    names = ", ".join(found.names)
     raise InputError(f"{found.location} has the parts {names}, none of them called val, validation or test")
 
 
 def _also(found: Found, measured: str) -> list[str]:
-    if "test" not in found.parts or measured == found.called("test"):
+    if found.test is None or measured == found.test.words:
         return []
-    return [f"{found.called('test')} is not measured; give it as DATA to measure it"]
+    return [f"{found.test.words} is not measured; give it as DATA to measure it"]
 
 
 def _leave_out(

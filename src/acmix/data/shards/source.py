@@ -4,10 +4,10 @@ import hashlib
 import os
 import weakref
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from threading import Lock, Thread
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ _OPEN_SHARDS = 64
 _FIELDS = "images that are fields of a sample"
 # A label beyond is no number of a class but an identity, or damage.
 _MOST_CLASSES = 10_000_000
+_Part = TypeVar("_Part", bound=Hashable)
 
 
 class ShardedImages(ImageSource):
@@ -166,14 +167,14 @@ class _OpenShards:
             return self._shards[url]
 
 
-def open_shards(listings: Mapping[str, Listing], *, progress: bool = False) -> dict[str, ShardedImages]:
+def open_shards(listings: Mapping[_Part, Listing], *, progress: bool = False) -> dict[_Part, ShardedImages]:
     """Open the parts of a data set.
 
     Shards are counted where their lengths or classes are not written beside them. Classes are then the names that
     shards give, sorted; or as many numbers as the highest label of all these parts needs.
 
     Args:
-        listings: Of each part, by its name.
+        listings: Of each part, by whatever the caller knows it by.
         progress: Show a progress bar on stderr while counting.
 
     Raises:
@@ -186,7 +187,7 @@ def open_shards(listings: Mapping[str, Listing], *, progress: bool = False) -> d
     }
     unnamed = [count for part, listing in listings.items() if listing.classes is None for count in counts[part]]
     found = _found_classes(unnamed) if unnamed else ()
-    opened: dict[str, ShardedImages] = {}
+    opened: dict[_Part, ShardedImages] = {}
     for part, listing in listings.items():
         lengths = listing.lengths or tuple(count.images for count in counts[part])
         if not sum(lengths):

@@ -1,0 +1,177 @@
+"""Find what a person calls DATA: its parts and what they are called there, before any of them is opened."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from acmix.data.bundled import BUNDLED
+from acmix.data.folders import LeftOut, beside, find_splits, look, part_of
+from acmix.data.huggingface import has_saved, open_saved
+from acmix.data.shards import has_shards, is_pattern, is_remote, list_folder, list_pattern
+from acmix.data.shards.urls import Listing, local_path
+from acmix.data.sources import ImageSource
+from acmix.errors import InputError
+
+_KINDS = "give a folder of class folders, of shards or of a saved dataset, a pattern of shards, digits or mnist5k"
+
+# Class folders are opened when it is known what for, shards when it is known which parts share their classes.
+Content = ImageSource | Listing | Path
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """One part of what DATA names, not yet opened; no two are equal.
+
+    Attributes:
+        name: What it is called there; empty where the data is undivided.
+        words: What and where it is, for a person.
+        content: Images, or the shards or the folder that hold them.
+    """
+
+    name: str
+    words: str
+    content: Content
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What DATA names, not yet opened.
+
+    Attributes:
+        location: A name of `BUNDLED`, the absolute path of a folder, a pattern of shards, or the URL of their folder.
+        whole: All images, where the data is undivided.
+        train: The training images.
+        validation: The validation images.
+        test: The test images.
+        unlabelled: Test images that lie in no class folders, so that nothing is measured on them.
+        others: Parts of other names.
+        left_out: What lies beside the parts.
+    """
+
+    location: str
+    whole: Part | None = None
+    train: Part | None = None
+    validation: Part | None = None
+    test: Part | None = None
+    unlabelled: Part | None = None
+    others: tuple[Part, ...] = ()
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+    @property
+    def usable(self) -> list[Part]:
+        """All parts that can be opened."""
+        parts = (self.whole, self.train, self.validation, self.test, *self.others)
+        return [part for part in parts if part is not None]
+
+    @property
+    def names(self) -> list[str]:
+        """What all parts are called there."""
+        return [part.name for part in (*self.usable, self.unlabelled) if part is not None]
+
+    def held_out(self) -> Part:
+        """The validation part, else the only one.
+
+        Raises:
+            InputError: If there are several, none of them for validation.
+        """
+        if self.validation is not None:
+            return self.validation
+        if len(self.usable) > 1:
+            raise InputError(
+                f"{self.location} has the parts {', '.join(self.names)}, none of them called val or validation"
+            )
+        return self.usable[0]
+
+
+def find(data: str) -> Found:
+    """Find the parts of DATA.
+
+    Raises:
+        InputError: If there is nothing, two parts are called by one split, or folders may be splits or classes.
+    """
+    location = locate(data)
+    if location in BUNDLED:
+        return _found(location, {"": BUNDLED[location]()})
+    root = Path(location)
+    if not root.is_dir():
+        return _found(location, {"": list_pattern(location)} if is_pattern(location) else list_folder(location))
+    if has_saved(root):
+        return _found(location, open_saved(root))
+    if has_shards(root):
+        return _found(location, list_folder(location))
+    return _find_folders(root)
+
+
+def _found(location: str, contents: Mapping[str, Content]) -> Found:
+    """Tell parts by their names; the only part of undivided data is called ""."""
+    names: dict[str, str] = {}
+    for name in contents:
+        split = part_of(name) or name
+        if split in names:
+            raise InputError(f"{location} has both {names[split]} and {name}, two names of one split; keep one of them")
+        names[split] = name
+    return _by_split(location, {split: _part(location, name, contents[name]) for split, name in names.items()})
+
+
+def _by_split(location: str, parts: Mapping[str, Part]) -> Found:
+    others = [part for split, part in parts.items() if split not in ("", "train", "validation", "test")]
+    return Found(
+        location=location,
+        whole=parts.get(""),
+        train=parts.get("train"),
+        validation=parts.get("validation"),
+        test=parts.get("test"),
+        others=tuple(others),
+    )
+
+
+def _part(location: str, name: str, content: Content) -> Part:
+    folder = Path(location, name)
+    words = str(folder) if folder.is_dir() else f"{name} of {location}"
+    return Part(name=name, words=words if name else location, content=content)
+
+
+def _find_folders(root: Path) -> Found:
+    folders = look(root)
+    sharded = {folder.name for folder in folders if has_shards(root / folder.name)}
+    splits = find_splits(root, folders, sharded)
+    if not splits:
+        return _found(str(root), {"": root})
+    left_out = beside(root, splits.values(), folders)
+    # Test images without classes are aside as they are.
+    direct = {folder.name for folder in folders if folder.direct}
+    aside = splits.pop("test") if splits.get("test") in direct else None
+    parts = {split: _part(str(root), name, _content(root / name)) for split, name in splits.items()}
+    return replace(
+        _by_split(str(root), parts),
+        unlabelled=None if aside is None else _part(str(root), aside, root / aside),
+        left_out=left_out,
+    )
+
+
+def _content(folder: Path) -> Content:
+    """What the folder of a split holds."""
+    return _found(str(folder), list_folder(str(folder))).held_out().content if has_shards(folder) else folder
+
+
+def locate(data: str) -> str:
+    """What to write down of DATA so that it is found again from another folder, see `Found`.
+
+    Raises:
+        InputError: If it is neither a pattern of shards, a URL nor an existing folder.
+    """
+    if data in BUNDLED or is_remote(data):
+        return data
+    if is_pattern(data) and not Path(data).expanduser().is_dir():
+        return "::".join(part if is_remote(part) else str(local_path(part)) for part in data.split("::"))
+    return str(existing_folder(data))
+
+
+def existing_folder(data: str) -> Path:
+    """The absolute path of an existing folder, or an InputError that says what is wrong."""
+    root = Path(data).expanduser()
+    if not root.exists():
+        raise InputError(f"DATA {data!r} does not exist; {_KINDS}")
+    if not root.is_dir():
+        raise InputError(f"DATA {data!r} is not a folder; {_KINDS}")
+    return root.resolve()
