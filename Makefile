@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RESULTS := benchmarks/results
 INSTALLED := .venv/.installed
-KERNELS := setup.py $(wildcard src/acmix/ops/csrc/*)
+KERNELS := setup.py $(shell find src/acmix/ops/cpu/csrc -type f)
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
 # Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE

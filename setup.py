@@ -16,8 +16,9 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-SOURCES = Path("src/acmix/ops/csrc")
+SOURCES = Path("src/acmix/ops/cpu/csrc")
 FLAGS = ["-std=c++20", "-O2", "-ftree-vectorize", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
+FLAGS += ["-iquote", str(SOURCES)]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
 AMX = [*AVX512, "-mamx-tile", "-mamx-bf16"]
@@ -72,7 +73,7 @@ class BuildKernels(build_ext):
             f"kernels_{name}": ["kernels.cpp", f"-DACMIX_ISA={name}", *flags]
             for name, flags in instruction_sets().items()
         }
-        units["operators"] = ["operators.cpp", TORCH_TARGET, "-isystem", str(torch / "include")]
+        units["operators"] = ["operators/operators.cpp", TORCH_TARGET, "-isystem", str(torch / "include")]
         units |= {name: [f"{name}.cpp"] for name in ("dispatch", "workspace")}
 
         def compile_unit(name: str) -> str:
@@ -99,6 +100,6 @@ class BuildKernels(build_ext):
 
 
 setup(
-    ext_modules=[Extension("acmix.ops._stage2", [], optional=True)],
+    ext_modules=[Extension("acmix.ops.cpu._stage2", [], optional=True)],
     cmdclass={"build_ext": BuildKernels},
 )

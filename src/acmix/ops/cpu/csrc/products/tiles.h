@@ -7,7 +7,7 @@
 
 #include <immintrin.h>
 
-#include "simd.h"
+#include "products/simd.h"
 
 namespace acmix::ACMIX_ISA {
 

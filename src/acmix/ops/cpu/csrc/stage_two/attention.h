@@ -3,7 +3,7 @@
 
 #include <utility>
 
-#include "maps.h"
+#include "layout/maps.h"
 
 namespace acmix::ACMIX_ISA {
 

@@ -2,8 +2,8 @@
 // vectors.
 #pragma once
 
-#include "maps.h"
-#include "product.h"
+#include "layout/maps.h"
+#include "products/product.h"
 
 namespace acmix::ACMIX_ISA {
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels.h"
-#include "tensors.h"
+#include "operators/tensors.h"
 
 namespace acmix {
 namespace {

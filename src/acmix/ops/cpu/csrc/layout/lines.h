@@ -2,7 +2,7 @@
 #pragma once
 
 #include "problem.h"
-#include "simd.h"
+#include "products/simd.h"
 
 namespace acmix::ACMIX_ISA {
 

@@ -3,9 +3,9 @@
 // there, and it is written once, or goes on to that of the projections' input and weights.
 #pragma once
 
-#include "attention_backward.h"
-#include "convolution.h"
-#include "stage_one.h"
+#include "backward/attention.h"
+#include "backward/stage_one.h"
+#include "stage_two/convolution.h"
 
 namespace acmix::ACMIX_ISA {
 

@@ -1,8 +1,8 @@
 // Register tiles of the convolution path: neighbouring positions of padded maps fill the lanes.
 #pragma once
 
-#include "lines.h"
-#include "product.h"
+#include "layout/lines.h"
+#include "products/product.h"
 
 namespace acmix::ACMIX_ISA {
 

@@ -1,7 +1,7 @@
 // Registration with PyTorch, on LibTorch's stable ABI.
 #include <tuple>
 
-#include "call.h"
+#include "operators/call.h"
 
 namespace acmix {
 namespace {

@@ -1,8 +1,8 @@
 // Stage I within a band by products in tiles, for float32.
 #pragma once
 
-#include "projection.h"
-#include "tiles.h"
+#include "products/tiles.h"
+#include "stage_one/projection.h"
 
 namespace acmix::ACMIX_ISA {
 

@@ -1,9 +1,9 @@
 // Stage I within a band, backward, by products in tiles, for float32.
 #pragma once
 
-#include "convolve.h"
-#include "projection_backward.h"
-#include "projection_tiles.h"
+#include "backward/projection.h"
+#include "stage_one/projection_tiles.h"
+#include "stage_two/convolve.h"
 
 namespace acmix::ACMIX_ISA {
 

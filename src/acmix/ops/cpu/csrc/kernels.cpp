@@ -1,8 +1,8 @@
 // The kernels of one instruction set; compiled once for each with -DACMIX_ISA=name and its flags.
-#include "backward.h"
-#include "composition.h"
-#include "forward.h"
+#include "backward/backward.h"
+#include "forward/forward.h"
 #include "kernels.h"
+#include "stage_two/composition.h"
 
 namespace acmix::ACMIX_ISA {
 

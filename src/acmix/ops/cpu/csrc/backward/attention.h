@@ -3,8 +3,8 @@
 // threads).
 #pragma once
 
-#include "attention.h"
-#include "backward_layout.h"
+#include "backward/layout.h"
+#include "stage_two/attention.h"
 
 namespace acmix::ACMIX_ISA {
 

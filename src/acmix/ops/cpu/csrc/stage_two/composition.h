@@ -2,8 +2,8 @@
 // a kernel side by side.
 #pragma once
 
-#include "convolve.h"
-#include "maps.h"
+#include "layout/maps.h"
+#include "stage_two/convolve.h"
 
 namespace acmix::ACMIX_ISA {
 

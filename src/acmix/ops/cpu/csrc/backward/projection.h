@@ -3,8 +3,8 @@
 // of vectors.
 #pragma once
 
-#include "backward_layout.h"
-#include "projection.h"
+#include "backward/layout.h"
+#include "stage_one/projection.h"
 
 namespace acmix::ACMIX_ISA {
 

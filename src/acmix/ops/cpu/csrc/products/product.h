@@ -3,7 +3,7 @@
 
 #include <utility>
 
-#include "simd.h"
+#include "products/simd.h"
 
 namespace acmix::ACMIX_ISA {
 

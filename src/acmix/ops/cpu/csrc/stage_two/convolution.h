@@ -2,8 +2,8 @@
 // kernel of 3 N inputs or through P mixtures.
 #pragma once
 
-#include "convolve.h"
-#include "maps.h"
+#include "layout/maps.h"
+#include "stage_two/convolve.h"
 
 namespace acmix::ACMIX_ISA {
 

@@ -1,30 +1,23 @@
-// By which products stage I is computed: of vectors, or in tiles where the instruction set has them.
+// By which products stage I is differentiated, and its weights as the products of either pass read them.
 #pragma once
 
-#if defined(__AMX_BF16__)
-#include <type_traits>
+#include "stage_one/stage_one.h"
 
-#include "projection_backward_tiles.h"
+#if defined(__AMX_BF16__)
+#include "backward/projection_tiles.h"
 #else
-#include "projection_backward.h"
+#include "backward/projection.h"
 #endif
 
 namespace acmix::ACMIX_ISA {
 
-// Product state is what a thread needs while it computes products.
 #if defined(__AMX_BF16__)
-template <class T>
-using ProjectionScratch = std::conditional_t<in_tiles<T>, TileProjection, VectorProjection<T>>;
 template <class T>
 using ProjectionGradientScratch =
     std::conditional_t<in_tiles<T>, TileProjectionGradient, VectorProjectionGradient<T>>;
-using ProductState = TileState;
 #else
 template <class T>
-using ProjectionScratch = VectorProjection<T>;
-template <class T>
 using ProjectionGradientScratch = VectorProjectionGradient<T>;
-struct ProductState {};
 #endif
 
 // Of which only the sizes are asked.

@@ -1,7 +1,7 @@
 // How the backward pass is cut: bands of input rows with the rows that their gradients need, slices that sum.
 #pragma once
 
-#include "maps.h"
+#include "layout/maps.h"
 
 namespace acmix::ACMIX_ISA {
 

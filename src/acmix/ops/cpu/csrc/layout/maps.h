@@ -7,7 +7,7 @@
 // the convolution path runs and reflections while attention does.
 #pragma once
 
-#include "lines.h"
+#include "layout/lines.h"
 
 namespace acmix::ACMIX_ISA {
 
