@@ -47,7 +47,7 @@ $(DEMO)/.installed: $(INSTALLED)
 
 test-browser: $(DEMO)/.installed
 # Gradio leaves event loops open.
-	PYTHONPATH=src $(DEMO)/bin/python -m pytest -m browser tests/test_demo.py \
+	PYTHONPATH=src $(DEMO)/bin/python -m pytest -m browser tests/pages/test_demo.py \
 		-W default::ResourceWarning -W default::pytest.PytestUnraisableExceptionWarning
 
 # Kill runs at random moments, a hundred times alone and twenty as two processes of torchrun, and resume them.

@@ -4,7 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from acmix import figures, study
+from acmix import study
+from acmix.pages import figures
 
 ROOT = Path(__file__).parent.parent
 START, END = "<!-- measured: made by `make bench`, do not edit -->", "<!-- end of measured -->"

@@ -1,6 +1,8 @@
 """What DESIGN.md promises of the tree: import direction, the light cold import, the public API and its documents."""
 
 import ast
+import functools
+import graphlib
 import importlib
 import inspect
 import pathlib
@@ -33,16 +35,7 @@ LAYERS = {
     "acmix.export": 4,
     "acmix.explain": 4,
     "acmix.bench": 4,
-    "acmix.figures": 5,
-    "acmix.report": 5,
-    "acmix.display": 5,
-    "acmix.explanations": 5,
-    "acmix.demo": 5,
-    "acmix.cli_bench": 6,
-    "acmix.cli_data": 6,
-    "acmix.cli_explain": 6,
-    "acmix.cli_runs": 6,
-    "acmix.cli_study": 6,
+    "acmix.pages": 5,
     "acmix.cli": 6,
     "acmix.__main__": 6,
     "acmix": 6,
@@ -72,7 +65,12 @@ def layer(module):
     )
 
 
+@functools.cache
 def imported(path):
+    return [*names_of_imports(path)]
+
+
+def names_of_imports(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "acmix":
             for alias in node.names:
@@ -86,6 +84,26 @@ def imported(path):
 def test_imports_go_down(module):
     above = [name for name in imported(MODULES[module]) if name != "acmix" and layer(name) > layer(module)]
     assert above == []
+
+
+@pytest.mark.parametrize("package", [name for name, path in MODULES.items() if path.name == "__init__.py"])
+def test_what_lies_in_one_package_imports_without_circles(package):
+    """Its modules and the packages within, each as a whole; imports in functions and for types count, too."""
+    graph = {}
+    for module in MODULES:
+        for name in imported(MODULES[module]):
+            if part_of(package, module) and part_of(package, name):
+                graph.setdefault(part_of(package, module), set()).add(part_of(package, name))
+    for part, needed in graph.items():
+        needed.discard(part)
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def part_of(package, module):
+    """The module or package that lies in the package and holds the module; None for a module outside."""
+    if module == package:
+        return f"{package}.__init__"
+    return ".".join(module.split(".")[: package.count(".") + 2]) if module.startswith(f"{package}.") else None
 
 
 def test_backends_import_neither_each_other_nor_the_reference():

@@ -2,13 +2,15 @@
 
 import importlib.util
 import pathlib
+import shlex
 import types
 
 import torch
 from torch import nn
 
 import acmix
-from acmix import cli_explain
+from acmix.tasks import demonstration, recipes
+from tests.commands import call
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 NETWORK = """
@@ -56,5 +58,6 @@ def test_a_yaml_parser_learns_the_layer_and_its_network_is_operated_on():
     assert network(image).shape == expected
 
 
-def test_the_demo_trains_as_the_example_does():
-    assert load_example("digits").TRAIN == cli_explain.DEMO_TRAINING
+def test_the_demo_trains_as_the_example_does(capsys):
+    code, settings, _ = call(capsys, *shlex.split(load_example("digits").TRAIN), "--print-config")
+    assert (code, settings) == (0, recipes.as_yaml(demonstration.settings()))

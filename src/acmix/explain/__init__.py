@@ -1,6 +1,6 @@
 """Look inside a network: what a pixel attends to, what each path gives, what speaks for a class.
 
-Functions that return data; `acmix.figures` draws it.
+Functions that return data; `acmix.pages.figures` draws it.
 """
 
 from acmix.explain.answers import Answer, compare_backends

@@ -10,7 +10,7 @@
 | problems.jsonl | images that could not be read, updates without finite numbers; written only if there were any |
 | stopped.json | why the run stopped; written when an error or a signal ends it, deleted when it continues |
 | summary.json | best accuracy and epoch, evaluation of the best checkpoint, time; written at the end |
-| report.html | what `acmix.report` shows of all this; written by the command line when the run ends |
+| report.html | what `acmix.pages.report` shows of all this; written by the command line when the run ends |
 | tensorboard/events.out.tfevents.* | logs, a file for every start |
 
 What is being written lies beside as `.acmix-*.partial` (`acmix.storage`). A run that is killed leaves at most one in a

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from timm.data import resolve_data_config
 
-from acmix import InputError, explanations, figures
+from acmix import InputError
 from acmix.checkpoints.classifier import Classifier, load_classifier, save_classifier
 from acmix.cli import main
 from acmix.data import read_image
@@ -16,6 +16,7 @@ from acmix.explain import layer_inputs
 from acmix.explain.images import explain_image
 from acmix.ops import reference
 from acmix.ops.geometry import position_map
+from acmix.pages import explanations, figures
 
 CLASSES = ("ant", "<b>bee</b>", "größer")
 LAYERS = [f"layer{number}.0.conv2" for number in (1, 2, 3, 4)]

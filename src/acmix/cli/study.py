@@ -1,4 +1,4 @@
-"""The subcommands of `acmix study`; `acmix.cli` turns them into commands."""
+"""The subcommands of `acmix study`."""
 
 import sys
 from pathlib import Path
@@ -55,7 +55,8 @@ def run(
     _use_threads(threads)
     output = output or Path("runs") / f"study-{Path(data).resolve().name}"
 
-    from acmix import display, study
+    from acmix import study
+    from acmix.cli.display import study as display
 
     names = list(study.USUAL_VARIANTS) if variants is None else [name.strip() for name in variants.split(",")]
     live = sys.stderr.isatty() and sys.stdout.isatty()
@@ -108,7 +109,7 @@ def show(results: Path, *, plot: Path | None = None, table: Path | None = None) 
     loaded = study.load_study(results)
     text = study.as_markdown(loaded)
     if plot is not None:
-        from acmix import figures
+        from acmix.pages import figures
 
         plot.write_bytes(figures.study(plot.suffix[1:], study.summarise(loaded), loaded.batch))
     if table is None:

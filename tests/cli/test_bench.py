@@ -2,7 +2,7 @@ import json
 
 from PIL import Image
 
-from tests.test_cli import call
+from tests.commands import call
 
 
 def test_bench_shows_ratios_and_saves_what_it_measured(capsys, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from acmix.cli import main
-from tests.test_cli import call
+from tests.commands import call
 
 
 def test_data_is_sharded_and_checked(capsys, tmp_path):

@@ -1,17 +1,15 @@
-"""The commands that look inside; `acmix.cli` turns them into commands."""
+"""The subcommands that look inside a network."""
 
 import importlib
 import re
-import shlex
 import sys
 import threading
 from pathlib import Path
 
+from acmix.cli import training
 from acmix.errors import InputError
 
 _DEMO_RUN = Path("demo/run")
-# As in examples/digits.py, which `make demo` runs.
-DEMO_TRAINING = f"train digits --image-size 16 --batch-size 32 --epochs 7 --lr 0.003 --output {_DEMO_RUN}"
 
 
 def explain(
@@ -36,7 +34,7 @@ def explain(
     importlib.import_module("captum")
     from acmix.checkpoints.classifier import load_classifier
     from acmix.data.images import read_images
-    from acmix.explanations import write_explanations
+    from acmix.pages.explanations import write_explanations
 
     faults: list[str] = []
     page = write_explanations(
@@ -70,13 +68,14 @@ def demo(checkpoint: Path | None = None, *, port: int | None = None) -> int:
     if checkpoint is None:
         checkpoint = _DEMO_RUN / "best.safetensors"
         if not checkpoint.is_file():
-            from acmix.cli import main
+            from acmix.tasks import demonstration
 
-            sys.stdout.write(f"{checkpoint} is not there yet: training it on digits\n$ acmix {DEMO_TRAINING}\n")
-            if code := main(shlex.split(DEMO_TRAINING)):
-                return code
+            sets = " ".join(f"--set {name}={value}" for name, value in demonstration.CHANGES.items())
+            command = f"acmix train {demonstration.DATA} {sets} --output {_DEMO_RUN}"
+            sys.stdout.write(f"{checkpoint} is not there yet: training it on {demonstration.DATA}\n$ {command}\n")
+            training.fit_and_report(demonstration.DATA, demonstration.settings(), _DEMO_RUN)
     classifier = load_classifier(checkpoint)
-    from acmix.demo import serve
+    from acmix.pages.demo import serve
 
     with serve(classifier, port) as address:
         sys.stdout.write(f"demo: {address} (Ctrl-C stops it)\n")

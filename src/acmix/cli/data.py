@@ -1,4 +1,4 @@
-"""The subcommands of `acmix data`; `acmix.cli` turns them into commands."""
+"""The subcommands of `acmix data`."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ def check(data: str, *, validation: str | None = None, json: bool = False) -> in
         validation: The same of the validation images, where they are not part of DATA.
         json: Print JSON, which names every image in question.
     """
-    from acmix import display
+    from acmix.cli.display import data as display
     from acmix.data.checking import check_data
     from acmix.data.datasets import open_parts
 
@@ -48,7 +48,7 @@ def shard(
         val_fraction: Share held out where there are no validation images.
         seed: Of the order and of the split, which is that of training.
     """
-    from acmix import display
+    from acmix.cli.display import data as display
     from acmix.data.datasets import open_dataset
     from acmix.data.writing import check_outside, write_shards
 

@@ -19,12 +19,14 @@ import torch
 from PIL import Image
 from timm.data import resolve_data_config
 
-from acmix import InputError, cli_explain, explain, figures, ops
+from acmix import InputError, cli, explain, ops
 from acmix.checkpoints.classifier import Classifier, save_classifier
 from acmix.cli import main
 from acmix.data import DataRecord, Digits, read_image
 from acmix.ops import reference
 from acmix.ops.geometry import position_map
+from acmix.pages import figures
+from acmix.tasks import demonstration
 
 # Gradio's and its servers' own warnings are not ours.
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
@@ -50,7 +52,7 @@ def classifier():
 
 @pytest.fixture(scope="module")
 def address(classifier):
-    from acmix.demo import serve
+    from acmix.pages.demo import serve
 
     # A network of its own: what tests compute beside it must not run through its hooks.
     with serve(replace(classifier, model=copy.deepcopy(classifier.model))) as url:
@@ -312,7 +314,7 @@ def test_uploads_are_bounded(address):
 
 
 def test_a_taken_port_and_a_network_without_layers_are_refused(classifier):
-    from acmix.demo import serve
+    from acmix.pages.demo import serve
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -336,10 +338,8 @@ def test_the_command_trains_what_is_missing(capsys, monkeypatch, tmp_path, class
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli_explain, "_wait_for_interrupt", interrupt)
-    monkeypatch.setattr(
-        cli_explain, "DEMO_TRAINING", "train digits --image-size 8 --batch-size 512 --epochs 1 --output demo/run"
-    )
+    monkeypatch.setattr(cli.explain, "_wait_for_interrupt", interrupt)
+    monkeypatch.setattr(demonstration, "CHANGES", {"image_size": 8, "batch_size": 512, "epochs": 1})
     save_classifier(tmp_path / "given.safetensors", classifier)
     assert main(["demo", "given.safetensors"]) == 130
     given = capsys.readouterr()
@@ -354,7 +354,7 @@ def test_the_command_trains_what_is_missing(capsys, monkeypatch, tmp_path, class
 
 
 def test_examples_of_a_network_trained_on_bundled_digits(driver, classifier):
-    from acmix.demo import serve
+    from acmix.pages.demo import serve
 
     model, digits = timm.create_model("acmix_resnet14_small", num_classes=10).eval(), Digits()
     fingerprint = digits.fingerprint()

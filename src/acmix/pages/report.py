@@ -15,11 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from acmix import explain, figures
+from acmix import explain
 from acmix.checkpoints.classifier import Classifier, load_classifier
 from acmix.data import ImageSource, data_record, open_evaluation
 from acmix.errors import InputError
 from acmix.nn import ACmix
+from acmix.pages import figures
 from acmix.storage import write_atomically
 from acmix.tasks import run
 from acmix.tasks.comparison import RunComparison
@@ -174,7 +175,7 @@ def _checked_output(output: Path) -> Path:
 
 def _render(template: str, context: dict[str, Any], output: Path) -> None:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("acmix"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("acmix.pages"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     text = environment.get_template(template).render(context)
     try:

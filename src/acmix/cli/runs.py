@@ -1,4 +1,4 @@
-"""The subcommands that look at runs, which `acmix.cli` makes commands of, and the reports that `acmix train` leaves."""
+"""The subcommands that look at runs, and the reports that `acmix train` leaves."""
 
 import sys
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def report(run: Path, data: str | None = None, *, output: Path | None = None, wo
         output: The HTML file (default: report.html in the run folder).
         workers: Processes that read the validation images.
     """
-    from acmix.report import write_report
+    from acmix.pages.report import write_report
 
     if workers < 0:
         raise InputError(f"--workers must be at least 0, got {workers}")
@@ -36,14 +36,14 @@ def compare(runs: list[Path], *, output: Path | None = None, json: bool = False)
         output: An HTML file for the same with curves, which opens without a network.
         json: Print JSON.
     """
-    from acmix import display
+    from acmix.cli.display import runs as display
     from acmix.tasks.comparison import compare_runs
     from acmix.tasks.record import read_run
 
     found = [read_run(run) for run in runs]
     comparison = compare_runs(found)
     if output is not None:
-        from acmix.report import write_comparison
+        from acmix.pages.report import write_comparison
 
         write_comparison(found, comparison, output)
     display.show_runs(comparison, as_json=json)
@@ -54,7 +54,7 @@ def compare(runs: list[Path], *, output: Path | None = None, json: bool = False)
 
 def report_end(run: Path, outcomes: "Sequence[Outcome]") -> None:
     """Write the report of a run that has just finished; what it achieved is safe if that fails."""
-    from acmix.report import write_report
+    from acmix.pages.report import write_report
 
     try:
         write_report(run, outcomes=outcomes)
@@ -67,7 +67,7 @@ def report_stop(run: Path) -> None:
 
     A scheduler that stops a run kills it soon after, and a device that failed cannot classify images.
     """
-    from acmix.report import write_report
+    from acmix.pages.report import write_report
     from acmix.tasks.run import METRICS
 
     if not (run / METRICS).is_file():

@@ -20,12 +20,13 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from acmix import explain, figures
+from acmix import explain
 from acmix.checkpoints.classifier import Classifier
 from acmix.data import data_record, open_evaluation
 from acmix.data.bundled import BUNDLED
 from acmix.data.images import decode_image, read_bytes
 from acmix.errors import InputError
+from acmix.pages import figures
 
 _LARGEST_UPLOAD = "32mb"
 _TOP = 5
@@ -59,7 +60,7 @@ class Demo:
         self.layers = list(explain.operators(classifier.model))
         self.device = next(classifier.model.parameters()).device
         self.rates = explain.rates(classifier.model)
-        loader = jinja2.PackageLoader("acmix")
+        loader = jinja2.PackageLoader("acmix.pages")
         environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
         self._html: Any = environment.get_template("demo.html").module
 

@@ -19,7 +19,7 @@ from acmix import InputError, explain
 from acmix.checkpoints.classifier import load_classifier
 from acmix.data import data_record, open_dataset, open_evaluation
 from acmix.errors import PreemptedError
-from acmix.report import write_comparison, write_report
+from acmix.pages.report import write_comparison, write_report
 from acmix.tasks.classification import fit
 from acmix.tasks.comparison import compare_runs
 from acmix.tasks.inference import classify, evaluate, tally

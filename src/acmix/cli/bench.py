@@ -1,4 +1,4 @@
-"""The subcommands of `acmix bench`; `acmix.cli` turns them into commands."""
+"""The subcommands of `acmix bench`."""
 
 import importlib
 import re
@@ -45,7 +45,8 @@ def layer(
     _check_device(device, graphs)
     import torch
 
-    from acmix import bench, display
+    from acmix import bench
+    from acmix.cli.display import bench as display
 
     _set_threads(threads)
     machine = bench.machine()
@@ -110,7 +111,8 @@ def model(
     _check_device(device, graphs)
     import torch
 
-    from acmix import bench, display
+    from acmix import bench
+    from acmix.cli.display import bench as display
     from acmix.tasks.networks import check_batch, check_input_size, create_network
 
     _set_threads(threads)
@@ -162,7 +164,8 @@ def kernels(
     _check_device(device, graphs=False)
     import torch
 
-    from acmix import bench, display, ops
+    from acmix import bench, ops
+    from acmix.cli.display import bench as display
 
     place, kind = torch.device(device), getattr(torch, dtype)
     layers = chosen or bench.RESNET50_LAYERS
@@ -213,7 +216,8 @@ def scaling(
         raise InputError(f"--largest must be at least {smallest} for {axis}, so that two sizes are left, got {largest}")
     if channels % 4:
         raise InputError(f"--channels must be divisible by the 4 heads, got {channels}")
-    from acmix import bench, display
+    from acmix import bench
+    from acmix.cli.display import bench as display
 
     _set_threads(threads)
     machine = bench.machine()
@@ -278,6 +282,6 @@ def _save(machine: dict[str, object], output: Path | None, plot: Path | None, **
 
         bench.save(machine, output, **results)
     if plot is not None:
-        from acmix import figures
+        from acmix.pages import figures
 
         plot.write_bytes(figures.benchmark(plot.suffix[1:], **results))

@@ -10,10 +10,11 @@ import jinja2
 import torch
 from PIL import Image
 
-from acmix import explain, figures
+from acmix import explain
 from acmix.checkpoints.classifier import Classifier
 from acmix.errors import InputError, printable
 from acmix.explain.images import ImageExplanation, check_place, explain_image
+from acmix.pages import figures
 from acmix.storage import write_atomically
 
 PAGE = "index.html"
@@ -87,7 +88,7 @@ def write_explanations(
     overview = figures.paths(shares, rates, changes)
     write_atomically(folder / _PATHS, overview)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("acmix"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("acmix.pages"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     rows = [_Row(*parts) for parts in zip(rates, shares, changes, strict=True)]
     text = environment.get_template("explanations.html").render(

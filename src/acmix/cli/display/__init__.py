@@ -1,0 +1,1 @@
+"""What the command line shows: rich tables for people, JSON for programs; one file for a file of commands."""

@@ -1,0 +1,86 @@
+"""What `acmix bench` shows."""
+
+from typing import TYPE_CHECKING, cast
+
+from rich import get_console
+
+from acmix.cli.display.tables import make_table
+
+if TYPE_CHECKING:
+    from acmix.bench import Comparison, LayerBounds, Scaling
+
+# What bounds the time of a kernel (`acmix.bench.bounds`).
+_BOUNDS = ("bytes", "products", "instructions")
+
+
+def show_machine(machine: dict[str, object]) -> None:
+    """Show what a benchmark runs on."""
+    get_console().print(
+        f"{machine['processor']} ({machine['instructions']}, compiled kernels: {machine['kernels'] or 'none'}), "
+        f"{machine['threads']} threads, torch {machine['torch']}; "
+        f"the machine withholds {machine['withheld_share']:.0%} of a thread's time",
+        highlight=False,
+    )
+
+
+def show_comparison(comparison: "Comparison") -> None:
+    """Show one case of `acmix bench`: fastest run and median, ratios of the fastest to the baseline, memory."""
+    table = make_table(comparison.title)
+    table.add_column("candidate", no_wrap=True)
+    for heading in ("forward, ms", "ratio", "forward + backward, ms", "ratio", "memory, MB", "ratio"):
+        table.add_column(heading, justify="right")
+    base = comparison.candidates[comparison.baseline]
+    for name, measured in comparison.candidates.items():
+        cells: list[str] = []
+        for timing, other in ((measured.forward, base.forward), (measured.training, base.training)):
+            cells += [
+                f"{1e3 * timing.fastest:.1f} ({1e3 * timing.median:.1f})",
+                f"{timing.fastest / other.fastest:.2f}",
+            ]
+        memory = f"{measured.forward_memory / 1e6:,.0f} / {measured.training_memory / 1e6:,.0f}"
+        table.add_row(name, *cells, memory, f"{measured.training_memory / base.training_memory:.2f}")
+    table.caption = (
+        "times: fastest of interleaved runs (median); memory: peak of the allocator, forward / forward + backward;\n"
+        f"ratios to {comparison.baseline}, of the fastest runs and of the memory of forward + backward"
+    )
+    console = get_console()
+    console.print(table)
+    if "networks" in comparison.settings:
+        batch = cast(int, comparison.settings["batch"])
+        for name, measured in comparison.candidates.items():
+            forward, training = (f"{batch / part.fastest:,.1f}" for part in (measured.forward, measured.training))
+            console.print(f"{name}: {forward} images/s, {training} forward + backward", highlight=False)
+
+
+def show_bounds(layer: "LayerBounds") -> None:
+    """Show the kernels of one layer: the fastest launch, what it must take at least, and the share of that."""
+    table = make_table(layer.title)
+    table.add_column("kernel, us", no_wrap=True)
+    for heading in ("fastest", *_BOUNDS, "share"):
+        table.add_column(heading, justify="right")
+    for name, kernel in layer.kernels.items():
+        least = (f"{1e6 * kernel.bounds[kind]:,.1f}" if kind in kernel.bounds else "-" for kind in _BOUNDS)
+        table.add_row(name, f"{1e6 * kernel.time.fastest:,.1f}", *least, f"{kernel.share:.0%}")
+    table.caption = (
+        "least time of bytes, products and instructions, share of the longest; measured here:\n"
+        f"{layer.rates.bytes / 1e9:,.0f} GB/s of a copy, {layer.rates.flops / 1e12:,.1f} TFLOP/s of a product"
+    )
+    get_console().print(table)
+
+
+def show_scaling(scaling: "Scaling") -> None:
+    """Show growth and the fitted exponents."""
+    table = make_table(f"one layer over {scaling.axis}")
+    for heading in (scaling.axis, "forward, ms", "forward + backward, ms", "memory, MB"):
+        table.add_column(heading, justify="right")
+    for point in scaling.points:
+        memory = f"{point.forward_memory / 1e6:,.0f} / {point.training_memory / 1e6:,.0f}"
+        table.add_row(f"{point.count:,}", f"{1e3 * point.forward:.1f}", f"{1e3 * point.training:.1f}", memory)
+    fitted = scaling.exponents
+    table.add_row(
+        "exponent",
+        f"{fitted['forward']:.2f}",
+        f"{fitted['training']:.2f}",
+        f"{fitted['forward_memory']:.2f} / {fitted['training_memory']:.2f}",
+    )
+    get_console().print(table)

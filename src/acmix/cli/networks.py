@@ -1,0 +1,145 @@
+"""The subcommands that take a network: what it costs, how good it is, what it says, and for which runtime."""
+
+import sys
+from pathlib import Path
+
+from acmix.errors import InputError
+
+
+def info(model: str, *, input_size: int | None = None, json: bool = False) -> int:
+    """Count a network's parameters and multiply-adds by part, beside the same network with convolutions.
+
+    Args:
+        model: timm's name of the network, acmix_resnet26 for instance.
+        input_size: Side of the square image in pixels (default: the model's own).
+        json: Print JSON.
+    """
+    import torch
+
+    from acmix import ops
+    from acmix.accounting import account
+    from acmix.cli.display import networks as display
+    from acmix.data import preprocessing_for
+    from acmix.tasks.networks import check_input_size, create_network
+
+    network = create_network(model)
+    size = preprocessing_for(network, image_size=input_size)["input_size"]
+    check_input_size(network, model, size)
+    display.show_account(model, account(network, size), as_json=json)
+    kernels = {"cpu": "compiled CPU"} | ({"triton": "Triton"} if torch.cuda.is_available() else {})
+    for backend, kind in kernels.items():
+        missing = ops.why_not(backend)
+        if missing is not None and not json:
+            sys.stdout.write(f"the {kind} kernels are missing, portable takes their place: {missing}\n")
+    if not json and ops.cpu.instructions():
+        sys.stdout.write(f"the compiled CPU kernels use {ops.cpu.instructions()}\n")
+    return 0
+
+
+def validate(
+    checkpoint: Path,
+    data: str,
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    check_images: bool = True,
+    json: bool = False,
+) -> int:
+    """Measure a checkpoint on held-out images: the very split of its training, val/, or any other class folders.
+
+    Args:
+        checkpoint: A best.safetensors or last.safetensors of acmix train.
+        data: digits or a folder, as in training, or its test/; images that were trained on are left out.
+        batch_size: Images at a time.
+        workers: Processes that read images.
+        check_images: Read every image once before.
+        json: Print JSON.
+    """
+    from acmix.checkpoints.classifier import load_classifier
+    from acmix.cli.display import networks as display
+    from acmix.data import TrainedImages, data_record, find_evaluation
+    from acmix.tasks.inference import evaluate
+
+    classifier = load_classifier(checkpoint)
+    found = find_evaluation(
+        data,
+        classifier.classes,
+        data_record(classifier.training),
+        TrainedImages.from_record(classifier.training),
+        check_images=check_images,
+        progress=sys.stderr.isatty() and not json,
+    )
+    evaluation = evaluate(classifier, found.images, batch_size=batch_size, workers=workers)
+    display.show_evaluation(evaluation, found, as_json=json)
+    return 0
+
+
+def predict(checkpoint: Path, images: list[Path], *, top: int = 5, json: bool = False) -> int:
+    """Name the most probable classes of images; those that can be read, with exit code 2, if some cannot.
+
+    Args:
+        checkpoint: A best.safetensors or last.safetensors of acmix train.
+        images: Image files; a folder stands for the image files directly in it.
+        top: How many classes an image.
+        json: Print JSON.
+    """
+    from acmix.checkpoints.classifier import load_classifier
+    from acmix.cli.display import networks as display
+    from acmix.tasks.inference import predict as predict_images
+
+    predictions = predict_images(load_classifier(checkpoint), images, top=top)
+    display.show_predictions(predictions.predicted, as_json=json)
+    for line in predictions.unreadable:
+        sys.stderr.write(f"acmix predict: {line}\n")
+    return 2 if predictions.unreadable else 0
+
+
+def export(checkpoint: Path, output: Path, *, fixed_size: bool = False, half: bool = False) -> int:
+    """Write a checkpoint for a runtime: ONNX (.onnx), an exported program (.pt2), or a folder for the hub.
+
+    An ONNX file is run in ONNX Runtime beside PyTorch before it is kept. The suffix of OUTPUT says which is meant.
+
+    Args:
+        checkpoint: A best.safetensors or last.safetensors of acmix train.
+        output: The .onnx or .pt2 file, or a folder that timm and acmix load.
+        fixed_size: One image of the size of its training, not every batch, height and width.
+        half: Weights and images in float16; for .onnx and .pt2.
+    """
+    from acmix.checkpoints.classifier import load_classifier
+    from acmix.cli.display import networks as display
+
+    if output.suffix not in ("", ".onnx", ".pt2"):
+        raise InputError(f"OUTPUT must end in .onnx or .pt2, or be a folder without a suffix, got {output}")
+    if not output.suffix:
+        if half or fixed_size:
+            raise InputError(f"--half and --fixed-size are for .onnx and .pt2 files, OUTPUT is the folder {output}")
+        from acmix.checkpoints.hub import save_pretrained
+
+        sys.stdout.write(f"folder: {save_pretrained(load_classifier(checkpoint), output)}\n")
+        return 0
+    if not output.parent.is_dir():
+        raise InputError(f"{output} cannot be written: {output.parent} is not a folder; make it first")
+    classifier = load_classifier(checkpoint)
+    network = classifier.model.half() if half else classifier.model
+    size = classifier.preprocessing["input_size"]
+    if output.suffix == ".pt2":
+        import torch
+
+        from acmix.export.program import to_program
+        from acmix.storage import replacing
+
+        program = to_program(network, input_size=size, dynamic=not fixed_size)
+        with replacing(output) as file:
+            torch.export.save(program, file)
+        sys.stdout.write(f"program: {output}\n")
+        return 0
+    from acmix.export import ExportError, to_onnx
+
+    metadata = {"classes": classifier.classes, "preprocessing": classifier.preprocessing}
+    try:
+        written = to_onnx(network, output, input_size=size, dynamic=not fixed_size, metadata=metadata)
+    except ExportError as error:
+        sys.stderr.write(f"acmix export: error: {error}\n")
+        return 1
+    display.show_onnx(written)
+    return 0
