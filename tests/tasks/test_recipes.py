@@ -86,6 +86,16 @@ def test_bad_assignments():
         recipes.parse_assignment("mixupp=1")
 
 
+def test_what_decides_a_setting(tmp_path):
+    assert recipes.choose("digits", None, {}).model == "acmix_resnet14_small"
+    assert recipes.choose("photos", None, {}) == recipes.choose("photos", "small", {"model": "acmix_resnet26"})
+    (tmp_path / "config.json").write_text('{"settings": {"model": "resnet18", "epochs": 4}}')
+    resumed = recipes.choose("digits", None, {"epochs": 5}, resumed=tmp_path)
+    assert resumed == Settings(model="resnet18", epochs=5)
+    assert recipes.choose("digits", "small", {}, resumed=tmp_path).model == "acmix_resnet14_small"
+    assert recipes.choose("digits", None, {}, resumed=tmp_path / "none") == Settings(model="acmix_resnet14_small")
+
+
 def test_every_setting_has_a_checkable_type():
     for field in fields(Settings):
         if field.name != "model":

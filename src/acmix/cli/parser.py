@@ -2,7 +2,7 @@
 
 A command is a function. Its parameters become arguments: those before `*` are positional (a list takes one or more, one
 with a default may be left out), `False` becomes a flag, the rest are options; the docstring's Args are the help.
-jsonargparse checks the types.
+jsonargparse checks the types. `**options: Annotated[Any, FieldsOf(...)]` are fields of a dataclass.
 """
 
 import argparse
@@ -11,12 +11,26 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
 import acmix
+
+
+@dataclass(frozen=True)
+class FieldsOf:
+    """Options that are fields of a dataclass, whose docstring's Attributes are the help; only those given are passed.
+
+    Attributes:
+        record: The dataclass.
+        names: Its fields by the names of the options.
+    """
+
+    record: type
+    names: Mapping[str, str]
 
 
 def build_parser(commands: Mapping[str, Any], groups: Mapping[str, str]) -> ArgumentParser:
@@ -62,32 +76,64 @@ def _kind(hint: Any) -> Any:
     return _path if kind is Path else kind
 
 
-def _path(text: str) -> Path:
-    return Path(text)
+class _ToPath:
+    def __call__(self, text: str) -> Path:
+        return Path(text)
+
+    def __repr__(self) -> str:
+        """As --help names it."""
+        return "path"
+
+
+_path = _ToPath()
+
+
+def _described(documented: Any) -> dict[str, str]:
+    """What a docstring says of arguments or attributes, by name."""
+    found = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", inspect.getdoc(documented) or "", re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}
 
 
 def _add_parameters(parser: ArgumentParser, function: Callable[..., int]) -> None:
-    helps = dict(re.findall(r"^    (\w+): (.*)$", inspect.getdoc(function) or "", re.MULTILINE))
-    hints = typing.get_type_hints(function)
+    helps, hints = _described(function), typing.get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
-        option, hint, text = f"--{name.replace('_', '-')}", hints[name], helps[name]
-        if parameter.default is inspect.Parameter.empty:
-            many = typing.get_origin(hint) is list
-            kind = _kind(typing.get_args(hint)[0] if many else hint)
-            shape: dict[str, Any] = {"nargs": "+", "type": kind} if many else {"type": kind}
-            parser.add_argument(
-                name, help=text, metavar=name.removesuffix("s").upper() if many else name.upper(), **shape
-            )
-        elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
-            parser.add_argument(name, nargs="?", type=_kind(hint), default=None, help=text, metavar=name.upper())
-        elif typing.get_origin(hint) is types.UnionType and list[str] in typing.get_args(hint):
-            parser.add_argument(option, action="append", type=str, default=argparse.SUPPRESS, help=text)
-        elif parameter.default is False:
-            parser.add_argument(option, action="store_true", help=text)
-        elif parameter.default is None:
-            parser.add_argument(option, type=_kind(hint), default=argparse.SUPPRESS, help=text)
+        if parameter.kind is parameter.VAR_KEYWORD:
+            _add_fields(parser, typing.get_args(hints[name])[1])
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            _add_option(parser, name, hints[name], helps[name], parameter.default)
         else:
-            parser.add_argument(option, type=_kind(hint), default=parameter.default, help=text)
+            _add_positional(parser, name, hints[name], helps[name], required=parameter.default is parameter.empty)
+
+
+def _add_positional(parser: ArgumentParser, name: str, hint: Any, text: str, *, required: bool) -> None:
+    if typing.get_origin(hint) is list:
+        kind, metavar = _kind(typing.get_args(hint)[0]), name.removesuffix("s").upper()
+        parser.add_argument(name, nargs="+", type=kind, help=text, metavar=metavar)
+    elif required:
+        parser.add_argument(name, type=_kind(hint), help=text, metavar=name.upper())
+    else:
+        parser.add_argument(name, nargs="?", type=_kind(hint), default=None, help=text, metavar=name.upper())
+
+
+def _add_option(parser: ArgumentParser, name: str, hint: Any, text: str, default: Any) -> None:
+    option = f"--{name.replace('_', '-')}"
+    if typing.get_origin(hint) is types.UnionType and list[str] in typing.get_args(hint):
+        parser.add_argument(option, action="append", type=str, default=argparse.SUPPRESS, help=text)
+    elif default is False:
+        parser.add_argument(option, action="store_true", help=text)
+    else:
+        default = argparse.SUPPRESS if default is None else default
+        parser.add_argument(option, type=_kind(hint), default=default, help=text)
+
+
+def _add_fields(parser: ArgumentParser, fields: FieldsOf) -> None:
+    helps, hints = _described(fields.record), typing.get_type_hints(fields.record)
+    for name, field in fields.names.items():
+        option = f"--{name.replace('_', '-')}"
+        if hints[field] is bool:
+            parser.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=helps[field])
+        else:
+            parser.add_argument(option, type=_kind(hints[field]), default=argparse.SUPPRESS, help=helps[field])
 
 
 def readable(message: str, commands: Sequence[str]) -> str:

@@ -2,8 +2,8 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
+from acmix.cli.settings import changes
 from acmix.errors import InputError
 
 _SUFFIXES = (".png", ".svg")
@@ -44,14 +44,8 @@ def run(
     """
     from acmix.tasks import recipes
 
-    changes: dict[str, Any] = {"model": model}
-    changes |= {name: value for name, value in (("epochs", epochs), ("batch_size", batch_size)) if value is not None}
-    for assignment in set or ():
-        name, value = recipes.parse_assignment(assignment)
-        if name in changes:
-            raise InputError(f"{name} is given twice; leave one out")
-        changes[name] = value
-    settings = recipes.resolve(recipes.load(recipe), changes)
+    given = {"model": model, "epochs": epochs, "batch_size": batch_size}
+    settings = recipes.resolve(recipes.load(recipe), changes(given, set))
     _use_threads(threads)
     output = output or Path("runs") / f"study-{Path(data).resolve().name}"
 

@@ -4,10 +4,10 @@ from acmix.tasks import recipes
 from acmix.tasks.settings import Settings
 
 DATA = "digits"
-# What differs from the recipe `small`; examples/digits.py types the same.
+# What differs from the recipe small; examples/digits.py types the same.
 CHANGES = {"image_size": 16, "batch_size": 32, "epochs": 7, "learning_rate": 0.003}
 
 
 def settings() -> Settings:
     """The settings of its training."""
-    return recipes.resolve({"model": "acmix_resnet14_small"} | recipes.load("small"), CHANGES)
+    return recipes.choose(DATA, None, CHANGES)

@@ -8,8 +8,10 @@ from typing import Any
 
 import yaml
 
+from acmix.data.bundled import BUNDLED
 from acmix.errors import InputError
 from acmix.models.names import nearest
+from acmix.tasks import run
 from acmix.tasks.settings import Settings, check_setting
 
 _FOLDER = resources.files("acmix") / "recipes"
@@ -88,6 +90,25 @@ def resolve(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> Settings:
     """
     given = {**recipe, **changes}
     return Settings(**{name: check_setting(name, value) for name, value in given.items()})
+
+
+def choose(data: str, recipe: str | None, changes: Mapping[str, Any], *, resumed: Path | None = None) -> Settings:
+    """The settings of a training as a person asks for it.
+
+    Args:
+        data: As in training; it chooses the network where nothing else does.
+        recipe: See `load`; None is those of the resumed run, or small.
+        changes: Settings that win.
+        resumed: The folder of a run to continue, if any.
+
+    Raises:
+        InputError: If there is no such recipe, a setting has the wrong name or type, or the run's record is damaged.
+    """
+    default = {"model": "acmix_resnet14_small" if data in BUNDLED else "acmix_resnet26"}
+    if resumed is not None and recipe is None:
+        saved = run.read_json(resumed / run.CONFIG).get("settings") if (resumed / run.CONFIG).is_file() else None
+        return resolve(saved if isinstance(saved, dict) else default, changes)
+    return resolve(default | load(recipe or "small"), changes)
 
 
 def as_yaml(settings: Settings) -> str:

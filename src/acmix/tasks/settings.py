@@ -1,4 +1,7 @@
-"""The settings of a training run and the check of their values."""
+"""The settings of a training run and the check of their values.
+
+The command line makes options of them, so that names and help stand once: this module loads without timm.
+"""
 
 import re
 import typing
@@ -7,10 +10,8 @@ from types import NoneType, UnionType
 from typing import Any, Literal
 
 import torch
-from timm.optim import list_optimizers
 
 from acmix.errors import InputError
-from acmix.models.names import nearest
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Loss = Literal["cross_entropy", "binary_cross_entropy"]
@@ -22,7 +23,7 @@ class Settings:
     """What decides the result of a training run; a run can be resumed only under equal settings.
 
     Attributes:
-        model: timm's name of the network.
+        model: timm's name of the network; by default acmix_resnet14_small for bundled digits, else acmix_resnet26.
         epochs: Passes over the training images.
         batch_size: Images a process and forward pass; an update takes batch_size x accumulate x processes of them.
         accumulate: Forward passes an update, whose gradients are added.
@@ -34,7 +35,7 @@ class Settings:
         learning_rate_scaling: Scale with the number of images, or with its square root.
         weight_decay: Of weights; biases, norms and the operator's two rates are not decayed.
         layer_decay: Factor on the learning rate from each layer to the one before it, 0 to 1; None for equal rates.
-        warmup_epochs: Epochs of linear rise; None is a tenth of epochs.
+        warmup_epochs: Epochs of linear rise; by default a tenth of epochs.
         warmup_start: Learning rate at the start of the warm-up, a share of the highest.
         clip_norm: Largest norm of an update's gradients; None does not clip.
         average_decay: Of the moving average of weights that is validated and kept as best; None keeps no average.
@@ -51,7 +52,7 @@ class Settings:
         drop_path: Share of residual branches dropped, rising with depth to this.
         synchronize_norms: Batch norms take their statistics over all processes.
         recompute: Recompute activations in the backward pass: less memory, a third more time.
-        image_size: Side of the input in pixels; None is the model's own.
+        image_size: Side of the input in pixels; by default the model's own.
         crop_share: Side of the centre crop that is evaluated, a share of the image's; None is the model's own.
         precision: float32, or automatic mixed precision in bfloat16 or float16.
         seed: Of weights, order, augmentation and the split.
@@ -104,6 +105,10 @@ class Settings:
         Raises:
             InputError: If one is out of range.
         """
+        from timm.optim import list_optimizers
+
+        from acmix.models.names import nearest
+
         infinity = float("inf")
         warmup = self.warmup_epochs or 0
         # Of an optional value None is always allowed.
@@ -171,6 +176,8 @@ def check_setting(name: str, value: Any) -> Any:
     Raises:
         InputError: If there is no such setting, naming the nearest, or the value is of another type.
     """
+    from acmix.models.names import nearest
+
     if name not in _HINTS:
         near = nearest(name, NAMES)
         raise InputError(f"there is no setting {name!r}; " + (f"the nearest are {near}" if near else "see the help"))

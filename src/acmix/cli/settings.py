@@ -1,0 +1,44 @@
+"""Options that are settings of a training, described in `acmix.tasks.settings`, and what they come to."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from acmix.errors import InputError
+
+# Settings by their options; every other setting is given with --set.
+OPTIONS = {
+    "model": "model",
+    "epochs": "epochs",
+    "batch_size": "batch_size",
+    "lr": "learning_rate",
+    "weight_decay": "weight_decay",
+    "optimizer": "optimizer",
+    "warmup_epochs": "warmup_epochs",
+    "label_smoothing": "label_smoothing",
+    "image_size": "image_size",
+    "precision": "precision",
+    "seed": "seed",
+    "val_fraction": "val_fraction",
+    "deterministic": "deterministic",
+}
+
+
+def changes(given: Mapping[str, Any], assignments: Sequence[str] | None) -> dict[str, Any]:
+    """What a person changes of a recipe.
+
+    Args:
+        given: Values by option; None stands for an option that was not given.
+        assignments: Those of --set, name=value.
+
+    Raises:
+        InputError: If an assignment has no equals sign, a wrong name or type, or repeats a setting.
+    """
+    from acmix.tasks import recipes
+
+    changed = {OPTIONS[option]: value for option, value in given.items() if value is not None}
+    for assignment in assignments or ():
+        name, value = recipes.parse_assignment(assignment)
+        if name in changed:
+            raise InputError(f"{name} is given twice; leave one out")
+        changed[name] = value
+    return changed

@@ -1,0 +1,79 @@
+"""Functions as commands: what of a signature and a docstring becomes which argument."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+
+from acmix.cli.parser import FieldsOf, build_parser
+
+
+@dataclass
+class Cake:
+    """A cake.
+
+    Attributes:
+        eggs: How many eggs,
+            large ones.
+        cream: Whipped.
+        taste: Of it all.
+    """
+
+    eggs: int | None = None
+    cream: bool = False
+    taste: Literal["sweet", "sour"] = "sweet"
+
+
+def bake(
+    recipe: Path,
+    extras: list[Path],
+    *,
+    minutes: int = 30,
+    note: str | None = None,
+    eat: bool = False,
+    tags: list[str] | None = None,
+    **cake: Annotated[Any, FieldsOf(Cake, {"eggs": "eggs", "with_cream": "cream", "taste": "taste"})],
+) -> int:
+    """Bake a cake.
+
+    Args:
+        recipe: What to follow.
+        extras: What to add.
+        minutes: In the oven.
+        note: For later.
+        eat: At once.
+        tags: Of it.
+        cake: The cake itself.
+    """
+    del recipe, extras, minutes, note, eat, tags, cake
+    return 0
+
+
+@pytest.fixture
+def parser():
+    return build_parser({"bake": bake}, {})
+
+
+def parsed(parser, *arguments):
+    return vars(parser.parse_args(["bake", "book.txt", "nuts", *arguments])["bake"])
+
+
+def test_what_was_not_given_is_left_to_the_function(parser):
+    plain = {"recipe": Path("book.txt"), "extras": [Path("nuts")], "minutes": 30, "eat": False}
+    assert parsed(parser) == plain
+    fields = ["--eggs", "3", "--with-cream", "--taste", "sour"]
+    given = parsed(parser, "figs", *fields, "--eat", "--tags", "a", "--tags", "b", "--note", "1")
+    own = {"eggs": 3, "with_cream": True, "taste": "sour"}
+    more = {"extras": [Path("nuts"), Path("figs")], "eat": True, "tags": ["a", "b"], "note": "1"}
+    assert given == plain | own | more
+
+
+def test_help_is_in_the_docstrings(parser, capsys):
+    with pytest.raises(SystemExit):
+        parser.parse_args(["bake", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert "--eggs EGGS How many eggs, large ones. (type: int)" in words
+    assert "--with-cream Whipped." in words
+    assert "What to follow. (required, type: path)" in words
+    assert "--minutes MINUTES In the oven. (type: int, default: 30)" in words
