@@ -52,7 +52,7 @@ test-browser: $(DEMO)/.installed
 
 # Kill runs at random moments, a hundred times alone and twenty as two processes of torchrun, and resume them.
 soak: venv
-	ACMIX_KILLS=100 $(BIN)/python -m pytest tests/tasks/test_faults.py -k killed
+	ACMIX_KILLS=100 $(BIN)/python -m pytest tests/tasks/loop/test_faults.py -k killed
 	$(BIN)/python -m pytest -m soak
 
 # On a machine with a GPU; PYTHON_WITH_GPU may name an interpreter with the packages of the extra `dev`. Most of the time is

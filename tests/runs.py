@@ -1,10 +1,10 @@
-"""What a run folder may hold, as the table in `acmix.tasks.run` has it."""
+"""What a run folder may hold, as the table in `acmix.tasks.loop.run` has it."""
 
 import re
 from pathlib import PurePosixPath
 
 from acmix.storage import PARTIAL
-from acmix.tasks import run
+from acmix.tasks.loop import run
 
 LISTED = [name for row in re.findall(r"^\| ([^|]+\..*?) \|", run.__doc__, re.MULTILINE) for name in row.split(", ")]
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import acmix
-from acmix.tasks import demonstration, recipes
+from acmix.tasks.classification import demonstration
+from acmix.tasks.loop import recipes
 from tests.commands import call
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"

@@ -152,8 +152,8 @@ def test_bad_usage_is_one_line(capsys, tmp_path, monkeypatch, arguments, rule):
 def test_missing_extra_names_the_command_to_type(capsys, monkeypatch):
     # None in sys.modules makes an import fail as if the package were not installed.
     monkeypatch.setitem(sys.modules, "lightning.fabric", None)
-    monkeypatch.delitem(sys.modules, "acmix.tasks.classification", raising=False)
-    monkeypatch.delitem(sys.modules, "acmix.tasks.run", raising=False)
+    monkeypatch.delitem(sys.modules, "acmix.tasks.classification.fitting", raising=False)
+    monkeypatch.delitem(sys.modules, "acmix.tasks.loop.run", raising=False)
     code, _, err = call(capsys, "train", "digits")
     assert code == 2
     assert err.splitlines()[0].endswith("pip install 'acmix[train]'")
@@ -195,7 +195,7 @@ def test_stopping_ends_with_130(capsys, monkeypatch):
     def stop(*arguments, **options):  # noqa: ARG001
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("acmix.tasks.classification.fit", stop)
+    monkeypatch.setattr("acmix.tasks.classification.fitting.fit", stop)
     code, _, err = call(capsys, "train", "digits")
     assert code == 130
     assert "stopped" in err

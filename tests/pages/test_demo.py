@@ -26,7 +26,7 @@ from acmix.data import DataRecord, Digits, read_image
 from acmix.ops import reference
 from acmix.ops.geometry import position_map
 from acmix.pages import figures
-from acmix.tasks import demonstration
+from acmix.tasks.classification import demonstration
 
 # Gradio's and its servers' own warnings are not ours.
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]

@@ -20,12 +20,12 @@ from acmix.checkpoints.classifier import load_classifier
 from acmix.data import data_record, open_dataset, open_evaluation
 from acmix.errors import PreemptedError
 from acmix.pages.report import write_comparison, write_report
-from acmix.tasks.classification import fit
+from acmix.tasks.classification.fitting import fit
+from acmix.tasks.classification.inference import classify, evaluate, tally
 from acmix.tasks.comparison import compare_runs
-from acmix.tasks.inference import classify, evaluate, tally
-from acmix.tasks.progress import PARTS, Reporting
-from acmix.tasks.record import read_run
-from acmix.tasks.settings import Settings
+from acmix.tasks.loop.progress import PARTS, Reporting
+from acmix.tasks.loop.record import read_run
+from acmix.tasks.loop.settings import Settings
 
 SETTINGS = Settings(model="acmix_resnet14_small", epochs=2, batch_size=24, image_size=8, val_fraction=0.4)
 PLAIN = replace(SETTINGS, model="test_resnet.r160_in1k", image_size=32, learning_rate=0.002)

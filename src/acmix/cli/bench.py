@@ -113,7 +113,7 @@ def model(
 
     from acmix import bench
     from acmix.cli.display import bench as display
-    from acmix.tasks.networks import check_batch, check_input_size, create_network
+    from acmix.tasks.classification.networks import check_batch, check_input_size, create_network
 
     _set_threads(threads)
     torch.manual_seed(0)

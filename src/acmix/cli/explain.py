@@ -68,7 +68,7 @@ def demo(checkpoint: Path | None = None, *, port: int | None = None) -> int:
     if checkpoint is None:
         checkpoint = _DEMO_RUN / "best.safetensors"
         if not checkpoint.is_file():
-            from acmix.tasks import demonstration
+            from acmix.tasks.classification import demonstration
 
             sets = " ".join(f"--set {name}={value}" for name, value in demonstration.CHANGES.items())
             command = f"acmix train {demonstration.DATA} {sets} --output {_DEMO_RUN}"

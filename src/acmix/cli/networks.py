@@ -20,7 +20,7 @@ def info(model: str, *, input_size: int | None = None, json: bool = False) -> in
     from acmix.accounting import account
     from acmix.cli.display import networks as display
     from acmix.data import preprocessing_for
-    from acmix.tasks.networks import check_input_size, create_network
+    from acmix.tasks.classification.networks import check_input_size, create_network
 
     network = create_network(model)
     size = preprocessing_for(network, image_size=input_size)["input_size"]
@@ -58,7 +58,7 @@ def validate(
     from acmix.checkpoints.classifier import load_classifier
     from acmix.cli.display import networks as display
     from acmix.data import TrainedImages, data_record, find_evaluation
-    from acmix.tasks.inference import evaluate
+    from acmix.tasks.classification.inference import evaluate
 
     classifier = load_classifier(checkpoint)
     found = find_evaluation(
@@ -85,7 +85,7 @@ def predict(checkpoint: Path, images: list[Path], *, top: int = 5, json: bool = 
     """
     from acmix.checkpoints.classifier import load_classifier
     from acmix.cli.display import networks as display
-    from acmix.tasks.inference import predict as predict_images
+    from acmix.tasks.classification.inference import predict as predict_images
 
     predictions = predict_images(load_classifier(checkpoint), images, top=top)
     display.show_predictions(predictions.predicted, as_json=json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from acmix.errors import InputError
 
 if TYPE_CHECKING:
-    from acmix.tasks.inference import Outcome
+    from acmix.tasks.classification.inference import Outcome
 
 
 def report(run: Path, data: str | None = None, *, output: Path | None = None, workers: int = 0) -> int:
@@ -38,7 +38,7 @@ def compare(runs: list[Path], *, output: Path | None = None, json: bool = False)
     """
     from acmix.cli.display import runs as display
     from acmix.tasks.comparison import compare_runs
-    from acmix.tasks.record import read_run
+    from acmix.tasks.loop.record import read_run
 
     found = [read_run(run) for run in runs]
     comparison = compare_runs(found)
@@ -68,7 +68,7 @@ def report_stop(run: Path) -> None:
     A scheduler that stops a run kills it soon after, and a device that failed cannot classify images.
     """
     from acmix.pages.report import write_report
-    from acmix.tasks.run import METRICS
+    from acmix.tasks.loop.run import METRICS
 
     if not (run / METRICS).is_file():
         return

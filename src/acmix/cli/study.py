@@ -42,7 +42,7 @@ def run(
         threads: Threads of PyTorch (default: PyTorch's own choice).
         seconds: Time to spend on timing forward passes, and on forward and backward passes.
     """
-    from acmix.tasks import recipes
+    from acmix.tasks.loop import recipes
 
     given = {"model": model, "epochs": epochs, "batch_size": batch_size}
     settings = recipes.resolve(recipes.load(recipe), changes(given, set))

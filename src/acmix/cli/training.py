@@ -8,7 +8,7 @@ from acmix.cli import runs
 from acmix.cli.parser import FieldsOf
 from acmix.cli.settings import OPTIONS, changes
 from acmix.errors import InputError, printable
-from acmix.tasks.settings import Settings
+from acmix.tasks.loop.settings import Settings
 
 
 def train(
@@ -50,8 +50,8 @@ def train(
         check_images: Read every image once before training starts.
         changed: Settings of the recipe.
     """
-    from acmix.tasks import recipes, states
-    from acmix.tasks.run import free_folder
+    from acmix.tasks.loop import recipes, states
+    from acmix.tasks.loop.run import free_folder
 
     if (resume or requeue) and output is None:
         raise InputError(f"--{'resume' if resume else 'requeue'} needs --output, the folder of the run to continue")
@@ -88,9 +88,9 @@ def fit_and_report(
     keep_states: int = 2,
     **options: Any,
 ) -> None:
-    """Train as `acmix.tasks.classification.fit` does, which takes the options; show it, and leave a report."""
+    """Train as `acmix.tasks.classification.fitting.fit` does, which takes the options; show it, and leave a report."""
     from acmix.cli.display import training as display
-    from acmix.tasks.classification import fit
+    from acmix.tasks.classification.fitting import fit
 
     interactive = sys.stderr.isatty() and sys.stdout.isatty()
     with display.TrainingDisplay(settings.epochs, live=interactive) as shown:
@@ -110,7 +110,7 @@ def recipes(*, name: str | None = None) -> int:
         name: The recipe to print (default: list all).
     """
     from acmix.cli.display import training as display
-    from acmix.tasks import recipes as shipped
+    from acmix.tasks.loop import recipes as shipped
 
     if name is None:
         display.show_recipes({recipe: shipped.load(recipe) for recipe in shipped.names()})

@@ -22,11 +22,11 @@ from acmix.errors import InputError
 from acmix.nn import ACmix
 from acmix.pages import figures
 from acmix.storage import write_atomically
-from acmix.tasks import run
+from acmix.tasks.classification.inference import Outcome, classify, tally
 from acmix.tasks.comparison import RunComparison
-from acmix.tasks.inference import Outcome, classify, tally
-from acmix.tasks.progress import PARTS
-from acmix.tasks.record import Run, read_run
+from acmix.tasks.loop import run
+from acmix.tasks.loop.progress import PARTS
+from acmix.tasks.loop.record import Run, read_run
 
 # Pictures of one kind, images whose layers are looked into, problems of one kind, pairs of classes.
 _TILES, _EXAMPLES, _PROBLEMS, _PAIRS = 12, 4, 20, 10

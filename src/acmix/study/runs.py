@@ -19,12 +19,12 @@ from acmix.errors import InputError, PreemptedError
 from acmix.models.names import nearest
 from acmix.study.results import Measured, Study, Trained, load_study, save_study
 from acmix.study.variants import USUAL_VARIANTS, VARIANTS, rates
-from acmix.tasks import run, states
-from acmix.tasks.classification import determinism, quiet, reading_processes, train_classifier, training_sampler
-from acmix.tasks.distribution import make_fabric
-from acmix.tasks.networks import check_batches, check_input_size, prepare_for_training
-from acmix.tasks.settings import DEFAULTS, Settings
-from acmix.tasks.training import Progress, Reporting
+from acmix.tasks.classification.fitting import determinism, quiet, reading_processes, train_classifier, training_sampler
+from acmix.tasks.classification.networks import check_batches, check_input_size, prepare_for_training
+from acmix.tasks.loop import run, states
+from acmix.tasks.loop.distribution import make_fabric
+from acmix.tasks.loop.settings import DEFAULTS, Settings
+from acmix.tasks.loop.training import Progress, Reporting
 
 RESULTS = "study.json"
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from acmix.accounting import account
 from acmix.errors import InputError
-from acmix.tasks.networks import create_network
-from acmix.tasks.record import Run
-from acmix.tasks.run import best_epoch
+from acmix.tasks.classification.networks import create_network
+from acmix.tasks.loop.record import Run
+from acmix.tasks.loop.run import best_epoch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from acmix.errors import printable
 if TYPE_CHECKING:
     from acmix.accounting import Account, Cost, NetworkCost
     from acmix.data import EvaluationImages
-    from acmix.tasks.inference import Evaluation, Prediction
+    from acmix.tasks.classification.inference import Evaluation, Prediction
 
 
 def show_account(name: str, account: "Account", *, as_json: bool) -> None:

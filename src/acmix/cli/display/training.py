@@ -55,8 +55,8 @@ class TrainingDisplay:
         self._bar.stop()
 
     def reporting(self, **options: Any) -> Any:
-        """The `acmix.tasks.progress.Reporting` that shows a run here."""
-        from acmix.tasks.progress import Reporting
+        """The `acmix.tasks.loop.progress.Reporting` that shows a run here."""
+        from acmix.tasks.loop.progress import Reporting
 
         return Reporting(
             on_epoch=self._show_epoch,
@@ -96,7 +96,7 @@ class TrainingDisplay:
 
 
 def show_training(result: Any, data: str) -> None:
-    """Show what a `acmix.tasks.classification.TrainingResult` achieved, where it lies and what to type next."""
+    """Show what a `acmix.tasks.classification.fitting.TrainingResult` achieved, where it lies and what to type next."""
     table = make_table("Training finished", show_header=False)
     table.add_row("best top-1", f"{result.best_top1:.2%} in epoch {result.best_epoch} of {result.epochs}")
     table.add_row("time", f"{result.seconds:.1f} s, {result.images_per_second:,.0f} images/s")

@@ -6,7 +6,7 @@ from torch import nn
 from acmix import InputError
 from acmix.checkpoints.classifier import Classifier
 from acmix.data import LabelledImages
-from acmix.tasks.inference import evaluate, predict
+from acmix.tasks.classification.inference import evaluate, predict
 
 CLASSES = ("a", "b", "c", "d", "e", "f")
 GREYS = (0, 50, 100, 150, 200, 250)

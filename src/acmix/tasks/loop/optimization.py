@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torchvision.transforms import v2
 
-from acmix.tasks.settings import Settings
+from acmix.tasks.loop.settings import Settings
 
 
 def training_loss(settings: Settings) -> nn.Module:

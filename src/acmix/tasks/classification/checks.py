@@ -11,9 +11,9 @@ from lightning.fabric import Fabric
 from acmix.data import ImageData, LabelledImages, TrainedImages
 from acmix.data.trained import examine, refuse_unreadable
 from acmix.errors import InputError
-from acmix.tasks import run, states
-from acmix.tasks.distribution import patience
-from acmix.tasks.settings import DEFAULTS
+from acmix.tasks.loop import run, states
+from acmix.tasks.loop.distribution import patience
+from acmix.tasks.loop.settings import DEFAULTS
 
 # What a run's record says of its data by fingerprints, in words.
 _FINGERPRINTS = {

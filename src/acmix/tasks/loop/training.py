@@ -19,13 +19,13 @@ from acmix.data.loading import Batch
 from acmix.data.sampling import EpochSampler
 from acmix.errors import InputError, PreemptedError, TrainingError
 from acmix.nn import ACmix
-from acmix.tasks import states
-from acmix.tasks.distribution import summed
-from acmix.tasks.interruption import Interruption
-from acmix.tasks.learner import WHOLE, Learner
-from acmix.tasks.progress import EpochSums, Progress, Reporting
-from acmix.tasks.run import EpochRow, RateRow, RunFiles
-from acmix.tasks.settings import Settings
+from acmix.tasks.loop import states
+from acmix.tasks.loop.distribution import summed
+from acmix.tasks.loop.interruption import Interruption
+from acmix.tasks.loop.learner import WHOLE, Learner
+from acmix.tasks.loop.progress import EpochSums, Progress, Reporting
+from acmix.tasks.loop.run import EpochRow, RateRow, RunFiles
+from acmix.tasks.loop.settings import Settings
 
 _LOG_EVERY = 50
 _NAMED = 5
@@ -108,7 +108,7 @@ class Training:
                 self._tell_problem(f"TensorBoard's log is incomplete: {error.strerror or error}")
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue where a state of `acmix.tasks.states` left off.
+        """Continue where a state of `acmix.tasks.loop.states` left off.
 
         Raises:
             InputError: If the state is of another version, which kept other parts.

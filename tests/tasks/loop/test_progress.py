@@ -4,7 +4,7 @@ import pytest
 
 from acmix import InputError
 from acmix.cli import main
-from acmix.tasks.progress import Reporting
+from acmix.tasks.loop.progress import Reporting
 
 
 @pytest.mark.parametrize("minutes", [float("nan"), float("inf"), -1, -1e-9])

@@ -13,10 +13,16 @@ from torch import nn
 from acmix import InputError
 from acmix.cli import main
 from acmix.data.sampling import EpochSampler
-from acmix.tasks import networks
-from acmix.tasks.classification import fit
-from acmix.tasks.networks import check_batch, check_batches, check_input_size, create_network, load_start_weights
-from acmix.tasks.settings import Settings
+from acmix.tasks.classification import networks
+from acmix.tasks.classification.fitting import fit
+from acmix.tasks.classification.networks import (
+    check_batch,
+    check_batches,
+    check_input_size,
+    create_network,
+    load_start_weights,
+)
+from acmix.tasks.loop.settings import Settings
 
 NAME = "acmix_resnet14_small"
 SETTINGS = Settings(model="test_resnet.r160_in1k", epochs=1, image_size=32)

@@ -4,8 +4,8 @@ import pytest
 
 from acmix import InputError
 from acmix.models.names import check_name
-from acmix.tasks import recipes
-from acmix.tasks.settings import Settings, check_setting
+from acmix.tasks.loop import recipes
+from acmix.tasks.loop.settings import Settings, check_setting
 
 
 @pytest.mark.parametrize("name", recipes.names())

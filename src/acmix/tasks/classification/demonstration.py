@@ -1,7 +1,7 @@
 """The network that `acmix demo` shows where none is given: trained on the bundled digits in a minute."""
 
-from acmix.tasks import recipes
-from acmix.tasks.settings import Settings
+from acmix.tasks.loop import recipes
+from acmix.tasks.loop.settings import Settings
 
 DATA = "digits"
 # What differs from the recipe small; examples/digits.py types the same.

@@ -1,4 +1,4 @@
-"""Read a run folder: what `acmix.tasks.run` lists, whether the run finished, and how to continue it if not."""
+"""Read a run folder: what `acmix.tasks.loop.run` lists, whether the run finished, and how to continue it if not."""
 
 import csv
 import json
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from acmix.errors import InputError
-from acmix.tasks import run, states
-from acmix.tasks.progress import PARTS
-from acmix.tasks.run import EpochRow, RateRow
+from acmix.tasks.loop import run, states
+from acmix.tasks.loop.progress import PARTS
+from acmix.tasks.loop.run import EpochRow, RateRow
 
 _CONFIG = {
     "classes": list,

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
 from acmix.errors import InputError
-from acmix.tasks.settings import Precision
+from acmix.tasks.loop.settings import Precision
 
 Strategy = Literal["ddp", "fsdp"]
 

@@ -22,10 +22,10 @@ from torch import nn
 from acmix import InputError, storage
 from acmix.cli import main
 from acmix.errors import PreemptedError, TrainingError
-from acmix.tasks import classification, learner, states, training
-from acmix.tasks.classification import fit
-from acmix.tasks.progress import Reporting
-from acmix.tasks.settings import Settings
+from acmix.tasks.classification.fitting import fit, fitting
+from acmix.tasks.loop import learner, states, training
+from acmix.tasks.loop.progress import Reporting
+from acmix.tasks.loop.settings import Settings
 from tests.runs import LISTED, unfinished, unlisted
 
 # Everything that draws random numbers or carries a state of its own.
@@ -377,7 +377,7 @@ def test_a_reader_that_dies_is_reported(data, tmp_path, monkeypatch):
 
         return die
 
-    monkeypatch.setattr(classification, "training_transform", transform)
+    monkeypatch.setattr(fitting, "training_transform", transform)
     with pytest.raises(TrainingError, match=r"a process that reads images died .*use fewer --workers"):
         train(data, tmp_path / "run", workers=1)
 

@@ -16,11 +16,11 @@ from torch import nn
 from torch.amp import GradScaler
 
 from acmix.data.loading import Batch
-from acmix.tasks import classification, learner, settings, states
-from acmix.tasks.classification import fit
-from acmix.tasks.learner import Learner
-from acmix.tasks.progress import EpochSums, Reporting
-from acmix.tasks.settings import Settings
+from acmix.tasks.classification.fitting import fit, fitting
+from acmix.tasks.loop import learner, settings, states
+from acmix.tasks.loop.learner import Learner
+from acmix.tasks.loop.progress import EpochSums, Reporting
+from acmix.tasks.loop.settings import Settings
 
 SETTINGS = Settings(
     model="test_resnet.r160_in1k",
@@ -174,7 +174,7 @@ def float16(monkeypatch):
 
     accelerator = SimpleNamespace(is_available=lambda: True)
     monkeypatch.setattr(settings, "torch", SimpleNamespace(accelerator=accelerator))
-    monkeypatch.setattr(classification, "make_fabric", make_fabric)
+    monkeypatch.setattr(fitting, "make_fabric", make_fabric)
 
 
 def train(data, output, **options):

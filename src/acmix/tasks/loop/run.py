@@ -6,7 +6,7 @@
 | metrics.csv | one row an epoch |
 | rates.csv | the two rates of every ACmix layer after every epoch; written only if there are such layers |
 | best.safetensors, last.safetensors | usable checkpoints (`acmix.checkpoints.classifier`) |
-| states/update-*.pt | everything a run needs to continue at its next update (`acmix.tasks.states`) |
+| states/update-*.pt | everything a run needs to continue at its next update (`acmix.tasks.loop.states`) |
 | problems.jsonl | images that could not be read, updates without finite numbers; written only if there were any |
 | stopped.json | why the run stopped; written when an error or a signal ends it, deleted when it continues |
 | summary.json | best accuracy and epoch, evaluation of the best checkpoint, time; written at the end |
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from acmix.errors import InputError, printable
 from acmix.storage import write_atomically
-from acmix.tasks import states
+from acmix.tasks.loop import states
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.csv", "summary.json"
 BEST, LAST, PROBLEMS = "best.safetensors", "last.safetensors", "problems.jsonl"

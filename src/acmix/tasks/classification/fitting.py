@@ -1,4 +1,4 @@
-"""Train a classifier: everything is checked first, then `acmix.tasks.training` runs."""
+"""Train a classifier: everything is checked first, then `acmix.tasks.loop.training` runs."""
 
 import logging
 import os
@@ -30,20 +30,20 @@ from acmix.data.bundled import BUNDLED
 from acmix.data.sampling import EpochSampler, evaluation_batches
 from acmix.errors import InputError, TrainingError
 from acmix.models.names import check_name
-from acmix.tasks import run, states
-from acmix.tasks.checks import Checked, check_images_together, resumable_state
-from acmix.tasks.distribution import Strategy, make_fabric
-from acmix.tasks.inference import Evaluation, Outcome, classify, tally
-from acmix.tasks.networks import (
+from acmix.tasks.classification.checks import Checked, check_images_together, resumable_state
+from acmix.tasks.classification.inference import Evaluation, Outcome, classify, tally
+from acmix.tasks.classification.networks import (
     check_batches,
     check_input_size,
     create_network,
     load_start_weights,
     prepare_for_training,
 )
-from acmix.tasks.progress import Reporting
-from acmix.tasks.settings import Settings
-from acmix.tasks.training import Training
+from acmix.tasks.loop import run, states
+from acmix.tasks.loop.distribution import Strategy, make_fabric
+from acmix.tasks.loop.progress import Reporting
+from acmix.tasks.loop.settings import Settings
+from acmix.tasks.loop.training import Training
 
 # More processes than this only wait for the network.
 _MOST_WORKERS = 8
@@ -54,7 +54,7 @@ class TrainingResult:
     """What a finished run achieved.
 
     Attributes:
-        output: The run folder; `acmix.tasks.run` lists its files.
+        output: The run folder; `acmix.tasks.loop.run` lists its files.
         best_top1: Highest validation accuracy, 0..1.
         best_epoch: Its epoch, counted from 1.
         epochs: Epochs trained.
@@ -102,7 +102,7 @@ def fit(
             and is none for bundled digits.
         check_images: Decode every image once before training.
         progress: Show a progress bar while checking.
-        devices: Processes on this machine, see `acmix.tasks.distribution.make_fabric`.
+        devices: Processes on this machine, see `acmix.tasks.loop.distribution.make_fabric`.
         strategy: How processes share the network, see there.
         reporting: Whom to tell of progress, and how often to save.
 
@@ -298,7 +298,7 @@ def train_classifier(
         images: To train on and to validate with.
         settings: The run's settings.
         files: What is written in the run folder.
-        state: Of `acmix.tasks.states`, to continue from; None begins.
+        state: Of `acmix.tasks.loop.states`, to continue from; None begins.
         workers: Processes that read images.
         fabric: The processes that train, launched.
         sampler: Of `training_sampler`.

@@ -16,12 +16,12 @@ from acmix import InputError
 from acmix.checkpoints.classifier import load_classifier
 from acmix.errors import PreemptedError
 from acmix.explain import kernel_changes
-from acmix.tasks import run, states
-from acmix.tasks.classification import fit
-from acmix.tasks.networks import create_network
-from acmix.tasks.optimization import make_optimizer, make_schedule
-from acmix.tasks.progress import PARTS, Reporting
-from acmix.tasks.settings import Settings
+from acmix.tasks.classification.fitting import fit
+from acmix.tasks.classification.networks import create_network
+from acmix.tasks.loop import run, states
+from acmix.tasks.loop.optimization import make_optimizer, make_schedule
+from acmix.tasks.loop.progress import PARTS, Reporting
+from acmix.tasks.loop.settings import Settings
 
 # A few images and a tiny network: what is tested is the run, not the accuracy.
 TINY = Settings(model="test_resnet.r160_in1k", epochs=2, batch_size=16, image_size=32, precision="float32")

@@ -11,8 +11,8 @@ import yaml
 from acmix.data.bundled import BUNDLED
 from acmix.errors import InputError
 from acmix.models.names import nearest
-from acmix.tasks import run
-from acmix.tasks.settings import Settings, check_setting
+from acmix.tasks.loop import run
+from acmix.tasks.loop.settings import Settings, check_setting
 
 _FOLDER = resources.files("acmix") / "recipes"
 

@@ -21,9 +21,9 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.tensor import DTensor
 
 from acmix.data.loading import Batch
-from acmix.tasks.distribution import shard, summed
-from acmix.tasks.optimization import make_optimizer, make_schedule, mixing, training_loss
-from acmix.tasks.settings import Settings
+from acmix.tasks.loop.distribution import shard, summed
+from acmix.tasks.loop.optimization import make_optimizer, make_schedule, mixing, training_loss
+from acmix.tasks.loop.settings import Settings
 
 # Whole tensors on the CPU, also where processes hold parts.
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -16,12 +16,13 @@ from acmix.checkpoints.classifier import load_classifier
 from acmix.data import TrainedImages, open_dataset
 from acmix.data.trained import examine
 from acmix.errors import PreemptedError
-from acmix.tasks import checks, distribution
-from acmix.tasks.classification import fit
-from acmix.tasks.progress import Reporting
-from acmix.tasks.run import read_json
-from acmix.tasks.settings import Settings
-from tests.tasks.test_distribution import together
+from acmix.tasks.classification import checks
+from acmix.tasks.classification.fitting import fit
+from acmix.tasks.loop import distribution
+from acmix.tasks.loop.progress import Reporting
+from acmix.tasks.loop.run import read_json
+from acmix.tasks.loop.settings import Settings
+from tests.tasks.loop.test_distribution import together
 
 SETTINGS = Settings(model="acmix_resnet14_small", epochs=1, batch_size=8, image_size=16)
 

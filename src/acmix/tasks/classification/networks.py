@@ -14,7 +14,7 @@ from acmix.checkpoints import load_weights
 from acmix.checkpoints.files import read_state_file
 from acmix.errors import InputError
 from acmix.models.names import check_name
-from acmix.tasks.settings import Settings
+from acmix.tasks.loop.settings import Settings
 
 
 def create_network(name: str, *, num_classes: int | None = None, **options: Any) -> nn.Module:

@@ -1,0 +1,1 @@
+"""What every kind of training shares: run folder, states, updates, signals, progress, processes, settings."""
