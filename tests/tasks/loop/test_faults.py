@@ -22,7 +22,8 @@ from torch import nn
 from acmix import InputError, storage
 from acmix.cli import main
 from acmix.errors import PreemptedError, TrainingError
-from acmix.tasks.classification.fitting import fit, fitting
+from acmix.tasks.classification import fitting
+from acmix.tasks.classification.fitting import fit
 from acmix.tasks.loop import learner, states, training
 from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.loop.settings import Settings

@@ -16,7 +16,8 @@ from torch import nn
 from torch.amp import GradScaler
 
 from acmix.data.loading import Batch
-from acmix.tasks.classification.fitting import fit, fitting
+from acmix.tasks.classification import fitting
+from acmix.tasks.classification.fitting import fit
 from acmix.tasks.loop import learner, settings, states
 from acmix.tasks.loop.learner import Learner
 from acmix.tasks.loop.progress import EpochSums, Reporting
