@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import acmix
 from acmix import ops
 from acmix.ops import cpu
+from tests.ops.counting import enumerate_flops
 from tests.ops.problems import Problem, assert_mix_as_exact_as_eager, run, stage_one
 
 pytestmark = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="no C++ compiler to build with")
@@ -345,7 +346,7 @@ def test_counts_operations():
         ops.mix(projections, *weights, backend="cpu").sum().backward()
         ops.local_attention(*projections.chunk(3, 1), backend="cpu").sum().backward()
     counts = counter.get_flop_counts()["Global"]
-    attention, convolution = 2 * 2 * 14 * 14 * 98 * 64, 2 * 2 * 14 * 14 * 27 * 4 * 64
+    _, attention, convolution = enumerate_flops(14, 14, batch=2, inputs=1, channels=64, heads=4)
     assert counts[torch.ops.acmix.mix] == attention + convolution
     assert counts[torch.ops.acmix.mix_backward] == 2.5 * attention + 2 * convolution
     assert counts[torch.ops.acmix.local_attention] == attention
@@ -362,8 +363,8 @@ def test_counts_operations_of_all_stages(frozen):
     # Not the layer: the counter hooks all modules, and so the layer calls its projection as one.
     with FlopCounterMode(display=False) as counter:
         ops.project_and_mix(x, layer.qkv.weight, layer.qkv.bias, *weights, heads=4, backend="cpu").sum().backward()
-    counts, projection = counter.get_flop_counts()["Global"], 2 * 2 * 14 * 14 * 10 * 3 * 64
-    attention, convolution = 2 * 2 * 14 * 14 * 98 * 64, 2 * 2 * 14 * 14 * 27 * 4 * 64
+    counts = counter.get_flop_counts()["Global"]
+    projection, attention, convolution = enumerate_flops(14, 14, batch=2, inputs=10, channels=64, heads=4)
     assert counts[torch.ops.acmix.project_and_mix] == attention + convolution + projection
     # The projections again, and the gradients of their input and of their weights that are asked for.
     products = {"nothing": 3, "both": 1}.get(frozen, 2)

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from acmix import ops
 from acmix.nn import ACmix
+from tests.ops.counting import enumerate_flops
 from tests.ops.derivatives import differentiate, parts
 from tests.ops.problems import Problem, assert_mix_as_exact_as_eager, run
 
@@ -275,7 +276,7 @@ def test_counts_operations():
         projections, *weights = problem(4, 8, 6, 6, batch=2).tensors(DEVICE)
         ops.mix(projections.requires_grad_(), *weights, backend="triton").sum().backward()
     counts = counter.get_flop_counts()["Global"]
-    attention, convolution = 2 * 2 * 6 * 6 * 98 * 32, 2 * 2 * 6 * 6 * 27 * 4 * 32
+    _, attention, convolution = enumerate_flops(6, 6, batch=2, inputs=1, channels=32, heads=4)
     assert counts[torch.ops.acmix_triton.mix] == attention + convolution
     assert counts[torch.ops.acmix_triton.mix_backward] == 2.5 * attention + 2 * convolution
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from acmix.bench.comparison import Candidate, gate
 from acmix.bench.measure import Timing, as_graph, time_interleaved
 from acmix.nn import ACmix
+from acmix.ops import costs
 
 if TYPE_CHECKING:
     from acmix.ops.triton.launch import Shape
@@ -115,8 +116,9 @@ def least_work(shape: "Shape", kernel: int, element: int) -> dict[str, Work]:
     saved = queries // element // shape.size * _WIDE
     parameters = (2 * shape.size + 1) * _WIDE
     weights = channels * 3 * shape.heads * kernel**2
-    attended = 2 * shape.batch * channels * _pairs(shape, shape.window)
-    convolved = 2 * shape.batch * channels * 3 * shape.heads * _pairs(shape, kernel)
+    windows, kernels = (costs.pairs_on_map(shape.height, shape.width, k, shape.stride) for k in (shape.window, kernel))
+    attended = 2 * shape.batch * costs.attention_product(windows, channels)
+    convolved = 2 * shape.batch * costs.convolution(kernels, channels, 3 * shape.heads)
     convolution = Work(3 * maps + queries + weights * element, convolved)
     return {
         "convolution forward": convolution,
@@ -127,15 +129,6 @@ def least_work(shape: "Shape", kernel: int, element: int) -> dict[str, Work]:
         "attention backward, keys": Work(6 * maps + 2 * queries + 3 * saved + parameters, 4 * attended),
         "attention backward, chunks": Work(6 * maps + 4 * queries + 3 * saved + 2 * parameters, 7 * attended),
     }
-
-
-def _pairs(shape: "Shape", window: int) -> int:
-    """Cells of the output and the cells on the map that their windows see, in pairs."""
-    rows, columns = (
-        sum(min(cell + window // 2, size - 1) - max(cell - window // 2, 0) + 1 for cell in range(0, size, shape.stride))
-        for size in (shape.height, shape.width)
-    )
-    return rows * columns
 
 
 def issue_seconds(shape: "Shape", dtype: torch.dtype, device: Any) -> dict[str, float]:

@@ -4,31 +4,30 @@ A module of its own because PyTorch's counter imports triton, which takes second
 """
 
 import importlib
-import math
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
-from acmix.ops import cpu, triton
-from acmix.ops.geometry import output_size
+from acmix.ops import costs, cpu, triton
 
 
 def _attention(query: Any, window: int, stride: int) -> int:
-    """Multiply-adds of the attention path; shapes instead of tensors."""
+    """Multiply-adds of both products of the attention path; shapes instead of tensors."""
     batch, heads, head_size, height, width = query
-    return 2 * batch * output_size(height, stride) * output_size(width, stride) * heads * head_size * window**2
+    return 2 * batch * costs.attention_product(costs.pairs(height, width, window, stride), heads * head_size)
 
 
 def _convolution(projections: Any, kernel: Any, mixing: Any, stride: int) -> int:
     """Multiply-adds of the convolution path, 0 without a kernel."""
     if kernel is None:
         return 0
-    batch, _, head_size, height, width = projections
-    total = batch * output_size(height, stride) * output_size(width, stride) * math.prod(kernel)
+    batch, maps, head_size, height, width = projections
+    channels, (*_, inputs, size, _) = maps // 3 * head_size, kernel
+    total = costs.convolution(costs.pairs(height, width, size, stride), channels, inputs)
     if mixing is not None:
-        total += batch * height * width * head_size * math.prod(mixing)
-    return total
+        total += costs.mixing(height * width, channels, mixing[0])
+    return batch * total
 
 
 def _query(projections: Any) -> Any:
@@ -118,7 +117,7 @@ def _projections(x: Any, weight: Any, heads: int) -> Any:
 
 def _projection(x: Any, weight: Any) -> int:
     batch, inputs, height, width = x
-    return 2 * batch * height * width * inputs * weight[0]
+    return 2 * costs.projection(batch * height * width, inputs, weight[0] // 3)
 
 
 def _all_stages_flops(x: Any, weight: Any, bias: Any, heads: int, *arguments: Any, **_: Any) -> int:  # noqa: ARG001
