@@ -1,25 +1,66 @@
 """Where the parameters and multiply-adds of a network with ACmix go, beside the same network with convolutions.
 
 Conventions: one multiply and one add are one multiply-add; so is a lone multiplication or addition of the position
-term and of the final sum. Biases, normalisation, activations, pooling and the exponentials of the softmax are not
-counted, as in published figures. Counted is one call with one image, the composition of its kernels included.
+term and of the final sum of the operator. Counted are matrix products, convolutions and attention, wherever a network
+calls them; biases, normalisation, activations, pooling and the exponentials of a softmax are not, as in published
+figures. It is one call with one image, the composition of the operator's kernels included. The operator is counted by
+`acmix.ops.costs`, everything else by the formulas of PyTorch's `FlopCounterMode`.
 """
 
 import copy
 import functools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from acmix.nn import ACmix
-from acmix.ops.geometry import composes_kernels, output_size
+from acmix.ops import costs
+from acmix.ops.geometry import output_size
 
-Part = Literal["projection", "attention", "convolution", "other"]
+Part = costs.Stage | Literal["other"]
 _Module = TypeVar("_Module", bound=nn.Module)
+_aten = torch.ops.aten
+_ADDITIONS = (_aten.add, _aten.add_)
+
+
+def _vector_flops(operand: Any, *_: Any, **__: Any) -> int:
+    return 2 * prod(operand)
+
+
+def _added_vector_flops(_: Any, matrix: Any, *__: Any, **___: Any) -> int:
+    return 2 * prod(matrix)
+
+
+def _added_batches_flops(_: Any, left: Any, right: Any, *__: Any, **___: Any) -> int:
+    return 2 * prod(left) * right[-1]
+
+
+def _bilinear_flops(left: Any, weight: Any, *_: Any, **__: Any) -> int:
+    return 2 * prod(left[:-1]) * prod(weight)
+
+
+def _recurrent_flops(sequence: Any, of_inputs: Any, of_hidden: Any, *_: Any, **__: Any) -> int:
+    return 2 * prod(sequence[:2]) * (prod(of_inputs) + prod(of_hidden))
+
+
+# What PyTorch's counter leaves out, by the shapes of the arguments.
+_FORMULAS: dict[Any, Callable[..., int]] = {
+    **dict.fromkeys((_aten.dot, _aten.vdot, _aten.mv), _vector_flops),
+    _aten.addmv: _added_vector_flops,
+    _aten.addbmm: _added_batches_flops,
+    _aten._trilinear: _bilinear_flops,
+    _aten.mkldnn_rnn_layer: _recurrent_flops,
+}
 
 
 @dataclass(frozen=True)
@@ -47,8 +88,9 @@ class NetworkCost:
         projection: Stage I of the operators, at their full input resolution.
         attention: Their attention path with its position term and the final sum.
         convolution: Their convolution path; in the convolutional twin the convolutions in their place.
-        other: Every other parameter, and every other `nn.Conv2d` and `nn.Linear`.
-        uncounted: Parameters by type of the modules that have some but whose multiply-adds are not counted.
+        other: Every other parameter and multiply-add.
+        uncounted: Parameters that neither multiply in what is counted nor are added as biases are, by the type of their
+            modules: those of norms, of what the call did not reach, of operations that have no formula.
     """
 
     projection: Cost
@@ -90,10 +132,14 @@ def account(network: nn.Module, input_size: tuple[int, int, int]) -> Account:
     """
     if len(input_size) != 3 or min(input_size) < 1:
         raise ValueError(f"input_size must be three positive sizes (C_in, H, W), got {input_size}")
-    shapes = _on_meta(network).eval()
-    replaced = {name for name, module in shapes.named_modules() if isinstance(module, ACmix)}
-    twin = convolution_twin(shapes)
-    return Account(tuple(input_size), _cost(shapes, input_size, replaced), _cost(twin, input_size, replaced))
+    operators = {name: module for name, module in network.named_modules() if isinstance(module, ACmix)}
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        memo = _shapes(network)
+        twins = {id(operator): _twin(operator, "cpu") for operator in operators.values()}
+    # deepcopy takes what the memo holds in place of a copy.
+    copies = (copy.deepcopy(network, held).eval() for held in (dict(memo), memo | twins))
+    with fake:
+        return Account(tuple(input_size), *(_cost(shapes, input_size, operators.keys()) for shapes in copies))
 
 
 def convolution_twin(network: _Module) -> nn.Module:
@@ -106,12 +152,13 @@ def convolution_twin(network: _Module) -> nn.Module:
         A network of its own: `kernel_conv` x `kernel_conv` convolutions of the same channels, stride and
         dilation, with a bias where the operator has one.
     """
-    # deepcopy takes what the memo holds in place of a copy.
-    memo: dict[int, Any] = {id(module): _twin(module) for module in network.modules() if isinstance(module, ACmix)}
+    memo: dict[int, Any] = {
+        id(module): _twin(module, module.dep_weight.device) for module in network.modules() if isinstance(module, ACmix)
+    }
     return copy.deepcopy(network, memo)
 
 
-def _twin(operator: ACmix) -> nn.Conv2d:
+def _twin(operator: ACmix, device: torch.device | str) -> nn.Conv2d:
     convolution = nn.Conv2d(
         operator.in_channels,
         operator.out_channels,
@@ -120,45 +167,37 @@ def _twin(operator: ACmix) -> nn.Conv2d:
         padding=operator.padding,
         dilation=operator.dilation,
         bias=operator.bias is not None,
-        device=operator.dep_weight.device,
+        device=device,
         dtype=operator.dep_weight.dtype,
     )
     return convolution.train(operator.training)
 
 
-def _on_meta(network: _Module) -> _Module:
+def _shapes(network: nn.Module) -> dict[int, Any]:
+    """Tensors without data for the parameters and buffers of a network, as a memo of deepcopy."""
     memo: dict[int, Any] = {
-        id(parameter): nn.Parameter(parameter.to("meta"), parameter.requires_grad) for parameter in network.parameters()
+        id(parameter): nn.Parameter(torch.empty_like(parameter, device="cpu"), parameter.requires_grad)
+        for parameter in network.parameters()
     }
-    shapes = copy.deepcopy(network, memo).to("meta")
-    for module in shapes.modules():
-        if isinstance(module, ACmix):
-            # Backends may refuse a tensor without data.
-            vars(module)["forward"] = functools.partial(_empty_output, module)
-    return shapes
+    return memo | {id(buffer): torch.empty_like(buffer, device="cpu") for buffer in network.buffers()}
 
 
-def _empty_output(operator: ACmix, image: Tensor) -> Tensor:
-    height, width = (output_size(size, operator.stride[0]) for size in image.shape[-2:])
-    return image.new_empty(image.shape[0], operator.out_channels, height, width)
-
-
-def _cost(network: nn.Module, input_size: tuple[int, int, int], replaced: set[str]) -> NetworkCost:
-    multiply_adds, counted = _count_multiply_adds(network, input_size, replaced)
+def _cost(network: nn.Module, input_size: tuple[int, int, int], replaced: Iterable[str]) -> NetworkCost:
+    parts = _parts(network, set(replaced))
+    tally = _call(network, input_size, parts)
     parameters: Counter[Part] = Counter()
     uncounted: Counter[str] = Counter()
-    parts = _parts(network, replaced)
     seen: set[nn.Parameter] = set()
     for module in network.modules():
         own = set(module.parameters(recurse=False)) - seen
         seen |= own
         for parameter in own:
             parameters[parts.get(parameter, "other")] += parameter.numel()
-        if own and module not in counted:
-            uncounted[type(module).__name__] += sum(parameter.numel() for parameter in own)
+            if parameter not in tally.counted:
+                uncounted[type(module).__name__] += parameter.numel()
 
     def cost(part: Part) -> Cost:
-        return Cost(parameters[part], multiply_adds[part])
+        return Cost(parameters[part], tally.multiply_adds[part])
 
     return NetworkCost(cost("projection"), cost("attention"), cost("convolution"), cost("other"), dict(uncounted))
 
@@ -181,52 +220,106 @@ def _parts(network: nn.Module, replaced: set[str]) -> dict[nn.Parameter, Part]:
     return parts
 
 
-def _count_multiply_adds(
-    network: nn.Module, input_size: tuple[int, int, int], replaced: set[str]
-) -> tuple[Counter[Part], set[nn.Module]]:
-    """Multiply-adds by part of one forward pass, and the modules that they cover."""
-    multiply_adds: Counter[Part] = Counter()
-    counted: set[nn.Module] = set()
+class _Tally(TorchDispatchMode):
+    """Multiply-adds of what is called under it, by the part of their parameters; which those are, biases as well.
 
-    def count_operator(operator: ACmix, inputs: tuple[Tensor, ...], _: Tensor) -> None:
-        multiply_adds.update(operator_multiply_adds(operator, *inputs[0].shape[-2:]))
-        counted.update(operator.modules())
+    A tensor that is computed of parameters alone, a normalised or a transposed weight say, stands for those.
 
-    def count_weights(part: Part, layer: nn.Conv2d | nn.Linear, _: tuple[Tensor, ...], output: Tensor) -> None:
-        multiply_adds[part] += output.numel() * layer.weight[0].numel()
-        counted.add(layer)
+    Args:
+        formulas: FLOPs of operations, as PyTorch's counter has them.
+        parts: Of parameters; what has none of these is "other".
+        image: What every other tensor that is not of parameters alone is computed of.
+    """
 
-    inside = {operator.qkv for operator in network.modules() if isinstance(operator, ACmix)}
-    for name, module in network.named_modules():
-        if isinstance(module, ACmix):
-            module.register_forward_hook(count_operator)
-        elif isinstance(module, nn.Conv2d | nn.Linear) and module not in inside:
-            part: Part = "convolution" if name in replaced else "other"
-            module.register_forward_hook(functools.partial(count_weights, part))
+    supports_higher_order_operators = True
+
+    def __init__(
+        self, formulas: Mapping[Any, Callable[..., int]], parts: Mapping[nn.Parameter, Part], image: Tensor
+    ) -> None:
+        super().__init__()
+        self.multiply_adds: Counter[Part] = Counter()
+        self.counted: set[nn.Parameter] = set()
+        self._formulas, self._parts = formulas, parts
+        # Of every tensor the parameters that it is computed of; None where the image is among what it is computed of.
+        self._origins: Any = WeakTensorKeyDictionary({image: None})
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Compute an operation and note it."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        origins = [self._origin(leaf) for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        parameters = frozenset[nn.Parameter]().union(*(origin for origin in origins if origin is not None))
+        packet = getattr(func, "_overloadpacket", func)
+        formula = self._formulas.get(packet)
+        if formula is not None or packet in _ADDITIONS:
+            self.counted |= parameters
+        if formula is not None:
+            part: Part = next((self._parts[known] for known in parameters if known in self._parts), "other")
+            self.multiply_adds[part] += formula(*args, **kwargs, out_val=result) // 2
+        for leaf in pytree.tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._origins[leaf] = None if None in origins else parameters
+        return result
+
+    def _origin(self, tensor: Tensor) -> frozenset[nn.Parameter] | None:
+        if isinstance(tensor, nn.Parameter):
+            return frozenset((tensor,))
+        return self._origins.get(tensor, frozenset())
+
+
+def _call(network: nn.Module, input_size: tuple[int, int, int], parts: Mapping[nn.Parameter, Part]) -> _Tally:
+    """Count one forward pass."""
+    # It imports triton, which takes a second.
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
     dtype = next((parameter.dtype for parameter in network.parameters()), torch.float32)
-    image = torch.empty(1, *input_size, device="meta", dtype=dtype)
+    image = torch.empty(1, *input_size, dtype=dtype)
+    tally = _Tally(counter.flop_registry, parts, image)
+    for module in network.modules():
+        if isinstance(module, ACmix):
+            vars(module)["forward"] = functools.partial(_count_operator, tally, module)
     try:
-        with torch.no_grad():
+        # PyTorch's counter takes apart what is composed of other operations.
+        with torch.no_grad(), _unfused_transformers(), tally, counter:
             network(image)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"input_size must suit {type(network).__name__}, got {input_size}: {error}") from error
-    return multiply_adds, counted
+    return tally
 
 
-def operator_multiply_adds(operator: ACmix, height: int, width: int) -> dict[Part, int]:
-    """Multiply-adds of one operator on one map of height x width cells, by part."""
-    channels, heads, kernel = operator.out_channels, operator.heads, operator.kernel_conv
-    head_size, positions = channels // heads, kernel**2
-    cells, outputs = height * width, output_size(height, operator.stride[0]) * output_size(width, operator.stride[0])
-    window = 2 * operator.kernel_att**2 * channels * outputs  # q . k and weights . v
-    position = 2 * head_size * cells + channels * cells  # W_p loc, taken off every key
-    composed = 3 * heads * positions * channels
-    if composes_kernels(heads, positions, kernel):
-        convolution = composed * positions + composed * outputs
-    else:
-        convolution = 3 * channels * positions * cells + positions**2 * channels * outputs
-    return {
-        "projection": 3 * channels * operator.in_channels * cells,
-        "attention": window + position + channels * outputs,
-        "convolution": convolution,
-    }
+@contextmanager
+def _unfused_transformers() -> Iterator[None]:
+    """Without PyTorch's one operation for a whole layer of a transformer."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _count_operator(tally: _Tally, operator: ACmix, x: Tensor) -> Tensor:
+    """What the operator returns, without data; only its first stage is called, as backends cut the others apart."""
+    operator.qkv(x)
+    *images, _, height, width = x.shape
+    multiply_adds = operator_multiply_adds(operator, height, width)
+    for stage in ("attention", "convolution"):
+        tally.multiply_adds[stage] += prod(images) * multiply_adds[stage]
+    tally.counted.update(operator.parameters())
+    sizes = (output_size(size, operator.stride[0]) for size in (height, width))
+    return x.new_empty(*images, operator.out_channels, *sizes)
+
+
+def operator_multiply_adds(operator: ACmix, height: int, width: int) -> dict[costs.Stage, int]:
+    """Multiply-adds of one operator on one map of height x width cells, by stage."""
+    return costs.stages(
+        height,
+        width,
+        inputs=operator.in_channels,
+        channels=operator.out_channels,
+        heads=operator.heads,
+        window=operator.kernel_att,
+        kernel=operator.kernel_conv,
+        stride=operator.stride[0],
+    )
