@@ -3,7 +3,6 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +11,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from acmix.data.images import ImageFacts, check_image
-from acmix.data.sources import EncodedImage, ImageSource
+from acmix.data.sources import EncodedImage, ImageSource, read_in_threads
 from acmix.errors import InputError
-
-# Images whose bytes may be in memory at once.
-_BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +110,12 @@ def check_data(parts: Mapping[str, ImageSource], *, progress: bool = False) -> D
         progress: Show a progress bar on stderr.
     """
     bars = Progress(console=Console(stderr=True), transient=True, disable=not progress)
-    with bars, ThreadPoolExecutor() as pool:
+    with bars:
         read: dict[str, _Read] = {}
         for part, images in parts.items():
             read[part] = _Read(images)
             bar = bars.add_task(f"Reading {part}", total=len(images))
-            for index, outcome in enumerate(_outcomes(images, pool)):
+            for index, outcome in enumerate(_outcomes(images)):
                 read[part].add(index, outcome)
                 bars.advance(bar)
     return DataReport(
@@ -142,7 +138,7 @@ class _Outcome:
     fault: Unreadable | None = None
 
 
-def _outcomes(images: ImageSource, pool: ThreadPoolExecutor) -> Iterator[_Outcome]:
+def _outcomes(images: ImageSource) -> Iterator[_Outcome]:
     def read(index: int) -> _Outcome:
         stored, name = None, f"image {index}"
         try:
@@ -154,8 +150,7 @@ def _outcomes(images: ImageSource, pool: ThreadPoolExecutor) -> Iterator[_Outcom
             return _Outcome(stored, fault=Unreadable(name=name, reason=reason))
         return _Outcome(stored, hashlib.blake2b(stored.content, digest_size=16).digest(), facts)
 
-    for begin in range(0, len(images), _BATCH):
-        yield from pool.map(read, range(begin, min(begin + _BATCH, len(images))))
+    return read_in_threads(read, range(len(images)))
 
 
 class _Read:

@@ -6,9 +6,10 @@ import unicodedata
 from abc import ABC, abstractmethod
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -17,6 +18,10 @@ from torch.utils.data import Dataset
 from acmix.data.folders import LeftOut
 from acmix.data.images import decode_image
 from acmix.errors import InputError, printable
+
+# Images whose bytes may be in memory at once.
+_BATCH = 256
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -241,6 +246,13 @@ class SplittableImages(ImageSource):
         train = [i for group, cut in zip(members, cuts, strict=True) for i in group[cut:]]
         validation = [i for group, cut in zip(members, cuts, strict=True) for i in group[:cut]]
         return self.subset(sorted(train)), self.subset(sorted(validation))
+
+
+def read_in_threads(read: Callable[[int], _Read], indices: Sequence[int]) -> Iterator[_Read]:
+    """What a function makes of images, in the order of their indices, while few of their files are in memory."""
+    with ThreadPoolExecutor() as pool:
+        for begin in range(0, len(indices), _BATCH):
+            yield from pool.map(read, indices[begin : begin + _BATCH])
 
 
 def hashed_order(images: ImageSource, seed: int) -> list[int]:

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from acmix.data.images import check_image
-from acmix.data.sources import ImageSource
+from acmix.data.sources import ImageSource, read_in_threads
 from acmix.errors import InputError
 
 # Of more images a record would fill the metadata of a checkpoint, which safetensors bounds to 100 MB.
@@ -22,8 +21,6 @@ _MOST_IMAGES = 3_000_000
 _SAMPLE = 16
 # Faults that are named.
 _NAMED = 3
-# Images whose bytes may be in memory at once.
-_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -54,24 +51,20 @@ def examine(
     contents = np.zeros(len(images), np.uint64)
     faults: list[str] = []
 
-    def read(index: int) -> tuple[int, str | None]:
+    def read(index: int) -> tuple[int, int, str | None]:
         try:
             content = images.encoded(index).content
             if decode:
                 check_image(content, images.place(index))
         except InputError as error:
-            return 0, str(error)
-        return _digest(content), None
+            return index, 0, str(error)
+        return index, _digest(content), None
 
     bars = {"console": Console(stderr=True), "transient": True, "disable": not progress}
-    with ThreadPoolExecutor() as pool:
-        batches = (chosen[begin : begin + _BATCH] for begin in range(0, len(chosen), _BATCH))
-        read_images = (
-            (index, *found) for batch in batches for index, found in zip(batch, pool.map(read, batch), strict=True)
-        )
-        for index, digest, fault in track(read_images, "Checking images", total=len(chosen), **bars):
-            contents[index] = digest
-            faults += [] if fault is None else [fault]
+    outcomes = read_in_threads(read, chosen)
+    for index, digest, fault in track(outcomes, "Checking images", total=len(chosen), **bars):
+        contents[index] = digest
+        faults += [] if fault is None else [fault]
     return Examined(contents, faults)
 
 

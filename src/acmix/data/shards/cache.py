@@ -4,7 +4,8 @@ import errno
 import hashlib
 import os
 import re
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,12 +47,8 @@ def stat(url: str) -> tuple[int | None, str]:
         InputError: If there is no such shard, or it cannot be reached.
     """
     if not is_remote(url):
-        try:
+        with _reading(url):
             status = local_path(url).stat()
-        except FileNotFoundError:
-            raise InputError(f"shard {url} does not exist") from None
-        except OSError as error:
-            raise InputError(f"shard {url} cannot be read: {error.strerror or error}") from error
         return status.st_size, str(status.st_mtime_ns)
     system, path = remote(url)
     try:
@@ -84,8 +81,15 @@ def open_shard(url: str, size: int | None = None) -> BinaryIO:
     """
     if is_remote(url):
         return _open_remote(url, size)
-    try:
+    with _reading(url):
         return local_path(url).open("rb")
+
+
+@contextmanager
+def _reading(url: str) -> Iterator[None]:
+    """Say what is wrong with a shard of this machine."""
+    try:
+        yield
     except FileNotFoundError:
         raise InputError(f"shard {url} does not exist") from None
     except OSError as error:
