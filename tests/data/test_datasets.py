@@ -20,17 +20,6 @@ def class_folders(root, **counts):
     return root
 
 
-def record_of(opened):
-    values = {
-        "location": opened.location,
-        "was_split": opened.was_split,
-        "val_fraction": 0.2,
-        "seed": 0,
-        "fingerprint": opened.fingerprint,
-    }
-    return DataRecord(**values)
-
-
 def test_one_folder_is_split_by_class_and_seed(tmp_path):
     root = class_folders(tmp_path / "data", ant=10, bee=20)
     opened = open_dataset(str(root))
@@ -133,7 +122,10 @@ def test_names_that_are_not_utf8(tmp_path):
     assert opened.train.classes == (r"caf\xe9", "tea")
     assert all(name.encode() for name in opened.train.names)
     assert opened.train.read(0)[1] == 0
-    assert open_evaluation(str(tmp_path), opened.train.classes, record_of(opened)).names == opened.validation.names
+    assert (
+        open_evaluation(str(tmp_path), opened.train.classes, DataRecord.of(opened, val_fraction=0.2, seed=0)).names
+        == opened.validation.names
+    )
 
 
 def test_what_is_left_out_is_counted(tmp_path):
@@ -263,7 +255,7 @@ def test_export_writes_held_out_digits(tmp_path):
 def test_evaluation_takes_the_held_out_part_of_the_training_data(tmp_path):
     root = class_folders(tmp_path / "data", ant=10, bee=10)
     opened = open_dataset(str(root))
-    record = record_of(opened)
+    record = DataRecord.of(opened, val_fraction=0.2, seed=0)
     assert open_evaluation(str(root), ("ant", "bee"), record).names == opened.validation.names
     moved = root.rename(tmp_path / "moved")
     assert open_evaluation(str(moved), ("ant", "bee"), record).names == opened.validation.names
@@ -271,14 +263,14 @@ def test_evaluation_takes_the_held_out_part_of_the_training_data(tmp_path):
 
 def test_evaluation_refuses_changed_training_data(tmp_path):
     root = class_folders(tmp_path / "data", ant=10, bee=10)
-    record = record_of(open_dataset(str(root)))
+    record = DataRecord.of(open_dataset(str(root)), val_fraction=0.2, seed=0)
     (root / "ant" / "3.png").unlink()
     with pytest.raises(InputError, match="changed since training"):
         open_evaluation(str(root), ("ant", "bee"), record)
 
 
 def test_evaluation_takes_other_folders_whole_and_maps_labels(tmp_path):
-    record = record_of(open_dataset("digits"))
+    record = DataRecord.of(open_dataset("digits"), val_fraction=0.2, seed=0)
     root = class_folders(tmp_path, bee=3, cat=2)
     images = open_evaluation(str(root), ("cat", "ant", "bee"), record)
     assert list(images.labels) == [2, 2, 2, 0, 0]
@@ -290,7 +282,7 @@ def test_evaluation_takes_other_folders_whole_and_maps_labels(tmp_path):
 def test_evaluation_takes_val_of_a_training_folder(tmp_path):
     class_folders(tmp_path / "train", ant=3, bee=4)
     class_folders(tmp_path / "val", ant=1, bee=2)
-    record = record_of(open_dataset(str(tmp_path)))
+    record = DataRecord.of(open_dataset(str(tmp_path)), val_fraction=0.2, seed=0)
     assert len(open_evaluation(str(tmp_path), ("ant", "bee"), record)) == 3
 
 

@@ -29,15 +29,7 @@ class Trained:
 
     def __init__(self, root, **options):
         self.images = open_dataset(str(root), **options)
-        self.record = DataRecord(
-            location=self.images.location,
-            was_split=self.images.was_split,
-            val_fraction=0.2,
-            seed=0,
-            fingerprint=self.images.fingerprint,
-            validation_location=self.images.validation_location,
-            validation_fingerprint=self.images.validation_fingerprint,
-        )
+        self.record = DataRecord.of(self.images, val_fraction=0.2, seed=0)
         self.known = TrainedImages.of(self.images.train, examine(self.images.train).contents)
 
     def find(self, data, **options):

@@ -43,12 +43,6 @@ def saved(folder, content):
     return str(folder)
 
 
-def record_of(opened):
-    return DataRecord(
-        location=opened.location, was_split=opened.was_split, val_fraction=0.2, seed=0, fingerprint=opened.fingerprint
-    )
-
-
 def red(image):
     return torch.tensor(image.getpixel((0, 0))[0])
 
@@ -62,7 +56,7 @@ def test_splits(tmp_path):
     assert data.validation.encoded(1).content == png(1)
     image, label = data.train.read(2)
     assert (image.mode, image.getpixel((0, 0)), label) == ("RGB", (2, 0, 0), 1)
-    images = open_evaluation(str(tmp_path / "set"), ("bee", "ant"), record_of(data))
+    images = open_evaluation(str(tmp_path / "set"), ("bee", "ant"), DataRecord.of(data, val_fraction=0.2, seed=0))
     assert [images.read(index)[1] for index in range(2)] == [0, 1]
 
 
@@ -97,7 +91,7 @@ def test_a_single_table_is_split_by_class_and_row(tmp_path):
     assert names[0] | names[1] == {str(row) for row in range(20)}
     assert not names[0] & names[1]
     assert data.train.encoded(3).suffix == ".png"
-    held_out = open_evaluation(path, ("ant", "bee"), record_of(data))
+    held_out = open_evaluation(path, ("ant", "bee"), DataRecord.of(data, val_fraction=0.2, seed=0))
     assert [held_out.name(index) for index in range(4)] == [data.validation.name(index) for index in range(4)]
     (tmp_path / "set").rename(tmp_path / "moved")
     assert open_dataset(str(tmp_path / "moved")).fingerprint == data.fingerprint

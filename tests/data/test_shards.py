@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,18 +27,6 @@ def reds(images, indices):
 
 def red(image):
     return torch.tensor(image.getpixel((0, 0))[0])
-
-
-def record_of(opened, **changes):
-    values = {
-        "location": opened.location,
-        "was_split": opened.was_split,
-        "val_fraction": 0.2,
-        "seed": 0,
-        "fingerprint": opened.fingerprint,
-        "validation_location": opened.validation_location,
-    }
-    return data_record({"data": values | changes})
 
 
 def test_random_access(tmp_path):
@@ -172,12 +161,12 @@ def test_a_folder_with_the_info_file(tmp_path):
     (tmp_path / "_info.json").write_text(json.dumps({"splits": info, "classes": ["ant", "bee", "cat"]}))
     data = open_dataset(str(tmp_path))
     assert (len(data.train), len(data.validation), data.validation_location) == (9, 2, None)
-    images = open_evaluation(str(tmp_path), ("cat", "bee", "ant"), record_of(data))
+    images = open_evaluation(str(tmp_path), ("cat", "bee", "ant"), DataRecord.of(data, val_fraction=0.2, seed=0))
     assert [images.read(index)[1] for index in range(2)] == [0, 1]
     assert images.shard_lengths == (2,)
     assert images.with_transform(red)[1][0] == 1
     with pytest.raises(InputError, match="does not know: ant"):
-        open_evaluation(str(tmp_path), ("cat", "bee"), record_of(data))
+        open_evaluation(str(tmp_path), ("cat", "bee"), DataRecord.of(data, val_fraction=0.2, seed=0))
 
 
 def test_folders_of_shards_named_train_and_val(tmp_path):
@@ -194,7 +183,7 @@ def test_shards_beside_class_folders(tmp_path):
     pattern = write_three(tmp_path)
     data = open_dataset(pattern, validation=str(tmp_path / "folders"))
     assert list(data.validation.names) == ["0/image.png", "1/image.png", "2/image.png"]
-    images = open_evaluation(str(tmp_path / "folders"), ("2", "1", "0"), record_of(data))
+    images = open_evaluation(str(tmp_path / "folders"), ("2", "1", "0"), DataRecord.of(data, val_fraction=0.2, seed=0))
     assert [images.read(index)[1] for index in range(3)] == [2, 1, 0]
     (tmp_path / "folders" / "bee").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "folders" / "bee" / "image.png")
@@ -206,9 +195,13 @@ def test_evaluation_never_takes_the_trained_shards(tmp_path):
     pattern = write_three(tmp_path)
     held_out = str(write_shard(tmp_path / "held" / "out.tar", [0, 1]))
     data = open_dataset(pattern, validation=held_out)
-    assert len(open_evaluation(pattern, data.train.classes, record_of(data))) == 2
+    assert len(open_evaluation(pattern, data.train.classes, DataRecord.of(data, val_fraction=0.2, seed=0))) == 2
     with pytest.raises(InputError, match="is what the checkpoint was trained on"):
-        open_evaluation(pattern, data.train.classes, record_of(data, validation_location=None))
+        open_evaluation(
+            pattern,
+            data.train.classes,
+            replace(DataRecord.of(data, val_fraction=0.2, seed=0), validation_location=None),
+        )
 
 
 def test_records_of_older_checkpoints_are_read():

@@ -6,7 +6,7 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 
-from acmix.data.datasets import check_files, held_out_of, open_together
+from acmix.data.datasets import ImageData, check_files, held_out_of, open_together
 from acmix.data.finding import Found, find, locate
 from acmix.data.labelled import LabelledImages
 from acmix.data.sources import ImageSource, SplittableImages, unknown_classes
@@ -35,6 +35,25 @@ class DataRecord:
     fingerprint: str
     validation_location: str | None = None
     validation_fingerprint: str | None = None
+
+    @classmethod
+    def of(cls, images: ImageData, *, val_fraction: float, seed: int) -> "DataRecord":
+        """Make the record of opened images.
+
+        Args:
+            images: Of `open_dataset`.
+            val_fraction: As there.
+            seed: As there.
+        """
+        return cls(
+            location=images.location,
+            was_split=images.was_split,
+            val_fraction=val_fraction,
+            seed=seed,
+            fingerprint=images.fingerprint,
+            validation_location=images.validation_location,
+            validation_fingerprint=images.validation_fingerprint,
+        )
 
 
 def data_record(training: Mapping[str, Any]) -> DataRecord:

@@ -227,15 +227,7 @@ def _config(
     weights: Path | None,
     processes: int,
 ) -> dict[str, Any]:
-    record = DataRecord(
-        location=images.location,
-        was_split=images.was_split,
-        val_fraction=settings.val_fraction,
-        seed=settings.seed,
-        fingerprint=images.fingerprint,
-        validation_location=images.validation_location,
-        validation_fingerprint=images.validation_fingerprint,
-    )
+    record = DataRecord.of(images, val_fraction=settings.val_fraction, seed=settings.seed)
     return {
         "settings": asdict(settings),
         "processes": processes,
