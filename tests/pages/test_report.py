@@ -24,8 +24,8 @@ from acmix.tasks.classification.fitting import fit
 from acmix.tasks.classification.inference import classify, evaluate, tally
 from acmix.tasks.comparison import compare_runs
 from acmix.tasks.loop.progress import PARTS, Reporting
-from acmix.tasks.loop.record import read_run
 from acmix.tasks.loop.settings import Settings
+from acmix.tasks.record import read_run
 
 SETTINGS = Settings(model="acmix_resnet14_small", epochs=2, batch_size=24, image_size=8, val_fraction=0.4)
 PLAIN = replace(SETTINGS, model="test_resnet.r160_in1k", image_size=32, learning_rate=0.002)

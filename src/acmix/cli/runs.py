@@ -38,7 +38,7 @@ def compare(runs: list[Path], *, output: Path | None = None, json: bool = False)
     """
     from acmix.cli.display import runs as display
     from acmix.tasks.comparison import compare_runs
-    from acmix.tasks.loop.record import read_run
+    from acmix.tasks.record import read_run
 
     found = [read_run(run) for run in runs]
     comparison = compare_runs(found)

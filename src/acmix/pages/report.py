@@ -26,7 +26,7 @@ from acmix.tasks.classification.inference import Outcome, classify, tally
 from acmix.tasks.comparison import RunComparison
 from acmix.tasks.loop import run
 from acmix.tasks.loop.progress import PARTS
-from acmix.tasks.loop.record import Run, read_run
+from acmix.tasks.record import Run, read_run
 
 # Pictures of one kind, images whose layers are looked into, problems of one kind, pairs of classes.
 _TILES, _EXAMPLES, _PROBLEMS, _PAIRS = 12, 4, 20, 10
@@ -108,7 +108,7 @@ def write_report(
         "run": found,
         "config": found.config,
         "rows": found.rows,
-        "best": run.best_epoch(found.rows),
+        "best": found.best,
         "duration": str(timedelta(seconds=round(sum(row["seconds"] for row in found.rows)))),
         "speed": statistics.median(row["images_per_second"] for row in found.rows),
         "curves": _curves(found),

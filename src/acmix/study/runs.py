@@ -12,19 +12,19 @@ from lightning.fabric import Fabric, seed_everything
 from acmix.bench import machine
 from acmix.bench.comparison import Candidate, forward_call, training_call
 from acmix.bench.measure import time_interleaved
-from acmix.checkpoints.classifier import Classifier
-from acmix.data import ImageData, open_dataset, preprocessing_for
-from acmix.data.bundled import BUNDLED
+from acmix.data import ImageData, open_dataset
 from acmix.errors import InputError, PreemptedError
 from acmix.models.names import nearest
 from acmix.study.results import Measured, Study, Trained, load_study, save_study
 from acmix.study.variants import USUAL_VARIANTS, VARIANTS, rates
-from acmix.tasks.classification.fitting import determinism, quiet, reading_processes, train_classifier, training_sampler
-from acmix.tasks.classification.networks import check_batches, check_input_size, prepare_for_training
+from acmix.tasks.classification.execute import execute
+from acmix.tasks.classification.measures import MEASURES
+from acmix.tasks.classification.prepare import prepare
 from acmix.tasks.loop import run, states
 from acmix.tasks.loop.distribution import make_fabric
+from acmix.tasks.loop.progress import Progress, Reporting
+from acmix.tasks.loop.session import quiet, session
 from acmix.tasks.loop.settings import DEFAULTS, Settings
-from acmix.tasks.loop.training import Progress, Reporting
 
 RESULTS = "study.json"
 
@@ -85,11 +85,8 @@ def run_study(
         raise InputError(f"seeds must be at least 2, so that there is a spread, got {seeds}")
     variants = list(dict.fromkeys(variants))
     watching = watching or Watching()
-    with quiet(), determinism(settings.deterministic):
-        fabric = make_fabric(settings.precision, devices=1)
-        fabric.launch()
-        study = _begin(data, settings, output, variants, validation)
-        workers = reading_processes(data, fabric) if workers is None else workers
+    with session(settings, devices=1) as fabric:
+        study = _begin(data, settings, output, variants, validation, fabric)
         wanted = [(seed, name) for seed in range(settings.seed, settings.seed + seeds) for name in variants]
         finished = {(item.seed, item.variant) for item in study.trainings} & set(wanted)
         if watching.on_start is not None:
@@ -149,13 +146,14 @@ def _open(data: str, settings: Settings, validation: str | None, *, check_images
     )
 
 
-def _begin(data: str, settings: Settings, output: Path, variants: Sequence[str], validation: str | None) -> Study:
+def _begin(
+    data: str, settings: Settings, output: Path, variants: Sequence[str], validation: str | None, fabric: Fabric
+) -> Study:
     """The study in the folder, with room for all networks asked for; a new one if there is none."""
     images = _open(data, settings, validation, check_images=True)
     classes = len(images.train.classes)
     network = VARIANTS[variants[0]].build(settings.model, classes)
-    size = _preprocessing(network, settings, images)["input_size"]
-    check_input_size(network, settings.model, size)
+    size = prepare(network, images, settings, fabric).classifier.preprocessing["input_size"]
     facts: dict[str, Any] = {
         "location": images.location,
         "validation_location": images.validation_location,
@@ -192,31 +190,23 @@ def _begin(data: str, settings: Settings, output: Path, variants: Sequence[str],
     return study
 
 
-def _preprocessing(network: torch.nn.Module, settings: Settings, images: ImageData) -> dict[str, Any]:
-    return preprocessing_for(
-        network,
-        image_size=settings.image_size,
-        crop_share=settings.crop_share,
-        digits=images.location in BUNDLED,
-    )
-
-
 def _train(
-    name: str, settings: Settings, images: ImageData, output: Path, workers: int, fabric: Fabric, watching: Watching
+    name: str,
+    settings: Settings,
+    images: ImageData,
+    output: Path,
+    workers: int | None,
+    fabric: Fabric,
+    watching: Watching,
 ) -> Trained:
     seed_everything(settings.seed, workers=True, verbose=False)
     regularisation = {"drop_rate": settings.drop_rate, "drop_path_rate": settings.drop_path}
     network = VARIANTS[name].build(settings.model, len(images.train.classes), **regularisation)
-    preprocessing, sampler = _preprocessing(network, settings, images), training_sampler(images, settings, fabric)
-    check_batches(network, settings, preprocessing["input_size"], sampler.update_sizes, fabric.world_size)
-    prepare_for_training(network, settings)
-    classifier = Classifier(
-        model=network, model_name=settings.model, classes=images.train.classes, preprocessing=preprocessing
-    )
+    prepared = prepare(network, images, settings, fabric, workers=workers)
     folder = output / "running" / f"{name}-{settings.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     saved = states.paths(folder)
-    files = run.RunFiles(folder, _keep_no_weights, "repeat the same command")
+    files = run.RunFiles(folder, MEASURES, _keep_no_weights, "repeat the same command")
 
     def tell(progress: Progress) -> None:
         if watching.on_update is not None:
@@ -225,7 +215,7 @@ def _train(
     reporting = Reporting(on_update=tell, keep_states=1, save_minutes=5)
     try:
         state = states.read(saved[-1]) if saved else None
-        train_classifier(classifier, images, settings, files, state, workers, fabric, sampler, reporting)
+        execute(prepared, fabric, files, state, reporting)
     except (KeyboardInterrupt, PreemptedError) as error:
         stopped = f"{name}, seed {settings.seed}, was stopped and is saved; the same command continues the study"
         raise type(error)(stopped) from error

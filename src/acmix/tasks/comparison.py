@@ -10,8 +10,7 @@ from typing import Any
 from acmix.accounting import account
 from acmix.errors import InputError
 from acmix.tasks.classification.networks import create_network
-from acmix.tasks.loop.record import Run
-from acmix.tasks.loop.run import best_epoch
+from acmix.tasks.record import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +102,7 @@ def _conditions(run: Run) -> dict[str, Any]:
 
 
 def _summary(run: Run) -> RunSummary:
-    best, last = (best_epoch(run.rows), run.rows[-1]) if run.rows else (None, None)
+    best, last = (run.best, run.rows[-1]) if run.rows else (None, None)
     name, size = run.config["settings"]["model"], run.config["preprocessing"]["input_size"]
     return RunSummary(
         run=str(run.folder),

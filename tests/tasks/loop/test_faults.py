@@ -22,9 +22,9 @@ from torch import nn
 from acmix import InputError, storage
 from acmix.cli import main
 from acmix.errors import PreemptedError, TrainingError
-from acmix.tasks.classification import fitting
+from acmix.tasks.classification import execute, task
 from acmix.tasks.classification.fitting import fit
-from acmix.tasks.loop import learner, states, training
+from acmix.tasks.loop import states
 from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.loop.settings import Settings
 from tests.runs import LISTED, unfinished, unlisted
@@ -124,14 +124,14 @@ def test_stopped_by_a_signal(data, uninterrupted, tmp_path, number, workers):
 
 
 def test_stopped_while_it_validates(data, uninterrupted, tmp_path, monkeypatch):
-    metric = training.MulticlassAccuracy.update
+    metric = task.MulticlassAccuracy.update
 
     def update(self, *arguments):
         send(signal.SIGTERM)()
         metric(self, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(training.MulticlassAccuracy, "update", update)
+        patched.setattr(task.MulticlassAccuracy, "update", update)
         with pytest.raises(PreemptedError, match=r"epoch 1 after update 3 of 3; .* --resume"):
             train(data, tmp_path / "run")
     train(data, tmp_path / "run", resume=True)
@@ -328,7 +328,7 @@ class Faulty(nn.Module):
 
 @pytest.mark.parametrize("gradients", [False, True])
 def test_updates_without_finite_numbers_are_skipped(data, tmp_path, monkeypatch, gradients):
-    monkeypatch.setattr(learner, "training_loss", lambda _: Faulty({3, 4, 6}, gradients))
+    monkeypatch.setattr(task, "training_loss", lambda _: Faulty({3, 4, 6}, gradients))
     told = []
     settings = replace(SETTINGS, accumulate=1, epochs=1, clip_norm=None)
     train(data, tmp_path / "run", settings, reporting=Reporting(on_problem=told.append))
@@ -342,7 +342,7 @@ def test_updates_without_finite_numbers_are_skipped(data, tmp_path, monkeypatch,
 
 
 def test_too_many_in_a_row_stop_the_run(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(learner, "training_loss", lambda _: Faulty(range(5, 100)))
+    monkeypatch.setattr(task, "training_loss", lambda _: Faulty(range(5, 100)))
     settings = replace(SETTINGS, accumulate=1, most_failures=3)
     with pytest.raises(TrainingError, match=r"3 updates in a row without finite loss .*problems\.jsonl"):
         train(data, tmp_path / "run", settings, reporting=Reporting())
@@ -378,7 +378,7 @@ def test_a_reader_that_dies_is_reported(data, tmp_path, monkeypatch):
 
         return die
 
-    monkeypatch.setattr(fitting, "training_transform", transform)
+    monkeypatch.setattr(execute, "training_transform", transform)
     with pytest.raises(TrainingError, match=r"a process that reads images died .*use fewer --workers"):
         train(data, tmp_path / "run", workers=1)
 
@@ -388,7 +388,7 @@ def test_want_of_memory_is_explained(data, tmp_path, monkeypatch):
         def forward(self, *_):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GiB.")
 
-    monkeypatch.setattr(learner, "training_loss", lambda _: Hungry(()))
+    monkeypatch.setattr(task, "training_loss", lambda _: Hungry(()))
     with pytest.raises(TrainingError, match=r"out of memory: .*halve batch_size .*update-000000000.pt is kept"):
         train(data, tmp_path / "run")
 

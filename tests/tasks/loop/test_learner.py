@@ -16,9 +16,10 @@ from torch import nn
 from torch.amp import GradScaler
 
 from acmix.data.loading import Batch
-from acmix.tasks.classification import fitting
+from acmix.tasks.classification import task
 from acmix.tasks.classification.fitting import fit
-from acmix.tasks.loop import learner, settings, states
+from acmix.tasks.classification.task import Classification
+from acmix.tasks.loop import session, settings, states
 from acmix.tasks.loop.learner import Learner
 from acmix.tasks.loop.progress import EpochSums, Reporting
 from acmix.tasks.loop.settings import Settings
@@ -49,7 +50,8 @@ def make_learner(precision, changes=None):
     fabric = Fabric(accelerator="cpu", devices=1, plugins=precision)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.2), nn.Flatten(), nn.Linear(8 * 16, 6))
-    found = Learner(fabric, model, replace(SETTINGS, **changes or {}), CLASSES, [16] * 4)
+    own = replace(SETTINGS, **changes or {})
+    found = Learner(fabric, model, Classification(own, CLASSES, fabric.device), own, [16] * 4)
     found.model.train()
     return found
 
@@ -140,7 +142,7 @@ class Faulty(nn.Module):
 @pytest.mark.parametrize("kind", ["loss nan", "loss inf", "gradients nan", "gradients inf", "gradients huge"])
 def test_what_is_not_finite_leaves_no_trace(monkeypatch, precision, kind):
     # In the second batch of the third update.
-    monkeypatch.setattr(learner, "training_loss", lambda _: Faulty(kind, 6))
+    monkeypatch.setattr(task, "training_loss", lambda _: Faulty(kind, 6))
     student = make_learner(PRECISIONS[precision]())
     for number in range(2):
         assert learn(student, number).learned
@@ -153,17 +155,17 @@ def test_what_is_not_finite_leaves_no_trace(monkeypatch, precision, kind):
     assert {name.rpartition("/")[2] for name in differing(flat(student.state()), before)} == {"lr"}
     assert all(parameter.grad is None for parameter in student.model.parameters())
     # And what comes then is learned as if it had not been.
-    student._criterion.call = 10**9
+    student.task._criterion.call = 10**9
     assert learn(student, 3).learned
 
 
 def test_a_scale_of_one_is_the_least(monkeypatch):
-    monkeypatch.setattr(learner, "training_loss", lambda _: Faulty("gradients inf", 1))
+    monkeypatch.setattr(task, "training_loss", lambda _: Faulty("gradients inf", 1))
     student = make_learner(half(init_scale=8.0))
     assert not learn(student, 0).learned
     assert student.state()["precision"]["scale"] == 8
     # Once as it was, then at 4, 2 and 1.
-    assert student._criterion.count == 4 * 2
+    assert student.task._criterion.count == 4 * 2
 
 
 @pytest.fixture
@@ -175,7 +177,7 @@ def float16(monkeypatch):
 
     accelerator = SimpleNamespace(is_available=lambda: True)
     monkeypatch.setattr(settings, "torch", SimpleNamespace(accelerator=accelerator))
-    monkeypatch.setattr(fitting, "make_fabric", make_fabric)
+    monkeypatch.setattr(session, "make_fabric", make_fabric)
 
 
 def train(data, output, **options):

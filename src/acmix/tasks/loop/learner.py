@@ -20,10 +20,10 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.tensor import DTensor
 
-from acmix.data.loading import Batch
 from acmix.tasks.loop.distribution import shard, summed
-from acmix.tasks.loop.optimization import make_optimizer, make_schedule, mixing, training_loss
+from acmix.tasks.loop.optimization import make_optimizer, make_schedule
 from acmix.tasks.loop.settings import Settings
+from acmix.tasks.loop.task import Batch, Task
 
 # Whole tensors on the CPU, also where processes hold parts.
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -58,16 +58,16 @@ class Learner:
 
     Args:
         fabric: The processes, launched.
-        model: `(B, C, H, W)` to logits `(B, classes)`, the same in every process.
+        model: The network, the same in every process.
+        task: What a batch teaches it.
         settings: The run's settings.
-        classes: How many classes.
         update_sizes: Images of each update of an epoch, over all processes.
     """
 
     def __init__(
-        self, fabric: Fabric, model: nn.Module, settings: Settings, classes: int, update_sizes: Sequence[int]
+        self, fabric: Fabric, model: nn.Module, task: Task, settings: Settings, update_sizes: Sequence[int]
     ) -> None:
-        self.fabric, self.settings = fabric, settings
+        self.fabric, self.task, self.settings = fabric, task, settings
         model = fabric.to_device(model)
         self.average: ModelEmaV3 | None = None
         if settings.average_decay is not None:
@@ -79,7 +79,6 @@ class Learner:
         self._optimizer = make_optimizer(self.model.module, settings, learning_rate)
         self._schedule = make_schedule(self._optimizer, settings, learning_rate, len(update_sizes))
         self._stepping: Any = fabric.setup_optimizers(self._optimizer)
-        self._criterion, self._mixing = training_loss(settings), mixing(settings, classes)
         precision = fabric.strategy.precision
         self._scaler = precision.scaler if isinstance(precision, MixedPrecision) else None
 
@@ -141,10 +140,7 @@ class Learner:
             weight = len(batch.names) * self.fabric.world_size / size
             with self.fabric.no_backward_sync(self.model, enabled=part < self.settings.accumulate):
                 with measure("forward"):
-                    images, targets = self.fabric.to_device((batch.images, batch.labels))
-                    if self._mixing is not None:
-                        images, targets = self._mixing(images, targets)
-                    part_loss = self._criterion(self.model(images), targets) * weight
+                    part_loss = self.task.loss(self.model, self.fabric.to_device(batch)) * weight
                 with measure("backward"):
                     self.fabric.backward(part_loss)
             loss += part_loss.detach().float()

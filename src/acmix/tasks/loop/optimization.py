@@ -1,35 +1,16 @@
-"""What settings mean for learning: loss, mixed images, optimiser, schedule and average, all of them libraries' own."""
+"""What settings mean for updates: optimiser and schedule, both timm's."""
 
 from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
-from timm.loss import BinaryCrossEntropy
 from timm.optim import create_optimizer_v2, get_optimizer_class
 from timm.scheduler import create_scheduler_v2
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
-from torchvision.transforms import v2
 
 from acmix.tasks.loop.settings import Settings
-
-
-def training_loss(settings: Settings) -> nn.Module:
-    """Mean loss of logits `(B, classes)` and labels `(B,)` or, of mixed images, shares `(B, classes)`."""
-    if settings.loss == "binary_cross_entropy":
-        return BinaryCrossEntropy(settings.label_smoothing, target_threshold=settings.loss_threshold)
-    return nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
-
-
-def mixing(settings: Settings, classes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
-    """MixUp, CutMix or one of both for each batch: images and labels `(B,)` to images and shares `(B, classes)`."""
-    kinds = [
-        kind(alpha=alpha, num_classes=classes)
-        for kind, alpha in ((v2.MixUp, settings.mixup), (v2.CutMix, settings.cutmix))
-        if alpha > 0
-    ]
-    return v2.RandomChoice(kinds) if kinds else None
 
 
 def make_optimizer(model: nn.Module, settings: Settings, learning_rate: float) -> Optimizer:

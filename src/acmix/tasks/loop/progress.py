@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from acmix.errors import InputError
-from acmix.tasks.loop.run import EpochRow
+from acmix.tasks.loop.measures import EpochRow
 
 # Parts of an epoch whose seconds are recorded, in the order in which they come.
 PARTS = ("waiting", "forward", "backward", "optimizer", "validation", "saving")

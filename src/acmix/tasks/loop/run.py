@@ -29,13 +29,13 @@ from torch import Tensor
 from acmix.errors import InputError, printable
 from acmix.storage import write_atomically
 from acmix.tasks.loop import states
+from acmix.tasks.loop.measures import EpochRow, Measure, best_epoch
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.csv", "summary.json"
 BEST, LAST, PROBLEMS = "best.safetensors", "last.safetensors", "problems.jsonl"
 RATES, STOPPED, REPORT = "rates.csv", "stopped.json", "report.html"
 _MARKS = (METRICS, SUMMARY, BEST, LAST)
 
-EpochRow = dict[str, float]
 # epoch, layer, attention (alpha), convolution (beta)
 RateRow = dict[str, Any]
 
@@ -97,11 +97,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def best_epoch(rows: Sequence[EpochRow]) -> EpochRow:
-    """The row of the highest validation accuracy; of equals, the one with the lowest loss."""
-    return max(rows, key=lambda row: (row["val_top1"], -row["val_loss"]))
-
-
 def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
@@ -115,17 +110,19 @@ class RunFiles:
 
     Args:
         output: The run folder.
-        save: Writes weights to a path; the row of their epoch goes into the checkpoint's record.
+        measures: Of the task; they tell which epoch is best.
+        save: Writes weights to a path as a usable checkpoint; the row of their epoch goes into its record.
         advice: How a person continues a run that stopped, at the end of errors; with --resume by default.
     """
 
     def __init__(
         self,
         output: Path,
+        measures: Sequence[Measure],
         save: Callable[[Path, EpochRow, Mapping[str, Tensor]], None],
         advice: str | None = None,
     ) -> None:
-        self.output, self._save = output, save
+        self.output, self.measures, self._save = output, measures, save
         self.advice = advice or f"continue with --output {output} --resume"
         self.rows: list[EpochRow] = []
         self.rates: list[RateRow] = []
@@ -133,7 +130,7 @@ class RunFiles:
     @property
     def best(self) -> EpochRow:
         """See `best_epoch`."""
-        return best_epoch(self.rows)
+        return best_epoch(self.rows, self.measures)
 
     def write_epoch(self, row: EpochRow, rates: list[RateRow], weights: Mapping[str, Tensor]) -> None:
         """Add an epoch.

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from acmix.errors import InputError
+from acmix.tasks.classification.measures import MEASURES
 from acmix.tasks.loop import run, states
+from acmix.tasks.loop.measures import EpochRow, Measure, best_epoch
 from acmix.tasks.loop.progress import PARTS
-from acmix.tasks.loop.run import EpochRow, RateRow
+from acmix.tasks.loop.run import RateRow
 
 _CONFIG = {
     "classes": list,
@@ -27,7 +29,7 @@ _CONFIG = {
 }
 # What must be in parts of it.
 _WITHIN = {"settings": {"model", "epochs"}, "data": {"location"}, "preprocessing": {"input_size"}}
-_METRICS = {"epoch", "train_loss", "val_loss", "val_top1", "learning_rate", "seconds", "images_per_second"}
+_METRICS = {"epoch", "train_loss", "learning_rate", "seconds", "images_per_second"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,16 @@ class Run:
     summary: dict[str, Any] | None
     stopped: str | None
     updates: int | None
+
+    @property
+    def measures(self) -> Sequence[Measure]:
+        """What its validations found, in the order in which epochs are ranked by it."""
+        return [each for each in MEASURES if not self.rows or each.name in self.rows[0]]
+
+    @property
+    def best(self) -> EpochRow:
+        """The row of the best epoch, of those that are finished."""
+        return best_epoch(self.rows, self.measures)
 
     @property
     def epochs(self) -> int:
@@ -122,7 +134,8 @@ def read_run(folder: Path) -> Run:
 
 
 def _read_metrics(path: Path) -> list[EpochRow]:
-    rows = _read_table(path, _METRICS | {f"{part}_seconds" for part in PARTS})
+    found = {measure.name for measure in MEASURES if not measure.optional}
+    rows = _read_table(path, _METRICS | found | {f"{part}_seconds" for part in PARTS})
     try:
         return [{key: float(value) for key, value in row.items()} for row in rows]
     except (TypeError, ValueError) as error:

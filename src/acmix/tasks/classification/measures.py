@@ -1,0 +1,10 @@
+"""What a validation of a classifier finds."""
+
+from acmix.tasks.loop.measures import Measure
+
+# Epochs are ranked by the first, and where they are equal by the next.
+MEASURES = (
+    Measure(name="val_top1", title="top-1", share=True),
+    Measure(name="val_loss", title="loss", falling=True),
+    Measure(name="val_top5", title="top-5", share=True, optional=True),
+)

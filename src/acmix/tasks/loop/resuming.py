@@ -1,0 +1,54 @@
+"""Whether a run may go on: under the settings and with the data that it began with."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from acmix.errors import InputError
+from acmix.tasks.loop import run, states
+from acmix.tasks.loop.settings import DEFAULTS
+
+# What a run's record says of its data by fingerprints, in words.
+_FINGERPRINTS = {
+    "fingerprint": "training images",
+    "validation_fingerprint": "validation images",
+    "contents": "contents of images",
+}
+
+
+def resumable_state(output: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The state to continue from; a run is not continued under other settings, with other data, from a damaged file.
+
+    Data are told by their fingerprints, and by their contents where both runs read them: they may lie elsewhere now.
+
+    Args:
+        output: The run folder.
+        config: What config.json would be if the run began now.
+
+    Raises:
+        InputError: If settings or data differ, or a file of the run is damaged.
+    """
+    saved = run.read_json(output / run.CONFIG)
+    for part in ("settings", "data"):
+        if not isinstance(saved.get(part), dict):
+            raise InputError(f"{output / run.CONFIG} is damaged: {part} is missing")
+    now, before = (_conditions(each) for each in (config, saved | {"settings": DEFAULTS | saved["settings"]}))
+    # What the run did not record was not known then: images that were not read, or to a version before this.
+    changed = [
+        f"{name} was {before.get(name)}, is {value}"
+        if name not in _FINGERPRINTS
+        else f"the {_FINGERPRINTS[name]} are others"
+        for name, value in now.items()
+        if before.get(name) != value and (name in before or name not in _FINGERPRINTS)
+    ]
+    if changed:
+        raise InputError(f"resume needs the settings and data the run began with: {'; '.join(changed)}")
+    return states.read(states.paths(output)[-1])
+
+
+def _conditions(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be as it was when a run is resumed: the data themselves, wherever they lie."""
+    data = {name: value for name, value in config["data"].items() if name not in ("location", "validation_location")}
+    counted = {name: config.get(name) for name in ("weights", "processes", "train_images", "validation_images")}
+    contents: dict[str, str] = {} if config.get("contents") is None else {"contents": config["contents"]}
+    return config["settings"] | data | counted | contents
