@@ -32,12 +32,10 @@ from acmix.tasks.record import Run, read_run
 _TILES, _EXAMPLES, _PROBLEMS, _PAIRS = 12, 4, 20, 10
 # Images that a problem names, letters of a name in a legend.
 _NAMED, _NAME = 5, 40
+# How columns are written, beside those of a validation.
 _EPOCH_COLUMNS = {
     "epoch": "{:.0f}",
     "train_loss": "{:.4f}",
-    "val_loss": "{:.4f}",
-    "val_top1": "{:.4f}",
-    "val_top5": "{:.4f}",
     "learning_rate": "{:.3e}",
     "seconds": "{:.1f}",
     "images_per_second": "{:.1f}",
@@ -139,14 +137,15 @@ def write_comparison(runs: Sequence[Run], comparison: RunComparison, output: Pat
     """
     _checked_output(output)
     shown = [(item, name) for item, name in zip(runs, _short_names(runs), strict=True) if item.rows]
+    panels = [
+        (f"validation {measure.title}{', %' if measure.share else ''}", measure.name, 100 if measure.share else 1)
+        for measure in (shown[0][0].measures if shown else ())
+        if not measure.optional
+    ]
+    panels += [("training loss", "train_loss", 1), ("images/s", "images_per_second", 1)]
     curves = [
         _svg(figures.lines(title, [_line(item, name, column, factor) for item, name in shown]))
-        for title, column, factor in (
-            ("validation top-1, %", "val_top1", 100),
-            ("validation loss", "val_loss", 1),
-            ("training loss", "train_loss", 1),
-            ("images/s", "images_per_second", 1),
-        )
+        for title, column, factor in panels
         if shown
     ]
     context = {
@@ -189,17 +188,18 @@ def _line(found: Run, name: str, column: str, factor: float = 1) -> figures.Line
 
 
 def _curves(found: Run) -> list[str]:
-    accuracies = [name for name in ("val_top1", "val_top5") if name in found.rows[0]]
+    shares = [_line(found, measure.title, measure.name, 100) for measure in found.measures if measure.share]
     panels = {
         "loss": [_line(found, "training", "train_loss"), _line(found, "validation", "val_loss")],
-        "validation accuracy, %": [_line(found, name.replace("val_top", "top-"), name, 100) for name in accuracies],
+        "validation accuracy, %": shares,
         "learning rate": [_line(found, "learning rate", "learning_rate")],
     }
     return [_svg(figures.lines(title, shown)) for title, shown in panels.items()]
 
 
 def _epoch_table(found: Run) -> list[list[str]]:
-    columns = {name: form for name, form in _EPOCH_COLUMNS.items() if name in found.rows[0]}
+    forms = _EPOCH_COLUMNS | {measure.name: "{:.4f}" for measure in found.measures}
+    columns = {name: forms[name] for name in found.rows[0] if name in forms}
     heading = [name.removesuffix("_seconds") + ", s" if name.endswith("seconds") else name for name in columns]
     heading = [name.replace("seconds, s", "all, s").replace("_", " ") for name in heading]
     return [heading, *([form.format(row[name]) for name, form in columns.items()] for row in found.rows)]

@@ -24,10 +24,6 @@ class Measure:
     falling: bool = False
     optional: bool = False
 
-    def text(self, value: float) -> str:
-        """A value as tables show it."""
-        return f"{value:.2%}" if self.share else f"{value:.4f}"
-
 
 def best_epoch(rows: Sequence[EpochRow], measures: Sequence[Measure]) -> EpochRow:
     """The row that is best by the first measure; of equals, by the next."""
