@@ -22,9 +22,9 @@ from acmix.errors import PreemptedError
 from acmix.pages.report import write_comparison, write_report
 from acmix.tasks.classification.fitting import fit
 from acmix.tasks.classification.inference import classify, evaluate, tally
+from acmix.tasks.classification.settings import Settings
 from acmix.tasks.comparison import compare_runs
 from acmix.tasks.loop.progress import PARTS, Reporting
-from acmix.tasks.loop.settings import Settings
 from acmix.tasks.record import read_run
 
 SETTINGS = Settings(model="acmix_resnet14_small", epochs=2, batch_size=24, image_size=8, val_fraction=0.4)

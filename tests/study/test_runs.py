@@ -7,7 +7,7 @@ from acmix import InputError
 from acmix.data import Digits
 from acmix.errors import TrainingError
 from acmix.study import RESULTS, VARIANTS, Watching, load_study, run_study, save_study, time_study
-from acmix.tasks.loop.settings import Settings
+from acmix.tasks.classification.settings import Settings
 
 SETTINGS = Settings(model="acmix_resnet14_small", epochs=2, batch_size=16, image_size=16)
 

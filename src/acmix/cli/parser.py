@@ -127,7 +127,10 @@ def _add_option(parser: ArgumentParser, name: str, hint: Any, text: str, default
 
 
 def _add_fields(parser: ArgumentParser, fields: FieldsOf) -> None:
-    helps, hints = _described(fields.record), typing.get_type_hints(fields.record)
+    helps: dict[str, str] = {}
+    for record in reversed(fields.record.__mro__):
+        helps |= _described(record)
+    hints = typing.get_type_hints(fields.record)
     for name, field in fields.names.items():
         option = f"--{name.replace('_', '-')}"
         if hints[field] is bool:

@@ -1,4 +1,4 @@
-"""Options that are settings of a training, described in `acmix.tasks.loop.settings`, and what they come to."""
+"""Options that are settings of a training, which `acmix.tasks` describes, and what they come to."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,11 +33,12 @@ def changes(given: Mapping[str, Any], assignments: Sequence[str] | None) -> dict
     Raises:
         InputError: If an assignment has no equals sign, a wrong name or type, or repeats a setting.
     """
+    from acmix.tasks.classification.settings import Settings
     from acmix.tasks.loop import recipes
 
     changed = {OPTIONS[option]: value for option, value in given.items() if value is not None}
     for assignment in assignments or ():
-        name, value = recipes.parse_assignment(assignment)
+        name, value = recipes.parse_assignment(assignment, Settings)
         if name in changed:
             raise InputError(f"{name} is given twice; leave one out")
         changed[name] = value

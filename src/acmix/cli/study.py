@@ -42,10 +42,11 @@ def run(
         threads: Threads of PyTorch (default: PyTorch's own choice).
         seconds: Time to spend on timing forward passes, and on forward and backward passes.
     """
+    from acmix.tasks.classification.settings import Settings
     from acmix.tasks.loop import recipes
 
     given = {"model": model, "epochs": epochs, "batch_size": batch_size}
-    settings = recipes.resolve(recipes.load(recipe), changes(given, set))
+    settings = recipes.resolve(recipes.load(recipe, Settings), changes(given, set), Settings)
     _use_threads(threads)
     output = output or Path("runs") / f"study-{Path(data).resolve().name}"
 

@@ -8,7 +8,7 @@ from acmix.cli import runs
 from acmix.cli.parser import FieldsOf
 from acmix.cli.settings import OPTIONS, changes
 from acmix.errors import InputError, printable
-from acmix.tasks.loop.settings import Settings
+from acmix.tasks.classification.settings import Settings
 
 
 def train(
@@ -50,13 +50,14 @@ def train(
         check_images: Read every image once before training starts.
         changed: Settings of the recipe.
     """
+    from acmix.tasks.classification.choice import choose
     from acmix.tasks.loop import recipes, states
     from acmix.tasks.loop.run import free_folder
 
     if (resume or requeue) and output is None:
         raise InputError(f"--{'resume' if resume else 'requeue'} needs --output, the folder of the run to continue")
     resume = resume or (output is not None and requeue and bool(states.paths(output)))
-    settings = recipes.choose(data, recipe, changes(changed, set), resumed=output if resume else None)
+    settings = choose(data, recipe, changes(changed, set), resumed=output if resume else None)
     if print_config:
         sys.stdout.write(recipes.as_yaml(settings))
         return 0
@@ -113,8 +114,8 @@ def recipes(*, name: str | None = None) -> int:
     from acmix.tasks.loop import recipes as shipped
 
     if name is None:
-        display.show_recipes({recipe: shipped.load(recipe) for recipe in shipped.names()})
+        display.show_recipes({recipe: shipped.load(recipe, Settings) for recipe in shipped.names()})
         return 0
     default = {"model": "acmix_resnet26"}
-    sys.stdout.write(shipped.as_yaml(shipped.resolve(default | shipped.load(name), {})))
+    sys.stdout.write(shipped.as_yaml(shipped.resolve(default | shipped.load(name, Settings), {}, Settings)))
     return 0

@@ -20,11 +20,12 @@ from acmix.study.variants import USUAL_VARIANTS, VARIANTS, rates
 from acmix.tasks.classification.execute import execute
 from acmix.tasks.classification.measures import MEASURES
 from acmix.tasks.classification.prepare import prepare
+from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop import run, states
 from acmix.tasks.loop.distribution import make_fabric
 from acmix.tasks.loop.progress import Progress, Reporting
 from acmix.tasks.loop.session import quiet, session
-from acmix.tasks.loop.settings import DEFAULTS, Settings
+from acmix.tasks.loop.settings import defaults
 
 RESULTS = "study.json"
 
@@ -167,7 +168,7 @@ def _begin(
     study = Study(data=facts, settings=shared, variants={})
     if (output / RESULTS).exists():
         study = load_study(output / RESULTS)
-        was, now = study.data | DEFAULTS | study.settings, facts | shared
+        was, now = study.data | defaults(Settings) | study.settings, facts | shared
         if changed := [
             f"{name} was {was.get(name)}, is {value}" for name, value in now.items() if was.get(name) != value
         ]:

@@ -22,7 +22,7 @@ from acmix.tasks.classification.networks import (
     create_network,
     load_start_weights,
 )
-from acmix.tasks.loop.settings import Settings
+from acmix.tasks.classification.settings import Settings
 
 NAME = "acmix_resnet14_small"
 SETTINGS = Settings(model="test_resnet.r160_in1k", epochs=1, image_size=32)

@@ -14,10 +14,10 @@ import torch
 from acmix import InputError
 from acmix.errors import PreemptedError
 from acmix.tasks.classification.fitting import fit
+from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop import states
 from acmix.tasks.loop.distribution import make_fabric
 from acmix.tasks.loop.progress import Reporting
-from acmix.tasks.loop.settings import Settings
 
 # Without batch norm, whose statistics are of a process's own images; with one, equality needs an accelerator.
 SETTINGS = Settings(

@@ -24,9 +24,9 @@ from acmix.cli import main
 from acmix.errors import PreemptedError, TrainingError
 from acmix.tasks.classification import execute, task
 from acmix.tasks.classification.fitting import fit
+from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop import states
 from acmix.tasks.loop.progress import Reporting
-from acmix.tasks.loop.settings import Settings
 from tests.runs import LISTED, unfinished, unlisted
 
 # Everything that draws random numbers or carries a state of its own.

@@ -18,11 +18,11 @@ from torch.amp import GradScaler
 from acmix.data.loading import Batch
 from acmix.tasks.classification import task
 from acmix.tasks.classification.fitting import fit
+from acmix.tasks.classification.settings import Settings
 from acmix.tasks.classification.task import Classification
 from acmix.tasks.loop import session, settings, states
 from acmix.tasks.loop.learner import Learner
 from acmix.tasks.loop.progress import EpochSums, Reporting
-from acmix.tasks.loop.settings import Settings
 
 SETTINGS = Settings(
     model="test_resnet.r160_in1k",

@@ -19,11 +19,11 @@ from acmix.errors import PreemptedError
 from acmix.tasks.loop import run, states
 from acmix.tasks.loop.measures import Measure, best_epoch
 from acmix.tasks.loop.progress import Reporting
-from acmix.tasks.loop.settings import Settings
+from acmix.tasks.loop.settings import LoopSettings
 from acmix.tasks.loop.task import Batches
 from acmix.tasks.loop.training import Training
 
-SETTINGS = Settings(model="", epochs=3, batch_size=16, accumulate=2, learning_rate=0.05, average_decay=0.5)
+SETTINGS = LoopSettings(model="", epochs=3, batch_size=16, accumulate=2, learning_rate=0.05, average_decay=0.5)
 MEASURES = (Measure(name="val_iou", title="IoU", share=True), Measure(name="val_size", title="size", falling=True))
 
 

@@ -14,11 +14,13 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from acmix.data.sampling import EpochSampler
 from acmix.tasks.loop.learner import Learner
-from acmix.tasks.loop.settings import Settings
+from acmix.tasks.loop.settings import LoopSettings
 from acmix.tasks.loop.task import Batches
 from acmix.tasks.loop.updates import Updates
 
-SETTINGS = Settings(model="", epochs=2, batch_size=4, accumulate=2, average_decay=0.9, optimizer="sgd", momentum=0.5)
+SETTINGS = LoopSettings(
+    model="", epochs=2, batch_size=4, accumulate=2, average_decay=0.9, optimizer="sgd", momentum=0.5
+)
 # Three updates an epoch, the last one of four images.
 COUNT = 20
 

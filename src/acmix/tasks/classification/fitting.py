@@ -16,13 +16,13 @@ from acmix.tasks.classification.inference import Evaluation, Outcome, classify, 
 from acmix.tasks.classification.measures import MEASURES
 from acmix.tasks.classification.networks import load_start_weights
 from acmix.tasks.classification.prepare import Prepared, configuration, fresh_network, prepare
+from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop import run
 from acmix.tasks.loop.distribution import Strategy
 from acmix.tasks.loop.failures import explained
 from acmix.tasks.loop.folder import at_work
 from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.loop.session import session
-from acmix.tasks.loop.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def fit(
         record = {key: config[key] for key in ("settings", "data", "weights", "taken")}
         prepared = replace(prepared, record=record | {"trained_images": checked.trained.to_record()})
         config |= {} if started is None else {"start_weights": started}
-        with at_work(output, config, fabric, reporting, resume=resume) as state:
+        with at_work(output, config, settings, fabric, reporting, resume=resume) as state:
             files = run.RunFiles(output, MEASURES, prepared.save)
             if fabric.is_global_zero and reporting.on_note is not None:
                 for note in [*([started] if started else []), *(": ".join(item) for item in images.taken.items())]:

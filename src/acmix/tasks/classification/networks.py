@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import timm
 import torch
-from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.func import functional_call
 
@@ -14,7 +13,7 @@ from acmix.checkpoints import load_weights
 from acmix.checkpoints.files import read_state_file
 from acmix.errors import InputError
 from acmix.models.names import check_name
-from acmix.tasks.loop.settings import Settings
+from acmix.tasks.classification.settings import Settings
 
 
 def create_network(name: str, *, num_classes: int | None = None, **options: Any) -> nn.Module:
@@ -36,21 +35,6 @@ def create_network(name: str, *, num_classes: int | None = None, **options: Any)
         return timm.create_model(name, **arguments)
     except TypeError as error:
         raise InputError(f"model {name!r} does not take {', '.join(arguments)}: {error}") from error
-
-
-def prepare_for_training(model: nn.Module, settings: Settings) -> None:
-    """Change a network in place as settings ask: activations recomputed, batch norms over all processes.
-
-    Raises:
-        InputError: If the network cannot recompute its activations.
-    """
-    if settings.recompute:
-        try:
-            cast("Any", model).set_grad_checkpointing()
-        except (AttributeError, AssertionError) as error:
-            raise InputError(f"model {settings.model!r} cannot recompute activations; leave recompute out") from error
-    if settings.synchronize_norms:
-        convert_sync_batchnorm(model)
 
 
 def check_input_size(model: nn.Module, name: str, input_size: tuple[int, int, int]) -> None:

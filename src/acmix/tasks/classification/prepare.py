@@ -13,9 +13,10 @@ from acmix.checkpoints.classifier import Classifier, running_versions, save_clas
 from acmix.data import DataRecord, ImageData, preprocessing_for
 from acmix.data.bundled import BUNDLED
 from acmix.data.sampling import EpochSampler
-from acmix.tasks.classification.networks import check_batches, check_input_size, create_network, prepare_for_training
+from acmix.tasks.classification.networks import check_batches, check_input_size, create_network
+from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop.measures import EpochRow
-from acmix.tasks.loop.settings import Settings
+from acmix.tasks.loop.optimization import prepare_for_training
 
 # More processes than this only wait for the network.
 _MOST_WORKERS = 8

@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import v2
 
 from acmix.data.loading import Batch
-from acmix.tasks.loop.settings import Settings
+from acmix.tasks.classification.settings import Settings
 
 
 class Classification:

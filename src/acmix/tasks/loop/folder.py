@@ -12,12 +12,14 @@ from acmix.errors import InputError
 from acmix.tasks.loop import run
 from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.loop.resuming import resumable_state
+from acmix.tasks.loop.settings import LoopSettings
 
 
 @contextmanager
 def at_work(
     output: Path,
     config: Mapping[str, Any],
+    settings: LoopSettings,
     fabric: Fabric,
     reporting: Reporting,
     *,
@@ -28,6 +30,7 @@ def at_work(
     Args:
         output: The run folder, made if missing.
         config: What config.json is if the run begins now.
+        settings: Of the run.
         fabric: The processes that train, launched; the first one writes, and locks the folder for all.
         reporting: Whom to tell.
         resume: Continue the run in it.
@@ -45,7 +48,7 @@ def at_work(
         raise InputError(f"output {output} cannot be made: {error.strerror or error}") from error
     with _alone(fabric, output):
         run.prepare_folder(output, resume=resume)
-        state = resumable_state(output, config) if resume else None
+        state = resumable_state(output, config, type(settings)) if resume else None
         # Every process has looked at the folder before one writes to it.
         fabric.barrier()
         if fabric.is_global_zero:

@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from acmix.tasks.loop.distribution import shard, summed
 from acmix.tasks.loop.optimization import make_optimizer, make_schedule
-from acmix.tasks.loop.settings import Settings
+from acmix.tasks.loop.settings import LoopSettings
 from acmix.tasks.loop.task import Batch, Task
 
 # Whole tensors on the CPU, also where processes hold parts.
@@ -65,7 +65,7 @@ class Learner:
     """
 
     def __init__(
-        self, fabric: Fabric, model: nn.Module, task: Task, settings: Settings, update_sizes: Sequence[int]
+        self, fabric: Fabric, model: nn.Module, task: Task, settings: LoopSettings, update_sizes: Sequence[int]
     ) -> None:
         self.fabric, self.task, self.settings = fabric, task, settings
         model = fabric.to_device(model)

@@ -1,19 +1,36 @@
-"""What settings mean for updates: optimiser and schedule, both timm's."""
+"""What settings mean for updates: what a network keeps and averages, optimiser and schedule, all of them timm's."""
 
 from collections.abc import Callable
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
+from timm.layers import convert_sync_batchnorm
 from timm.optim import create_optimizer_v2, get_optimizer_class
 from timm.scheduler import create_scheduler_v2
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from acmix.tasks.loop.settings import Settings
+from acmix.errors import InputError
+from acmix.tasks.loop.settings import LoopSettings
 
 
-def make_optimizer(model: nn.Module, settings: Settings, learning_rate: float) -> Optimizer:
+def prepare_for_training(model: nn.Module, settings: LoopSettings) -> None:
+    """Change a network in place as settings ask: activations recomputed, batch norms over all processes.
+
+    Raises:
+        InputError: If the network cannot recompute its activations.
+    """
+    if settings.recompute:
+        try:
+            cast("Any", model).set_grad_checkpointing()
+        except (AttributeError, AssertionError) as error:
+            raise InputError(f"model {settings.model!r} cannot recompute activations; leave recompute out") from error
+    if settings.synchronize_norms:
+        convert_sync_batchnorm(model)
+
+
+def make_optimizer(model: nn.Module, settings: LoopSettings, learning_rate: float) -> Optimizer:
     """timm's optimiser without decay on one-axis parameters, rates falling with depth if the settings say so."""
     accepted = signature(get_optimizer_class(settings.optimizer, bind_defaults=False)).parameters
     # One kernel for all parameters, where the optimiser has one; not all of them take parts of parameters.
@@ -31,7 +48,7 @@ def make_optimizer(model: nn.Module, settings: Settings, learning_rate: float) -
 
 
 def make_schedule(
-    optimizer: Optimizer, settings: Settings, learning_rate: float, updates_per_epoch: int
+    optimizer: Optimizer, settings: LoopSettings, learning_rate: float, updates_per_epoch: int
 ) -> Callable[[int], None]:
     """A linear rise and a cosine, as a function that sets the rates for the update after so many."""
     warmup = settings.epochs // 10 if settings.warmup_epochs is None else settings.warmup_epochs

@@ -4,16 +4,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
-from acmix.data.bundled import BUNDLED
 from acmix.errors import InputError
 from acmix.models.names import nearest
-from acmix.tasks.loop import run
-from acmix.tasks.loop.settings import Settings, check_setting
+from acmix.tasks.loop.settings import LoopSettings, check_setting
 
+_Settings = TypeVar("_Settings", bound=LoopSettings)
 _FOLDER = resources.files("acmix") / "recipes"
 
 
@@ -22,19 +21,20 @@ def names() -> list[str]:
     return sorted(Path(entry.name).stem for entry in _FOLDER.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load(recipe: str) -> dict[str, Any]:
+def load(recipe: str, kind: type[LoopSettings]) -> dict[str, Any]:
     """Settings by name, of a recipe and of the one it builds on.
 
     Args:
         recipe: One of `names()`, or the path of a YAML file of settings; the key `base` names the recipe beneath it.
+        kind: Whose settings they are.
 
     Raises:
         InputError: If there is no such recipe, it is no YAML mapping, or a setting has the wrong name or type.
     """
-    return _load(recipe, ())
+    return _load(recipe, kind, ())
 
 
-def _load(recipe: str, above: tuple[str, ...]) -> dict[str, Any]:
+def _load(recipe: str, kind: type[LoopSettings], above: tuple[str, ...]) -> dict[str, Any]:
     if recipe in above:
         raise InputError(f"recipe {recipe!r} builds on itself: {' -> '.join((*above, recipe))}")
     try:
@@ -46,9 +46,9 @@ def _load(recipe: str, above: tuple[str, ...]) -> dict[str, Any]:
     base = content.pop("base", None)
     if base is not None and not isinstance(base, str):
         raise InputError(f"recipe {recipe!r}: base must name a recipe, got {base!r}")
-    settings: dict[str, Any] = {} if base is None else _load(base, (*above, recipe))
+    settings: dict[str, Any] = {} if base is None else _load(base, kind, (*above, recipe))
     try:
-        return settings | {str(name): check_setting(str(name), value) for name, value in content.items()}
+        return settings | {str(name): check_setting(kind, str(name), value) for name, value in content.items()}
     except InputError as error:
         raise InputError(f"recipe {recipe!r}: {error}") from error
 
@@ -66,7 +66,7 @@ def _text(recipe: str) -> str:
         raise InputError(f"recipe {recipe!r} cannot be read: {error}") from error
 
 
-def parse_assignment(assignment: str) -> tuple[str, Any]:
+def parse_assignment(assignment: str, kind: type[LoopSettings]) -> tuple[str, Any]:
     """Name and value of `name=value`, the value as YAML writes it.
 
     Raises:
@@ -79,38 +79,19 @@ def parse_assignment(assignment: str) -> tuple[str, Any]:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(f"the value of {assignment!r} is not YAML: {' '.join(str(error).split())}") from error
-    return name, check_setting(name, value)
+    return name, check_setting(kind, name, value)
 
 
-def resolve(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> Settings:
+def resolve(recipe: Mapping[str, Any], changes: Mapping[str, Any], kind: type[_Settings]) -> _Settings:
     """Full settings: a recipe's, or those saved with a run, with changes.
 
     Raises:
         InputError: If a setting has the wrong name or type.
     """
     given = {**recipe, **changes}
-    return Settings(**{name: check_setting(name, value) for name, value in given.items()})
+    return kind(**{name: check_setting(kind, name, value) for name, value in given.items()})
 
 
-def choose(data: str, recipe: str | None, changes: Mapping[str, Any], *, resumed: Path | None = None) -> Settings:
-    """The settings of a training as a person asks for it.
-
-    Args:
-        data: As in training; it chooses the network where nothing else does.
-        recipe: See `load`; None is those of the resumed run, or small.
-        changes: Settings that win.
-        resumed: The folder of a run to continue, if any.
-
-    Raises:
-        InputError: If there is no such recipe, a setting has the wrong name or type, or the run's record is damaged.
-    """
-    default = {"model": "acmix_resnet14_small" if data in BUNDLED else "acmix_resnet26"}
-    if resumed is not None and recipe is None:
-        saved = run.read_json(resumed / run.CONFIG).get("settings") if (resumed / run.CONFIG).is_file() else None
-        return resolve(saved if isinstance(saved, dict) else default, changes)
-    return resolve(default | load(recipe or "small"), changes)
-
-
-def as_yaml(settings: Settings) -> str:
+def as_yaml(settings: LoopSettings) -> str:
     """Settings as a recipe."""
     return yaml.safe_dump(asdict(settings), sort_keys=False)

@@ -6,7 +6,7 @@ from typing import Any
 
 from acmix.errors import InputError
 from acmix.tasks.loop import run, states
-from acmix.tasks.loop.settings import DEFAULTS
+from acmix.tasks.loop.settings import LoopSettings, defaults
 
 # What a run's record says of its data by fingerprints, in words.
 _FINGERPRINTS = {
@@ -16,7 +16,7 @@ _FINGERPRINTS = {
 }
 
 
-def resumable_state(output: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+def resumable_state(output: Path, config: Mapping[str, Any], kind: type[LoopSettings]) -> dict[str, Any]:
     """The state to continue from; a run is not continued under other settings, with other data, from a damaged file.
 
     Data are told by their fingerprints, and by their contents where both runs read them: they may lie elsewhere now.
@@ -24,6 +24,7 @@ def resumable_state(output: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         output: The run folder.
         config: What config.json would be if the run began now.
+        kind: Whose settings they are.
 
     Raises:
         InputError: If settings or data differ, or a file of the run is damaged.
@@ -32,7 +33,8 @@ def resumable_state(output: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     for part in ("settings", "data"):
         if not isinstance(saved.get(part), dict):
             raise InputError(f"{output / run.CONFIG} is damaged: {part} is missing")
-    now, before = (_conditions(each) for each in (config, saved | {"settings": DEFAULTS | saved["settings"]}))
+    saved["settings"] = defaults(kind) | saved["settings"]
+    now, before = _conditions(config), _conditions(saved)
     # What the run did not record was not known then: images that were not read, or to a version before this.
     changed = [
         f"{name} was {before.get(name)}, is {value}"

@@ -10,11 +10,11 @@ import torch
 from lightning.fabric import Fabric
 
 from acmix.tasks.loop.distribution import Strategy, make_fabric
-from acmix.tasks.loop.settings import Settings
+from acmix.tasks.loop.settings import LoopSettings
 
 
 @contextmanager
-def session(settings: Settings, *, devices: int | None = None, strategy: Strategy = "ddp") -> Iterator[Fabric]:
+def session(settings: LoopSettings, *, devices: int | None = None, strategy: Strategy = "ddp") -> Iterator[Fabric]:
     """Launch the processes of a run; arguments and errors are those of `make_fabric`."""
     with quiet(), _determinism(settings.deterministic):
         fabric = make_fabric(settings.precision, devices=devices, strategy=strategy)

@@ -1,11 +1,13 @@
-"""The settings of a training run and the check of their values.
+"""Settings that every kind of training has, and the check of names, types and values.
 
 The command line makes options of them, so that names and help stand once: this module loads without timm.
 """
 
 import re
 import typing
+from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal
 
@@ -14,16 +16,19 @@ import torch
 from acmix.errors import InputError
 
 Precision = Literal["float32", "bfloat16", "float16"]
-Loss = Literal["cross_entropy", "binary_cross_entropy"]
 RateScaling = Literal["linear", "square_root"]
+# A setting, whether its value may be, and which may.
+Rule = tuple[str, bool, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class LoopSettings:
     """What decides the result of a training run; a run can be resumed only under equal settings.
 
+    Each kind of training adds its own.
+
     Attributes:
-        model: timm's name of the network; by default acmix_resnet14_small for bundled digits, else acmix_resnet26.
+        model: Name of the network.
         epochs: Passes over the training images.
         batch_size: Images a process and forward pass; an update takes batch_size x accumulate x processes of them.
         accumulate: Forward passes an update, whose gradients are added.
@@ -39,21 +44,8 @@ class Settings:
         warmup_start: Learning rate at the start of the warm-up, a share of the highest.
         clip_norm: Largest norm of an update's gradients; None does not clip.
         average_decay: Of the moving average of weights that is validated and kept as best; None keeps no average.
-        loss: Cross-entropy, or binary cross-entropy of each class.
-        loss_threshold: With binary cross-entropy: mixed targets above it become one, others zero; None keeps them.
-        label_smoothing: Share of the target spread over all classes, 0 to below 1.
-        mixup: alpha of the Beta distribution that mixes images; 0 is off.
-        cutmix: alpha of the Beta distribution that mixes areas; 0 is off. With mixup, one of both for each batch.
-        random_augment: timm's policy, "rand-m7-mstd0.5-inc1" for instance; None for crops, flips and colours alone.
-        random_erase: Probability that a rectangle of an image is erased.
-        repeats: Copies of an image in an epoch, each augmented anew; an epoch keeps its number of images.
-        quiet_shifts: ACmix layers start with small shifts, see `acmix.ACmix`; for ACmix-ResNets.
-        drop_rate: Share of features dropped before the classifier.
-        drop_path: Share of residual branches dropped, rising with depth to this.
         synchronize_norms: Batch norms take their statistics over all processes.
         recompute: Recompute activations in the backward pass: less memory, a third more time.
-        image_size: Side of the input in pixels; by default the model's own.
-        crop_share: Side of the centre crop that is evaluated, a share of the image's; None is the model's own.
         precision: float32, or automatic mixed precision in bfloat16 or float16.
         seed: Of weights, order, augmentation and the split.
         val_fraction: Share held out where DATA has no validation images.
@@ -77,21 +69,8 @@ class Settings:
     warmup_start: float = 0.01
     clip_norm: float | None = None
     average_decay: float | None = None
-    loss: Loss = "cross_entropy"
-    loss_threshold: float | None = None
-    label_smoothing: float = 0.1
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    random_augment: str | None = None
-    random_erase: float = 0.0
-    repeats: int = 1
-    quiet_shifts: bool = False
-    drop_rate: float = 0.0
-    drop_path: float = 0.0
     synchronize_norms: bool = False
     recompute: bool = False
-    image_size: int | None = None
-    crop_share: float | None = None
     precision: Precision = "float32"
     seed: int = 0
     val_fraction: float = 0.2
@@ -112,7 +91,7 @@ class Settings:
         infinity = float("inf")
         warmup = self.warmup_epochs or 0
         # Of an optional value None is always allowed.
-        rules = (
+        rules: tuple[Rule, ...] = (
             ("epochs", self.epochs >= 1, "at least 1"),
             ("batch_size", self.batch_size >= 1, "at least 1"),
             ("accumulate", self.accumulate >= 1, "at least 1"),
@@ -125,24 +104,11 @@ class Settings:
             ("warmup_start", 0 <= self.warmup_start <= 1, "0 to 1"),
             ("clip_norm", self.clip_norm is None or 0 < self.clip_norm < infinity, "positive"),
             ("average_decay", self.average_decay is None or 0 < self.average_decay < 1, "between 0 and 1"),
-            ("loss_threshold", self.loss_threshold is None or 0 <= self.loss_threshold < 1, "0 to below 1"),
-            ("label_smoothing", 0 <= self.label_smoothing < 1, "0 to below 1"),
-            ("mixup", 0 <= self.mixup < infinity, "at least 0"),
-            ("cutmix", 0 <= self.cutmix < infinity, "at least 0"),
-            ("random_erase", 0 <= self.random_erase <= 1, "0 to 1"),
-            ("repeats", self.repeats >= 1, "at least 1"),
-            ("drop_rate", 0 <= self.drop_rate < 1, "0 to below 1"),
-            ("drop_path", 0 <= self.drop_path < 1, "0 to below 1"),
-            ("crop_share", self.crop_share is None or 0 < self.crop_share <= 1, "above 0, at most 1"),
             ("seed", 0 <= self.seed < 2**32, "0 to below 2**32"),
             ("most_failures", self.most_failures >= 1, "at least 1"),
             ("most_unreadable", 0 <= self.most_unreadable <= 1, "0 to 1"),
         )
-        for name, holds, rule in rules:
-            if not holds:
-                raise InputError(f"{name} must be {rule}, got {getattr(self, name)}")
-        if self.loss_threshold is not None and self.loss != "binary_cross_entropy":
-            raise InputError("loss_threshold is for loss binary_cross_entropy; leave it out, or choose that loss")
+        self._hold(rules)
         known = [str(name) for name in list_optimizers()]
         if self.optimizer not in known:
             near = nearest(self.optimizer, known) or "sgd, adamw, lamb"
@@ -151,6 +117,12 @@ class Settings:
             raise InputError("precision float16 needs an accelerator; choose bfloat16 or float32")
         if self.synchronize_norms and not torch.accelerator.is_available():
             raise InputError("synchronize_norms needs an accelerator: PyTorch has no synchronised batch norm for CPUs")
+
+    def _hold(self, rules: Iterable[Rule]) -> None:
+        """Refuse the first setting whose rule, the last of the three in words, does not hold."""
+        for name, holds, rule in rules:
+            if not holds:
+                raise InputError(f"{name} must be {rule}, got {getattr(self, name)}")
 
     def scaled_learning_rate(self, images: int) -> float:
         """The highest learning rate for so many images an update."""
@@ -161,13 +133,15 @@ class Settings:
 
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
-_HINTS = typing.get_type_hints(Settings)
-NAMES = [field.name for field in fields(Settings)]
-# What a record means that an earlier version wrote, without the settings added since.
-DEFAULTS = {field.name: field.default for field in fields(Settings) if field.default is not MISSING}
+_hints = cache(typing.get_type_hints)
 
 
-def check_setting(name: str, value: Any) -> Any:
+def defaults(kind: type[LoopSettings]) -> dict[str, Any]:
+    """What a record means that an earlier version wrote, without the settings added since."""
+    return {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+
+
+def check_setting(settings: type[LoopSettings], name: str, value: Any) -> Any:
     """Check the name and the type of one setting that comes from a person or a file.
 
     Returns:
@@ -178,10 +152,11 @@ def check_setting(name: str, value: Any) -> Any:
     """
     from acmix.models.names import nearest
 
-    if name not in _HINTS:
-        near = nearest(name, NAMES)
+    hints = _hints(settings)
+    if name not in hints:
+        near = nearest(name, list(hints))
         raise InputError(f"there is no setting {name!r}; " + (f"the nearest are {near}" if near else "see the help"))
-    hint = _HINTS[name]
+    hint = hints[name]
     allowed = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
     for kind in allowed:
         if typing.get_origin(kind) is Literal and value in typing.get_args(kind):

@@ -20,7 +20,7 @@ from acmix.tasks.loop.learner import WHOLE, Learner
 from acmix.tasks.loop.measures import EpochRow
 from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.loop.run import PROBLEMS, RateRow, RunFiles
-from acmix.tasks.loop.settings import Settings
+from acmix.tasks.loop.settings import LoopSettings
 from acmix.tasks.loop.task import Batches, Task
 from acmix.tasks.loop.updates import NAMED, Updates
 
@@ -46,7 +46,7 @@ class Training:
         model: nn.Module,
         task: Task,
         batches: Batches,
-        settings: Settings,
+        settings: LoopSettings,
         files: RunFiles,
         reporting: Reporting,
     ) -> None:

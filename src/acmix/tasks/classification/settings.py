@@ -1,0 +1,71 @@
+"""The settings of a classifier's training.
+
+The command line makes options of them, so that names and help stand once: this module loads without timm.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from acmix.errors import InputError
+from acmix.tasks.loop.settings import LoopSettings, Rule
+
+Loss = Literal["cross_entropy", "binary_cross_entropy"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(LoopSettings):
+    """What decides the result of a classifier's training, beside what every training has.
+
+    Attributes:
+        model: timm's name of the network; by default acmix_resnet14_small for bundled digits, else acmix_resnet26.
+        loss: Cross-entropy, or binary cross-entropy of each class.
+        loss_threshold: With binary cross-entropy: mixed targets above it become one, others zero; None keeps them.
+        label_smoothing: Share of the target spread over all classes, 0 to below 1.
+        mixup: alpha of the Beta distribution that mixes images; 0 is off.
+        cutmix: alpha of the Beta distribution that mixes areas; 0 is off. With mixup, one of both for each batch.
+        random_augment: timm's policy, "rand-m7-mstd0.5-inc1" for instance; None for crops, flips and colours alone.
+        random_erase: Probability that a rectangle of an image is erased.
+        repeats: Copies of an image in an epoch, each augmented anew; an epoch keeps its number of images.
+        quiet_shifts: ACmix layers start with small shifts, see `acmix.ACmix`; for ACmix-ResNets.
+        drop_rate: Share of features dropped before the classifier.
+        drop_path: Share of residual branches dropped, rising with depth to this.
+        image_size: Side of the input in pixels; by default the model's own.
+        crop_share: Side of the centre crop that is evaluated, a share of the image's; None is the model's own.
+    """
+
+    loss: Loss = "cross_entropy"
+    loss_threshold: float | None = None
+    label_smoothing: float = 0.1
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    random_augment: str | None = None
+    random_erase: float = 0.0
+    repeats: int = 1
+    quiet_shifts: bool = False
+    drop_rate: float = 0.0
+    drop_path: float = 0.0
+    image_size: int | None = None
+    crop_share: float | None = None
+
+    def check(self) -> None:
+        """Check every value that does not need the data or the network.
+
+        Raises:
+            InputError: If one is out of range.
+        """
+        super().check()
+        infinity = float("inf")
+        rules: tuple[Rule, ...] = (
+            ("loss_threshold", self.loss_threshold is None or 0 <= self.loss_threshold < 1, "0 to below 1"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "0 to below 1"),
+            ("mixup", 0 <= self.mixup < infinity, "at least 0"),
+            ("cutmix", 0 <= self.cutmix < infinity, "at least 0"),
+            ("random_erase", 0 <= self.random_erase <= 1, "0 to 1"),
+            ("repeats", self.repeats >= 1, "at least 1"),
+            ("drop_rate", 0 <= self.drop_rate < 1, "0 to below 1"),
+            ("drop_path", 0 <= self.drop_path < 1, "0 to below 1"),
+            ("crop_share", self.crop_share is None or 0 < self.crop_share <= 1, "above 0, at most 1"),
+        )
+        self._hold(rules)
+        if self.loss_threshold is not None and self.loss != "binary_cross_entropy":
+            raise InputError("loss_threshold is for loss binary_cross_entropy; leave it out, or choose that loss")

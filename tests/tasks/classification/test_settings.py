@@ -1,0 +1,42 @@
+from dataclasses import fields
+
+import pytest
+import torch
+
+from acmix import InputError
+from acmix.tasks.classification.settings import Settings
+from acmix.tasks.loop.settings import LoopSettings, check_setting, defaults
+
+
+def test_every_setting_has_a_checkable_type():
+    for field in fields(Settings):
+        if field.name != "model":
+            assert check_setting(Settings, field.name, field.default) == field.default
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"accumulate": 0}, "accumulate must be at least 1, got 0"),
+        ({"layer_decay": 0.0}, "layer_decay must be above 0, at most 1, got 0.0"),
+        ({"average_decay": 1.0}, "average_decay must be between 0 and 1"),
+        ({"loss_threshold": 0.2}, "loss_threshold is for loss binary_cross_entropy"),
+        ({"momentum": 1.0}, "momentum must be 0 to below 1"),
+        ({"most_failures": 0}, "most_failures must be at least 1"),
+        ({"synchronize_norms": True}, "synchronize_norms needs an accelerator"),
+    ],
+)
+def test_values_out_of_range(changes, rule):
+    if "synchronize_norms" in changes and torch.accelerator.is_available():
+        pytest.skip("there is an accelerator")
+    with pytest.raises(InputError, match=rule):
+        Settings(model="a", **changes).check()
+
+
+def test_every_training_has_the_settings_of_the_loop():
+    assert defaults(LoopSettings).items() <= defaults(Settings).items()
+    assert "model" not in defaults(Settings)
+    with pytest.raises(InputError, match="there is no setting 'mixup'"):
+        check_setting(LoopSettings, "mixup", 0.5)
+    with pytest.raises(InputError, match="epochs must be at least 1, got 0"):
+        LoopSettings(model="a", epochs=0).check()
