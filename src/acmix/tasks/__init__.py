@@ -1,1 +1,1 @@
-"""What trains and what uses the result: functions that return data. Import the module of a task."""
+"""What trains and what uses the result, as functions that return data: `loop` is shared, each kind has its own room."""

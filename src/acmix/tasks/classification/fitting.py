@@ -106,7 +106,8 @@ def fit(
         config = configuration(prepared, fabric.world_size, weights=weights, contents=checked.contents)
         record = {key: config[key] for key in ("settings", "data", "weights", "taken")}
         prepared = replace(prepared, record=record | {"trained_images": checked.trained.to_record()})
-        config |= {} if started is None else {"start_weights": started}
+        if started is not None:
+            config["start_weights"] = started
         with at_work(output, config, settings, fabric, reporting, resume=resume) as state:
             files = run.RunFiles(output, MEASURES, prepared.save)
             if fabric.is_global_zero and reporting.on_note is not None:

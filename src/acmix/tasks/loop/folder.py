@@ -29,7 +29,7 @@ def at_work(
 
     Args:
         output: The run folder, made if missing.
-        config: What config.json is if the run begins now.
+        config: What config.json is if the run begins now; of a run that goes on, data and taken are written anew.
         settings: Of the run.
         fabric: The processes that train, launched; the first one writes, and locks the folder for all.
         reporting: Whom to tell.

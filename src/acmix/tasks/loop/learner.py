@@ -28,7 +28,7 @@ from acmix.tasks.loop.task import Batch, Task
 # Whole tensors on the CPU, also where processes hold parts.
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
-Measure = Callable[[str], AbstractContextManager[None]]
+Timed = Callable[[str], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class Learner:
         return self.model.module if self.average is None else self.average.module
 
     def learn(
-        self, batches: Iterable[Batch], size: int, number: int, tell: Callable[[], Sequence[bool]], measure: Measure
+        self, batches: Iterable[Batch], size: int, number: int, tell: Callable[[], Sequence[bool]], measure: Timed
     ) -> Update:
         """One update.
 
@@ -127,7 +127,7 @@ class Learner:
         fault = "loss" if not finite else None if learned or failed else "gradients"
         return Update(loss=total / self.fabric.world_size, learned=learned, fault=fault, names=names, told=told)
 
-    def _backward(self, batches: Iterable[Batch], size: int, number: int, measure: Measure) -> tuple[Tensor, list[str]]:
+    def _backward(self, batches: Iterable[Batch], size: int, number: int, measure: Timed) -> tuple[Tensor, list[str]]:
         """Add up the gradients of an update; its loss in this process, and the names of the images."""
         # The same however the run came here.
         seed = np.random.SeedSequence([self.settings.seed, number, self.fabric.global_rank])
@@ -161,7 +161,7 @@ class Learner:
         return True
 
     def _learn_smaller(
-        self, batches: Sequence[Batch], size: int, number: int, buffers: list[Tensor], measure: Measure
+        self, batches: Sequence[Batch], size: int, number: int, buffers: list[Tensor], measure: Timed
     ) -> bool:
         """Halve the scale until an update's gradients are finite; below 1 it is not the scale, which is put back."""
         scaler = cast("torch.amp.GradScaler", self._scaler)

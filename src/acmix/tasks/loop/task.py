@@ -12,7 +12,7 @@ from acmix.data.sampling import EpochSampler
 
 
 class Batch(Protocol):
-    """What the loop knows of a batch of training images; Fabric moves the tensors in it to the device.
+    """What the loop knows of a batch of training images, a dataclass whose tensors Fabric moves to the device.
 
     Attributes:
         names: Of the images that were read.
