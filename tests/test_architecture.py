@@ -23,6 +23,7 @@ LAYERS = {
     "acmix.errors": 0,
     "acmix.storage": 0,
     "acmix.plain": 0,
+    "acmix.records": 0,
     "acmix.ops": 1,
     "acmix.nn": 2,
     "acmix.models": 3,

@@ -152,11 +152,12 @@ def test_foreign_safetensors(tmp_path):
         ({"model_arguments": {"block_args": {"norm_layer": "evil"}}}, "block_args may hold heads, "),
         ({"model_arguments": {"block_args": {"heads": "evil"}}}, "do not fit"),
         ({"classes": ["ant"]}, "do not fit"),
-        ({"classes": "ant"}, "list of names"),
-        ({"classes": []}, "list of names"),
+        ({"classes": "ant"}, "classes must be a list, got 'ant'"),
+        ({"classes": [3]}, r"classes\[0\] must be text, got 3"),
+        ({"classes": []}, "classes must name at least one"),
         ({"preprocessing": {}}, "preprocessing must hold"),
-        ({"training": None}, "training is missing"),
-        ({"versions": 3}, "versions is missing"),
+        ({"training": None}, "training missing"),
+        ({"versions": 3}, "versions must be an object, got 3"),
     ],
 )
 def test_tampered_metadata(saved, tmp_path, changes, rule):

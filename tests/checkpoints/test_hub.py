@@ -217,7 +217,7 @@ def test_classes_with_gaps_and_older_places(copied):
     [
         ({"architecture": "acmix_resnet99"}, "unknown network"),
         ({"architecture": "hf-hub:somebody/model"}, "unknown network"),
-        ({"architecture": None}, "unknown network"),
+        ({"architecture": None}, "its config.json is not timm's: architecture missing"),
         ({"architecture": "test_resnet"}, "do not fit"),
         ({"model_args": {"checkpoint_path": "evil.pth"}}, "model_arguments"),
         ({"model_args": {"pretrained": True}}, "model_arguments"),
@@ -226,14 +226,17 @@ def test_classes_with_gaps_and_older_places(copied):
         ({"model_args": ["in_chans"]}, "model_args must be an object"),
         ({"num_classes": 4, "label_names": None, "model_args": None}, "do not fit"),
         ({"num_classes": 0}, "num_classes must be at least 1"),
-        ({"num_classes": "3"}, "num_classes must be at least 1"),
+        ({"num_classes": "3"}, "num_classes must be a whole number or null, got '3'"),
         ({"label_names": ["ant"]}, "label_names holds 1"),
-        ({"label_names": "ant"}, "list of names"),
-        ({"label_names": [1, 2, 3]}, "list of names"),
-        ({"pretrained_cfg": None}, "no pretrained_cfg"),
+        ({"label_names": "ant"}, "label_names must be a list or an object or null, got 'ant'"),
+        ({"label_names": [1, 2, 3]}, r"label_names\[0\] must be text, got 1"),
+        ({"pretrained_cfg": None}, "pretrained_cfg missing"),
+        ({"pretrained_cfg": {}}, "pretrained_cfg is empty"),
+        ({"pretrained_cfg": {"label_names": 3}}, r"pretrained_cfg\.label_names must be a list or .*, got 3"),
         ({"pretrained_cfg": {"mean": "grey"}}, "do not fit"),
         ({"acmix": {"format_version": 3}}, "format version 3"),
-        ({"acmix": []}, "format_version is missing"),
+        ({"acmix": {}}, "format_version missing"),
+        ({"acmix": []}, r"acmix must be an object or null, got \[\]"),
     ],
 )
 def test_tampered_config(copied, changes, rule):
@@ -257,7 +260,7 @@ def test_damaged_folders(copied, tmp_path):
     (copied / "model.safetensors").rename(copied / "pytorch_model.bin")
     refused(copied, "has no model.safetensors")
     (copied / "model.safetensors").write_bytes(weights)
-    for text, rule in (("", "not JSON"), ("{", "not JSON"), ("[]", "no pretrained_cfg")):
+    for text, rule in (("", "not JSON"), ("{", "not JSON"), ("[]", "not timm's: it must be an object")):
         (copied / "config.json").write_text(text)
         refused(copied, rule)
     (copied / "config.json").unlink()

@@ -286,9 +286,17 @@ def test_evaluation_takes_val_of_a_training_folder(tmp_path):
     assert len(open_evaluation(str(tmp_path), ("ant", "bee"), record)) == 3
 
 
-@pytest.mark.parametrize("data", [None, {}, {"seed": 0}])
-def test_malformed_data_record(data):
-    with pytest.raises(InputError, match="does not say which data"):
+@pytest.mark.parametrize(
+    ("data", "rule"),
+    [
+        (None, "does not say which data"),
+        ({}, "does not say which data"),
+        ({"seed": 0}, "damaged: location, was_split, val_fraction, fingerprint missing"),
+        ([3], r"damaged: it must be an object, got \[3\]"),
+    ],
+)
+def test_malformed_data_record(data, rule):
+    with pytest.raises(InputError, match=rule):
         data_record({"data": data})
 
 

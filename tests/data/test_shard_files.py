@@ -95,8 +95,17 @@ def test_info_file_of_timm(tmp_path):
 @pytest.mark.parametrize(
     ("content", "rule"),
     [
-        ("{", "is not JSON"),
-        ("{}", "names no splits"),
+        ("{", "not JSON"),
+        ("[]", r"info.json is no description of shards: it must be an object, got \[\]"),
+        ("{}", "splits missing"),
+        ('{"splits": {}}', "names no splits"),
+        ('{"splits": {"train": 3}}', "splits.train must be an object, got 3"),
+        ('{"splits": {"train": {"filenames": [], "shard_lengths": []}}}', "needs filenames and as many"),
+        (
+            json.dumps(info_of(train={"a.tar": True})),
+            r"splits.train.shard_lengths\[0\] must be a whole",
+        ),
+        (json.dumps(info_of(train={"a.tar": 3}) | {"classes": "ant"}), "classes must be a list or null, got 'ant'"),
         (json.dumps(info_of(train={"/etc/a.tar": 3})), "no file in the folder"),
         (json.dumps(info_of(train={"../a.tar": 3})), "no file in the folder"),
         (json.dumps(info_of(train={"a.tar": -3})), "shard_lengths"),

@@ -210,5 +210,5 @@ def test_records_of_older_checkpoints_are_read():
     for wrong in ({"seed": True}, {"validation_location": 3}):
         with pytest.raises(InputError, match=f"damaged: {next(iter(wrong))}"):
             data_record({"data": old | wrong})
-    with pytest.raises(InputError, match="does not say which data"):
-        data_record({"data": old | {"unknown": 1}})
+    with pytest.raises(InputError, match="damaged: age unknown"):
+        data_record({"data": old | {"age": 1}})

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from timm.data import create_transform
 from torch import Tensor, nn
 
 import acmix.models
+from acmix import records
 from acmix.checkpoints import sealed
 from acmix.checkpoints.files import read_bytes
 from acmix.checkpoints.loading import load_weights
@@ -64,6 +65,24 @@ class Classifier:
         return Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).cpu().numpy()).convert("RGB")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What lies beside the weights of a classifier: its parts, and the version of the format."""
+
+    format_version: int
+    model_name: str
+    model_arguments: dict[str, Any]
+    classes: tuple[str, ...]
+    preprocessing: dict[str, Any]
+    training: dict[str, Any]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Format:
+    format_version: int
+
+
 def save_classifier(path: str | Path, classifier: Classifier, weights: Mapping[str, Tensor] | None = None) -> None:
     """Write a classifier; an existing file is replaced only once the new one is complete.
 
@@ -77,17 +96,17 @@ def save_classifier(path: str | Path, classifier: Classifier, weights: Mapping[s
     Raises:
         OSError: If the file cannot be written.
     """
-    metadata = {
-        "format_version": FORMAT_VERSION,
-        "model_name": classifier.model_name,
-        "model_arguments": classifier.model_arguments,
-        "classes": classifier.classes,
-        "preprocessing": classifier.preprocessing,
-        "training": classifier.training,
-        "versions": running_versions(),
-    }
+    metadata = Metadata(
+        format_version=FORMAT_VERSION,
+        model_name=classifier.model_name,
+        model_arguments=classifier.model_arguments,
+        classes=classifier.classes,
+        preprocessing=classifier.preprocessing,
+        training=classifier.training,
+        versions=running_versions(),
+    )
     weights = classifier.model.state_dict() if weights is None else weights
-    write_atomically(path, sealed.serialize(weights, {_METADATA_KEY: json.dumps(metadata, allow_nan=False)}))
+    write_atomically(path, sealed.serialize(weights, {_METADATA_KEY: json.dumps(vars(metadata), allow_nan=False)}))
 
 
 def load_classifier(path: str | Path) -> Classifier:
@@ -116,8 +135,9 @@ def assemble(metadata: Any, content: sealed.Content) -> Classifier:
         InputError: If the metadata breaks its rules, the weights are of another network or without their digests. The
             message is the fault alone: the caller knows where both came from.
     """
-    name, arguments, classes, preprocessing = _checked(metadata)
-    if metadata["format_version"] > 1 and not content.sealed:
+    found = _checked(metadata)
+    name, arguments, classes = found.model_name, found.model_arguments, found.classes
+    if found.format_version > 1 and not content.sealed:
         raise InputError("its digests are gone: it was changed since it was written")
     try:
         model = timm.create_model(name, num_classes=len(classes), **arguments)
@@ -126,10 +146,10 @@ def assemble(metadata: Any, content: sealed.Content) -> Classifier:
             model=model.eval(),
             model_name=name,
             classes=classes,
-            preprocessing=preprocessing,
+            preprocessing=found.preprocessing,
             model_arguments=arguments,
-            training=metadata["training"],
-            versions=metadata["versions"],
+            training=found.training,
+            versions=found.versions,
         )
         classifier.transform(Image.new("RGB", (8, 8)))
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
@@ -155,37 +175,33 @@ def _read(path: str | Path) -> tuple[Any, sealed.Content]:
             f"checkpoint {path} holds weights but not what is needed to use them (no acmix metadata); {_ADVICE}"
         )
     try:
-        return json.loads(content.metadata[_METADATA_KEY]), content
-    except (ValueError, RecursionError) as error:
-        raise _unusable(path, "its metadata is not JSON") from error
+        return records.parse(content.metadata[_METADATA_KEY]), content
+    except InputError as fault:
+        raise _unusable(path, f"its metadata are {fault}") from fault
 
 
-def _checked(metadata: Any) -> tuple[str, dict[str, Any], tuple[str, ...], dict[str, Any]]:
-    """Model name, model arguments, classes and preprocessing, each of the right type."""
-    if not isinstance(metadata, Mapping) or not isinstance(metadata.get("format_version"), int):
-        raise InputError("format_version is missing")
-    if not 1 <= metadata["format_version"] <= FORMAT_VERSION:
-        version = metadata["format_version"]
+def _checked(content: Any) -> Metadata:
+    """Metadata whose every part may be used; tuples in the preprocessing, as timm has them."""
+    # Another version may hold other parts.
+    version = records.read(_Format, content, others=True).format_version
+    if not 1 <= version <= FORMAT_VERSION:
         raise InputError(f"it has format version {version}, this acmix reads 1 to {FORMAT_VERSION} (upgrade acmix)")
-    name, arguments, classes, preprocessing = (
-        metadata.get(key) for key in ("model_name", "model_arguments", "classes", "preprocessing")
-    )
-    if not isinstance(name, str) or not timm.is_model(name):
-        raise InputError(f"unknown network {name!r}")
-    if not isinstance(arguments, dict) or not set(arguments) <= _MODEL_ARGUMENTS:
-        raise InputError(f"model_arguments may hold {', '.join(sorted(_MODEL_ARGUMENTS))}, got {arguments!r}")
-    block = arguments.get("block_args", {})
+    metadata = records.read(Metadata, content, others=True)
+    if not timm.is_model(metadata.model_name):
+        raise InputError(f"unknown network {metadata.model_name!r}")
+    if not set(metadata.model_arguments) <= _MODEL_ARGUMENTS:
+        raise InputError(
+            f"model_arguments may hold {', '.join(sorted(_MODEL_ARGUMENTS))}, got {metadata.model_arguments!r}"
+        )
+    block = metadata.model_arguments.get("block_args", {})
     if not isinstance(block, dict) or not set(block) <= _BLOCK_ARGUMENTS:
         raise InputError(f"block_args may hold {', '.join(sorted(_BLOCK_ARGUMENTS))}, got {block!r}")
-    if not isinstance(classes, list) or not classes or not all(isinstance(item, str) for item in classes):
-        raise InputError("classes is not a list of names")
-    if not isinstance(preprocessing, dict) or set(preprocessing) != _PREPROCESSING:
+    if not metadata.classes:
+        raise InputError("classes must name at least one")
+    if set(metadata.preprocessing) != _PREPROCESSING:
         raise InputError(f"preprocessing must hold {', '.join(sorted(_PREPROCESSING))}")
-    for key in ("training", "versions"):
-        if not isinstance(metadata.get(key), dict):
-            raise InputError(f"{key} is missing")
-    preprocessing = {key: tuple(item) if isinstance(item, list) else item for key, item in preprocessing.items()}
-    return name, arguments, tuple(classes), preprocessing
+    pairs = ((key, tuple(item) if isinstance(item, list) else item) for key, item in metadata.preprocessing.items())
+    return replace(metadata, preprocessing=dict(pairs))
 
 
 def _unusable(path: str | Path, fault: str) -> InputError:

@@ -1,6 +1,5 @@
 """State dicts out of files of any trainer, read without running anything that is stored in them."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from acmix import records
 from acmix.checkpoints import sealed, torch_files
 from acmix.errors import InputError
 
@@ -99,14 +99,19 @@ def is_safetensors(data: bytes) -> bool:
     return data[8:9] == b"{"
 
 
+@dataclass(frozen=True)
+class _Index:
+    weight_map: dict[str, str]
+
+
 def _read_parts(path: Path, data: bytes) -> StateFile:
     """Weights in several files, whose index says which tensor lies in which."""
     try:
-        index: dict[str, str] = json.loads(data)["weight_map"]
-        files = sorted(set(index.values()))
-        strange = [name for name in files if not name or Path(name).name != name]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"weights {path} must be an index with a weight_map of names to files, got another") from error
+        index = records.read(_Index, records.parse(data), others=True).weight_map
+    except InputError as fault:
+        raise InputError(f"weights {path} must be an index with a weight_map of names to files: {fault}") from fault
+    files = sorted(set(index.values()))
+    strange = [name for name in files if not name or Path(name).name != name]
     if strange or not files:
         raise InputError(f"weights {path} must name files beside it, got {strange[0] if strange else 'none'}")
     parts = {name: load_state_dict(path.with_name(name)) for name in files}

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from huggingface_hub.errors import HTTPError
 from timm.data import resolve_data_config
 from torch import nn
 
+from acmix import records
 from acmix.checkpoints import sealed
 from acmix.checkpoints.classifier import FORMAT_VERSION, Classifier, assemble, running_versions
 from acmix.checkpoints.files import read_bytes
@@ -49,6 +51,24 @@ classifier = from_pretrained("hf-hub:USER/NAME")  # or a folder
 logits = classifier.model(classifier.transform(image).unsqueeze(0))
 print(classifier.classes[logits.argmax()])
 ```"""
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What of timm's config.json, or its pretrained_cfg, tells the classes."""
+
+    num_classes: int | None = None
+    label_names: list[str] | dict[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Config(_Described):
+    """What of timm's config.json is read."""
+
+    architecture: str
+    pretrained_cfg: dict[str, Any]
+    model_args: dict[str, Any] = field(default_factory=dict)
+    acmix: dict[str, Any] | None = None
 
 
 def save_pretrained(classifier: Classifier, folder: str | Path) -> Path:
@@ -237,11 +257,11 @@ def _read_config(source: str | Path, folder: Path) -> Any:
                 "save_for_hf with safe_serialization=True"
             )
     try:
-        return json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        return records.parse((folder / _CONFIG).read_bytes())
     except OSError as error:
         raise InputError(f"{source} cannot be read: {error.strerror or error}; check its permissions") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{source} is damaged: its config.json is not JSON; write or download it again") from error
+    except InputError as fault:
+        raise InputError(f"{source} is damaged: its config.json is {fault}; write or download it again") from fault
 
 
 def _metadata(config: Any) -> dict[str, Any]:
@@ -250,29 +270,30 @@ def _metadata(config: Any) -> dict[str, Any]:
     Raises:
         InputError: If it lacks what timm needs too, or contradicts itself. The message is the fault alone.
     """
-    pretrained = config.get("pretrained_cfg") if isinstance(config, dict) else None
-    if not isinstance(pretrained, dict) or not pretrained:
-        raise InputError("its config.json has no pretrained_cfg")
-    number = config.get("num_classes", pretrained.get("num_classes"))
-    if not isinstance(number, int) or number < 1:
+    try:
+        found = records.read(_Config, config, others=True)
+        described = records.value(_Described, found.pretrained_cfg, "pretrained_cfg", others=True)
+    except InputError as fault:
+        raise InputError(f"its config.json is not timm's: {fault}") from fault
+    if not found.pretrained_cfg:
+        raise InputError("its config.json is not timm's: pretrained_cfg is empty")
+    number = described.num_classes if found.num_classes is None else found.num_classes
+    if number is None or number < 1:
         raise InputError(f"num_classes must be at least 1, got {number!r}")
-    arguments = config.get("model_args", {})
-    if not isinstance(arguments, dict):
-        raise InputError(f"model_args must be an object, got {arguments!r}")
-    arguments = {"num_classes": number, **arguments}
+    arguments = {"num_classes": number, **found.model_args}
     if (told := arguments.pop("num_classes")) != number:
         raise InputError(f"num_classes is {number}, but {told!r} in model_args")
-    names = config.get("label_names", pretrained.get("label_names")) or {}
+    names = found.label_names or described.label_names or {}
     if isinstance(names, dict):
         names = [names.get(str(index), str(index)) for index in range(number)]
     if len(names) != number:
         raise InputError(f"num_classes is {number}, but label_names holds {len(names)}")
     # timm's own weights have no digests, as in version 1.
-    record = config.get(_RECORD, {"format_version": 1, "training": {}, "versions": {}})
+    unsealed: dict[str, Any] = {"format_version": 1, "training": {}, "versions": {}}
     return {
-        **(record if isinstance(record, dict) else {}),
-        "model_name": config.get("architecture"),
+        **(unsealed if found.acmix is None else found.acmix),
+        "model_name": found.architecture,
         "model_arguments": arguments,
         "classes": names,
-        "preprocessing": resolve_data_config({}, pretrained_cfg=pretrained),
+        "preprocessing": resolve_data_config({}, pretrained_cfg=found.pretrained_cfg),
     }

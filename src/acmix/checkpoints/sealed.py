@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from acmix import records
 from acmix.errors import InputError
 
 _HEADER, _TENSORS = "acmix_header_sha256", "acmix_tensors_sha256"
@@ -72,9 +73,9 @@ def deserialize(data: bytes) -> Content:
     if not seals or _TENSORS not in metadata:
         raise InputError("its header (metadata, names and shapes) was changed since it was written: a digest is gone")
     try:
-        digests: dict[str, str] = dict(json.loads(metadata[_TENSORS]))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"its {_TENSORS} must be digests by name") from error
+        digests = records.read(dict[str, str], records.parse(metadata[_TENSORS]))
+    except InputError as fault:
+        raise InputError(f"its {_TENSORS} must be digests by name: {fault}") from fault
     for name, tensor in tensors.items():
         if _digest(tensor) != digests.get(name):
             raise InputError(f"tensor {name} was changed since it was written")

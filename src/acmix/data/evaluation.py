@@ -1,11 +1,12 @@
 """Open the images to evaluate a checkpoint on, never those it was trained on."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any, get_args, get_type_hints
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
+from acmix import records
 from acmix.data.datasets import ImageData, check_files, held_out_of, open_together
 from acmix.data.finding import Found, find, locate
 from acmix.data.labelled import LabelledImages
@@ -62,20 +63,12 @@ def data_record(training: Mapping[str, Any]) -> DataRecord:
     Raises:
         InputError: If it is missing or malformed.
     """
-    record = training.get("data")
-    known = {field.name: field for field in fields(DataRecord)}
-    required = {name for name, field in known.items() if field.default is MISSING}
-    if not isinstance(record, dict) or not required <= set(record) <= set(known):
+    if not (record := training.get("data")):
         raise InputError("the checkpoint does not say which data it was trained on, so none can be held out")
-    hints = get_type_hints(DataRecord)
-    if wrong := [name for name, value in record.items() if not _is(value, hints[name])]:
-        raise InputError(f"the checkpoint's record of its training data is damaged: {', '.join(wrong)}")
-    return DataRecord(**record)
-
-
-def _is(value: object, hint: Any) -> bool:
-    """Whether a value has just this type: True is no whole number here."""
-    return type(value) in (get_args(hint) or (hint,))
+    try:
+        return records.read(DataRecord, record)
+    except InputError as fault:
+        raise InputError(f"the checkpoint's record of its training data is damaged: {fault}") from fault
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
+from acmix import records
 from acmix.data.images import check_image
 from acmix.data.sources import ImageSource, read_in_threads
 from acmix.errors import InputError
@@ -87,6 +88,14 @@ def _digest(content: bytes) -> int:
 
 
 @dataclass(frozen=True)
+class _Stored:
+    """Base64 of little-endian numbers, see `TrainedImages`."""
+
+    names: str = ""
+    contents: str = ""
+
+
+@dataclass(frozen=True)
 class TrainedImages:
     """The images that a network was trained on, as sorted digests of 64 bits; uint64.
 
@@ -118,9 +127,11 @@ class TrainedImages:
         return cls(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
 
     def to_record(self) -> dict[str, str]:
-        """Text that a checkpoint keeps: base64 of little-endian numbers."""
-        parts = {"names": self.names, "contents": self.contents}
-        return {key: base64.b64encode(values.astype("<u8").tobytes()).decode() for key, values in parts.items()}
+        """Text that a checkpoint keeps."""
+        names, contents = (
+            base64.b64encode(values.astype("<u8").tobytes()).decode() for values in (self.names, self.contents)
+        )
+        return vars(_Stored(names, contents))
 
     @classmethod
     def from_record(cls, training: Mapping[str, Any]) -> "TrainedImages":
@@ -129,13 +140,13 @@ class TrainedImages:
         Raises:
             InputError: If it is damaged.
         """
-        record = training.get("trained_images", {})
         try:
+            record = records.read(_Stored, training.get("trained_images", {}), others=True)
             names, contents = (
-                np.frombuffer(base64.b64decode(record.get(key, ""), validate=True), "<u8").astype(np.uint64)
-                for key in ("names", "contents")
+                np.frombuffer(base64.b64decode(text, validate=True), "<u8").astype(np.uint64)
+                for text in (record.names, record.contents)
             )
-        except (AttributeError, ValueError, TypeError) as error:
+        except ValueError as error:
             raise InputError(
                 f"the checkpoint's record of the images that it learned from is damaged: {error}"
             ) from error

@@ -1,15 +1,14 @@
 """What a study leaves: one JSON file, whole after every training, from which everything shown is drawn."""
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from acmix import records
 from acmix.bench import Timing
 from acmix.errors import InputError
 from acmix.storage import write_atomically
-
-_TIMES = ("forward", "training")
 
 
 @dataclass(frozen=True)
@@ -97,27 +96,8 @@ def load_study(path: Path) -> Study:
         InputError: If the file is missing, no JSON or no study.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return _study(content)
+        return records.read(Study, records.parse(path.read_bytes()))
     except OSError as error:
         raise InputError(f"the study {path} cannot be read: {error.strerror or error}") from error
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"{path} is no study: {type(error).__name__}, {error}; give a file that acmix study run wrote"
-        ) from error
-
-
-def _study(content: dict[str, Any]) -> Study:
-    if unknown := set(content) - {item.name for item in fields(Study)}:
-        raise ValueError(f"unknown parts {', '.join(sorted(unknown))}")
-    variants = {name: _measured(item) for name, item in content.pop("variants").items()}
-    trainings = [
-        Trained(**item | {"rates": [(alpha, beta) for alpha, beta in item["rates"]]})
-        for item in content.pop("trainings")
-    ]
-    return Study(**content, variants=variants, trainings=trainings)
-
-
-def _measured(item: dict[str, Any]) -> Measured:
-    forward, training = (None if (timing := item.pop(name)) is None else Timing(**timing) for name in _TIMES)
-    return Measured(**item, forward=forward, training=training)
+    except InputError as fault:
+        raise InputError(f"{path} is no study: {fault}; give a file that acmix study run wrote") from fault

@@ -1,13 +1,13 @@
 """Read a run folder: what `acmix.tasks.loop.run` lists, whether the run finished, and how to continue it if not."""
 
 import csv
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from acmix import records
 from acmix.errors import InputError
 from acmix.tasks.classification.measures import MEASURES
 from acmix.tasks.loop import run, states
@@ -15,21 +15,39 @@ from acmix.tasks.loop.measures import EpochRow, Measure, best_epoch
 from acmix.tasks.loop.progress import PARTS
 from acmix.tasks.loop.run import RateRow
 
-_CONFIG = {
-    "classes": list,
-    "data": dict,
-    "parameters": int,
-    "preprocessing": dict,
-    "processes": int,
-    "settings": dict,
-    "train_images": int,
-    "updates_an_epoch": int,
-    "validation_images": int,
-    "versions": dict,
-}
-# What must be in parts of it.
-_WITHIN = {"settings": {"model", "epochs"}, "data": {"location"}, "preprocessing": {"input_size"}}
 _METRICS = {"epoch", "train_loss", "learning_rate", "seconds", "images_per_second"}
+
+
+@dataclass(frozen=True)
+class _Settings:
+    model: str
+    epochs: int
+
+
+@dataclass(frozen=True)
+class _Data:
+    location: str
+
+
+@dataclass(frozen=True)
+class _Preprocessing:
+    input_size: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class _Config:
+    """What config.json must hold at least."""
+
+    classes: list[str]
+    data: _Data
+    parameters: int
+    preprocessing: _Preprocessing
+    processes: int
+    settings: _Settings
+    train_images: int
+    updates_an_epoch: int
+    validation_images: int
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +131,10 @@ def read_run(folder: Path) -> Run:
     if not (folder / run.CONFIG).is_file():
         raise InputError(f"{folder} is not a run: {run.CONFIG} missing; give the --output folder of acmix train")
     config = run.read_json(folder / run.CONFIG)
-    wrong = [name for name, kind in _CONFIG.items() if not isinstance(config.get(name), kind)]
-    if not wrong:
-        wrong = [f"{part}.{name}" for part, names in _WITHIN.items() for name in sorted(names - set(config[part]))]
-    if wrong:
-        raise InputError(f"{folder / run.CONFIG} is damaged: {', '.join(wrong)} missing")
+    try:
+        records.read(_Config, config, others=True)
+    except InputError as fault:
+        raise InputError(f"{folder / run.CONFIG} is damaged: {fault}") from fault
     summary = run.read_json(folder / run.SUMMARY) if (folder / run.SUMMARY).is_file() else None
     stopped = run.read_json(folder / run.STOPPED) if (folder / run.STOPPED).is_file() else None
     found = states.paths(folder)
@@ -167,9 +184,8 @@ def _read_problems(path: Path) -> list[dict[str, Any]]:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     for line in lines:
         try:
-            problem = json.loads(line)
-        except ValueError:
-            problem = None
-        # A process that is killed while it writes leaves a part of a line.
-        problems.append(problem if isinstance(problem, dict) else {"problem": "line cut off", "reason": line})
+            problems.append(records.read(dict[str, Any], records.parse(line)))
+        except InputError:
+            # A process that is killed while it writes leaves a part of a line.
+            problems.append({"problem": "line cut off", "reason": line})
     return problems

@@ -11,6 +11,7 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import track
 
+from acmix import records
 from acmix.data.images import suffixes
 from acmix.data.shards.cache import cache_folder, open_shard, stat
 from acmix.data.shards.index import read_index
@@ -116,6 +117,6 @@ def _remembered(memory: Path) -> dict[str, ShardCount]:
     if not memory.exists():
         return {}
     try:
-        return {url: ShardCount(**entry) for url, entry in json.loads(memory.read_text()).items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"the remembered counts in {memory} are damaged ({error}); remove the file") from error
+        return records.read(dict[str, ShardCount], records.parse(memory.read_bytes()))
+    except InputError as fault:
+        raise InputError(f"the remembered counts in {memory} are damaged: {fault}; remove the file") from fault

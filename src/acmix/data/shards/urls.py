@@ -1,6 +1,5 @@
 """Where shards lie: brace patterns, lists of URLs, and files beside shards, on this machine or behind fsspec."""
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from acmix import records
 from acmix.errors import InputError
 
 _BRACES = re.compile(r"\{(?P<body>[^{}]*(?:\.\.|,)[^{}]*)\}")
@@ -233,36 +233,49 @@ class _Split:
     json_key: str | None
 
 
-def _info(folder: str) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class _InfoSplit:
+    filenames: list[str]
+    shard_lengths: list[int]
+    alt_label: str | None = None
+
+
+@dataclass(frozen=True)
+class _Info:
+    """What of timm's `_info.json` is read."""
+
+    splits: dict[str, _InfoSplit]
+    classes: list[str] | None = None
+
+
+def _info(folder: str) -> _Info | None:
     for name in _INFO_NAMES:
         content = read_beside(folder, name)
         if content is not None:
-            info = _json(content, f"{folder}/{name}")
-            if not isinstance(info, dict) or not isinstance(info.get("splits"), dict) or not info["splits"]:
+            try:
+                info = records.read(_Info, records.parse(content), others=True)
+            except InputError as fault:
+                raise InputError(f"{folder}/{name} is no description of shards: {fault}") from fault
+            if not info.splits:
                 raise InputError(f"{folder}/{name} is no description of shards: it names no splits")
             return info
     return None
 
 
-def _splits(folder: str, info: dict[str, Any] | None) -> dict[str, _Split]:
+def _splits(folder: str, info: _Info | None) -> dict[str, _Split]:
     splits: dict[str, _Split] = {}
-    for name, split in (info or {"splits": {}})["splits"].items():
-        files, lengths = split.get("filenames"), split.get("shard_lengths")
-        alternative = split.get("alt_label") or None
-        if (
-            not isinstance(files, list)
-            or not isinstance(lengths, list)
-            or not 0 < len(files) == len(lengths)
-            or not all(type(length) is int and length >= 0 for length in lengths)
-            or not (alternative is None or isinstance(alternative, str))
-        ):
+    if info is None:
+        return splits
+    for name, split in info.splits.items():
+        files, lengths = split.filenames, split.shard_lengths
+        if not 0 < len(files) == len(lengths) or min(lengths) < 0:
             raise InputError(
-                f"{folder}/_info.json: split {name!r} needs filenames and as many shard_lengths, whole numbers"
+                f"{folder}/_info.json: split {name!r} needs filenames and as many shard_lengths, none below 0"
             )
-        if wrong := [file for file in files if not isinstance(file, str) or not _stays_inside(file)]:
+        if wrong := [file for file in files if not _stays_inside(file)]:
             raise InputError(f"{folder}/_info.json: split {name!r} names {wrong[0]!r}, which is no file in the folder")
         root = folder.rstrip("/") if is_remote(folder) else str(local_path(folder))
-        splits[name] = _Split(tuple(f"{root}/{file}" for file in files), tuple(lengths), alternative)
+        splits[name] = _Split(tuple(f"{root}/{file}" for file in files), tuple(lengths), split.alt_label or None)
     return splits
 
 
@@ -274,31 +287,26 @@ def _classes(folder: str) -> tuple[str, ...] | None:
     if (content := read_beside(folder, "classes.txt")) is not None:
         return _checked(_text(content, f"{folder}/classes.txt").split("\n"), f"{folder}/classes.txt")
     if (content := read_beside(folder, "classes.json")) is not None:
-        return _checked(_json(content, f"{folder}/classes.json"), f"{folder}/classes.json")
+        try:
+            names = records.value(list[str], records.parse(content), "")
+        except InputError as fault:
+            raise InputError(f"{folder}/classes.json must hold a list of class names: {fault}") from fault
+        return _checked(names, f"{folder}/classes.json")
     return None
 
 
-def _named(folder: str, info: dict[str, Any] | None) -> tuple[str, ...] | None:
-    return _checked(info["classes"], f"{folder}/_info.json") if info and "classes" in info else None
+def _named(folder: str, info: _Info | None) -> tuple[str, ...] | None:
+    return None if info is None or info.classes is None else _checked(info.classes, f"{folder}/_info.json")
 
 
-def _checked(names: Any, file: str) -> tuple[str, ...]:
+def _checked(names: list[str], file: str) -> tuple[str, ...]:
     """Class names of a file, without an empty last line."""
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{file} must hold a list of class names")
     names = [name.strip() for name in names]
     while names and not names[-1]:
         names.pop()
     if "" in names or len(set(names)) < len(names) or len(names) < 2:
         raise InputError(f"{file} must name at least two classes, each once and none empty")
     return tuple(names)
-
-
-def _json(content: bytes, file: str) -> Any:
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise InputError(f"{file} is not JSON: {error}") from error
 
 
 def _text(content: bytes, file: str) -> str:

@@ -26,6 +26,7 @@ from typing import Any
 
 from torch import Tensor
 
+from acmix import records
 from acmix.errors import InputError, printable
 from acmix.storage import write_atomically
 from acmix.tasks.loop import states
@@ -87,14 +88,11 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: If the file is missing or no JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return records.read(dict[str, Any], records.parse(path.read_bytes()))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is damaged: expected a JSON object, got {type(content).__name__}")
-    return content
+    except InputError as fault:
+        raise InputError(f"{path} is damaged: {fault}") from fault
 
 
 def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -8,11 +8,11 @@ import typing
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
-from types import NoneType, UnionType
 from typing import Any, Literal
 
 import torch
 
+from acmix import records
 from acmix.errors import InputError
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -157,19 +157,7 @@ def check_setting(settings: type[LoopSettings], name: str, value: Any) -> Any:
         near = nearest(name, list(hints))
         raise InputError(f"there is no setting {name!r}; " + (f"the nearest are {near}" if near else "see the help"))
     hint = hints[name]
-    allowed = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    for kind in allowed:
-        if typing.get_origin(kind) is Literal and value in typing.get_args(kind):
-            return value
-        if kind is float and (type(value) is int or (isinstance(value, str) and _NUMBER.fullmatch(value))):
-            # YAML takes 1e-3, without a point, for text.
-            return float(value)
-        if isinstance(kind, type) and type(value) is kind:
-            return value
-    words = [
-        f"one of {', '.join(typing.get_args(kind))}"
-        if typing.get_origin(kind) is Literal
-        else {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}[kind]
-        for kind in allowed
-    ]
-    raise InputError(f"{name} must be {' or '.join(words)}, got {value!r}")
+    if isinstance(value, str) and float in (typing.get_args(hint) or (hint,)) and _NUMBER.fullmatch(value):
+        # YAML takes 1e-3, without a point, for text.
+        value = float(value)
+    return records.value(hint, value, name)

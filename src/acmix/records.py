@@ -1,0 +1,126 @@
+"""JSON as records: a dataclass says what an object holds, and a value that is not of its field's type is refused.
+
+Files come from other people. jsonargparse, the library at hand that makes dataclasses of dictionaries, takes "1" for a
+number, imports classes that a dictionary names, and does not say which entry of a list is wrong.
+"""
+
+import json
+import reprlib
+import sys
+import typing
+from dataclasses import MISSING, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar
+
+from acmix.errors import InputError
+
+Record = TypeVar("Record")
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    NoneType: "null",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def parse(text: str | bytes) -> Any:
+    """What JSON says.
+
+    Raises:
+        InputError: If it is no JSON. The message is the fault alone: the caller knows where it came from.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not JSON ({error})") from error
+
+
+def read(kind: type[Record], content: Any, *, others: bool = False) -> Record:
+    """Make a record of what JSON says.
+
+    Args:
+        kind: A dataclass, or a list, tuple or dictionary of them. Fields are such, text, numbers, true or false, null,
+            literals, anything, or unions of those that JSON tells apart.
+        content: Of `parse`.
+        others: Leave out entries that no field is for, instead of refusing them.
+
+    Returns:
+        The record; whole numbers are float where a field is.
+
+    Raises:
+        InputError: If an entry is missing, unknown or of another type, named as in "trainings[3].seed". The message is
+            the fault alone.
+    """
+    return value(kind, content, "", others=others)
+
+
+def value(hint: Any, content: Any, name: str, *, others: bool = False) -> Any:
+    """One value of a type that a field may have, see `read`; a fault begins with its name."""
+    union = typing.get_origin(hint) in (UnionType, typing.Union)
+    for kind in typing.get_args(hint) if union else (hint,):
+        if _takes(kind, content):
+            return _make(kind, content, name, others)
+    raise _fault(name, hint, content)
+
+
+def _json_type(kind: Any) -> Any:
+    """What JSON has in place of a type."""
+    origin = typing.get_origin(kind) or kind
+    return dict if is_dataclass(origin) else list if origin is tuple else origin
+
+
+def _takes(kind: Any, content: Any) -> bool:
+    """Whether a value is of a type, whatever it holds; true and false are no numbers."""
+    if kind is float and type(content) is int:
+        return abs(content) <= sys.float_info.max
+    if _json_type(kind) is Literal:
+        return any(content == one and type(content) is type(one) for one in typing.get_args(kind))
+    return kind is Any or type(content) is _json_type(kind)
+
+
+def _make(kind: Any, content: Any, name: str, others: bool) -> Any:
+    origin, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if is_dataclass(origin):
+        return _record(origin, content, name, others)
+    if origin is dict:
+        return {key: value(inner[1], item, _within(name, key), others=others) for key, item in content.items()}
+    if origin in (list, tuple):
+        kinds = inner if origin is tuple and inner[-1] is not ... else inner[:1] * len(content)
+        if len(kinds) != len(content):
+            raise _fault(name, f"a list of {len(kinds)}", content)
+        pairs = enumerate(zip(kinds, content, strict=True))
+        return origin(value(each, item, f"{name}[{index}]", others=others) for index, (each, item) in pairs)
+    return float(content) if kind is float else content
+
+
+def _record(kind: Any, content: dict[str, Any], name: str, others: bool) -> Any:
+    known = {field.name: field for field in fields(kind)}
+    needed = [key for key, field in known.items() if field.default is field.default_factory is MISSING]
+    if missing := [_within(name, key) for key in needed if key not in content]:
+        raise InputError(f"{', '.join(missing)} missing")
+    if not others and (unknown := [_within(name, key) for key in content if key not in known]):
+        raise InputError(f"{', '.join(unknown)} unknown")
+    hints = typing.get_type_hints(kind)
+    given = [key for key in known if key in content]
+    return kind(**{key: value(hints[key], content[key], _within(name, key), others=others) for key in given})
+
+
+def _within(name: str, key: str) -> str:
+    return f"{name}.{key}" if name else key
+
+
+def _fault(name: str, expected: Any, content: Any) -> InputError:
+    """What a value must be, in words, and what it is."""
+    if not isinstance(expected, str):
+        union = typing.get_origin(expected) in (UnionType, typing.Union)
+        expected = " or ".join(map(_in_words, typing.get_args(expected) if union else (expected,)))
+    return InputError(f"{name or 'it'} must be {expected}, got {reprlib.repr(content)}")
+
+
+def _in_words(kind: Any) -> str:
+    if _json_type(kind) is Literal:
+        return f"one of {', '.join(map(str, typing.get_args(kind)))}"
+    return _WORDS[_json_type(kind)]
