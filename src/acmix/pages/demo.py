@@ -4,8 +4,6 @@ Gradio serves it, to this machine alone and without calling anyone. A dropped fi
 is the network's input.
 """
 
-import base64
-import io
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import jinja2
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -26,7 +23,7 @@ from acmix.data import data_record, open_evaluation
 from acmix.data.bundled import BUNDLED
 from acmix.data.images import decode_image, read_bytes
 from acmix.errors import InputError
-from acmix.pages import figures
+from acmix.pages import figures, html
 
 _LARGEST_UPLOAD = "32mb"
 _TOP = 5
@@ -60,9 +57,7 @@ class Demo:
         self.layers = list(explain.operators(classifier.model))
         self.device = next(classifier.model.parameters()).device
         self.rates = explain.rates(classifier.model)
-        loader = jinja2.PackageLoader("acmix.pages")
-        environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-        self._html: Any = environment.get_template("demo.html").module
+        self._html: Any = html.template("demo.html").module
 
     def look(self, content: bytes, name: str) -> _Seen:
         """Read an image, of any size and mode, and classify it.
@@ -94,11 +89,11 @@ class Demo:
         ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=_FRAME, width=3)
         maps = zip(part.weights[0].cpu(), part.pixel_weights[0].cpu(), strict=True)
         tiles = [
-            (f"head {head}", f"max {cells.max():.2f}", _address(figures.heat(pixels, signed=False, side=_SHOWN)))
+            (f"head {head}", f"max {cells.max():.2f}", html.png(figures.heat(pixels, signed=False, side=_SHOWN)))
             for head, (cells, pixels) in enumerate(maps, 1)
         ]
         pixels = explain.spread(evidence.cpu(), *part.size)
-        tiles.append(("evidence", f"for {seen.scores[0][0]}", _address(figures.heat(pixels, signed=True, side=_SHOWN))))
+        tiles.append(("evidence", f"for {seen.scores[0][0]}", html.png(figures.heat(pixels, signed=True, side=_SHOWN))))
         cells = "x".join(map(str, part.weights.shape[-2:]))
         return (
             picture,
@@ -296,9 +291,3 @@ def _scale(width: int, height: int) -> int:
 def _enlarged(picture: Image.Image) -> Image.Image:
     scale = _scale(*picture.size)
     return picture.resize((scale * picture.width, scale * picture.height), Image.Resampling.NEAREST)
-
-
-def _address(picture: Image.Image) -> str:
-    data = io.BytesIO()
-    picture.save(data, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"

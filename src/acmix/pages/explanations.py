@@ -1,12 +1,9 @@
 """Explained images as pictures and one HTML page that opens without a network."""
 
-import base64
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import torch
 from PIL import Image
 
@@ -14,7 +11,7 @@ from acmix import explain
 from acmix.checkpoints.classifier import Classifier
 from acmix.errors import InputError, printable
 from acmix.explain.images import ImageExplanation, check_place, explain_image
-from acmix.pages import figures
+from acmix.pages import figures, html
 from acmix.storage import write_atomically
 
 PAGE = "index.html"
@@ -78,7 +75,7 @@ def write_explanations(
         figure = figures.explanation(explanation.picture, explanation.attention, explanation.evidence)
         write_atomically(folder / f"{len(sections) + 1:03d}-{path.stem[:40]}.png", figure)
         title = printable(path)
-        sections.append(_Section(title, _png(_bytes_of(explanation.picture)), _png(figure), explanation))
+        sections.append(_Section(title, html.png(explanation.picture), html.png(figure), explanation))
     if not sections:
         return None
     tensors = [section.explanation.tensor for section in sections]
@@ -87,23 +84,8 @@ def write_explanations(
     changes = explain.kernel_changes(classifier.model)
     overview = figures.paths(shares, rates, changes)
     write_atomically(folder / _PATHS, overview)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("acmix.pages"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     rows = [_Row(*parts) for parts in zip(rates, shares, changes, strict=True)]
-    text = environment.get_template("explanations.html").render(
-        classifier=classifier, sections=sections, overview=_png(overview), rows=rows
-    )
+    page = html.template("explanations.html")
+    text = page.render(classifier=classifier, sections=sections, overview=html.png(overview), rows=rows)
     write_atomically(folder / PAGE, text)
     return folder / PAGE
-
-
-def _bytes_of(picture: Image.Image) -> bytes:
-    data = io.BytesIO()
-    picture.save(data, format="PNG")
-    return data.getvalue()
-
-
-def _png(data: bytes) -> str:
-    """An address that holds its own data: nothing is fetched."""
-    return f"data:image/png;base64,{base64.b64encode(data).decode()}"

@@ -1,7 +1,5 @@
 """Runs as HTML pages that open without a network: one run with all that is known of it, or several side by side."""
 
-import base64
-import io
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
-import jinja2
 import torch
 from PIL import Image
 from torch import Tensor
@@ -20,7 +17,7 @@ from acmix.checkpoints.classifier import Classifier, load_classifier
 from acmix.data import ImageSource, data_record, open_evaluation
 from acmix.errors import InputError
 from acmix.nn import ACmix
-from acmix.pages import figures
+from acmix.pages import figures, html
 from acmix.storage import write_atomically
 from acmix.tasks.classification.inference import Outcome, classify, tally
 from acmix.tasks.comparison import RunComparison
@@ -144,7 +141,7 @@ def write_comparison(runs: Sequence[Run], comparison: RunComparison, output: Pat
     ]
     panels += [("training loss", "train_loss", 1), ("images/s", "images_per_second", 1)]
     curves = [
-        _svg(figures.lines(title, [_line(item, name, column, factor) for item, name in shown]))
+        html.svg(figures.lines(title, [_line(item, name, column, factor) for item, name in shown]))
         for title, column, factor in panels
         if shown
     ]
@@ -173,10 +170,7 @@ def _checked_output(output: Path) -> Path:
 
 
 def _render(template: str, context: dict[str, Any], output: Path) -> None:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("acmix.pages"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    text = environment.get_template(template).render(context)
+    text = html.template(template).render(context)
     try:
         write_atomically(output, text)
     except OSError as error:
@@ -194,7 +188,7 @@ def _curves(found: Run) -> list[str]:
         "validation accuracy, %": shares,
         "learning rate": [_line(found, "learning rate", "learning_rate")],
     }
-    return [_svg(figures.lines(title, shown)) for title, shown in panels.items()]
+    return [html.svg(figures.lines(title, shown)) for title, shown in panels.items()]
 
 
 def _epoch_table(found: Run) -> list[list[str]]:
@@ -215,7 +209,7 @@ def _times(found: Run) -> dict[str, Any]:
     total = sum(sums.values())
     table = [(part, f"{seconds:.2f}", f"{100 * seconds / total:.1f} %") for part, seconds in sums.items()]
     figure = figures.stacked_seconds([row["epoch"] for row in found.rows], parts)
-    return {"time_figure": _svg(figure), "times": table}
+    return {"time_figure": html.svg(figure), "times": table}
 
 
 def _rates(found: Run, shares: Sequence[explain.PathShare]) -> dict[str, Any]:
@@ -246,7 +240,7 @@ def _rates(found: Run, shares: Sequence[explain.PathShare]) -> dict[str, Any]:
             layer = by_name[cells[0]]
             share = f"{100 * layer.share:.1f} %"
             cells += [f"{layer.attention:.4g}", f"{layer.convolution:.4g}", share]
-    return {"rates": [_svg(curve) for curve in curves], "layers": table}
+    return {"rates": [html.svg(curve) for curve in curves], "layers": table}
 
 
 def _problems(found: Run) -> list[tuple[str, int, list[str]]]:
@@ -310,7 +304,7 @@ def _look(found: Run, data: str | None, workers: int, outcomes: Sequence[Outcome
 def _tile(classifier: Classifier, images: ImageSource, outcome: Outcome) -> _Tile:
     return _Tile(
         name=images.name(outcome.index),
-        picture=_png(classifier.as_seen(images[outcome.index][0])),
+        picture=html.png(classifier.as_seen(images[outcome.index][0])),
         truth=classifier.classes[outcome.label],
         prediction=classifier.classes[outcome.prediction],
         probability=f"{100 * outcome.probability:.1f} %",
@@ -330,7 +324,7 @@ def _confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> dict[
         (classes[true], classes[taken], count, f"{100 * count / sum(matrix[true]):.1f} %")
         for count, true, taken in pairs[:_PAIRS]
     ]
-    return {"confusion": _svg(figures.confusion(matrix, classes)), "confused": confused}
+    return {"confusion": html.svg(figures.confusion(matrix, classes)), "confused": confused}
 
 
 def _look_inside(classifier: Classifier, images: ImageSource) -> dict[str, Any]:
@@ -351,8 +345,8 @@ def _look_inside(classifier: Classifier, images: ImageSource) -> dict[str, Any]:
         maps = explain.attention_map(layer, feature[None], cell)[0]
         place = f"row {cell[0]}, column {cell[1]} of the {tuple(feature.shape[1:])} map of {name}"
         title = f"{classifier.classes[label]}: {place}"
-        examples.append(_Example(title, _svg(figures.attention(picture, maps, cell))))
-    return {"examples": examples, "shares": shares, "paths": _svg(figures.path_shares(shares)), "looked_at": count}
+        examples.append(_Example(title, html.svg(figures.attention(picture, maps, cell))))
+    return {"examples": examples, "shares": shares, "paths": html.svg(figures.path_shares(shares)), "looked_at": count}
 
 
 def _brightest_cell(picture: Image.Image, feature: Tensor, stride: int) -> tuple[int, int]:
@@ -361,18 +355,3 @@ def _brightest_cell(picture: Image.Image, feature: Tensor, stride: int) -> tuple
     gray = picture.convert("L").resize((width, height), Image.Resampling.BOX)
     place = max(range(height * width), key=gray.tobytes().__getitem__)
     return place // width * stride, place % width * stride
-
-
-def _png(picture: Image.Image) -> str:
-    data = io.BytesIO()
-    picture.save(data, format="PNG")
-    return _data_address("image/png", data.getvalue())
-
-
-def _svg(text: str) -> str:
-    return _data_address("image/svg+xml", text.encode())
-
-
-def _data_address(kind: str, data: bytes) -> str:
-    """An address that holds its own data: nothing is fetched, and a picture cannot run scripts."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
