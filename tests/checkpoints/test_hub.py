@@ -274,12 +274,13 @@ def test_an_earlier_export_is_replaced(original, copied):
     assert listed(copied) == [*FILES, "notes.txt"]
 
 
+@pytest.mark.parametrize("content", ["{}", "3", "[" * 100_000], ids=len)
 @pytest.mark.parametrize("name", FILES)
-def test_what_others_wrote_is_not_replaced(original, tmp_path, name):
-    (tmp_path / name).write_text("{}")
+def test_what_others_wrote_is_not_replaced(original, tmp_path, name, content):
+    (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=f"holds a {name} that acmix did not write"):
         save_pretrained(original, tmp_path)
-    assert (tmp_path / name).read_text() == "{}"
+    assert (tmp_path / name).read_text() == content
 
 
 def test_folders_that_cannot_be(original, tmp_path):

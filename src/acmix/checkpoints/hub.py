@@ -150,7 +150,7 @@ def _check_target(folder: Path) -> None:
         raise InputError(f"folder {folder} is a file; give a folder")
     held = [name for name in (_CONFIG, _WEIGHTS, _CARD) if (folder / name).exists()]
     try:
-        ours = bool(held) and _RECORD in json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        ours = bool(held) and _RECORD in records.parse((folder / _CONFIG).read_bytes())
     except (OSError, ValueError, TypeError):
         ours = False
     if held and not ours:
