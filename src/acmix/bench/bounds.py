@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from acmix.bench.comparison import Candidate, gate
+from acmix.bench.comparison import Candidate, gate, layer_case
 from acmix.bench.measure import Timing, as_graph, time_interleaved
 from acmix.nn import ACmix
 from acmix.ops import costs
@@ -231,7 +231,7 @@ def bound_layer(
     """
     from acmix.ops.triton.launch import Shape
 
-    title = f"{channels} channels, {size} x {size}, stride {stride}, batch {batch}"
+    title, settings = layer_case(channels, size, stride, batch, dtype, device)
     layer = ACmix(channels, channels, stride=stride, backend="triton").to(device, dtype)
     exact = copy.deepcopy(layer).double()
     exact.backend = "reference"
@@ -253,12 +253,4 @@ def bound_layer(
         if name in issue:
             bounds["instructions"] = issue[name]
         kernels[name] = KernelTime(work[name], time, bounds, max(bounds.values()) / time.fastest)
-    settings: dict[str, object] = {
-        "channels": channels,
-        "size": size,
-        "stride": stride,
-        "batch": batch,
-        "dtype": str(dtype).removeprefix("torch."),
-        "device": str(device),
-    }
     return LayerBounds(title, settings, rates, kernels)

@@ -50,6 +50,21 @@ class Comparison:
     candidates: dict[str, Measurement]
 
 
+def layer_case(
+    channels: int, size: int, stride: int, batch: int, dtype: torch.dtype, device: torch.device | str
+) -> tuple[str, dict[str, object]]:
+    """The title and the settings of a layer with as many channels in as out, on square maps."""
+    settings: dict[str, object] = {
+        "channels": channels,
+        "size": size,
+        "stride": stride,
+        "batch": batch,
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": str(device),
+    }
+    return f"{channels} channels, {size} x {size}, stride {stride}, batch {batch}", settings
+
+
 def compare(
     title: str,
     settings: dict[str, object],

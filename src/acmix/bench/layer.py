@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from acmix import ops
 from acmix.bench import flex, unfold
-from acmix.bench.comparison import Candidate, Comparison, compare
+from acmix.bench.comparison import Candidate, Comparison, compare, layer_case
 from acmix.nn import ACmix
 
 # Layers of ResNet-50 at 224 pixels: channels, side of the input map, stride.
@@ -108,19 +108,13 @@ def compare_layer(
     if device == "cuda":
         candidates["flex attention"] = candidate(Flex(copy.deepcopy(layer), size, size), reference)
     candidates["convolution"] = candidate(convolution, copy.deepcopy(convolution).double())
-    settings: dict[str, object] = {
-        "channels": channels,
-        "size": size,
-        "stride": stride,
-        "batch": batch,
-        "dtype": str(dtype).removeprefix("torch."),
+    title, settings = layer_case(channels, size, stride, batch, dtype, device)
+    settings |= {
         "channels_last": channels_last,
         "compiled": compiled,
-        "device": device,
         "graphs": graphs,
         "qkv_bytes": 3 * image.numel() * image.element_size(),
     }
-    title = f"{channels} channels, {size} x {size}, stride {stride}, batch {batch}"
     return compare(title, settings, candidates, ["convolution"], seconds=seconds, input_gradient=True, graphs=graphs)
 
 
