@@ -6,6 +6,7 @@ import graphlib
 import importlib
 import inspect
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -151,3 +152,17 @@ def test_unknown_names_are_attribute_errors():
 def test_files_stay_small():
     long = {name: length for name, path in MODULES.items() if (length := len(path.read_text().splitlines())) > 400}
     assert long == {}
+
+
+# Rooms of the compiled kernels; each includes those before it.
+ROOMS = ["products", "layout", "stage_one", "stage_two", "forward", "backward"]
+
+
+def test_rooms_of_the_compiled_kernels_include_those_before_them():
+    sources = ROOT / "ops/cpu/csrc"
+    assert {path.name for path in sources.iterdir() if path.is_dir()} == {*ROOMS, "operators"}
+    for order, room in enumerate(ROOMS):
+        for path in (sources / room).iterdir():
+            included = re.findall(r'#include "(.+)/', path.read_text())
+            # A pass does not read the other.
+            assert {*included} <= {*ROOMS[: order + 1]} - ({"forward"} if room == "backward" else set()), path
