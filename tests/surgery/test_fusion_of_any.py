@@ -87,6 +87,10 @@ NORMS = [
 ]
 
 
+# All others, parametrised ones too, are left.
+PLAIN = (ACmix, nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d, BatchNormAct2d, FrozenBatchNormAct2d)
+
+
 def doubled(module, *arguments):
     return type(module).forward(module, *arguments) * 2
 
@@ -246,6 +250,11 @@ def test_nothing_changes(network):
     assert state(network) == before
     assert network.kept is None
     assert all(torch.equal(tensor, weights[name]) for name, tensor in network.state_dict().items())
+    reasons = {layer.name: layer.reason for layer in fused.fusion_report.layers}
+    for name, module in network.named_modules():
+        if isinstance(module, ACmix) or hasattr(module, "running_var"):
+            assert type(module) in PLAIN or reasons[name], fused.fusion_report
+            assert not (module._forward_hooks or module._forward_pre_hooks) or reasons[name], fused.fusion_report
     network.eval()
     x = torch.randn(2, C, 5, 6, dtype=torch.float64)
     for inputs in ((x,), (x, x)):
