@@ -8,7 +8,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 from torchvision.ops import DeformConv2d
 
-from acmix import ACmix
+from acmix import ACmix, fuse, ops
 from acmix.accounting import account, convolution_twin
 from acmix.models import create_model
 from tests.ops.counting import enumerate_multiply_adds
@@ -51,6 +51,17 @@ def test_operator_is_what_a_count_gives(heads, composed):
     assert result.convolution.multiply_adds == counts["composition"] + counts["mixing"] + counts["convolution"]
     assert result.total.multiply_adds == counts.total()
     assert result.other.parameters == result.other.multiply_adds == 0
+    assert result.uncounted == {}
+
+
+@pytest.mark.skipif("cpu" not in ops.backends(), reason="other backends multiply more than the definition")
+def test_fused_operator_is_what_a_count_gives():
+    result = account(fuse(ACmix(6, 16)), (6, 10, 7)).network
+    sizes = {"inputs": 6, "channels": 16, "heads": 4, "window": 7, "kernel": 3, "stride": 1}
+    counts = enumerate_multiply_adds(10, 7, composed=True, **sizes)
+    # Its kernels are composed already; positions and the final sum are no products of matrices.
+    left_out = counts["composition"] + counts["positions"] + counts["sum"]
+    assert result.total.multiply_adds == counts.total() - left_out
     assert result.uncounted == {}
 
 

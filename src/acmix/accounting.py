@@ -9,6 +9,7 @@ figures. It is one call with one image, the composition of the operator's kernel
 
 import copy
 import functools
+import importlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -272,6 +273,8 @@ def _call(network: nn.Module, input_size: tuple[int, int, int], parts: Mapping[n
     # It imports triton, which takes a second.
     from torch.utils.flop_counter import FlopCounterMode
 
+    # The compiled kernels, which a fused operator or a function calls.
+    importlib.import_module("acmix.ops.flops")
     counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
     dtype = next((parameter.dtype for parameter in network.parameters()), torch.float32)
     image = torch.empty(1, *input_size, dtype=dtype)
