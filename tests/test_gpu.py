@@ -10,6 +10,7 @@ import timm
 import torch
 
 import acmix
+import acmix.models  # names for timm
 from acmix import ops
 from acmix.bench import measure
 
@@ -35,7 +36,8 @@ def test_a_network_trains(name, dtype):
 
 
 def test_auto_takes_triton():
-    assert ops.dispatch.select("auto", torch.empty(1, 3, 16, 8, 8, device="cuda"), 7, 1, 1) is ops.triton
+    features = ops.Features(torch.device("cuda"), torch.float32, (1, 3, 16, 8, 8))
+    assert isinstance(ops.select("auto", features, ops.Grid(1, 7, 1, 1)), ops.triton.Triton)
 
 
 @pytest.fixture

@@ -69,12 +69,14 @@ problems = st.builds(
 )
 
 
-def stage_one(problem: Problem, inputs: int, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def stage_one(
+    problem: Problem, inputs: int, scale: float = 1.0, device: str = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Input times `scale`, in the problem's dtype and layout, weight over it and bias of the projections."""
     generator = torch.Generator().manual_seed(problem.seed + 1)
 
     def normal(*shape):
-        return torch.randn(*shape, generator=generator).to(problem.dtype)
+        return torch.randn(*shape, generator=generator).to(device, problem.dtype)
 
     maps = 3 * problem.heads * problem.head_size
     x = normal(problem.batch, inputs, problem.height, problem.width)
@@ -161,10 +163,10 @@ def assert_mix_as_exact_as_eager(problem, backend, device="cpu"):
     assert_gradients_as_exact_as_eager(("query", "key", "value", *NAMES[1:]), *parts, scales)
 
 
-def assert_all_stages_as_exact_as_eager(problem, inputs, biased, backend, scale=1.0):
+def assert_all_stages_as_exact_as_eager(problem, inputs, biased, backend, scale=1.0, device="cpu"):
     """Output and every gradient of `project_and_mix`; see `stage_one` for `scale`."""
-    x, weight, bias = stage_one(problem, inputs, scale)
-    tensors = (x, weight, bias if biased else None, *problem.tensors()[1:])
+    x, weight, bias = stage_one(problem, inputs, scale, device)
+    tensors = (x, weight, bias if biased else None, *problem.tensors(device)[1:])
     keywords = {"heads": problem.heads, **problem.keywords()}
     gradient, (exact, truth), eager, actual = compute(
         ops.project_and_mix, eager_project_and_mix, tensors, keywords, backend

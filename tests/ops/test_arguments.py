@@ -96,7 +96,7 @@ def test_why_not_answers_for_every_backend():
 
 
 def test_an_explicit_backend_never_falls_back(monkeypatch):
-    monkeypatch.setattr(ops.portable, "why_not", lambda *_: "it rests today")
+    monkeypatch.setattr(ops.dispatch.Portable, "why_not", lambda *_: "it rests today")
     assert "portable" not in ops.backends()
     with pytest.raises(ValueError, match="backend 'portable' cannot run this: it rests today"):
         ops.local_attention(*QKV, backend="portable")

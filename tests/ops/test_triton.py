@@ -15,7 +15,7 @@ from acmix import ops
 from acmix.nn import ACmix
 from tests.ops.counting import enumerate_flops
 from tests.ops.derivatives import differentiate, parts
-from tests.ops.problems import Problem, assert_mix_as_exact_as_eager, run
+from tests.ops.problems import Problem, assert_all_stages_as_exact_as_eager, assert_mix_as_exact_as_eager, run
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ON_GPU = DEVICE == "cuda"
@@ -79,6 +79,14 @@ GRID = [{"dtype": dtype, "stride": stride} for dtype in DTYPES for stride in (1,
 @given(case=problems)
 def test_mix_is_as_exact_as_eager(fixed, case):
     assert_mix_as_exact_as_eager(dataclasses.replace(case, **fixed), "triton", DEVICE)
+
+
+# The convolution path is a dense convolution there, and the projection's bias stops at the border.
+@pytest.mark.parametrize("fixed", GRID if ON_GPU else [{}])
+@settings(max_examples=12 if ON_GPU else 5)
+@given(case=problems, inputs=st.integers(1, 40), biased=st.booleans())
+def test_all_stages_are_as_exact_as_eager(fixed, case, inputs, biased):
+    assert_all_stages_as_exact_as_eager(dataclasses.replace(case, **fixed), inputs, biased, "triton", device=DEVICE)
 
 
 # A tile is 2 x 8 queries: these maps have tiles without a border, all borders and all corners.
@@ -196,20 +204,31 @@ def test_empty_batch():
 
 # opcheck itself looks at gradients of tensors that are no leaves.
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
-@pytest.mark.parametrize("part", hardest("attention", "convolution", "both"))
+@pytest.mark.parametrize("part", hardest("attention", "convolution", "mixed", "all"))
 def test_opcheck(part):
     importlib.import_module("acmix.ops.triton.operators")
     projections, position, *_ = problem(2, 4, 3, 5).tensors(DEVICE)
-    cells = projections.permute(0, 3, 4, 1, 2).contiguous().requires_grad_()
-    rate = torch.ones(1, device=DEVICE, requires_grad=True)
-    mixing = torch.randn(9, 6, device=DEVICE, requires_grad=True)
-    kernel = torch.randn(4, 2, 9, 3, 3, device=DEVICE, requires_grad=True)
-    arguments = {
-        "both": (cells, position.requires_grad_(), rate, kernel, mixing, 3, 2),
-        "attention": (cells, None, None, None, None, 3, 1),
-        "convolution": (cells, None, None, kernel, mixing, 0, 1),
-    }
-    torch.library.opcheck(torch.ops.acmix_triton.mix.default, arguments[part])
+    cells = projections.permute(0, 3, 4, 1, 2).contiguous()
+    leaves = [
+        tensor.requires_grad_()
+        for tensor in (
+            cells,
+            position,
+            torch.ones(1, device=DEVICE),
+            torch.randn(1, 2, 3, 8, device=DEVICE),
+            torch.randn(2, 3, 8, device=DEVICE),
+            torch.randn(4, 2, 9, 3, 3, device=DEVICE),
+            torch.randn(9, 6, device=DEVICE),
+        )
+    ]
+    cells, *others, kernel, mixing = leaves
+    operator, arguments = {
+        "all": ("attend", (cells, *others, 3, 2)),
+        "attention": ("attend", (cells, None, None, None, None, 3, 1)),
+        "mixed": ("convolve", (cells, kernel, mixing, 2)),
+        "convolution": ("convolve", (cells, torch.randn(4, 2, 6, 3, 3, device=DEVICE), None, 1)),
+    }[part]
+    torch.library.opcheck(getattr(torch.ops.acmix_triton, operator).default, arguments)
 
 
 def test_compiles_to_one_graph_with_gradients():
@@ -275,10 +294,12 @@ def test_counts_operations():
     with FlopCounterMode(display=False) as counter:
         projections, *weights = problem(4, 8, 6, 6, batch=2).tensors(DEVICE)
         ops.mix(projections.requires_grad_(), *weights, backend="triton").sum().backward()
-    counts = counter.get_flop_counts()["Global"]
+    counts, operators = counter.get_flop_counts()["Global"], torch.ops.acmix_triton
     _, attention, convolution = enumerate_flops(6, 6, batch=2, inputs=1, channels=32, heads=4)
-    assert counts[torch.ops.acmix_triton.mix] == attention + convolution
-    assert counts[torch.ops.acmix_triton.mix_backward] == 2.5 * attention + 2 * convolution
+    assert counts[operators.attend] == attention
+    assert counts[operators.convolve] == convolution
+    assert counts[operators.attend_backward] == 2.5 * attention
+    assert counts[operators.convolve_backward] == 2 * convolution
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ first derivatives in reverse, and PyTorch refuses others.
 """
 
 from torch import Tensor
-from torch.nn import functional
 
-from acmix.ops import cpu, validation
+from acmix.ops import validation
+from acmix.ops.contract import Convolution, Features, Grid, Projection, Weights
 from acmix.ops.dispatch import backends, check_backend, select, why_not
+from acmix.ops.precision import autocast_dtype
 
 __all__ = ["backends", "check_backend", "local_attention", "mix", "project_and_mix", "shift_conv", "why_not"]
 
@@ -22,6 +23,7 @@ def local_attention(
     key: Tensor,
     value: Tensor,
     *,
+    position_weight: Tensor | None = None,
     window: int = 7,
     stride: int = 1,
     dilation: int = 1,
@@ -29,14 +31,16 @@ def local_attention(
 ) -> Tensor:
     """Self-attention of every cell over the window around it (ACmix, arXiv 2111.14556, eq. 4 and 12).
 
-    out_i = sum_j softmax_j(D^-1/2 q_i . k_j) v_j, with j = reflect(i + e o), o in [-r, r]^2, r = window // 2. The
-    window is reflected at the border without repeating the edge, so it always has window^2 cells. Defined for every
-    H, W >= 1; the softmax accumulates in float32 or better.
+    out_i = sum_j softmax_j(D^-1/2 q_i . (k_j + pe_i - pe_j)) v_j, with j = reflect(i + e o), o in [-r, r]^2, r =
+    window // 2, and positions pe = W_p loc, loc(y, x) = (linspace(-1, 1, W)[x], linspace(-1, 1, H)[y]). The window is
+    reflected at the border without repeating the edge, so it always has window^2 cells. Defined for every H, W >= 1;
+    the softmax accumulates in float32 or better.
 
     Args:
         query: Shape `(B, N, D, H, W)`, any floating dtype, any strides; read at the cells (s Y, s X).
         key: Like query.
         value: Like query.
+        position_weight: W_p, shape `(D, 2)`; None is 0.
         window: Cells an axis of the window, odd.
         stride: Distance of the queries in cells, s.
         dilation: Distance of window cells, e.
@@ -49,11 +53,10 @@ def local_attention(
         ValueError: If a shape, device, window, stride, dilation or backend breaks its rule.
         TypeError: If an argument is not of the kind above.
     """
-    validation.check_qkv(query, key, value)
-    validation.check_window(window, stride, dilation)
-    module = select(backend, query, window, stride, dilation)
-    output: Tensor = module.local_attention(query, key, value, window, stride, dilation)
-    return output
+    validation.check_qkv(query, key, value, position_weight)
+    grid = Grid(query.shape[1], window, stride, dilation)
+    validation.check_grid(grid)
+    return select(backend, _features(query), grid).local_attention(query, key, value, position_weight, grid)
 
 
 def shift_conv(
@@ -88,12 +91,11 @@ def shift_conv(
         TypeError: If an argument is not of the kind above.
     """
     validation.check_projections(projections)
-    maps, head_size = projections.shape[1:3]
-    validation.check_convolution_weights(projections, maps, head_size, fc_weight, dep_weight)
-    validation.check_steps(stride, dilation)
-    module = select(backend, projections, dep_weight.shape[-1], stride, dilation)
-    output: Tensor = module.shift_conv(projections, fc_weight, dep_weight, stride, dilation)
-    return output
+    convolution = Convolution(dep_weight, fc_weight)
+    validation.check_convolution(projections, projections.shape, convolution)
+    grid = Grid(projections.shape[1] // 3, dep_weight.shape[-1], stride, dilation)
+    validation.check_grid(grid)
+    return select(backend, _features(projections), grid).shift_conv(projections, convolution, grid)
 
 
 def mix(
@@ -111,9 +113,7 @@ def mix(
 ) -> Tensor:
     """Stages II and III: rate_attention * attention + rate_convolution * convolution (arXiv 2111.14556, eq. 14).
 
-    The attention path is `local_attention` with the logits D^-1/2 q_i . (k_j + pe_i - pe_j), pe = W_p loc,
-    loc(y, x) = (linspace(-1, 1, W)[x], linspace(-1, 1, H)[y]), channel n * D + d; the convolution path is
-    `shift_conv`, channel d * N + m.
+    The attention path is `local_attention`, channel n * D + d; the convolution path is `shift_conv`, channel d * N + m.
 
     Numbers may be of any size. On a CPU output and gradients are finite where the definition's are in the same dtype,
     up to a small factor below its largest number, attention exceeds no value, and an infinite number or a NaN stays
@@ -140,23 +140,11 @@ def mix(
         TypeError: If an argument is not of the kind above.
     """
     validation.check_projections(projections)
-    maps, head_size = projections.shape[1:3]
-    validation.check_convolution_weights(projections, maps, head_size, fc_weight, dep_weight)
-    validation.check_mix_weights(projections, head_size, position_weight, rate_attention, rate_convolution)
-    validation.check_window(window, stride, dilation)
-    module = select(backend, projections, window, stride, dilation)
-    output: Tensor = module.mix(
-        projections,
-        position_weight,
-        fc_weight,
-        dep_weight,
-        rate_attention,
-        rate_convolution,
-        window,
-        stride,
-        dilation,
-    )
-    return output
+    weights = Weights(position_weight, rate_attention, Convolution(dep_weight, fc_weight, rate_convolution))
+    validation.check_weights(projections, projections.shape, weights)
+    grid = Grid(projections.shape[1] // 3, window, stride, dilation)
+    validation.check_grid(grid)
+    return select(backend, _features(projections), grid).mix(projections, weights, grid)
 
 
 def project_and_mix(
@@ -203,13 +191,16 @@ def project_and_mix(
         ValueError: If a shape, device, window, stride, dilation or backend breaks its rule.
         TypeError: If an argument is not of the kind above.
     """
-    validation.check_projection(x, weight, bias, heads)
-    validation.check_window(window, stride, dilation)
-    parameters = (position_weight, fc_weight, dep_weight, rate_attention, rate_convolution)
-    if backend not in ("auto", "cpu") or not cpu.projects(x, window, stride, dilation):
-        projections = functional.conv2d(x, weight, bias).unflatten(1, (3 * heads, -1))
-        return mix(projections, *parameters, window=window, stride=stride, dilation=dilation, backend=backend)
-    head_size = weight.shape[0] // (3 * heads)
-    validation.check_convolution_weights(x, 3 * heads, head_size, fc_weight, dep_weight)
-    validation.check_mix_weights(x, head_size, position_weight, rate_attention, rate_convolution)
-    return cpu.project_and_mix(x, weight, bias, *parameters, heads, window, stride)
+    projection = Projection(weight, bias)
+    weights = Weights(position_weight, rate_attention, Convolution(dep_weight, fc_weight, rate_convolution))
+    grid = Grid(heads, window, stride, dilation)
+    validation.check_grid(grid)
+    validation.check_projection(x, projection, grid)
+    batch, _, *sizes = x.shape
+    features = Features(x.device, autocast_dtype(x), (batch, 3 * heads, weight.shape[0] // (3 * heads), *sizes))
+    validation.check_weights(x, features.shape, weights)
+    return select(backend, features, grid).project_and_mix(x, projection, weights, grid)
+
+
+def _features(maps: Tensor) -> Features:
+    return Features(maps.device, maps.dtype, maps.shape)

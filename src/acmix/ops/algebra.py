@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from acmix.ops.composition import compose
+from acmix.ops.contract import Convolution, Grid, Weights
 from acmix.ops.geometry import position_map
 from acmix.ops.precision import without_autocast
 from acmix.ops.tiling import cut, is_channels_last, log_multiplicity, tile_keys, tile_queries, untile
@@ -37,22 +38,18 @@ def attention_of_pairs(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) 
 
 
 def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    window: int,
-    stride: int,
-    dilation: int,
-    attention: Attention = attention,
+    query: Tensor, key: Tensor, value: Tensor, position: Tensor | None, grid: Grid, attention: Attention = attention
 ) -> Tensor:
-    """The attention path, `(B, N * D, H', W')`; `attention` computes that of every tile."""
-    rows = cut(query.shape[-2], window, stride, dilation)
-    columns = cut(query.shape[-1], window, stride, dilation)
+    """The attention path, `(B, N * D, H', W')`; position is W_p or None, `attention` computes that of every tile."""
+    if position is not None:
+        key = less_positions(key, position)
+    rows = cut(query.shape[-2], grid)
+    columns = cut(query.shape[-1], grid)
     # The CPU kernel of half precision takes a float32 mask, which keeps log 2 exact; other devices want one dtype.
     half_on_cpu = query.device.type == "cpu" and query.dtype in (torch.float16, torch.bfloat16)
     mask_dtype = torch.float32 if half_on_cpu else query.dtype
-    mask_y = log_multiplicity(rows, window, dilation, mask_dtype, query.device)
-    mask_x = log_multiplicity(columns, window, dilation, mask_dtype, query.device)
+    mask_y = log_multiplicity(rows, grid, mask_dtype, query.device)
+    mask_x = log_multiplicity(columns, grid, mask_dtype, query.device)
     mask = mask_y[:, None, :, None, :, None] + mask_x[None, :, None, :, None, :]
     mask = mask.reshape(rows.tiles * columns.tiles, 1, rows.queries * columns.queries, rows.keys * columns.keys)
     attended = attention(
@@ -61,12 +58,15 @@ def attend(
     return untile(attended, query, rows, columns)
 
 
-def convolve(
-    projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, rate: Tensor | None, stride: int, dilation: int
-) -> Tensor:
+def less_positions(key: Tensor, position: Tensor) -> Tensor:
+    """Keys `(B, N, D, H, W)` less their positions W_p loc: what a logit has of pe_i no weight has (identity E1)."""
+    return key - position_map(position, *key.shape[-2:]).to(key.dtype)
+
+
+def convolve(projections: Tensor, convolution: Convolution, grid: Grid) -> Tensor:
     """The convolution path times its rate, which costs nothing on the weights."""
     with without_autocast(projections.device):
-        kernel, mixing = compose(projections, fc_weight, dep_weight, rate)
+        kernel, mixing = compose(projections, grid.heads, convolution)
     weight = kernel.flatten(0, 1).to(projections.dtype)
     maps = projections
     if mixing is not None:
@@ -76,25 +76,13 @@ def convolve(
         maps = maps.permute(0, 3, 4, 2, 1).flatten(3).permute(0, 3, 1, 2)
     else:
         maps = maps.transpose(1, 2).flatten(1, 2)
+    stride, dilation = grid.stride, grid.dilation
     padding = dilation * (kernel.shape[-1] // 2)
     return F.conv2d(maps, weight, stride=stride, padding=padding, dilation=dilation, groups=projections.shape[2])
 
 
-def add_paths(
-    projections: Tensor,
-    position_weight: Tensor,
-    fc_weight: Tensor | None,
-    dep_weight: Tensor,
-    rate_attention: Tensor,
-    rate_convolution: Tensor | None,
-    window: int,
-    stride: int,
-    dilation: int,
-    attention: Attention = attention,
-) -> Tensor:
+def add_paths(projections: Tensor, weights: Weights, grid: Grid, attention: Attention = attention) -> Tensor:
     """Both paths and their sum, `(B, N * D, H', W')`; see `acmix.ops.mix`."""
-    query, key, value = projections.chunk(3, 1)
-    position = position_map(position_weight, *key.shape[-2:]).to(key.dtype)
-    attended = attend(query, key - position, value, window, stride, dilation, attention)
-    convolved = convolve(projections, fc_weight, dep_weight, rate_convolution, stride, dilation)
-    return torch.addcmul(convolved, attended, rate_attention.to(attended.dtype))
+    attended = attend(*projections.chunk(3, 1), weights.position, grid, attention)
+    convolved = convolve(projections, weights.convolution, grid)
+    return torch.addcmul(convolved, attended, weights.rate.to(attended.dtype))

@@ -1,39 +1,61 @@
-"""Weights of the convolution path as backends compute with them. A leaf."""
+"""Weights of the convolution path as backends compute with them."""
 
 import torch
 from torch import Tensor
 
+from acmix.ops.contract import Convolution, Projection
 from acmix.ops.geometry import composes_kernels
 
 
-def compose(
-    projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, rate: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
+def compose(features: Tensor, heads: int, convolution: Convolution) -> tuple[Tensor, Tensor | None]:
     """The kernel of the grouped convolution with its rate in it, and the weights that mix maps before it.
 
     Args:
-        projections: Shape `(B, 3 N, D, H, W)`; weights are returned in its dtype, or in float32 where that is wider.
-        fc_weight: Shape `(P, 3 N)`, or None where dep_weight is composed already.
-        dep_weight: Shape `(D * N, P, k, k)`.
-        rate: beta, one element, or None for 1.
+        features: Kernels are returned in their dtype, or in float32 where that is wider.
+        heads: N.
+        convolution: fc is `(P, 3 N)`, or None where dep is composed already.
 
     Returns:
         Kernel `(D, N, 3 N, k, k)` and None where one composed convolution is cheaper (DESIGN.md, identity E3), else
         kernel `(D, N, P, k, k)` and `(P, 3 N)`; contiguous.
     """
-    maps, head_size = projections.shape[1:3]
-    heads, positions, size = maps // 3, dep_weight.shape[1], dep_weight.shape[-1]
-    dep = widen_to(projections, dep_weight)
+    dep, fc, rate = convolution
+    dep = widen_to(features, dep)
     if rate is not None:
-        dep = dep * widen_to(projections, rate)
-    if fc_weight is None:
-        return dep.reshape(head_size, heads, maps, size, size).contiguous(), None
-    fc = widen_to(projections, fc_weight)
-    if not composes_kernels(heads, positions, size):
-        return dep.reshape(head_size, heads, positions, size, size).contiguous(), fc.contiguous()
+        dep = dep * widen_to(features, rate)
+    if fc is None or not composes_kernels(heads, *dep.shape[1:3]):
+        return dep.unflatten(0, (-1, heads)).contiguous(), None if fc is None else widen_to(features, fc).contiguous()
     # (3 N, P) @ (C, P, k k): the kernel of every output channel composed.
-    composed = fc.t() @ dep.flatten(2)
-    return composed.reshape(head_size, heads, maps, size, size), None
+    composed = widen_to(features, fc).t() @ dep.flatten(2)
+    return composed.reshape(-1, heads, 3 * heads, *dep.shape[2:]), None
+
+
+def compose_all(
+    x: Tensor, projection: Projection, heads: int, convolution: Convolution
+) -> tuple[Tensor, Tensor | None]:
+    """The convolution path as one dense convolution of x (DESIGN.md, identity E4).
+
+    Args:
+        x: Shape `(B, C_in, H, W)`; kernels are returned in its dtype, or in float32 where that is wider.
+        projection: Of x to 3 N maps of D channels.
+        heads: N.
+        convolution: Of these maps.
+
+    Returns:
+        Kernel `(C, C_in, k, k)`, its rate in it, with neighbouring channels of x next to each other in memory; and
+        kernel `(C, 1, k, k)` of a map of ones, what the projection's bias becomes, or None without one.
+    """
+    kernel, mixing = compose(x, heads, convolution)
+    if mixing is not None:
+        kernel = torch.einsum("pc,dnpyx->dncyx", mixing, kernel)
+    # Every group has a product of its own: (D, N k k, 3 N) by (D, 3 N, C_in).
+    taps = kernel.permute(0, 1, 3, 4, 2).flatten(1, 3)
+
+    def of_kernel(weight: Tensor) -> Tensor:
+        composed = taps @ widen_to(x, weight).reshape(3 * heads, len(kernel), -1).transpose(0, 1)
+        return composed.reshape(heads * len(kernel), *kernel.shape[3:], -1).permute(0, 3, 1, 2)
+
+    return of_kernel(projection.weight), None if projection.bias is None else of_kernel(projection.bias)
 
 
 def widen_to(projections: Tensor, parameter: Tensor) -> Tensor:

@@ -1,14 +1,17 @@
 """Which backend computes: one predicate, `why_not`, serves the choice of "auto" and the text of an error."""
 
-from types import ModuleType
-
 from torch import Tensor
 
-from acmix.ops import cpu, portable, reference, triton
+from acmix.ops.contract import Backend, Features, Grid
+from acmix.ops.cpu import Compiled
+from acmix.ops.portable import Portable
+from acmix.ops.reference import Reference
+from acmix.ops.triton import Triton
 
-# In the order in which "auto" prefers them. A backend is a module with why_not, local_attention, shift_conv and mix.
-_AUTOMATIC: dict[str, ModuleType] = {"cpu": cpu, "triton": triton, "portable": portable}
-_REGISTERED: dict[str, ModuleType] = {**_AUTOMATIC, "reference": reference}
+# In the order in which "auto" prefers them.
+_AUTOMATIC: dict[str, Backend] = {"cpu": Compiled(), "triton": Triton(), "portable": Portable()}
+_REGISTERED: dict[str, Backend] = {**_AUTOMATIC, "reference": Reference()}
+_USUAL = Grid(heads=1, window=7, stride=1, dilation=1)
 
 
 def check_backend(name: str) -> None:
@@ -19,7 +22,7 @@ def check_backend(name: str) -> None:
 
 def backends() -> tuple[str, ...]:
     """Names of the backends that can run on this machine, fastest first."""
-    return tuple(name for name, module in _REGISTERED.items() if module.why_not(None, 7, 1, 1) is None)
+    return tuple(name for name, backend in _REGISTERED.items() if backend.why_not(None, _USUAL) is None)
 
 
 def why_not(
@@ -42,23 +45,23 @@ def why_not(
     """
     if backend not in _REGISTERED:
         raise ValueError(f"backend must be one of {', '.join(_REGISTERED)}; got {backend!r}")
-    reason: str | None = _REGISTERED[backend].why_not(features, window, stride, dilation)
-    return reason
+    asked = None if features is None else Features(features.device, features.dtype, features.shape)
+    return _REGISTERED[backend].why_not(asked, _USUAL._replace(window=window, stride=stride, dilation=dilation))
 
 
-def select(backend: str, features: Tensor, window: int, stride: int, dilation: int) -> ModuleType:
-    """The module that computes for `features`: the one asked for, or the first of "auto" that can.
+def select(name: str, features: Features, grid: Grid) -> Backend:
+    """The backend that computes for `features`: the one asked for, or the first of "auto" that can.
 
     Raises:
         ValueError: If the name is unknown or the backend asked for cannot; it is never replaced by another.
     """
-    check_backend(backend)
-    if backend == "auto":
-        for module in _AUTOMATIC.values():
-            if module.why_not(features, window, stride, dilation) is None:
-                return module
+    check_backend(name)
+    if name == "auto":
+        for backend in _AUTOMATIC.values():
+            if backend.why_not(features, grid) is None:
+                return backend
         raise AssertionError("portable takes everything")
-    reason = _REGISTERED[backend].why_not(features, window, stride, dilation)
+    reason = _REGISTERED[name].why_not(features, grid)
     if reason is not None:
-        raise ValueError(f"backend {backend!r} cannot run this: {reason}; use backend='auto' to take one that can")
-    return _REGISTERED[backend]
+        raise ValueError(f"backend {name!r} cannot run this: {reason}; use backend='auto' to take one that can")
+    return _REGISTERED[name]

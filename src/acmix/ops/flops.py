@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
-from acmix.ops import costs, cpu, triton
+from acmix.ops import costs, dispatch
 
 
 def _attention(query: Any, window: int, stride: int) -> int:
@@ -147,22 +147,33 @@ def _channels_first(cells: Any) -> Any:
     return batch, *maps, height, width
 
 
-def _cells_flops(projections: Any, *arguments: Any, **_: Any) -> int:
-    return _mix_flops(_channels_first(projections), *arguments)
+def _attend_flops(projections: Any, *arguments: Any, **_: Any) -> int:
+    return 2 * _attention(_query(_channels_first(projections)), *arguments[-2:])
 
 
-def _cells_backward_flops(output_gradient: Any, _log_sum_exp: Any, projections: Any, *arguments: Any, **_: Any) -> int:
-    return _mix_backward_flops(output_gradient, _channels_first(projections), *arguments)
+def _attend_backward_flops(output_gradient: Any, log_sum_exp: Any, projections: Any, *arguments: Any, **_: Any) -> int:  # noqa: ARG001
+    # Five products instead of two.
+    return 5 * _attention(_query(_channels_first(projections)), *arguments[-2:])
 
 
-if cpu.why_not(None, 7, 1, 1) is None:
+def _convolve_flops(projections: Any, kernel: Any, mixing: Any, stride: int, **_: Any) -> int:
+    return 2 * _convolution(_channels_first(projections), kernel, mixing, stride)
+
+
+def _convolve_backward_flops(output_gradient: Any, *arguments: Any, **_: Any) -> int:  # noqa: ARG001
+    return 2 * _convolve_flops(*arguments)
+
+
+if dispatch.why_not("cpu") is None:
     register_flop_formula(torch.ops.acmix.local_attention)(_attention_flops)
     register_flop_formula(torch.ops.acmix.local_attention_backward)(_attention_backward_flops)
     register_flop_formula(torch.ops.acmix.mix)(_parameters_flops)
     register_flop_formula(torch.ops.acmix.project_and_mix)(_all_stages_flops)
     register_flop_formula(torch.ops.acmix.mix_backward)(_parameters_backward_flops)
     register_flop_formula(torch.ops.acmix.project_and_mix_backward)(_all_stages_backward_flops)
-if triton.why_not(None, 7, 1, 1) is None:
+if dispatch.why_not("triton") is None:
     importlib.import_module("acmix.ops.triton.operators")
-    register_flop_formula(torch.ops.acmix_triton.mix)(_cells_flops)
-    register_flop_formula(torch.ops.acmix_triton.mix_backward)(_cells_backward_flops)
+    register_flop_formula(torch.ops.acmix_triton.attend)(_attend_flops)
+    register_flop_formula(torch.ops.acmix_triton.attend_backward)(_attend_backward_flops)
+    register_flop_formula(torch.ops.acmix_triton.convolve)(_convolve_flops)
+    register_flop_formula(torch.ops.acmix_triton.convolve_backward)(_convolve_backward_flops)

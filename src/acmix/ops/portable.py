@@ -14,16 +14,11 @@ from torch.autograd import Function
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from acmix.ops import algebra
+from acmix.ops.contract import Backend, Convolution, Features, Grid, Weights
 from acmix.ops.derivatives import pull_back
 from acmix.ops.precision import widen
 from acmix.ops.tiling import is_channels_last, is_symbolic
 from acmix.ops.tracing import is_transformed
-
-
-def why_not(features: Tensor | None, window: int, stride: int, dilation: int) -> str | None:  # noqa: ARG001
-    """Plain PyTorch takes everything."""
-    return None
-
 
 # Of the logits, in roundings to 1: above it weights made again from a log-sum-exp are wrong in the fourth digit.
 _LARGEST_LOGIT = 2.0**-11
@@ -130,38 +125,23 @@ def _wide(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int, dilation: int) -> Tensor:
-    """Attention of every query over its reflected window; see `acmix.ops.local_attention`."""
-    attention = _attention_for(query, key, value)
-    return algebra.attend(query, key, value, window, stride, dilation, attention).unflatten(1, query.shape[1:3])
+class Portable(Backend):
+    """Plain PyTorch."""
 
+    def why_not(self, features: Features | None, grid: Grid) -> str | None:  # noqa: ARG002
+        """None: it takes everything."""
+        return None
 
-def shift_conv(projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:
-    """The convolution path; see `acmix.ops.shift_conv`."""
-    return algebra.convolve(projections, fc_weight, dep_weight, None, stride, dilation)
+    def local_attention(self, query: Tensor, key: Tensor, value: Tensor, position: Tensor | None, grid: Grid) -> Tensor:
+        """The attention path."""
+        attention = _attention_for(query, key, value, position_weight=position)
+        return algebra.attend(query, key, value, position, grid, attention).unflatten(1, query.shape[1:3])
 
+    def shift_conv(self, projections: Tensor, convolution: Convolution, grid: Grid) -> Tensor:
+        """The convolution path."""
+        return algebra.convolve(projections, convolution, grid)
 
-def mix(
-    projections: Tensor,
-    position_weight: Tensor,
-    fc_weight: Tensor | None,
-    dep_weight: Tensor,
-    rate_attention: Tensor,
-    rate_convolution: Tensor | None,
-    window: int,
-    stride: int,
-    dilation: int,
-) -> Tensor:
-    """Both paths and their sum; see `acmix.ops.mix`."""
-    return algebra.add_paths(
-        projections,
-        position_weight,
-        fc_weight,
-        dep_weight,
-        rate_attention,
-        rate_convolution,
-        window,
-        stride,
-        dilation,
-        _attention_for(projections, position_weight=position_weight),
-    )
+    def mix(self, projections: Tensor, weights: Weights, grid: Grid) -> Tensor:
+        """Both paths and their sum."""
+        attention = _attention_for(projections, position_weight=weights.position)
+        return algebra.add_paths(projections, weights, grid, attention)

@@ -15,3 +15,11 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """A context in which operations on `device` keep the dtype of their arguments."""
     # The meta device knows no autocast, not even one that is off.
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+def autocast_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype that a convolution of the tensor computes in: its own, or that of autocast."""
+    device = tensor.device.type
+    if device == "meta" or tensor.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return tensor.dtype
+    return torch.get_autocast_dtype(device)

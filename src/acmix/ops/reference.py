@@ -8,13 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from acmix.ops.contract import Backend, Convolution, Features, Grid, Weights
 from acmix.ops.geometry import output_size, position_map, reflect, window_offsets
 from acmix.ops.precision import widen, without_autocast
-
-
-def why_not(features: Tensor | None, window: int, stride: int, dilation: int) -> str | None:  # noqa: ARG001
-    """The definition takes everything."""
-    return None
 
 
 def _window_indices(size: int, window: int, stride: int, dilation: int, device: torch.device) -> Tensor:
@@ -66,38 +62,38 @@ def convolve(projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, 
     )
 
 
-def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int, dilation: int) -> Tensor:
-    """Attention of every query over its reflected window; see `acmix.ops.local_attention`."""
-    with without_autocast(query.device):
-        q, k, v = widen(query, key, value)
-        return attend(q, k, v, None, window, stride, dilation).to(query.dtype)
+class Reference(Backend):
+    """The definition."""
+
+    def why_not(self, features: Features | None, grid: Grid) -> str | None:  # noqa: ARG002
+        """None: it takes everything."""
+        return None
+
+    def local_attention(self, query: Tensor, key: Tensor, value: Tensor, position: Tensor | None, grid: Grid) -> Tensor:
+        """The attention path."""
+        with without_autocast(query.device):
+            q, k, v = widen(query, key, value)
+            return attend(q, k, v, _positions(position, q), *grid[1:]).to(query.dtype)
+
+    def shift_conv(self, projections: Tensor, convolution: Convolution, grid: Grid) -> Tensor:
+        """The convolution path in two steps, fc then grouped convolution."""
+        with without_autocast(projections.device):
+            return _convolve(*widen(projections), convolution, grid).to(projections.dtype)
+
+    def mix(self, projections: Tensor, weights: Weights, grid: Grid) -> Tensor:
+        """Both paths and their sum."""
+        with without_autocast(projections.device):
+            wide, alpha = widen(projections, weights.rate)
+            attention = attend(*wide.chunk(3, 1), _positions(weights.position, wide), *grid[1:]).flatten(1, 2)
+            return (alpha * attention + _convolve(wide, weights.convolution, grid)).to(projections.dtype)
 
 
-def shift_conv(projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:
-    """The convolution path in two steps, fc then grouped convolution; see `acmix.ops.shift_conv`."""
-    with without_autocast(projections.device):
-        wide, dep = widen(projections, dep_weight)
-        fc = None if fc_weight is None else widen(fc_weight)[0]
-        return convolve(wide, fc, dep, stride, dilation).to(projections.dtype)
+def _convolve(projections: Tensor, convolution: Convolution, grid: Grid) -> Tensor:
+    (dep,) = widen(convolution.dep)
+    fc, beta = (None if weight is None else widen(weight)[0] for weight in convolution[1:])
+    output = convolve(projections, fc, dep, grid.stride, grid.dilation)
+    return output if beta is None else beta * output
 
 
-def mix(
-    projections: Tensor,
-    position_weight: Tensor,
-    fc_weight: Tensor | None,
-    dep_weight: Tensor,
-    rate_attention: Tensor,
-    rate_convolution: Tensor | None,
-    window: int,
-    stride: int,
-    dilation: int,
-) -> Tensor:
-    """Both paths and their sum; see `acmix.ops.mix`."""
-    with without_autocast(projections.device):
-        wide, dep, alpha = widen(projections, dep_weight, rate_attention)
-        fc, beta = (None if weight is None else widen(weight)[0] for weight in (fc_weight, rate_convolution))
-        position = position_map(position_weight, *wide.shape[-2:]).to(wide.dtype)
-        query, key, value = wide.chunk(3, 1)
-        attention = attend(query, key, value, position, window, stride, dilation).flatten(1, 2)
-        convolution = convolve(wide, fc, dep, stride, dilation)
-        return (alpha * attention + (convolution if beta is None else beta * convolution)).to(projections.dtype)
+def _positions(weight: Tensor | None, maps: Tensor) -> Tensor | None:
+    return None if weight is None else position_map(weight, *maps.shape[-2:]).to(maps.dtype)

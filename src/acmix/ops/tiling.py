@@ -1,4 +1,4 @@
-"""Maps cut into tiles of queries with the keys that their windows reach, and put together again. A leaf.
+"""Maps cut into tiles of queries with the keys that their windows reach, and put together again.
 
 Reflection costs no copies: a reflected window is the in-bounds window with integer weights m (how many offsets land on
 a cell), so that softmax weights become m exp(logit), an additive mask log m (DESIGN.md, identity E2). A small map is
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from acmix.ops.contract import Grid
 from acmix.ops.geometry import output_size, reflect, window_offsets
 from acmix.ops.tracing import is_exporting
 
@@ -46,9 +47,9 @@ def is_symbolic(size: int) -> bool:
     return is_exporting() and (torch.compiler.is_dynamo_compiling() or isinstance(size, torch.SymInt))
 
 
-def cut(size: int, window: int, stride: int, dilation: int) -> Axis:
+def cut(size: int, grid: Grid) -> Axis:
     """How an axis of `size` cells is cut."""
-    reach = dilation * (window // 2)
+    stride, reach = grid.stride, grid.dilation * (grid.window // 2)
     keys = stride * (TILE - 1) + 1 + 2 * reach
     outputs = output_size(size, stride)
     tiles = output_size(outputs, TILE)
@@ -133,12 +134,12 @@ def untile(tiles: Tensor, query: Tensor, rows: Axis, columns: Axis) -> Tensor:
     return output[..., :height, :width]
 
 
-def log_multiplicity(axis: Axis, window: int, dilation: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def log_multiplicity(axis: Axis, grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
     """log m(i, j) of every query i and key j of every tile, `(tiles, queries, keys)`; -inf outside the window."""
     tile = torch.arange(axis.tiles, device=device)[:, None] * axis.step
     queries = tile + torch.arange(axis.queries, device=device) * axis.stride
     # Queries past the end are dropped later; they repeat the last one so that none has an empty window (NaN).
     queries = queries.clamp(max=(output_size(axis.size, axis.stride) - 1) * axis.stride)
     keys = tile - axis.reach + torch.arange(axis.keys, device=device)
-    cells = reflect(queries[..., None] + window_offsets(window, dilation, device), axis.size)
+    cells = reflect(queries[..., None] + window_offsets(grid.window, grid.dilation, device), axis.size)
     return (cells[:, :, None, :] == keys[:, None, :, None]).sum(-1).to(dtype).log()

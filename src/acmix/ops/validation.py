@@ -1,7 +1,11 @@
 """Meaning of the arguments of `acmix.ops`: checked once, before any backend is asked."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from acmix.ops.contract import Convolution, Grid, Projection, Weights
 
 
 def check_positive_integer(name: str, value: object) -> None:
@@ -19,8 +23,8 @@ def check_odd(name: str, value: object) -> None:
         raise ValueError(f"{name} must be odd, so that the window has a centre; got {value}")
 
 
-def check_qkv(query: Tensor, key: Tensor, value: Tensor) -> None:
-    """Raise unless query, key and value are `(B, N, D, H, W)` maps of one shape, dtype and device."""
+def check_qkv(query: Tensor, key: Tensor, value: Tensor, position_weight: Tensor | None) -> None:
+    """Raise unless query, key and value are `(B, N, D, H, W)` maps of one shape, dtype, device, and W_p `(D, 2)`."""
     _check_maps("query", query, "N")
     for name, tensor in (("key", key), ("value", value)):
         _check_tensor(name, tensor)
@@ -29,6 +33,8 @@ def check_qkv(query: Tensor, key: Tensor, value: Tensor) -> None:
         if tensor.dtype != query.dtype:
             raise TypeError(f"{name} must have query's dtype {query.dtype}, got {tensor.dtype}")
         _check_device(name, tensor, "query", query)
+    if position_weight is not None:
+        _check_position(query, query.shape[2], position_weight)
 
 
 def check_projections(projections: Tensor) -> None:
@@ -41,22 +47,19 @@ def check_projections(projections: Tensor) -> None:
         )
 
 
-def check_window(window: int, stride: int, dilation: int) -> None:
-    """Raise unless the window is odd and the stride and dilation are positive."""
-    check_odd("window", window)
-    check_steps(stride, dilation)
+def check_grid(grid: Grid) -> None:
+    """Raise unless the window is odd and heads, stride and dilation are positive integers."""
+    check_odd("window", grid.window)
+    check_positive_integer("stride", grid.stride)
+    check_positive_integer("dilation", grid.dilation)
+    check_positive_integer("heads", grid.heads)
 
 
-def check_steps(stride: int, dilation: int) -> None:
-    """Raise unless the stride and dilation are positive integers."""
-    check_positive_integer("stride", stride)
-    check_positive_integer("dilation", dilation)
-
-
-def check_projection(x: Tensor, weight: Tensor, bias: Tensor | None, heads: int) -> None:
+def check_projection(x: Tensor, projection: Projection, grid: Grid) -> None:
     """Raise unless x is `(B, C_in, H, W)`, weight `(3 N D, C_in, 1, 1)` and bias `(3 N D,)` or None."""
+    (weight, bias), heads = projection, grid.heads
     _check_tensor("x", x)
-    check_positive_integer("heads", heads)
+    _check_tensor("weight", weight)
     if x.ndim != 4 or 0 in x.shape[1:]:
         raise ValueError(f"x must have the shape (B, C_in, H, W) with C_in, H, W >= 1, got {tuple(x.shape)}")
     if not x.is_floating_point():
@@ -76,43 +79,51 @@ def check_projection(x: Tensor, weight: Tensor, bias: Tensor | None, heads: int)
             raise TypeError(f"{name} must have x's dtype {x.dtype}, got {tensor.dtype}")
 
 
-def check_convolution_weights(
-    features: Tensor, maps: int, head_size: int, fc_weight: Tensor | None, dep_weight: Tensor
-) -> None:
-    """Raise unless fc_weight is `(P, 3 N)`, or None for P = 3 N, and dep_weight `(D * N, P, k, k)` with k odd."""
-    if fc_weight is not None and (fc_weight.ndim != 2 or fc_weight.shape[1] != maps):
-        raise ValueError(f"fc_weight must have the shape (P, 3 N = {maps}), got {tuple(fc_weight.shape)}")
-    channels, positions = head_size * (maps // 3), maps if fc_weight is None else fc_weight.shape[0]
-    if dep_weight.ndim != 4 or tuple(dep_weight.shape[:2]) != (channels, positions):
+def check_convolution(features: Tensor, shape: Sequence[int], convolution: Convolution) -> None:
+    """Raise unless fc is `(P, 3 N)`, or None for P = 3 N, and dep `(D * N, P, k, k)` with k odd.
+
+    Args:
+        features: What the weights are applied to.
+        shape: Of its projections, `(B, 3 N, D, H, W)`.
+        convolution: Its weights.
+    """
+    maps, head_size = shape[1:3]
+    dep, fc, _ = convolution
+    if fc is not None and (fc.ndim != 2 or fc.shape[1] != maps):
+        raise ValueError(f"fc_weight must have the shape (P, 3 N = {maps}), got {tuple(fc.shape)}")
+    channels, positions = head_size * (maps // 3), maps if fc is None else fc.shape[0]
+    if dep.ndim != 4 or tuple(dep.shape[:2]) != (channels, positions):
         raise ValueError(
-            f"dep_weight must have the shape (D * N = {channels}, P = {positions}, k, k), got {tuple(dep_weight.shape)}"
+            f"dep_weight must have the shape (D * N = {channels}, P = {positions}, k, k), got {tuple(dep.shape)}"
         )
-    if dep_weight.shape[2] != dep_weight.shape[3] or dep_weight.shape[2] % 2 == 0:
-        raise ValueError(f"dep_weight must have a square kernel of odd size, got {tuple(dep_weight.shape[2:])}")
-    for name, weight in (("fc_weight", fc_weight), ("dep_weight", dep_weight)):
+    if dep.shape[2] != dep.shape[3] or dep.shape[2] % 2 == 0:
+        raise ValueError(f"dep_weight must have a square kernel of odd size, got {tuple(dep.shape[2:])}")
+    for name, weight in (("fc_weight", fc), ("dep_weight", dep)):
         if weight is not None:
             _check_device(name, weight, "the input", features)
 
 
-def check_mix_weights(
-    features: Tensor,
-    head_size: int,
-    position_weight: Tensor,
-    rate_attention: Tensor,
-    rate_convolution: Tensor | None,
-) -> None:
-    """Raise unless position_weight is `(D, 2)` and both rates have one element."""
-    if tuple(position_weight.shape) != (head_size, 2):
-        raise ValueError(
-            f"position_weight must have the shape (D = {head_size}, 2), got {tuple(position_weight.shape)}"
-        )
-    _check_device("position_weight", position_weight, "the input", features)
-    for name, rate in (("rate_attention", rate_attention), ("rate_convolution", rate_convolution)):
-        if rate is None:
-            continue
-        if tuple(rate.shape) not in ((), (1,)):
-            raise ValueError(f"{name} must have one element, shape (1,) or (), got {tuple(rate.shape)}")
-        _check_device(name, rate, "the input", features)
+def check_weights(features: Tensor, shape: Sequence[int], weights: Weights) -> None:
+    """The same, and raise unless W_p is `(D, 2)` and both rates have one element."""
+    check_convolution(features, shape, weights.convolution)
+    _check_position(features, shape[2], weights.position)
+    _check_rate("rate_attention", features, weights.rate)
+    if weights.convolution.rate is not None:
+        _check_rate("rate_convolution", features, weights.convolution.rate)
+
+
+def _check_rate(name: str, features: Tensor, rate: Tensor) -> None:
+    _check_tensor(name, rate)
+    if tuple(rate.shape) not in ((), (1,)):
+        raise ValueError(f"{name} must have one element, shape (1,) or (), got {tuple(rate.shape)}")
+    _check_device(name, rate, "the input", features)
+
+
+def _check_position(features: Tensor, head_size: int, position: Tensor) -> None:
+    _check_tensor("position_weight", position)
+    if tuple(position.shape) != (head_size, 2):
+        raise ValueError(f"position_weight must have the shape (D = {head_size}, 2), got {tuple(position.shape)}")
+    _check_device("position_weight", position, "the input", features)
 
 
 def _check_tensor(name: str, tensor: object) -> None:

@@ -10,7 +10,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from acmix.ops import algebra
 from acmix.ops.composition import widen_to
+from acmix.ops.contract import Backend, Convolution, Features, Grid, Projection, Weights
 from acmix.ops.derivatives import Operator
 from acmix.ops.geometry import composes_kernels, output_size
 from acmix.ops.tracing import is_exporting
@@ -53,21 +54,20 @@ def instructions() -> str | None:
     return _INSTRUCTIONS
 
 
-def why_not(features: Tensor | None, window: int, stride: int, dilation: int) -> str | None:  # noqa: ARG001
-    """Why the compiled kernels cannot compute, or None."""
-    if _MISSING is not None or features is None:
-        return _MISSING
-    if features.device.type != "cpu":
-        return f"it needs tensors on the CPU, got {features.device}"
-    if features.dtype not in _DTYPES:
-        return f"it needs float32, float64, float16 or bfloat16, got {features.dtype}"
-    if dilation != 1:
-        return f"it has no dilation, got dilation={dilation}"
-    if window > _LARGEST_WINDOW:
-        return f"it needs a window of at most {_LARGEST_WINDOW}, got {window}"
-    if is_exporting():
-        return "an exported graph holds standard operators only"
-    return None
+class _Parameters(NamedTuple):
+    """What `acmix::mix` takes besides projections, and `acmix::project_and_mix` besides what projects.
+
+    `composed` says that fc and dep are computed with as one kernel. Without position and rate there is no attention.
+    """
+
+    position: Tensor | None
+    rate: Tensor | None
+    fc: Tensor | None
+    dep: Tensor
+    rate_convolution: Tensor | None
+    composed: bool
+    window: int
+    stride: int
 
 
 def _empty_map(like: Tensor, channels: int, stride: int) -> Tensor:
@@ -109,97 +109,68 @@ def _attention_backward(
 
 
 def _define_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int) -> Tensor:
-    return algebra.attend(query, key, value, window, stride, 1)
+    return algebra.attend(query, key, value, None, Grid(query.shape[1], window, stride, 1))
 
 
-def _fake_mix(
-    projections: Tensor,
-    position: Tensor | None,  # noqa: ARG001
-    rate: Tensor | None,  # noqa: ARG001
-    fc: Tensor | None,  # noqa: ARG001
-    dep: Tensor,  # noqa: ARG001
-    rate_convolution: Tensor | None,  # noqa: ARG001
-    composed: bool,  # noqa: ARG001
-    window: int,  # noqa: ARG001
-    stride: int,
-) -> Tensor:
-    return _empty_map(projections, projections.shape[1] // 3 * projections.shape[2], stride)
+def _fake_mix(projections: Tensor, *parameters: Any) -> Tensor:
+    channels = projections.shape[1] // 3 * projections.shape[2]
+    return _empty_map(projections, channels, _Parameters(*parameters).stride)
 
 
-def _fake_mix_backward(
-    output_gradient: Tensor,  # noqa: ARG001
-    projections: Tensor,
-    position: Tensor | None,  # noqa: ARG001
-    rate: Tensor | None,  # noqa: ARG001
-    fc: Tensor | None,
-    dep: Tensor,
-    rate_convolution: Tensor | None,
-    composed: bool,  # noqa: ARG001
-    window: int,  # noqa: ARG001
-    stride: int,  # noqa: ARG001
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _fake_mix_backward(output_gradient: Tensor, projections: Tensor, *parameters: Any) -> tuple[Tensor, ...]:  # noqa: ARG001
     maps, head_size = projections.shape[1:3]
+    given = _Parameters(*parameters)
+    dep = given.dep
     last = not dep.is_contiguous() and dep.is_contiguous(memory_format=torch.channels_last)
     return (
         _empty_map(projections, maps * head_size, 1),
         dep.new_empty((2 * head_size + 1,)),
-        dep.new_empty(fc.shape if fc is not None else (0,)),
+        dep.new_empty(given.fc.shape if given.fc is not None else (0,)),
         torch.empty_like(dep, memory_format=torch.channels_last if last else torch.contiguous_format),
-        dep.new_empty((int(rate_convolution is not None),)),
+        dep.new_empty((int(given.rate_convolution is not None),)),
     )
 
 
-def _fake_project_and_mix(
-    input: Tensor,  # noqa: A002
-    weight: Tensor,
-    bias: Tensor | None,  # noqa: ARG001
-    heads: int,  # noqa: ARG001
-    position: Tensor | None,  # noqa: ARG001
-    rate: Tensor | None,  # noqa: ARG001
-    fc: Tensor | None,  # noqa: ARG001
-    dep: Tensor,  # noqa: ARG001
-    rate_convolution: Tensor | None,  # noqa: ARG001
-    composed: bool,  # noqa: ARG001
-    window: int,  # noqa: ARG001
-    stride: int,
-) -> Tensor:
-    return _empty_map(input[:, None], weight.shape[0] // 3, stride)
+def _fake_project_and_mix(x: Tensor, weight: Tensor, bias: Tensor | None, heads: int, *parameters: Any) -> Tensor:  # noqa: ARG001
+    return _empty_map(x[:, None], weight.shape[0] // 3, _Parameters(*parameters).stride)
 
 
 def _fake_project_and_mix_backward(
     output_gradient: Tensor,
-    input: Tensor,  # noqa: A002
+    x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     heads: int,
-    input_wanted: bool,
+    x_wanted: bool,
     weight_wanted: bool,
-    *arguments: Any,
+    *parameters: Any,
 ) -> tuple[Tensor, ...]:
-    batch, inputs, height, width = input.shape
-    maps = input.new_empty((batch, 3 * heads, weight.shape[0] // (3 * heads), height, width))
+    batch, inputs, height, width = x.shape
+    maps = x.new_empty((batch, 3 * heads, weight.shape[0] // (3 * heads), height, width))
     return (
-        _empty_map(input[:, None], inputs, 1) if input_wanted else input.new_empty((0,)),
+        _empty_map(x[:, None], inputs, 1) if x_wanted else x.new_empty((0,)),
         weight.new_empty(weight.shape if weight_wanted else (0,)),
         weight.new_empty((bias.shape[0] if bias is not None and weight_wanted else 0,)),
-        *_fake_mix_backward(output_gradient, maps, *arguments)[1:],
+        *_fake_mix_backward(output_gradient, maps, *parameters)[1:],
     )
 
 
 def _parameter_gradients(
-    arguments: Sequence[Any], small: Tensor, fc: Tensor, dep: Tensor, rate_convolution: Tensor
+    parameters: Sequence[Any], small: Tensor, fc: Tensor, dep: Tensor, rate_convolution: Tensor
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of position, rate, fc, dep, rate_convolution and of what says how to compute."""
-    position, rate, fc_weight, _, rate_weight = arguments[:5]
-    return (
-        None if position is None else small[:-1].reshape(position.shape),
-        None if rate is None else small[-1:].reshape(rate.shape),
-        None if fc_weight is None else fc,
-        dep,
-        None if rate_weight is None else rate_convolution.reshape(rate_weight.shape),
-        None,
-        None,
-        None,
+    """Gradients of `_Parameters`, None of what says how to compute."""
+    given = _Parameters(*parameters)
+    return _Parameters(
+        position=None if given.position is None else small[:-1].reshape(given.position.shape),
+        rate=None if given.rate is None else small[-1:].reshape(given.rate.shape),
+        fc=None if given.fc is None else fc,
+        dep=dep,
+        rate_convolution=None
+        if given.rate_convolution is None
+        else rate_convolution.reshape(given.rate_convolution.shape),
+        composed=None,
+        window=None,
+        stride=None,
     )
 
 
@@ -213,20 +184,13 @@ def _mix_backward(
     return gradient.reshape(arguments[0].shape), *_parameter_gradients(arguments[1:], *gradients)
 
 
-def _define_mix(
-    projections: Tensor,
-    position: Tensor | None,
-    rate: Tensor | None,
-    fc: Tensor | None,
-    dep: Tensor,
-    rate_convolution: Tensor | None,
-    composed: bool,  # noqa: ARG001
-    window: int,
-    stride: int,
-) -> Tensor:
-    if position is None or rate is None:
-        return algebra.convolve(projections, fc, dep, rate_convolution, stride, 1)
-    return algebra.add_paths(projections, position, fc, dep, rate, rate_convolution, window, stride, 1)
+def _define_mix(projections: Tensor, *parameters: Any) -> Tensor:
+    given = _Parameters(*parameters)
+    convolution = Convolution(given.dep, given.fc, given.rate_convolution)
+    grid = Grid(projections.shape[1] // 3, given.window, given.stride, 1)
+    if given.position is None or given.rate is None:
+        return algebra.convolve(projections, convolution, grid)
+    return algebra.add_paths(projections, Weights(given.position, given.rate, convolution), grid)
 
 
 def _project_and_mix_backward(
@@ -235,15 +199,15 @@ def _project_and_mix_backward(
     beside: Sequence[Tensor],  # noqa: ARG001
     arguments: Sequence[Any],
 ) -> tuple[Tensor | None, ...]:
-    input_wanted, weight_wanted = wanted[0], any(wanted[1:3])
+    x_wanted, weight_wanted = wanted[0], any(wanted[1:3])
     x, weight, bias, *gradients = torch.ops.acmix.project_and_mix_backward(
-        output_gradient, *arguments[:4], input_wanted, weight_wanted, *arguments[4:]
+        output_gradient, *arguments[:4], x_wanted, weight_wanted, *arguments[4:]
     )
     return x, weight, bias, None, *_parameter_gradients(arguments[4:], *gradients)
 
 
-def _define_project_and_mix(x: Tensor, weight: Tensor, bias: Tensor | None, heads: int, *arguments: Any) -> Tensor:
-    return _define_mix(functional.conv2d(x, weight, bias).unflatten(1, (3 * heads, -1)), *arguments)
+def _define_project_and_mix(x: Tensor, weight: Tensor, bias: Tensor | None, heads: int, *parameters: Any) -> Tensor:
+    return _define_mix(functional.conv2d(x, weight, bias).unflatten(1, (3 * heads, -1)), *parameters)
 
 
 def _register() -> dict[str, Operator]:
@@ -261,69 +225,63 @@ def _register() -> dict[str, Operator]:
     }
 
 
-def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int, dilation: int) -> Tensor:  # noqa: ARG001
-    """Attention of every query over its reflected window; see `acmix.ops.local_attention`."""
-    output = _OPERATORS["local_attention"](query, key, value, window, stride)
-    return output.unflatten(1, query.shape[1:3])
+def _parameters(features: Tensor, weights: Weights | None, convolution: Convolution, grid: Grid) -> _Parameters:
+    """In the dtype that the kernels accumulate in; fc and dep become one kernel where that is cheaper."""
+    dep, fc, rate = convolution
+    return _Parameters(
+        None if weights is None else widen_to(features, weights.position),
+        None if weights is None else widen_to(features, weights.rate),
+        None if fc is None else widen_to(features, fc),
+        widen_to(features, dep),
+        None if rate is None else widen_to(features, rate),
+        composes_kernels(grid.heads, dep.shape[1], dep.shape[-1]),
+        0 if weights is None else grid.window,
+        grid.stride,
+    )
 
 
-def _weights(
-    maps: int, features: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, rate: Tensor | None
-) -> tuple[Tensor | None, Tensor, Tensor | None, bool]:
-    """What the operators take of the convolution path; fc and dep become one kernel where that is cheaper."""
-    composed = composes_kernels(maps // 3, dep_weight.shape[1], dep_weight.shape[-1])
-    fc = None if fc_weight is None else widen_to(features, fc_weight)
-    rate = None if rate is None else widen_to(features, rate)
-    return fc, widen_to(features, dep_weight), rate, composed
+class Compiled(Backend):
+    """The compiled kernels."""
 
+    def why_not(self, features: Features | None, grid: Grid) -> str | None:
+        """Why the compiled kernels cannot compute, or None."""
+        if _MISSING is not None or features is None:
+            return _MISSING
+        if features.device.type != "cpu":
+            return f"it needs tensors on the CPU, got {features.device}"
+        if features.dtype not in _DTYPES:
+            return f"it needs float32, float64, float16 or bfloat16, got {features.dtype}"
+        if grid.dilation != 1:
+            return f"it has no dilation, got dilation={grid.dilation}"
+        if grid.window > _LARGEST_WINDOW:
+            return f"it needs a window of at most {_LARGEST_WINDOW}, got {grid.window}"
+        if is_exporting():
+            return "an exported graph holds standard operators only"
+        return None
 
-def shift_conv(projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:  # noqa: ARG001
-    """The convolution path; see `acmix.ops.shift_conv`."""
-    weights = _weights(projections.shape[1], projections, fc_weight, dep_weight, None)
-    return _OPERATORS["mix"](projections, None, None, *weights, 0, stride)
+    def local_attention(self, query: Tensor, key: Tensor, value: Tensor, position: Tensor | None, grid: Grid) -> Tensor:
+        """The attention path."""
+        if position is not None:
+            key = algebra.less_positions(key, position)
+        output = _OPERATORS["local_attention"](query, key, value, grid.window, grid.stride)
+        return output.unflatten(1, query.shape[1:3])
 
+    def shift_conv(self, projections: Tensor, convolution: Convolution, grid: Grid) -> Tensor:
+        """The convolution path."""
+        return _OPERATORS["mix"](projections, *_parameters(projections, None, convolution, grid))
 
-def mix(
-    projections: Tensor,
-    position_weight: Tensor,
-    fc_weight: Tensor | None,
-    dep_weight: Tensor,
-    rate_attention: Tensor,
-    rate_convolution: Tensor | None,
-    window: int,
-    stride: int,
-    dilation: int,  # noqa: ARG001
-) -> Tensor:
-    """Both paths and their sum; see `acmix.ops.mix`."""
-    position = widen_to(projections, position_weight)
-    rate = widen_to(projections, rate_attention)
-    weights = _weights(projections.shape[1], projections, fc_weight, dep_weight, rate_convolution)
-    return _OPERATORS["mix"](projections, position, rate, *weights, window, stride)
+    def mix(self, projections: Tensor, weights: Weights, grid: Grid) -> Tensor:
+        """Both paths and their sum."""
+        return _OPERATORS["mix"](projections, *_parameters(projections, weights, weights.convolution, grid))
 
-
-def projects(x: Tensor, window: int, stride: int, dilation: int) -> bool:
-    """Whether `project_and_mix` computes: nothing asks for another dtype."""
-    return why_not(x, window, stride, dilation) is None and not torch.is_autocast_enabled("cpu")
-
-
-def project_and_mix(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    position_weight: Tensor,
-    fc_weight: Tensor | None,
-    dep_weight: Tensor,
-    rate_attention: Tensor,
-    rate_convolution: Tensor | None,
-    heads: int,
-    window: int,
-    stride: int,
-) -> Tensor:
-    """All three stages in one pass over bands of rows, and backward in one, without the maps of the projections."""
-    weight, bias = widen_to(x, weight), None if bias is None else widen_to(x, bias)
-    position, rate = widen_to(x, position_weight), widen_to(x, rate_attention)
-    weights = _weights(3 * heads, x, fc_weight, dep_weight, rate_convolution)
-    return _OPERATORS["project_and_mix"](x, weight, bias, heads, position, rate, *weights, window, stride)
+    def project_and_mix(self, x: Tensor, projection: Projection, weights: Weights, grid: Grid) -> Tensor:
+        """All stages in one pass over bands of rows, and backward in one, without the maps of the projections."""
+        if torch.is_autocast_enabled("cpu"):
+            # A convolution knows what autocast asks for.
+            return super().project_and_mix(x, projection, weights, grid)
+        weight, bias = widen_to(x, projection.weight), None if projection.bias is None else widen_to(x, projection.bias)
+        parameters = _parameters(x, weights, weights.convolution, grid)
+        return _OPERATORS["project_and_mix"](x, weight, bias, grid.heads, *parameters)
 
 
 # At import, not at the first question: a question may be traced into a graph.

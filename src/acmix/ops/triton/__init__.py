@@ -1,7 +1,7 @@
 """Triton kernels for GPUs: local attention and the convolution path, forward and backward.
 
-Importing this module loads torch alone; triton and the operator `acmix_triton::mix` load with the first call. Maps are
-channels-last inside: other layouts are copied on the way in and out.
+Importing this module loads torch alone; triton and the operators `acmix_triton::attend` and `acmix_triton::convolve`
+load with the first call. Maps are channels-last inside: other layouts are copied on the way in and out.
 """
 
 import importlib.util
@@ -9,8 +9,11 @@ import os
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from acmix.ops.composition import compose, widen_to
+from acmix.ops.composition import compose, compose_all, widen_to
+from acmix.ops.contract import Backend, Convolution, Features, Grid, Projection, Weights
+from acmix.ops.precision import without_autocast
 from acmix.ops.tracing import is_exporting
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -26,34 +29,6 @@ _LONGEST_ROW = _MOST_CELLS // (3 * 11)
 _INSTALLED = importlib.util.find_spec("triton") is not None
 
 
-def why_not(features: Tensor | None, window: int, stride: int, dilation: int) -> str | None:
-    """Why the Triton kernels cannot compute, or None."""
-    missing = _missing()
-    if missing is not None or features is None:
-        return missing
-    if features.device.type not in _DEVICES and not _interpreted():
-        return f"it needs tensors on a GPU, got {features.device}"
-    if features.dtype not in _DTYPES:
-        return f"it needs float32, float16 or bfloat16, got {features.dtype}"
-    if dilation != 1:
-        return f"it has no dilation, got dilation={dilation}"
-    if stride not in _STRIDES:
-        return f"it needs a stride of 1 or 2, got {stride}"
-    if window > _LARGEST_WINDOW:
-        return f"it needs a window of at most {_LARGEST_WINDOW}, got {window}"
-    if not _HEAD_SIZES[0] <= features.shape[2] <= _HEAD_SIZES[1]:
-        return f"it needs at most {_HEAD_SIZES[1]} channels a head, got {features.shape[2]}"
-    batch, maps, size, height, width = features.shape
-    if batch * height * width > _MOST_CELLS or maps * size * width > _LONGEST_ROW:
-        return (
-            f"it needs at most {_MOST_CELLS} cells and {_LONGEST_ROW} numbers a row, got "
-            f"{batch * height * width} and {maps * size * width}"
-        )
-    if is_exporting():
-        return "an exported graph holds standard operators only"
-    return None
-
-
 def _interpreted() -> bool:
     """Whether triton runs kernels on the CPU, for debugging and tests."""
     return os.environ.get("TRITON_INTERPRET") == "1"
@@ -67,51 +42,102 @@ def _missing() -> str | None:
     return None
 
 
-def _mix(
-    projections: Tensor,
+def _attend(
+    cells: Tensor,
     position: Tensor | None,
     rate: Tensor | None,
-    kernel: Tensor | None,
-    mixing: Tensor | None,
-    window: int,
-    stride: int,
+    addend: Tensor | None,
+    offset: Tensor | None,
+    grid: Grid,
 ) -> Tensor:
-    """Through the operator, `(B, C, H', W')` in the memory order of the projections."""
+    """`(B, H', W', C)` of projections `(B, H, W, 3 N, D)`, with what is added to it."""
     from acmix.ops.triton import operators
 
-    cells = projections.permute(0, 3, 4, 1, 2)
-    output = operators.mix(cells.contiguous(), position, rate, kernel, mixing, window, stride)
-    output = output.permute(0, 3, 1, 2)
-    return output if cells.is_contiguous() else output.contiguous()
+    weights = (None if weight is None else widen_to(cells, weight) for weight in (position, rate))
+    return operators.attend_maps(cells.contiguous(), *weights, addend, offset, grid.window, grid.stride)
 
 
-def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int, stride: int, dilation: int) -> Tensor:  # noqa: ARG001
-    """Attention of every query over its reflected window; see `acmix.ops.local_attention`."""
-    projections = torch.cat((query, key, value), 1)
-    return _mix(projections, None, None, None, None, window, stride).unflatten(1, query.shape[1:3])
+def _convolve(cells: Tensor, convolution: Convolution, grid: Grid) -> Tensor:
+    """The convolution path of projections `(B, H, W, 3 N, D)`, `(B, H', W', C)`."""
+    from acmix.ops.triton import operators
+
+    with without_autocast(cells.device):
+        kernel, mixing = compose(cells, grid.heads, convolution)
+    return operators.convolve_projections(cells.contiguous(), kernel, mixing, grid.stride)
 
 
-def shift_conv(projections: Tensor, fc_weight: Tensor | None, dep_weight: Tensor, stride: int, dilation: int) -> Tensor:  # noqa: ARG001
-    """The convolution path; see `acmix.ops.shift_conv`."""
-    with torch.autocast(projections.device.type, enabled=False):
-        kernel, mixing = compose(projections, fc_weight, dep_weight, None)
-    return _mix(projections, None, None, kernel, mixing, 0, stride)
+def _in_order_of(maps: Tensor, last: bool) -> Tensor:
+    """Channels-last maps `(B, H', W', C)` as `(B, C, H', W')`, with channels `last` in memory or not."""
+    output = maps.permute(0, 3, 1, 2)
+    return output if last else output.contiguous()
 
 
-def mix(
-    projections: Tensor,
-    position_weight: Tensor,
-    fc_weight: Tensor | None,
-    dep_weight: Tensor,
-    rate_attention: Tensor,
-    rate_convolution: Tensor | None,
-    window: int,
-    stride: int,
-    dilation: int,  # noqa: ARG001
-) -> Tensor:
-    """Both paths and their sum; see `acmix.ops.mix`."""
-    with torch.autocast(projections.device.type, enabled=False):
-        kernel, mixing = compose(projections, fc_weight, dep_weight, rate_convolution)
-    position = widen_to(projections, position_weight).contiguous()
-    rate = widen_to(projections, rate_attention)
-    return _mix(projections, position, rate, kernel, mixing, window, stride)
+class Triton(Backend):
+    """The Triton kernels."""
+
+    def why_not(self, features: Features | None, grid: Grid) -> str | None:
+        """Why the Triton kernels cannot compute, or None."""
+        missing = _missing()
+        if missing is not None or features is None:
+            return missing
+        if features.device.type not in _DEVICES and not _interpreted():
+            return f"it needs tensors on a GPU, got {features.device}"
+        if features.dtype not in _DTYPES:
+            return f"it needs float32, float16 or bfloat16, got {features.dtype}"
+        if grid.dilation != 1:
+            return f"it has no dilation, got dilation={grid.dilation}"
+        if grid.stride not in _STRIDES:
+            return f"it needs a stride of 1 or 2, got {grid.stride}"
+        if grid.window > _LARGEST_WINDOW:
+            return f"it needs a window of at most {_LARGEST_WINDOW}, got {grid.window}"
+        batch, maps, size, height, width = features.shape
+        if not _HEAD_SIZES[0] <= size <= _HEAD_SIZES[1]:
+            return f"it needs at most {_HEAD_SIZES[1]} channels a head, got {size}"
+        if batch * height * width > _MOST_CELLS or maps * size * width > _LONGEST_ROW:
+            return (
+                f"it needs at most {_MOST_CELLS} cells and {_LONGEST_ROW} numbers a row, got "
+                f"{batch * height * width} and {maps * size * width}"
+            )
+        if is_exporting():
+            return "an exported graph holds standard operators only"
+        return None
+
+    def local_attention(self, query: Tensor, key: Tensor, value: Tensor, position: Tensor | None, grid: Grid) -> Tensor:
+        """The attention path."""
+        cells = torch.cat((query, key, value), 1).permute(0, 3, 4, 1, 2)
+        output = _attend(cells, position, None, None, None, grid)
+        return _in_order_of(output, cells.is_contiguous()).unflatten(1, query.shape[1:3])
+
+    def shift_conv(self, projections: Tensor, convolution: Convolution, grid: Grid) -> Tensor:
+        """The convolution path."""
+        cells = projections.permute(0, 3, 4, 1, 2)
+        return _in_order_of(_convolve(cells, convolution, grid), cells.is_contiguous())
+
+    def mix(self, projections: Tensor, weights: Weights, grid: Grid) -> Tensor:
+        """Both paths and their sum."""
+        cells = projections.permute(0, 3, 4, 1, 2)
+        addend = _convolve(cells, weights.convolution, grid)
+        output = _attend(cells, weights.position, weights.rate, addend, None, grid)
+        return _in_order_of(output, cells.is_contiguous())
+
+    def project_and_mix(self, x: Tensor, projection: Projection, weights: Weights, grid: Grid) -> Tensor:
+        """All three stages, the convolution path as one dense convolution of x.
+
+        On an H200 that takes a sixth to seven tenths of the time of the grouped convolution of the projections, and a
+        linear map of channels-last maps a third to a half of the time of a 1x1 convolution with a bias.
+        """
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.channels_last)
+        cells = functional.linear(x.permute(0, 2, 3, 1), projection.weight.flatten(1), projection.bias)
+        steps = {"stride": grid.stride, "padding": weights.convolution.dep.shape[-1] // 2}
+        offset = None
+        with without_autocast(x.device):
+            dense, of_ones = compose_all(x, projection, grid.heads, weights.convolution)
+            convolved = functional.conv2d(x.to(cells.dtype), dense.to(cells.dtype), **steps)
+            if of_ones is not None:
+                # Where a tap lies beside the map there is no bias: what the other taps see of a map of ones.
+                offset = functional.conv2d(of_ones.new_ones(1, 1, *x.shape[2:]), of_ones, **steps)
+                offset = offset[0].permute(1, 2, 0).to(cells.dtype)
+        addend = convolved.permute(0, 2, 3, 1)
+        cells = cells.unflatten(3, (3 * grid.heads, -1))
+        return _in_order_of(_attend(cells, weights.position, weights.rate, addend, offset, grid), last)

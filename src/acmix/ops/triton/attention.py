@@ -49,6 +49,8 @@ def attention_forward(
     projections,
     position,
     rate,
+    addend,
+    offset,
     output,
     log_sum_exp,
     height,
@@ -74,10 +76,13 @@ def attention_forward(
     KEY_WIDTH: tl.constexpr,
     CHUNK_ROWS: tl.constexpr,
     REPEATED: tl.constexpr,
-    MIXED: tl.constexpr,
+    POSITIONED: tl.constexpr,
+    RATED: tl.constexpr,
+    ADDED: tl.constexpr,
+    OFFSET: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Softmax over the window; with MIXED adds rate * attention to the output, else writes attention.
+    """Softmax over the window, times the rate, plus what is to be added.
 
     Logits are kept in units of q . k: D^-1/2 log2 e then costs nothing in the exponential. The largest times it is
     rounded, which all weights of a query share, so that their sum makes up for it. Of huge logits it would be too much:
@@ -102,7 +107,7 @@ def attention_forward(
     entry_y, entry_x, owned = cells_of_tile(entry % QUERIES, tile_y, tile_x, output_height, output_width, COLUMNS)
     at_query = (batch * height + entry_y * STRIDE) * width + entry_x * STRIDE
     q = load_vectors(projections + at_query * (3 * channels) + head * SIZE, HEADS, SIZE, PADDED)
-    if MIXED:
+    if POSITIONED:
         product_x, product_y = position_products(q, position, SIZE, PADDED)
     else:
         product_x = tl.zeros((HEADS, QUERIES), tl.float32)
@@ -119,8 +124,8 @@ def attention_forward(
     for first in range(0, KEY_ROWS, CHUNK_ROWS):
         rows = key_y + first + tl.arange(0, CHUNK_ROWS)
         row_bias = axis_bias(y * STRIDE, rows, product_y, height, step_y, border_y, SIZE, RADIUS, REPEATED)
-        offset = chunk_offsets(key % LENGTH, first, width, KEY_WIDTH, KEY_ROWS, KEY_COLUMNS) * (3 * channels)
-        keys = first_keys + offset + (first_head + key // LENGTH) * SIZE
+        at_chunk = chunk_offsets(key % LENGTH, first, width, KEY_WIDTH, KEY_ROWS, KEY_COLUMNS) * (3 * channels)
+        keys = first_keys + at_chunk + (first_head + key // LENGTH) * SIZE
         k = load_vectors(keys, HEADS, SIZE, PADDED)
         bias = join_axes(row_bias, column_bias)
         logits = tl.dot(q, tl.permute(k, (0, 2, 1)), acc=bias, input_precision=PRECISION)
@@ -138,12 +143,18 @@ def attention_forward(
 
     attended *= (1.0 / total)[:, :, None]
     attended = tl.reshape(attended, (HEADS * QUERIES, PADDED))
-    at_output = (batch * output_height + entry_y) * output_width + entry_x
+    at_head = ((batch * output_height + entry_y) * output_width + entry_x) * channels + head * SIZE
     channel = tl.arange(0, PADDED)
-    pointers = (output + at_output * channels + head * SIZE)[:, None] + channel
+    pointers = output + at_head[:, None] + channel
     stored = owned[:, None] & (channel < SIZE)
-    if MIXED:
-        attended = attended * tl.load(rate).to(tl.float32) + tl.load(pointers, mask=stored, other=0.0).to(tl.float32)
+    if RATED:
+        attended *= tl.load(rate).to(tl.float32)
+    if ADDED:
+        added = addend + at_head[:, None] + channel
+        attended += tl.load(added, mask=stored, other=0.0).to(tl.float32)
+    if OFFSET:
+        shared = offset + ((entry_y * output_width + entry_x) * channels + head * SIZE)[:, None] + channel
+        attended += tl.load(shared, mask=stored, other=0.0).to(tl.float32)
     tl.store(pointers, attended.to(output.dtype.element_ty), mask=stored)
     heads: tl.constexpr = GROUPS * HEADS
     largest = log_sum_exp + ((batch * (2 * heads) + head) * output_height + entry_y) * output_width + entry_x

@@ -23,16 +23,13 @@ from acmix.ops.triton.tiles import (
 
 
 @triton.jit
-def add_vectors(pointers, vectors, owned, SIZE: tl.constexpr, MIXED: tl.constexpr):
-    """Store vectors `(heads, cells, PADDED)` of `owned` cells; MIXED: add them to what the convolution path left."""
+def store_vectors(pointers, vectors, owned, SIZE: tl.constexpr):
+    """Store vectors `(heads, cells, PADDED)` of `owned` cells."""
     PADDED: tl.constexpr = vectors.shape[2]
     vectors = tl.reshape(vectors, (vectors.shape[0] * vectors.shape[1], PADDED))
     channel = tl.arange(0, PADDED)
     pointers = pointers[:, None] + channel
-    stored = owned[:, None] & (channel < SIZE)
-    if MIXED:
-        vectors += tl.load(pointers, mask=stored, other=0.0).to(tl.float32)
-    tl.store(pointers, vectors.to(pointers.dtype.element_ty), mask=stored)
+    tl.store(pointers, vectors.to(pointers.dtype.element_ty), mask=owned[:, None] & (channel < SIZE))
 
 
 @triton.jit
@@ -96,10 +93,11 @@ def attention_query_gradient(
     KEY_WIDTH: tl.constexpr,
     CHUNK_ROWS: tl.constexpr,
     REPEATED: tl.constexpr,
-    MIXED: tl.constexpr,
+    POSITIONED: tl.constexpr,
+    RATED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Writes delta, adds to the gradient of the queries; MIXED: partial sums of those of W_p, `(., 2, D)`, and rate."""
+    """Writes delta, the gradient of the queries, and partial sums of those of W_p, `(., 2, D)`, and of the rate."""
     batch, tile_y, tile_x, first_head = tile_of_program(
         output_height, output_width, x_multiplier, x_shift, y_multiplier, y_shift, GROUPS, HEADS, ROWS, COLUMNS
     )
@@ -123,13 +121,11 @@ def attention_query_gradient(
     saved = log_sum_exp + at_head + batch * plane
     largest = tl.reshape(tl.load(saved), (HEADS, QUERIES))
     rest = tl.reshape(tl.load(saved + plane), (HEADS, QUERIES))
-    if MIXED:
+    if POSITIONED:
         product_x, product_y = position_products(q, position, SIZE, PADDED)
-        alpha = tl.load(rate).to(tl.float32)
     else:
         product_x = tl.zeros((HEADS, QUERIES), tl.float32)
         product_y = product_x
-        alpha = 1.0
     columns = key_x + tl.arange(0, KEY_WIDTH)
     column_bias = axis_bias(x * STRIDE, columns, product_x, width, step_x, border_x, SIZE, RADIUS, REPEATED)
     LENGTH: tl.constexpr = CHUNK_ROWS * KEY_WIDTH
@@ -165,14 +161,17 @@ def attention_query_gradient(
             deltas = tl.sum(weights * products, 2)
         slopes = (weights * products - weights * deltas[:, :, None]).to(k.dtype)
         summed = tl.dot(slopes, k, acc=summed, input_precision=PRECISION)
-        if MIXED:
+        if POSITIONED:
             # Slopes sum to zero, so that positions may count from any cell.
             positions = chunk_positions(first, HEADS, LENGTH, KEY_WIDTH, KEY_ROWS).to(k.dtype)
             moments = tl.dot(slopes, positions, acc=moments, input_precision=PRECISION)
 
     tl.store(delta + at_head, tl.reshape(deltas, (HEADS * QUERIES,)), mask=owned)
-    factor = alpha * SIZE**-0.5
-    if MIXED:
+    factor = SIZE**-0.5
+    if RATED:
+        factor *= tl.load(rate).to(tl.float32)
+        tl.store(rate_partial + tl.program_id(0), tl.sum(tl.sum(tl.where(on_map[None, :], deltas, 0.0), 1), 0))
+    if POSITIONED:
         moments *= tl.where(axis == 0, factor * step_x, factor * step_y)
         moments = tl.where(on_map[None, :, None], moments, 0.0)
         moment_x = tl.sum(tl.where(axis == 0, moments, 0.0), 2)
@@ -182,10 +181,9 @@ def attention_query_gradient(
         partial = position_partial + tl.program_id(0).to(tl.int64) * (2 * SIZE)
         store_position_gradient(partial, q, moment_x, SIZE)
         store_position_gradient(partial + SIZE, q, moment_y, SIZE)
-        tl.store(rate_partial + tl.program_id(0), tl.sum(tl.sum(tl.where(on_map[None, :], deltas, 0.0), 1), 0))
     else:
         summed *= factor
-    add_vectors(gradient + at_query * (3 * channels) + head * SIZE, summed, owned, SIZE, MIXED)
+    store_vectors(gradient + at_query * (3 * channels) + head * SIZE, summed, owned, SIZE)
 
 
 @triton.jit(do_not_specialize=NUMBERS)
@@ -220,10 +218,11 @@ def attention_key_gradient(
     QUERY_WIDTH: tl.constexpr,
     CHUNK_ROWS: tl.constexpr,
     REPEATED: tl.constexpr,
-    MIXED: tl.constexpr,
+    POSITIONED: tl.constexpr,
+    RATED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Adds to the gradients of a tile of keys and values what the queries that see them give; no atomics."""
+    """Writes the gradients of a tile of keys and values, gathered from the queries that see them; no atomics."""
     batch, tile_y, tile_x, first_head = tile_of_program(
         height, width, x_multiplier, x_shift, y_multiplier, y_shift, GROUPS, HEADS, ROWS, COLUMNS
     )
@@ -243,7 +242,7 @@ def attention_key_gradient(
     keys = projections + channels + at_key
     k = load_vectors(keys, HEADS, SIZE, PADDED)
     v = load_vectors(keys + channels, HEADS, SIZE, PADDED)
-    if MIXED:
+    if POSITIONED:
         # k - W_p loc.
         weight_x, weight_y = position_columns(position, SIZE, PADDED)
         at_x = (x.to(tl.float32) * step_x - 1.0)[:, None] * weight_x[None, :]
@@ -285,10 +284,10 @@ def attention_key_gradient(
         key_gradient = tl.dot(slopes.to(q.dtype), q, acc=key_gradient, input_precision=PRECISION)
 
     key_gradient *= SIZE**-0.5
-    if MIXED:
+    if RATED:
         alpha = tl.load(rate).to(tl.float32)
         key_gradient *= alpha
         value_gradient *= alpha
     pointers = gradient + channels + at_key
-    add_vectors(pointers, key_gradient, owned, SIZE, MIXED)
-    add_vectors(pointers + channels, value_gradient, owned, SIZE, MIXED)
+    store_vectors(pointers, key_gradient, owned, SIZE)
+    store_vectors(pointers + channels, value_gradient, owned, SIZE)

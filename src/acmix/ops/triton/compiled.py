@@ -25,7 +25,7 @@ SIZES = (16, 32, 64, 128)
 # Generations of GPUs and dtypes on record; each pair is thirty kernels, minutes to compile.
 TARGETS = tuple((capability, dtype) for capability in (80, 90, 100) for dtype in ("bf16", "fp16", "fp32"))
 _ATTENTION = {"forward": attention_forward, "query": attention_query_gradient, "key": attention_key_gradient}
-_MAPS = ("projections", "output", "output_gradient", "gradient", "source", "weight")
+_MAPS = ("projections", "addend", "offset", "output", "output_gradient", "gradient", "source", "weight")
 _INTEGERS = ("height", "width", "output_height", "output_width", "rows", "tiles", "x_shift", "y_shift", "splits")
 _LONG = ("x_multiplier", "y_multiplier")
 _FLOATS = ("step_y", "step_x")
@@ -131,7 +131,10 @@ def _constants(variant: Variant, side: int, batch: int = 1, tile: Any = None) ->
     tile = tile or tile_of(variant)
     if variant.kernel in _ATTENTION:
         shape = launch.Shape(1, 4, variant.size, side, side, 7, variant.stride)
-        constants = launch.attention_constants(shape, dtype, tile, mixed=True, gathers_queries=variant.kernel == "key")
+        constants = launch.attention_constants(shape, dtype, tile, gathers_queries=variant.kernel == "key")
+        constants.update(POSITIONED=True, RATED=True)
+        if variant.kernel == "forward":
+            constants.update(ADDED=True, OFFSET=True)
         return constants, constants["HEADS"] * tile.warps
     source, target = launch.Maps.by_map(12, variant.size), launch.Maps.by_channel(4, variant.size)
     transposed = variant.kernel == "data"

@@ -6,7 +6,7 @@ Maps are `(B, H, W, channels)`, contiguous: projections 3 C, channel (part * N +
 import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -69,7 +69,7 @@ def precision(dtype: torch.dtype) -> str:
 
 
 def attention_constants(
-    shape: Shape, dtype: torch.dtype, tile: table.AttentionTile, *, mixed: bool, gathers_queries: bool = False
+    shape: Shape, dtype: torch.dtype, tile: table.AttentionTile, *, gathers_queries: bool = False
 ) -> dict[str, Any]:
     """Constants of an attention kernel; `gathers_queries` for the one whose programs own keys."""
     heads = math.gcd(shape.heads, tile.heads)
@@ -83,7 +83,6 @@ def attention_constants(
         "ROWS": tile.rows,
         "COLUMNS": tile.columns,
         "REPEATED": min(shape.height, shape.width) <= shape.window // 2,
-        "MIXED": mixed,
         "PRECISION": precision(dtype),
     }
     if gathers_queries:
@@ -145,79 +144,82 @@ def attention_programs(shape: Shape, constants: dict[str, Any], height: int, wid
     return shape.batch * math.prod(tile_counts(constants, height, width)) * constants["GROUPS"]
 
 
-def _launch_attention(
-    kernel: Any,
-    shape: Shape,
-    cells: tuple[int, int],
-    warps: int,
-    constants: dict[str, Any],
-    projections: Tensor,
-    *tensors: Tensor | None,
-) -> None:
-    """Launch programs that own the `cells`, rows and columns, of all maps."""
-    _launch(
-        kernel,
-        attention_programs(shape, constants, *cells),
-        *(projections, *tensors),
-        **shape.scalars(),
-        **_reciprocals(*tile_counts(constants, *cells)),
-        **constants,
-        warps=constants["HEADS"] * warps,
-    )
+class Attention(NamedTuple):
+    """What every attention kernel reads: projections `(B, H, W, 3 N, D)`, W_p or None, and a rate or None for 1."""
+
+    shape: Shape
+    projections: Tensor
+    position: Tensor | None
+    rate: Tensor | None
+
+    def constants(self, kernel: str) -> tuple[dict[str, Any], int]:
+        """Of "forward", "query" or "key" (gradients) as its tile says, and warps a program."""
+        shape, dtype = self.shape, self.projections.dtype
+        tile = table.attention(kernel, shape.size, shape.stride, dtype)
+        constants = attention_constants(shape, dtype, tile, gathers_queries=kernel == "key")
+        given = {"POSITIONED": self.position is not None, "RATED": self.rate is not None}
+        return {**constants, **given}, constants["HEADS"] * tile.warps
+
+    def launch(
+        self, kernel: Any, cells: tuple[int, int], constants: dict[str, Any], warps: int, *tensors: Tensor | None
+    ) -> None:
+        """Launch programs that own the `cells`, rows and columns, of all maps."""
+        _launch(
+            kernel,
+            attention_programs(self.shape, constants, *cells),
+            *(*self[1:], *tensors),
+            **self.shape.scalars(),
+            **_reciprocals(*tile_counts(constants, *cells)),
+            **constants,
+            warps=warps,
+        )
 
 
-def attend(shape: Shape, projections: Tensor, position: Tensor | None, rate: Tensor | None, output: Tensor) -> Tensor:
-    """Write attention, or add rate * attention to what the convolution path wrote; its log-sum-exp in two parts."""
-    height, width = shape.output_height, shape.output_width
-    log_sum_exp = projections.new_empty((shape.batch, 2, shape.heads, height, width), dtype=torch.float32)
-    tile = table.attention("forward", shape.size, shape.stride, projections.dtype)
-    constants = attention_constants(shape, projections.dtype, tile, mixed=rate is not None)
-    tensors = projections, position, rate, output, log_sum_exp
-    _launch_attention(attention_forward, shape, (height, width), tile.warps, constants, *tensors)
+def attend(given: Attention, addend: Tensor | None, offset: Tensor | None, output: Tensor) -> Tensor:
+    """Write addend + offset + rate * attention, all but attention optional; its log-sum-exp in two parts."""
+    shape = given.shape
+    cells = shape.output_height, shape.output_width
+    log_sum_exp = output.new_empty((shape.batch, 2, shape.heads, *cells), dtype=torch.float32)
+    constants, warps = given.constants("forward")
+    constants.update(ADDED=addend is not None, OFFSET=offset is not None)
+    given.launch(attention_forward, cells, constants, warps, addend, offset, output, log_sum_exp)
     return log_sum_exp
 
 
+def attend_backward(given: Attention, log_sum_exp: Tensor, output_gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of projections, W_p and rate, of float32 and empty where that is None."""
+    # Cells between strided queries get no gradient as queries.
+    make = torch.empty_like if given.shape.stride == 1 else torch.zeros_like
+    gradient = make(given.projections)
+    delta, of_position, of_rate = attend_backward_queries(given, log_sum_exp, output_gradient, gradient)
+    attend_backward_keys(given, log_sum_exp, output_gradient, delta, gradient)
+    return gradient, of_position, of_rate
+
+
 def attend_backward_queries(
-    shape: Shape,
-    projections: Tensor,
-    position: Tensor | None,
-    rate: Tensor | None,
-    log_sum_exp: Tensor,
-    output_gradient: Tensor,
-    gradient: Tensor,
+    given: Attention, log_sum_exp: Tensor, output_gradient: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Write the gradient of the queries, or add to that of the convolution path; delta, gradients of W_p and rate."""
-    mixed = rate is not None
-    delta = torch.empty_like(log_sum_exp[:, 0])
-    tile = table.attention("query", shape.size, shape.stride, projections.dtype)
-    constants = attention_constants(shape, projections.dtype, tile, mixed=mixed)
+    """Write the gradient of the queries; delta, gradients of W_p and rate."""
+    shape = given.shape
     cells = shape.output_height, shape.output_width
+    delta = torch.empty_like(log_sum_exp[:, 0])
+    constants, warps = given.constants("query")
     programs = attention_programs(shape, constants, *cells)
-    position_partial = delta.new_empty((programs, 2, shape.size))
-    rate_partial = delta.new_empty(programs)
-    tensors = projections, position, rate, output_gradient, log_sum_exp, delta, gradient, position_partial, rate_partial
-    _launch_attention(attention_query_gradient, shape, cells, tile.warps, constants, *tensors)
-    if not mixed:
-        return delta, delta.new_empty(0), delta.new_empty(0)
-    return delta, position_partial.sum(0).t().contiguous(), rate_partial.sum(0, keepdim=True)
+    of_position = delta.new_empty((programs, 2, shape.size) if given.position is not None else (0, 1, 0))
+    of_rate = delta.new_empty(programs if given.rate is not None else 0)
+    tensors = output_gradient, log_sum_exp, delta, gradient, of_position, of_rate
+    given.launch(attention_query_gradient, cells, constants, warps, *tensors)
+    position_gradient = of_position.sum(0).t().contiguous() if given.position is not None else delta.new_empty(0)
+    return delta, position_gradient, of_rate.sum(0, keepdim=True) if given.rate is not None else of_rate
 
 
 def attend_backward_keys(
-    shape: Shape,
-    projections: Tensor,
-    position: Tensor | None,
-    rate: Tensor | None,
-    log_sum_exp: Tensor,
-    output_gradient: Tensor,
-    delta: Tensor,
-    gradient: Tensor,
+    given: Attention, log_sum_exp: Tensor, output_gradient: Tensor, delta: Tensor, gradient: Tensor
 ) -> None:
-    """Write the gradients of keys and values, or add to those of the convolution path."""
-    tile = table.attention("key", shape.size, shape.stride, projections.dtype)
-    constants = attention_constants(shape, projections.dtype, tile, mixed=rate is not None, gathers_queries=True)
-    tensors = projections, position, rate, output_gradient, log_sum_exp, delta, gradient
-    cells = shape.height, shape.width
-    _launch_attention(attention_key_gradient, shape, cells, tile.warps, constants, *tensors)
+    """Write the gradients of keys and values."""
+    constants, warps = given.constants("key")
+    cells = given.shape.height, given.shape.width
+    given.launch(attention_key_gradient, cells, constants, warps, output_gradient, log_sum_exp, delta, gradient)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ NUMBERS = (
     *("height", "width", "output_height", "output_width", "rows", "tiles", "splits"),
     *("x_multiplier", "x_shift", "y_multiplier", "y_shift"),
 )
-# Logit of a key outside the window: below all others up to 7e37, but finite, so that a chunk without any key in the
-# window makes no NaN.
-NEGATIVE = tl.constexpr(-1.5e38)
+# Logit of a key outside the window along an axis: below all others up to 5e37, but finite, also twice and in base 2, so
+# that a chunk without any key in the window makes no NaN.
+NEGATIVE = tl.constexpr(-1.0e38)
 # Base-2 logits from which on different numbers differ by 16 at least.
 HUGE = tl.constexpr(2.0**28)
 LN_2 = tl.constexpr(0.6931471805599453)

@@ -1,0 +1,101 @@
+"""What a backend is: the stages of the operator as functions of one set of weights and one grid, and why it cannot.
+
+`acmix.ops` makes weights and grid, `validation` checks them, and a backend takes them whole.
+"""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class Grid(NamedTuple):
+    """Which cells see which.
+
+    Attributes:
+        heads: N.
+        window: Cells an axis of the attention window; of the kernel where the convolution path alone computes.
+        stride: Distance of the queries in cells, s.
+        dilation: Distance of window cells and of kernel cells, e.
+    """
+
+    heads: int
+    window: int
+    stride: int
+    dilation: int
+
+
+class Projection(NamedTuple):
+    """Of stage I: `weight` `(3 N D, C_in, 1, 1)`, `bias` `(3 N D,)` or None."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+class Convolution(NamedTuple):
+    """Of the convolution path.
+
+    Attributes:
+        dep: Grouped convolution, `(D * N, P, k, k)`.
+        fc: Mixing of the maps before it, `(P, 3 N)`; None is the identity.
+        rate: beta, one element; None is 1.
+    """
+
+    dep: Tensor
+    fc: Tensor | None = None
+    rate: Tensor | None = None
+
+
+class Weights(NamedTuple):
+    """Of both paths.
+
+    Attributes:
+        position: W_p, `(D, 2)`.
+        rate: Of attention, alpha, one element.
+        convolution: Of the other path.
+    """
+
+    position: Tensor
+    rate: Tensor
+    convolution: Convolution
+
+
+class Features(NamedTuple):
+    """What a backend looks at before it says that it can: maps that there may not be yet.
+
+    Attributes:
+        device: Where they lie.
+        dtype: Theirs.
+        shape: `(B, maps, D, H, W)`.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+class Backend(ABC):
+    """A way to compute the operator; all of its functions are those of `acmix.ops`, of checked arguments."""
+
+    @abstractmethod
+    def why_not(self, features: Features | None, grid: Grid) -> str | None:
+        """Why it cannot compute, a sentence for people, or None; without features why it cannot on this machine."""
+
+    @abstractmethod
+    def local_attention(self, query: Tensor, key: Tensor, value: Tensor, position: Tensor | None, grid: Grid) -> Tensor:
+        """The attention path, `(B, N, D, H', W')`."""
+
+    @abstractmethod
+    def shift_conv(self, projections: Tensor, convolution: Convolution, grid: Grid) -> Tensor:
+        """The convolution path, `(B, D * N, H', W')`."""
+
+    @abstractmethod
+    def mix(self, projections: Tensor, weights: Weights, grid: Grid) -> Tensor:
+        """Both paths and their sum, `(B, N * D, H', W')`."""
+
+    def project_and_mix(self, x: Tensor, projection: Projection, weights: Weights, grid: Grid) -> Tensor:
+        """All three stages; a backend that does not do better projects by a convolution."""
+        projections = functional.conv2d(x, *projection).unflatten(1, (3 * grid.heads, -1))
+        return self.mix(projections, weights, grid)
