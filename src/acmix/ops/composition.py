@@ -30,30 +30,30 @@ def compose(features: Tensor, heads: int, convolution: Convolution) -> tuple[Ten
     return composed.reshape(-1, heads, 3 * heads, *dep.shape[2:]), None
 
 
-def compose_all(
-    x: Tensor, projection: Projection, heads: int, convolution: Convolution
-) -> tuple[Tensor, Tensor | None]:
-    """The convolution path as one dense convolution of x (DESIGN.md, identity E4).
+def compose_all(projection: Projection, heads: int, convolution: Convolution) -> tuple[Tensor, Tensor | None]:
+    """The convolution path as one dense convolution of the input (DESIGN.md, identity E4), in the weights' dtype.
 
     Args:
-        x: Shape `(B, C_in, H, W)`; kernels are returned in its dtype, or in float32 where that is wider.
-        projection: Of x to 3 N maps of D channels.
+        projection: Of the input to 3 N maps of D channels.
         heads: N.
         convolution: Of these maps.
 
     Returns:
-        Kernel `(C, C_in, k, k)`, its rate in it, with neighbouring channels of x next to each other in memory; and
-        kernel `(C, 1, k, k)` of a map of ones, what the projection's bias becomes, or None without one.
+        Kernel `(C, C_in, k, k)`, its rate in it, with neighbouring channels of the input next to each other in memory;
+        and kernel `(C, 1, k, k)` of a map of ones, what the projection's bias becomes, or None without one.
     """
-    kernel, mixing = compose(x, heads, convolution)
-    if mixing is not None:
-        kernel = torch.einsum("pc,dnpyx->dncyx", mixing, kernel)
+    dep, fc, rate = convolution
+    taps = dep.flatten(2).transpose(1, 2)
+    if fc is not None:
+        taps = taps @ (fc if rate is None else fc * rate)
+    elif rate is not None:
+        taps = taps * rate
     # Every group has a product of its own: (D, N k k, 3 N) by (D, 3 N, C_in).
-    taps = kernel.permute(0, 1, 3, 4, 2).flatten(1, 3)
+    taps = taps.reshape(-1, heads * taps.shape[1], taps.shape[2])
 
     def of_kernel(weight: Tensor) -> Tensor:
-        composed = taps @ widen_to(x, weight).reshape(3 * heads, len(kernel), -1).transpose(0, 1)
-        return composed.reshape(heads * len(kernel), *kernel.shape[3:], -1).permute(0, 3, 1, 2)
+        composed = taps @ weight.reshape(3 * heads, len(taps), -1).transpose(0, 1)
+        return composed.reshape(heads * len(taps), *dep.shape[2:], -1).permute(0, 3, 1, 2)
 
     return of_kernel(projection.weight), None if projection.bias is None else of_kernel(projection.bias)
 

@@ -72,19 +72,19 @@ class Reference(Backend):
     def local_attention(self, query: Tensor, key: Tensor, value: Tensor, position: Tensor | None, grid: Grid) -> Tensor:
         """The attention path."""
         with without_autocast(query.device):
-            q, k, v = widen(query, key, value)
-            return attend(q, k, v, _positions(position, q), *grid[1:]).to(query.dtype)
+            return _attend(*widen(query, key, value), position=position, grid=grid).to(query.dtype)
 
     def shift_conv(self, projections: Tensor, convolution: Convolution, grid: Grid) -> Tensor:
         """The convolution path in two steps, fc then grouped convolution."""
         with without_autocast(projections.device):
-            return _convolve(*widen(projections), convolution, grid).to(projections.dtype)
+            (wide,) = widen(projections)
+            return _convolve(wide, convolution, grid).to(projections.dtype)
 
     def mix(self, projections: Tensor, weights: Weights, grid: Grid) -> Tensor:
         """Both paths and their sum."""
         with without_autocast(projections.device):
             wide, alpha = widen(projections, weights.rate)
-            attention = attend(*wide.chunk(3, 1), _positions(weights.position, wide), *grid[1:]).flatten(1, 2)
+            attention = _attend(*wide.chunk(3, 1), position=weights.position, grid=grid).flatten(1, 2)
             return (alpha * attention + _convolve(wide, weights.convolution, grid)).to(projections.dtype)
 
 
@@ -95,5 +95,6 @@ def _convolve(projections: Tensor, convolution: Convolution, grid: Grid) -> Tens
     return output if beta is None else beta * output
 
 
-def _positions(weight: Tensor | None, maps: Tensor) -> Tensor | None:
-    return None if weight is None else position_map(weight, *maps.shape[-2:]).to(maps.dtype)
+def _attend(query: Tensor, key: Tensor, value: Tensor, *, position: Tensor | None, grid: Grid) -> Tensor:
+    positions = None if position is None else position_map(position, *query.shape[-2:]).to(query.dtype)
+    return attend(query, key, value, positions, grid.window, grid.stride, grid.dilation)

@@ -159,18 +159,16 @@ def _parameter_gradients(
     parameters: Sequence[Any], small: Tensor, fc: Tensor, dep: Tensor, rate_convolution: Tensor
 ) -> tuple[Tensor | None, ...]:
     """Gradients of `_Parameters`, None of what says how to compute."""
-    given = _Parameters(*parameters)
-    return _Parameters(
-        position=None if given.position is None else small[:-1].reshape(given.position.shape),
-        rate=None if given.rate is None else small[-1:].reshape(given.rate.shape),
-        fc=None if given.fc is None else fc,
-        dep=dep,
-        rate_convolution=None
-        if given.rate_convolution is None
-        else rate_convolution.reshape(given.rate_convolution.shape),
-        composed=None,
-        window=None,
-        stride=None,
+    position, rate, fc_weight, _, rate_weight, *_ = parameters
+    return (
+        None if position is None else small[:-1].reshape(position.shape),
+        None if rate is None else small[-1:].reshape(rate.shape),
+        None if fc_weight is None else fc,
+        dep,
+        None if rate_weight is None else rate_convolution.reshape(rate_weight.shape),
+        None,
+        None,
+        None,
     )
 
 

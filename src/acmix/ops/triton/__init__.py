@@ -132,7 +132,7 @@ class Triton(Backend):
         steps = {"stride": grid.stride, "padding": weights.convolution.dep.shape[-1] // 2}
         offset = None
         with without_autocast(x.device):
-            dense, of_ones = compose_all(x, projection, grid.heads, weights.convolution)
+            dense, of_ones = compose_all(projection, grid.heads, weights.convolution)
             convolved = functional.conv2d(x.to(cells.dtype), dense.to(cells.dtype), **steps)
             if of_ones is not None:
                 # Where a tap lies beside the map there is no bias: what the other taps see of a map of ones.

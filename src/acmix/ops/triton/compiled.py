@@ -135,7 +135,7 @@ def _constants(variant: Variant, side: int, batch: int = 1, tile: Any = None) ->
         constants.update(POSITIONED=True, RATED=True)
         if variant.kernel == "forward":
             constants.update(ADDED=True, OFFSET=True)
-        return constants, constants["HEADS"] * tile.warps
+        return constants, launch.attention_warps(constants, tile)
     source, target = launch.Maps.by_map(12, variant.size), launch.Maps.by_channel(4, variant.size)
     transposed = variant.kernel == "data"
     if transposed:

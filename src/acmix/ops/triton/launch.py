@@ -4,8 +4,10 @@ Maps are `(B, H, W, channels)`, contiguous: projections 3 C, channel (part * N +
 """
 
 import math
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +22,8 @@ from acmix.ops.triton.convolution import convolve, convolve_weight_gradient
 
 # Multiplications and additions fuse, as in every other library; triton 3.10 will not by default.
 OPTIONS = {"num_stages": 1, "enable_fp_fusion": True}
+# Not in the interpreter; and for other makers' GPUs triton looks at more than kinds.
+_COMPILES_ONCE = os.environ.get("TRITON_INTERPRET") != "1" and torch.version.hip is None and torch.cuda.is_available()
 # Partial sums of a weight gradient: enough programs to fill a device, few enough to add up quickly.
 SPLITS = 64
 
@@ -99,23 +103,43 @@ def attention_constants(
     return {**constants, **sizes}
 
 
+def attention_warps(constants: dict[str, Any], tile: table.AttentionTile) -> int:
+    """Of a program with the constants' heads, which may be fewer than the tile's."""
+    return max(1, tile.warps * constants["HEADS"] // tile.heads)
+
+
 def _device_of(tensor: Tensor) -> AbstractContextManager[object]:
     # The interpreter computes on the CPU.
     return nullcontext() if tensor.device.type == "cpu" else torch.accelerator.device_index(tensor.device.index)
 
 
-def _launch(kernel: Any, programs: int, first: Tensor, *others: Tensor | None, warps: int, **arguments: Any) -> None:
-    if programs == 0:
-        return
-    with _device_of(first):
+class Launch:
+    """A kernel, how many programs, and what they take besides tensors; compiled once for tensors of one kind."""
+
+    def __init__(self, kernel: Any, programs: int, warps: int, arguments: dict[str, Any]) -> None:
+        self.kernel, self.programs, self.warps = kernel, programs, warps
+        self.arguments = arguments
+        self._compiled: dict[tuple[Any, ...], Any] = {}
+
+    def __call__(self, first: Tensor, *others: Tensor | None) -> None:
+        """Launch it, on the device of the tensors."""
+        if self.programs == 0:
+            return
         # Absent tensors are never read; a pointer stands in for them.
-        kernel[(programs,)](
-            first,
-            *(first if tensor is None else tensor for tensor in others),
-            **arguments,
-            num_warps=warps,
-            **OPTIONS,
-        )
+        tensors = (first, *(first if tensor is None else tensor for tensor in others))
+        with _device_of(first):
+            # What triton compiles for: it takes longer to find that out than small kernels run.
+            kind = first.device, *((tensor.dtype, tensor.data_ptr() % 16) for tensor in tensors)
+            compiled = self._compiled.get(kind)
+            if compiled is None:
+                compiled = self.kernel[(self.programs,)](
+                    *tensors, **self.arguments, num_warps=self.warps, **OPTIONS
+                )
+                if _COMPILES_ONCE:
+                    self._compiled[kind] = compiled
+            else:
+                names = self.kernel.arg_names[len(tensors) :]
+                compiled[(self.programs, 1, 1)](*tensors, *(self.arguments[name] for name in names))
 
 
 def tile_counts(constants: dict[str, Any], height: int, width: int) -> tuple[int, int]:
@@ -152,27 +176,26 @@ class Attention(NamedTuple):
     position: Tensor | None
     rate: Tensor | None
 
-    def constants(self, kernel: str) -> tuple[dict[str, Any], int]:
-        """Of "forward", "query" or "key" (gradients) as its tile says, and warps a program."""
-        shape, dtype = self.shape, self.projections.dtype
-        tile = table.attention(kernel, shape.size, shape.stride, dtype)
-        constants = attention_constants(shape, dtype, tile, gathers_queries=kernel == "key")
-        given = {"POSITIONED": self.position is not None, "RATED": self.rate is not None}
-        return {**constants, **given}, constants["HEADS"] * tile.warps
+    def launch(self, kernel: str, **given: bool) -> Launch:
+        """Of "forward", "query" or "key" (gradients); `given` says which other tensors there are."""
+        dtype = self.projections.dtype
+        given = {"POSITIONED": self.position is not None, "RATED": self.rate is not None, **given}
+        return attention_launch(kernel, self.shape, dtype, precision(dtype), **given)
 
-    def launch(
-        self, kernel: Any, cells: tuple[int, int], constants: dict[str, Any], warps: int, *tensors: Tensor | None
-    ) -> None:
-        """Launch programs that own the `cells`, rows and columns, of all maps."""
-        _launch(
-            kernel,
-            attention_programs(self.shape, constants, *cells),
-            *(*self[1:], *tensors),
-            **self.shape.scalars(),
-            **_reciprocals(*tile_counts(constants, *cells)),
-            **constants,
-            warps=warps,
-        )
+
+_ATTENTION = {"forward": attention_forward, "query": attention_query_gradient, "key": attention_key_gradient}
+
+
+@lru_cache(maxsize=1024)
+def attention_launch(kernel: str, shape: Shape, dtype: torch.dtype, products: str, **given: bool) -> Launch:
+    """Of programs that own the queries of all maps, or the keys; `products` as `precision` says."""
+    tile = table.attention(kernel, shape.size, shape.stride, dtype)
+    constants = attention_constants(shape, dtype, tile, gathers_queries=kernel == "key")
+    cells = (shape.height, shape.width) if kernel == "key" else (shape.output_height, shape.output_width)
+    numbers = {**shape.scalars(), **_reciprocals(*tile_counts(constants, *cells))}
+    programs = attention_programs(shape, constants, *cells)
+    arguments = {**numbers, **constants, "PRECISION": products, **given}
+    return Launch(_ATTENTION[kernel], programs, attention_warps(constants, tile), arguments)
 
 
 def attend(given: Attention, addend: Tensor | None, offset: Tensor | None, output: Tensor) -> Tensor:
@@ -180,9 +203,8 @@ def attend(given: Attention, addend: Tensor | None, offset: Tensor | None, outpu
     shape = given.shape
     cells = shape.output_height, shape.output_width
     log_sum_exp = output.new_empty((shape.batch, 2, shape.heads, *cells), dtype=torch.float32)
-    constants, warps = given.constants("forward")
-    constants.update(ADDED=addend is not None, OFFSET=offset is not None)
-    given.launch(attention_forward, cells, constants, warps, addend, offset, output, log_sum_exp)
+    launch = given.launch("forward", ADDED=addend is not None, OFFSET=offset is not None)
+    launch(*given[1:], addend, offset, output, log_sum_exp)
     return log_sum_exp
 
 
@@ -200,26 +222,21 @@ def attend_backward_queries(
     given: Attention, log_sum_exp: Tensor, output_gradient: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Write the gradient of the queries; delta, gradients of W_p and rate."""
-    shape = given.shape
-    cells = shape.output_height, shape.output_width
+    launch = given.launch("query")
     delta = torch.empty_like(log_sum_exp[:, 0])
-    constants, warps = given.constants("query")
-    programs = attention_programs(shape, constants, *cells)
-    of_position = delta.new_empty((programs, 2, shape.size) if given.position is not None else (0, 1, 0))
-    of_rate = delta.new_empty(programs if given.rate is not None else 0)
-    tensors = output_gradient, log_sum_exp, delta, gradient, of_position, of_rate
-    given.launch(attention_query_gradient, cells, constants, warps, *tensors)
-    position_gradient = of_position.sum(0).t().contiguous() if given.position is not None else delta.new_empty(0)
-    return delta, position_gradient, of_rate.sum(0, keepdim=True) if given.rate is not None else of_rate
+    positioned, rated = given.position is not None, given.rate is not None
+    of_position = delta.new_empty((launch.programs if positioned else 0, 2, given.shape.size))
+    of_rate = delta.new_empty(launch.programs if rated else 0)
+    launch(*given[1:], output_gradient, log_sum_exp, delta, gradient, of_position, of_rate)
+    of_position = of_position.sum(0).t().contiguous() if positioned else delta.new_empty(0)
+    return delta, of_position, of_rate.sum(0, keepdim=True) if rated else of_rate
 
 
 def attend_backward_keys(
     given: Attention, log_sum_exp: Tensor, output_gradient: Tensor, delta: Tensor, gradient: Tensor
 ) -> None:
     """Write the gradients of keys and values."""
-    constants, warps = given.constants("key")
-    cells = given.shape.height, given.shape.width
-    given.launch(attention_key_gradient, cells, constants, warps, output_gradient, log_sum_exp, delta, gradient)
+    given.launch("key")(*given[1:], output_gradient, log_sum_exp, delta, gradient)
 
 
 @dataclass(frozen=True)
@@ -330,15 +347,9 @@ def convolve_maps(
     constants = convolution_constants(*layouts, size, kernel, stride, source.dtype, tile, sizes["rows"], width)
     constants = convolve_constants(constants, tile, shared=weight.shape[0] == 1, transposed=transposed)
     tiles_y, tiles_x = tile_counts(constants, sizes["rows"], width)
-    _launch(
-        convolve,
-        phases**2 * tiles_y * tiles_x * triton.cdiv(size, constants["CHANNELS"]),
-        *(source, weight, output),
-        **sizes,
-        **_reciprocals(height, tiles_x),
-        **constants,
-        warps=tile.warps,
-    )
+    programs = phases**2 * tiles_y * tiles_x * triton.cdiv(size, constants["CHANNELS"])
+    arguments = {**sizes, **_reciprocals(height, tiles_x), **constants}
+    Launch(convolve, programs, tile.warps, arguments)(source, weight, output)
 
 
 def convolution_weight_gradient(
@@ -354,15 +365,8 @@ def convolution_weight_gradient(
     maps = (layouts[0].count, layouts[1].count)
     partial = source.new_empty((splits, size, kernel, kernel, *maps), dtype=torch.float32)
     chunks = triton.cdiv(kernel**2 * maps[0], tile.terms)
-    _launch(
-        convolve_weight_gradient,
-        splits * triton.cdiv(size, constants["CHANNELS"]) * chunks,
-        *(source, output_gradient, partial),
-        **sizes,
-        **_reciprocals(sizes["output_height"], tiles_x),
-        tiles=tiles_y * tiles_x,
-        splits=splits,
-        **constants,
-        warps=tile.warps,
-    )
+    programs = splits * triton.cdiv(size, constants["CHANNELS"]) * chunks
+    numbers = {**sizes, **_reciprocals(sizes["output_height"], tiles_x), "tiles": tiles_y * tiles_x, "splits": splits}
+    launch = Launch(convolve_weight_gradient, programs, tile.warps, {**numbers, **constants})
+    launch(source, output_gradient, partial)
     return partial.sum(0)

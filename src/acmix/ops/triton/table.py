@@ -18,13 +18,14 @@ class AttentionTile:
         rows: Rows of the tile that a program owns: queries, or keys in the gradient of the keys.
         columns: Columns of that tile; rows * columns is at least 16, what tensor cores take.
         heads: Heads a program, at most.
-        warps: Warps a head.
+        warps: Warps a program of so many heads, no more than it owns times 16 cells: more share what each must then
+            compute again, and Triton 3.6 computed wrong gradients with them on an H200.
     """
 
     cells: int
     rows: int = 2
     columns: int = 8
-    heads: int = 4
+    heads: int = 1
     warps: int = 1
 
 
@@ -61,26 +62,45 @@ def _tiles(kernel: str, width: int, *by_size: tuple[AttentionTile, AttentionTile
     }
 
 
-def _both(cells: int, heads: int = 4, warps: int = 1) -> tuple[AttentionTile, AttentionTile]:
-    tile = AttentionTile(cells, heads=heads, warps=warps)
-    return tile, tile
+def _same(*tiles: AttentionTile) -> tuple[tuple[AttentionTile, AttentionTile], ...]:
+    return tuple((tile, tile) for tile in tiles)
 
 
-def _strided(cells: int, strided: int, heads: int = 4, warps: int = 1) -> tuple[AttentionTile, AttentionTile]:
-    return AttentionTile(cells, heads=4, warps=warps), AttentionTile(strided, heads=heads, warps=warps)
-
-
-# (kernel, channels of a head up to, stride, bytes of an element). More warps a head compute much again, for registers.
+_SQUARE = AttentionTile(32, 4, 4, heads=2)
+_WIDE = AttentionTile(32, heads=4, warps=4)
+# (kernel, channels of a head up to, stride, bytes of an element). Of two bytes the fastest on an H200, batch 128, bfloat16
+# (benchmarks/results/tiles-h200.json).
 ATTENTION: _Tiles = {
-    **_tiles("forward", 2, _strided(128, 64), _strided(128, 64), _both(64), _both(32)),
-    **_tiles("query", 2, _strided(128, 64), _strided(128, 64, heads=2), _both(32), _both(16, warps=2)),
-    **_tiles("key", 2, _both(64), _both(32), _strided(16, 32), _strided(16, 32, warps=2)),
-    **_tiles("forward", 4, _both(32), _both(32), _both(32), _both(16, heads=2, warps=2)),
     **_tiles(
-        *("query", 4, _both(32), _both(32), _both(32, heads=2, warps=2)),
-        (AttentionTile(16, heads=1, warps=4), AttentionTile(16, heads=1, warps=8)),
+        *("forward", 2),
+        (AttentionTile(32, 4, 8), AttentionTile(32, 4, 4)),
+        (AttentionTile(32, 4, 8, heads=2, warps=2), AttentionTile(32, 4, 4)),
+        (AttentionTile(32), _SQUARE),
+        (AttentionTile(16, 4, 8), AttentionTile(16)),
     ),
-    **_tiles("key", 4, _both(32), _strided(16, 32), _both(16, heads=2), _both(16, heads=2, warps=2)),
+    **_tiles(
+        *("query", 2),
+        (AttentionTile(128, heads=2), _SQUARE),
+        (AttentionTile(128), _SQUARE),
+        (AttentionTile(32, 4, 8, heads=4, warps=4), AttentionTile(16)),
+        (AttentionTile(16, 4, 8, heads=4, warps=4), AttentionTile(16)),
+    ),
+    **_tiles(
+        *("key", 2),
+        (AttentionTile(32, 4, 8, heads=2), AttentionTile(32, heads=4, warps=4)),
+        (AttentionTile(32), AttentionTile(32, heads=4, warps=4)),
+        *_same(AttentionTile(16), AttentionTile(16)),
+    ),
+    # More warps than tiles of 16 cells, which keeps 128 numbers of four bytes in registers.
+    **_tiles("forward", 4, *_same(_WIDE, _WIDE, _WIDE, AttentionTile(16, heads=2, warps=4))),
+    **_tiles(
+        *("query", 4),
+        *_same(_WIDE, _WIDE, AttentionTile(32, heads=2, warps=4), AttentionTile(16, heads=1, warps=4)),
+    ),
+    **_tiles(
+        *("key", 4),
+        *_same(_WIDE, _WIDE, AttentionTile(16, heads=2, warps=2), AttentionTile(16, heads=2, warps=4)),
+    ),
 }
 _DATA = ConvolutionTile(pixels=64, channels=8, maps=16, terms=16)
 # (kernel, stride, bytes of an element)
