@@ -97,16 +97,18 @@ def test_launches_compile_for_one_cell_and_not_anew_for_multiples_of_16(monkeypa
     monkeypatch.setattr(triton.runtime.driver, "_active", NoGPU())
     compiled = []
 
-    def compile_only(kernel, _, *tensors, warps, **arguments):
+    def compile_only(asked, *tensors):
         tensors = [tensors[0] if tensor is None else tensor for tensor in tensors]
-        compiled.append(kernel.warmup(*tensors, grid=(1,), **arguments, num_warps=warps, **launch.OPTIONS))
+        options = {"grid": (1,), "num_warps": asked.warps, **launch.OPTIONS}
+        compiled.append(asked.kernel.warmup(*tensors, **asked.arguments, **options))
 
-    monkeypatch.setattr(launch, "_launch", compile_only)
+    monkeypatch.setattr(launch.Launch, "__call__", compile_only)
 
     def forward(height, width):
         compiled.clear()
         projections = torch.empty(2, height, width, 12, 16, dtype=torch.bfloat16)
-        operators._mix(projections, torch.empty(16, 2), torch.empty(1), torch.empty(16, 4, 12, 3, 3), None, 7, 1)
+        addend = operators._convolve(projections, torch.empty(16, 4, 12, 3, 3), None, 1)
+        operators._attend(projections, torch.empty(16, 2), torch.empty(1), addend, addend[0], 7, 1)
         return list(compiled)
 
     small = forward(1, 9)

@@ -8,7 +8,7 @@ for a GPU of NVIDIA, it cannot take less than issuing its instructions either, f
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -102,8 +102,6 @@ def measure_rates(device: torch.device, dtype: torch.dtype, seconds: float) -> R
 def least_work(shape: "Shape", kernel: int, element: int) -> dict[str, Work]:
     """Work of every kernel of a layer with composed weights, in the order in which a step of training runs them.
 
-    Last, what both gradients of attention must do together where the second finds in the cache what the first read.
-
     Args:
         shape: Of the layer; its window is wider than its stride.
         kernel: Taps of the convolution path along an axis, more than the stride.
@@ -122,12 +120,14 @@ def least_work(shape: "Shape", kernel: int, element: int) -> dict[str, Work]:
     convolution = Work(3 * maps + queries + weights * element, convolved)
     return {
         "convolution forward": convolution,
-        "attention forward": Work(2 * maps + 3 * queries + 2 * saved + parameters, 2 * attended),
+        # The other path's output is read, and what all images share is added.
+        "attention forward": Work(
+            2 * maps + 3 * queries + queries // shape.batch + 2 * saved + parameters, 2 * attended
+        ),
         "convolution backward, maps": convolution,
         "convolution backward, weights": Work(3 * maps + queries + weights * _WIDE, convolved),
-        "attention backward, queries": Work(2 * maps + 4 * queries + 3 * saved + 2 * parameters, 3 * attended),
-        "attention backward, keys": Work(6 * maps + 2 * queries + 3 * saved + parameters, 4 * attended),
-        "attention backward, chunks": Work(6 * maps + 4 * queries + 3 * saved + 2 * parameters, 7 * attended),
+        "attention backward, queries": Work(2 * maps + 3 * queries + 3 * saved + 2 * parameters, 3 * attended),
+        "attention backward, keys": Work(4 * maps + 2 * queries + 3 * saved + parameters, 4 * attended),
     }
 
 
@@ -165,42 +165,26 @@ def kernel_calls(
     projections = normal(shape.batch, shape.height, shape.width, maps, size)
     gradient = torch.zeros_like(projections)
     output = normal(shape.batch, shape.output_height, shape.output_width, shape.heads * size)
-    output_gradient = torch.randn_like(output)
+    addend, output_gradient = torch.randn_like(output), torch.randn_like(output)
     weight, transposed = (normal(size, kernel, kernel, *ends) for ends in ((maps, shape.heads), (shape.heads, maps)))
     inner, outer = launch.Maps.by_map(maps, size), launch.Maps.by_channel(shape.heads, size)
     parameters = normal(size, 2, dtype=torch.float32), normal(1, dtype=torch.float32)
-    given = shape, projections, *parameters
-    log_sum_exp = launch.attend(*given, output)
-    saved = *given, log_sum_exp, output_gradient
-    delta, *_ = launch.attend_backward_queries(*saved, gradient)
-    # Half of the cache for what both gradients read or write: projections, their gradients, the output's.
-    images = max(1, _cache_bytes(device) // 2 // (2 * projections[0].nbytes + output[0].nbytes))
-
-    def in_chunks() -> None:
-        maps = (tensor.split(images) for tensor in (projections, log_sum_exp, output_gradient, gradient))
-        for inputs, sums, slopes, part in zip(*maps, strict=True):
-            chunk = replace(shape, batch=len(inputs)), inputs, *parameters, sums, slopes
-            deltas, *_ = launch.attend_backward_queries(*chunk, part)
-            launch.attend_backward_keys(*chunk, deltas, part)
-
+    given = launch.Attention(shape, projections, *parameters)
+    added = addend, addend[0].contiguous(), output
+    saved = launch.attend(given, *added), output_gradient
+    delta, *_ = launch.attend_backward_queries(given, *saved, gradient)
     return {
         "convolution forward": lambda: launch.convolve_maps(projections, weight, output, (inner, outer), size, stride),
-        "attention forward": lambda: launch.attend(*given, output),
+        "attention forward": lambda: launch.attend(given, *added),
         "convolution backward, maps": lambda: launch.convolve_maps(
             output_gradient, transposed, gradient, (outer, inner), size, stride, transposed=True
         ),
         "convolution backward, weights": lambda: launch.convolution_weight_gradient(
             projections, output_gradient, (inner, outer), size, kernel, stride
         ),
-        "attention backward, queries": lambda: launch.attend_backward_queries(*saved, gradient),
-        "attention backward, keys": lambda: launch.attend_backward_keys(*saved, delta, gradient),
-        "attention backward, chunks": in_chunks,
+        "attention backward, queries": lambda: launch.attend_backward_queries(given, *saved, gradient),
+        "attention backward, keys": lambda: launch.attend_backward_keys(given, *saved, delta, gradient),
     }
-
-
-def _cache_bytes(device: torch.device) -> int:
-    """Of the last cache of a GPU; in the interpreter as if there were none."""
-    return torch.cuda.get_device_properties(device).L2_cache_size if device.type == "cuda" else 0
 
 
 def bound_layer(

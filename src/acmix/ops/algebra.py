@@ -83,6 +83,7 @@ def convolve(projections: Tensor, convolution: Convolution, grid: Grid) -> Tenso
 
 def add_paths(projections: Tensor, weights: Weights, grid: Grid, attention: Attention = attention) -> Tensor:
     """Both paths and their sum, `(B, N * D, H', W')`; see `acmix.ops.mix`."""
-    attended = attend(*projections.chunk(3, 1), weights.position, grid, attention)
+    query, key, value = projections.chunk(3, 1)
+    attended = attend(query, key, value, weights.position, grid, attention)
     convolved = convolve(projections, weights.convolution, grid)
     return torch.addcmul(convolved, attended, weights.rate.to(attended.dtype))

@@ -132,9 +132,7 @@ class Launch:
             kind = first.device, *((tensor.dtype, tensor.data_ptr() % 16) for tensor in tensors)
             compiled = self._compiled.get(kind)
             if compiled is None:
-                compiled = self.kernel[(self.programs,)](
-                    *tensors, **self.arguments, num_warps=self.warps, **OPTIONS
-                )
+                compiled = self.kernel[(self.programs,)](*tensors, **self.arguments, num_warps=self.warps, **OPTIONS)
                 if _COMPILES_ONCE:
                     self._compiled[kind] = compiled
             else:
