@@ -77,9 +77,9 @@ class Triton(Backend):
 
     def why_not(self, features: Features | None, grid: Grid) -> str | None:
         """Why the Triton kernels cannot compute, or None."""
-        missing = _missing()
-        if missing is not None or features is None:
-            return missing
+        # Tensors on a GPU prove that there is one; PyTorch takes a millisecond to look for it.
+        if features is None or not _INSTALLED:
+            return _missing()
         if features.device.type not in _DEVICES and not _interpreted():
             return f"it needs tensors on a GPU, got {features.device}"
         if features.dtype not in _DTYPES:
