@@ -58,9 +58,11 @@ soak: venv
 # On a machine with a GPU; PYTHON_WITH_GPU may name an interpreter with the packages of the extra `dev`. Most of the time is
 # compilation, which processes share; what is timed has the GPU to itself.
 PYTHON_WITH_GPU ?= $(BIN)/python
+# cuBLAS repeats itself only with this, and what an interpreter of its own warns of is none of ours.
+GPU_TESTS := CUBLAS_WORKSPACE_CONFIG=:4096:8 PYTHONPATH=src $(PYTHON_WITH_GPU) -m pytest -W default
 test-gpu:
-	PYTHONPATH=src $(PYTHON_WITH_GPU) -m pytest --numprocesses 8 --dist worksteal tests/ops/test_triton.py tests/test_gpu.py
-	PYTHONPATH=src $(PYTHON_WITH_GPU) -m pytest tests/bench/test_bounds.py
+	$(GPU_TESTS) --numprocesses 16 --dist worksteal tests/ops/test_triton.py tests/test_gpu.py
+	$(GPU_TESTS) tests/bench/test_bounds.py
 
 check: venv
 	$(BIN)/ruff format --check .
