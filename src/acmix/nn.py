@@ -96,7 +96,78 @@ class NoKernel:
         raise TypeError(_NO_KERNEL.format(getattr(function, "__name__", function)))
 
 
-class ACmix(nn.Module):
+class OperatorLayer(nn.Module):
+    """What `ACmix` and its fused sibling share: the operator, on weights that each names its own way.
+
+    To others they look like the `nn.Conv2d` that they stand in for.
+
+    Attributes:
+        stride: `(s, s)`; as `dilation`, `kernel_size`, `padding`, `groups` and `padding_mode` that of the convolution.
+        dilation: `(e, e)`.
+        groups: 1.
+        padding_mode: "zeros", that of the convolution path; the attention window is reflected.
+    """
+
+    groups = 1
+    padding_mode = "zeros"
+    in_channels: int
+    out_channels: int
+    heads: int
+    kernel_att: int
+    kernel_conv: int
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    backend: str
+    qkv: nn.Conv2d
+    position_weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    @property
+    def kernel_size(self) -> tuple[int, int]:
+        """k_c twice, as `nn.Conv2d` has it; the attention window is `kernel_att`."""
+        return self.kernel_conv, self.kernel_conv
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Of the convolution it stands in for: e (k_c // 2) twice."""
+        padding = self.dilation[0] * (self.kernel_conv // 2)
+        return padding, padding
+
+    @property
+    def weight(self) -> NoKernel:
+        """Tells dtype and device, which code reads of a convolution's weight, and refuses all else."""
+        return NoKernel(self.position_weight)
+
+    def mixing_weights(self) -> tuple[Tensor | None, ...]:
+        """W_p, fc, the grouped convolution and both rates, as `acmix.ops.mix` takes them."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the operator: `(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`, or both without B.
+
+        Raises:
+            ValueError: If x has another shape.
+            RuntimeError: If TorchScript traces it.
+        """
+        refuse_torchscript()
+        return project_and_mix(
+            x,
+            self.qkv,
+            self.mixing_weights(),
+            self.bias,
+            heads=self.heads,
+            window=self.kernel_att,
+            stride=self.stride[0],
+            dilation=self.dilation[0],
+            backend=self.backend,
+        )
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Refuse torch.jit.script, which asks this of every module."""
+        raise RuntimeError(_NO_TORCHSCRIPT)
+
+
+class ACmix(OperatorLayer):
     r"""Convolution and self-attention on the same projections, mixed with two learned rates.
 
     Takes the place of a `k x k` convolution with padding `dilation * (k // 2)`:
@@ -130,20 +201,10 @@ class ACmix(nn.Module):
     Shape:
         `(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`, or both without B; the input's memory format is kept.
 
-    Attributes:
-        stride: `(s, s)`; as `dilation`, `kernel_size`, `padding`, `groups` and `padding_mode` that of the `nn.Conv2d`
-            which the layer stands in for.
-        dilation: `(e, e)`.
-        groups: 1.
-        padding_mode: "zeros", that of the convolution path; the attention window is reflected.
-
     Raises:
         ValueError: If an argument breaks its rule.
         TypeError: If a size is not an integer.
     """
-
-    groups = 1
-    padding_mode = "zeros"
 
     def __init__(
         self,
@@ -200,22 +261,6 @@ class ACmix(nn.Module):
         self.reset_parameters()
 
     @property
-    def kernel_size(self) -> tuple[int, int]:
-        """k_c twice, as `nn.Conv2d` has it; the attention window is `kernel_att`."""
-        return self.kernel_conv, self.kernel_conv
-
-    @property
-    def padding(self) -> tuple[int, int]:
-        """Of the convolution it stands in for: e (k_c // 2) twice."""
-        padding = self.dilation[0] * (self.kernel_conv // 2)
-        return padding, padding
-
-    @property
-    def weight(self) -> NoKernel:
-        """Tells dtype and device, which code reads of a convolution's weight, and refuses all else."""
-        return NoKernel(self.dep_weight)
-
-    @property
     def shift_size(self) -> float:
         """What a kernel holds at its own position at the start: 1, or sqrt(2 / C), the norm of arXiv 1502.01852."""
         return (2 / self.out_channels) ** 0.5 if self.quiet_shifts else 1.0
@@ -235,29 +280,9 @@ class ACmix(nn.Module):
             if self.bias is not None:
                 self.bias.zero_()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the operator: `(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`, or both without B.
-
-        Raises:
-            ValueError: If x has another shape.
-            RuntimeError: If TorchScript traces it.
-        """
-        refuse_torchscript()
-        return project_and_mix(
-            x,
-            self.qkv,
-            (self.position_weight, self.fc_weight, self.dep_weight, self.rate_attention, self.rate_convolution),
-            self.bias,
-            heads=self.heads,
-            window=self.kernel_att,
-            stride=self.stride[0],
-            dilation=self.dilation[0],
-            backend=self.backend,
-        )
-
-    def __prepare_scriptable__(self) -> NoReturn:
-        """Refuse torch.jit.script, which asks this of every module."""
-        raise RuntimeError(_NO_TORCHSCRIPT)
+    def mixing_weights(self) -> tuple[Tensor | None, ...]:
+        """W_p, fc, the grouped convolution and both rates."""
+        return self.position_weight, self.fc_weight, self.dep_weight, self.rate_attention, self.rate_convolution
 
     def extra_repr(self) -> str:
         """Show the configuration in the repr."""

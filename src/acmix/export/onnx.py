@@ -17,7 +17,7 @@ from acmix.errors import InputError
 from acmix.export.checking import Check, compare
 from acmix.export.sizes import check_input_size, example_images, export_with_sizes
 from acmix.export.stage2 import OPSET, ExportedACmix, translation
-from acmix.nn import ACmix
+from acmix.nn import ACmix, OperatorLayer
 from acmix.storage import folder_beside
 from acmix.surgery import FusedACmix, fuse
 
@@ -105,7 +105,7 @@ def _check(network: nn.Module, path: Path, input_size: Sequence[int]) -> None:
 def _for_export(fused: nn.Module) -> nn.Module:
     """Let every operator that computes as its type does be `ExportedACmix` within: hooks on it and its names stay."""
     for module in [*fused.modules()]:
-        plain = type(module).forward in (ACmix.forward, FusedACmix.forward) and "forward" not in vars(module)
+        plain = type(module).forward is OperatorLayer.forward and "forward" not in vars(module)
         if isinstance(module, ACmix | FusedACmix) and plain:
             exported = ExportedACmix(module)
             module.add_module("exported", exported)

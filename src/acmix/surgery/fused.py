@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from acmix.nn import ACmix, NoKernel, project_and_mix, refuse_torchscript
+from acmix.nn import ACmix, OperatorLayer
 from acmix.ops.geometry import composes_kernels
 from acmix.plain import why_not_plain
 from acmix.surgery.identity import copy_network
@@ -13,7 +13,7 @@ from acmix.surgery.identity import copy_network
 _LARGEST_RATIO = 1e3
 
 
-class FusedACmix(nn.Module):
+class FusedACmix(OperatorLayer):
     r"""The operator for inference, with weights computed once: `fuse` makes it.
 
     The convolution path is one grouped convolution with a composed kernel times beta (fc is kept where two steps are
@@ -28,16 +28,9 @@ class FusedACmix(nn.Module):
     Shape:
         `(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`, or both without B.
 
-    Attributes:
-        weight: As `kernel_size`, `stride`, `padding`, `dilation`, `groups`, `padding_mode` and the numbers of channels
-            what `ACmix` tells of the convolution that it stands in for.
-
     Raises:
         ValueError: If the composed kernel leaves the range of the weights' dtype.
     """
-
-    groups, padding_mode = ACmix.groups, ACmix.padding_mode
-    kernel_size, padding = ACmix.kernel_size, ACmix.padding
 
     def __init__(self, operator: ACmix) -> None:
         super().__init__()
@@ -57,27 +50,9 @@ class FusedACmix(nn.Module):
         self.bias = None if operator.bias is None else _constant(operator.bias)
         self.requires_grad_(False)
 
-    @property
-    def weight(self) -> NoKernel:
-        """Tells dtype and device, as that of `ACmix` does."""
-        return NoKernel(self.kernel_weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the operator: `(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`, or both without B."""
-        refuse_torchscript()
-        return project_and_mix(
-            x,
-            self.qkv,
-            (self.position_weight, self.fc_weight, self.kernel_weight, self.rate_attention, None),
-            self.bias,
-            heads=self.heads,
-            window=self.kernel_att,
-            stride=self.stride[0],
-            dilation=self.dilation[0],
-            backend=self.backend,
-        )
-
-    __prepare_scriptable__ = ACmix.__prepare_scriptable__
+    def mixing_weights(self) -> tuple[Tensor | None, ...]:
+        """W_p, fc or None, the composed kernel with its rate in it, and the rate of attention."""
+        return self.position_weight, self.fc_weight, self.kernel_weight, self.rate_attention, None
 
 
 def fold_affine(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
