@@ -167,7 +167,8 @@ def project_and_mix(
 
     The compiled kernels compute the projections where they are used, in the backward pass again, and keep none: less
     memory, and no maps of 3 C channels to write and read. On processors with AMX what float32 projections make of an
-    infinite number is NaN, where it may be infinite elsewhere.
+    infinite number is NaN, where it may be infinite elsewhere. The Triton kernels keep the projections, for attention;
+    the convolution path is one dense convolution of x there.
 
     Args:
         x: Shape `(B, C_in, H, W)`, any floating dtype, any strides.

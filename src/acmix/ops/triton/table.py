@@ -68,8 +68,8 @@ def _same(*tiles: AttentionTile) -> tuple[tuple[AttentionTile, AttentionTile], .
 
 _SQUARE = AttentionTile(32, 4, 4, heads=2)
 _WIDE = AttentionTile(32, heads=4, warps=4)
-# (kernel, channels of a head up to, stride, bytes of an element). Of two bytes the fastest on an H200 in bfloat16
-# with 128 images (benchmarks/results/tiles-h200.json), spilled registers or not.
+# (kernel, channels of a head up to, stride, bytes of an element). Of two bytes the fastest on an H200, spilling or not:
+# bfloat16, 128 images (benchmarks/results/tiles-h200.json). Heads of 16 and 128 channels were not timed at stride 2.
 ATTENTION: _Tiles = {
     **_tiles(
         *("forward", 2),
