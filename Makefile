@@ -8,7 +8,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 # Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv test test-slow test-browser soak test-gpu check format sanitize demo bench bench-gpu bench-gpu-compiled study study-times clean
+.PHONY: venv test test-slow test-browser test-integrations soak test-gpu check format sanitize demo bench bench-gpu bench-gpu-compiled study study-times clean
 
 venv: $(INSTALLED)
 
@@ -49,6 +49,24 @@ test-browser: $(DEMO)/.installed
 # Gradio leaves event loops open.
 	PYTHONPATH=src $(DEMO)/bin/python -m pytest -m browser tests/pages/test_demo.py \
 		-W default::ResourceWarning -W default::pytest.PytestUnraisableExceptionWarning
+
+# Other people's frameworks, in an environment of their own that finds in .venv what .venv has; opencv-python would want a
+# display's libraries.
+INTEGRATIONS := .venv-integrations
+FRAMEWORKS := ultralytics opencv-python-headless onnxslim openvino ncnn pnnx
+$(INTEGRATIONS)/.installed: $(INSTALLED)
+	rm -rf $(INTEGRATIONS)
+	$(BIN)/uv venv --quiet --python $(BIN)/python $(INTEGRATIONS)
+	{ $(BIN)/uv pip list --quiet --python $(BIN)/python --format freeze | sed 's/==.*//'; echo opencv-python; } \
+		> $(INTEGRATIONS)/excludes.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(INTEGRATIONS)/bin/python \
+		--constraint constraints.txt --excludes $(INTEGRATIONS)/excludes.txt $(FRAMEWORKS)
+	$(BIN)/python -c "$(SITE)" > "$$($(INTEGRATIONS)/bin/python -c "$(SITE)")/development.pth"
+	touch $@
+
+# What they warn of is none of ours.
+test-integrations: $(INTEGRATIONS)/.installed
+	PYTHONPATH=src $(INTEGRATIONS)/bin/python -m pytest --numprocesses 2 -m integrations tests/integrations -W default
 
 # Kill runs at random moments, a hundred times alone and twenty as two processes of torchrun, and resume them.
 soak: venv
@@ -147,4 +165,4 @@ sanitize: venv
 		tests/ops/test_projections.py tests/ops/test_values.py -k "not compile and not export"
 
 clean:
-	rm -rf .venv .venv-demo build dist demo
+	rm -rf .venv .venv-demo .venv-integrations build dist demo
