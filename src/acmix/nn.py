@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from acmix import ops
-from acmix.ops import validation
+from acmix.ops import dispatch, validation
+from acmix.ops.contract import Convolution, Grid, Projection, Weights
 from acmix.ops.tracing import is_transformed
 from acmix.plain import why_not_plain
 
@@ -27,38 +28,24 @@ def refuse_torchscript() -> None:
         raise RuntimeError(_NO_TORCHSCRIPT)
 
 
-def project_and_mix(
-    x: Tensor, projection: nn.Module, parameters: tuple[Any, ...], bias: Tensor | None, *, heads: int, **keywords: Any
-) -> Tensor:
-    """`acmix.ops.project_and_mix` and a bias; a projection that is more than a convolution is called as a module."""
-    if isinstance(projection, nn.Conv2d) and why_not_plain(projection, nn.Conv2d) is None:
-        return _from_input(x, projection.weight, projection.bias, parameters, bias, {"heads": heads, **keywords})
-    return _from_projections(projection(x), parameters, bias, heads, keywords)
-
-
 def _from_input(
-    x: Tensor,
-    weight: Tensor,
-    projection_bias: Tensor | None,
-    parameters: tuple[Any, ...],
-    bias: Tensor | None,
-    keywords: dict[str, Any],
+    x: Tensor, projection: Projection, weights: Weights, bias: Tensor | None, grid: Grid, backend: str
 ) -> Tensor:
-    if x.ndim not in (3, 4) or x.shape[-3] != weight.shape[1]:
-        raise ValueError(
-            f"x must have the shape (B, C_in = {weight.shape[1]}, H, W), or that without B, got {tuple(x.shape)}"
-        )
-    images = x if x.ndim == 4 else x[None]
-    output = ops.project_and_mix(images, weight, projection_bias, *parameters, **keywords)
-    return _add_bias(output if x.ndim == 4 else output[0], bias)
+    channels = projection.weight.shape[1]
+    dimensions = x.ndim
+    if dimensions not in (3, 4) or x.shape[-3] != channels:
+        raise ValueError(f"x must have the shape (B, C_in = {channels}, H, W), or that without B, got {tuple(x.shape)}")
+    if dimensions == 4:
+        return _add_bias(dispatch.project_and_mix(x, projection, weights, grid, backend), bias)
+    return _from_input(x[None], projection, weights, bias, grid, backend)[0]
 
 
-def _from_projections(
-    projections: Tensor, parameters: tuple[Any, ...], bias: Tensor | None, heads: int, keywords: dict[str, Any]
-) -> Tensor:
-    images = projections if projections.ndim == 4 else projections[None]
-    output = ops.mix(images.unflatten(1, (3 * heads, -1)), *parameters, **keywords)
-    return _add_bias(output if projections.ndim == 4 else output[0], bias)
+def _from_projections(projections: Tensor, weights: Weights, bias: Tensor | None, grid: Grid, backend: str) -> Tensor:
+    if projections.ndim == 3:
+        return _from_projections(projections[None], weights, bias, grid, backend)[0]
+    maps = projections.unflatten(1, (3 * grid.heads, -1))
+    validation.check_projections(maps)
+    return _add_bias(dispatch.mix(maps, weights, grid, backend), bias)
 
 
 def _add_bias(output: Tensor, bias: Tensor | None) -> Tensor:
@@ -138,8 +125,8 @@ class OperatorLayer(nn.Module):
         """Tells dtype and device, which code reads of a convolution's weight, and refuses all else."""
         return NoKernel(self.position_weight)
 
-    def mixing_weights(self) -> tuple[Tensor | None, ...]:
-        """W_p, fc, the grouped convolution and both rates, as `acmix.ops.mix` takes them."""
+    def mixing_weights(self) -> Weights:
+        """Of both paths."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -150,17 +137,13 @@ class OperatorLayer(nn.Module):
             RuntimeError: If TorchScript traces it.
         """
         refuse_torchscript()
-        return project_and_mix(
-            x,
-            self.qkv,
-            self.mixing_weights(),
-            self.bias,
-            heads=self.heads,
-            window=self.kernel_att,
-            stride=self.stride[0],
-            dilation=self.dilation[0],
-            backend=self.backend,
-        )
+        weights, bias, projection = self.mixing_weights(), self.bias, self.qkv
+        grid = Grid(self.heads, self.kernel_att, self.stride[0], self.dilation[0])
+        # A projection that is more than a convolution is called as a module.
+        if isinstance(projection, nn.Conv2d) and why_not_plain(projection, nn.Conv2d) is None:
+            plain = Projection(projection.weight, projection.bias)
+            return _from_input(x, plain, weights, bias, grid, self.backend)
+        return _from_projections(projection(x), weights, bias, grid, self.backend)
 
     def __prepare_scriptable__(self) -> NoReturn:
         """Refuse torch.jit.script, which asks this of every module."""
@@ -280,9 +263,10 @@ class ACmix(OperatorLayer):
             if self.bias is not None:
                 self.bias.zero_()
 
-    def mixing_weights(self) -> tuple[Tensor | None, ...]:
-        """W_p, fc, the grouped convolution and both rates."""
-        return self.position_weight, self.fc_weight, self.dep_weight, self.rate_attention, self.rate_convolution
+    def mixing_weights(self) -> Weights:
+        """Of both paths."""
+        convolution = Convolution(self.dep_weight, self.fc_weight, self.rate_convolution)
+        return Weights(self.position_weight, self.rate_attention, convolution)
 
     def extra_repr(self) -> str:
         """Show the configuration in the repr."""

@@ -34,7 +34,12 @@ def test_attention_options(change, error, words):
         (1, torch.randn(1, 2, 3, 4, 6), ValueError, r"key must have query's shape .*got \(1, 2, 3, 4, 6\)"),
         (2, torch.randn(1, 2, 3, 4, 5).double(), TypeError, "value must have query's dtype"),
         (2, None, TypeError, "value must be a torch.Tensor, got NoneType"),
-        (1, torch.randn(1, 2, 3, 4, 5, device="meta"), ValueError, "key must be on the device of query, cpu; got meta"),
+        (
+            1,
+            torch.randn(1, 2, 3, 4, 5, device="meta"),
+            ValueError,
+            "key must be on the device of the input, cpu; got meta",
+        ),
     ],
 )
 def test_attention_tensors(index, replacement, error, words):

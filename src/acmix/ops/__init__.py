@@ -10,10 +10,9 @@ first derivatives in reverse, and PyTorch refuses others.
 
 from torch import Tensor
 
-from acmix.ops import validation
-from acmix.ops.contract import Convolution, Features, Grid, Projection, Weights
-from acmix.ops.dispatch import backends, check_backend, select, why_not
-from acmix.ops.precision import autocast_dtype
+from acmix.ops import dispatch, validation
+from acmix.ops.contract import Convolution, Grid, Projection, Weights, features_of
+from acmix.ops.dispatch import backends, check_backend, why_not
 
 __all__ = ["backends", "check_backend", "local_attention", "mix", "project_and_mix", "shift_conv", "why_not"]
 
@@ -56,7 +55,7 @@ def local_attention(
     validation.check_qkv(query, key, value, position_weight)
     grid = Grid(query.shape[1], window, stride, dilation)
     validation.check_grid(grid)
-    return select(backend, _features(query), grid).local_attention(query, key, value, position_weight, grid)
+    return dispatch.select(backend, features_of(query), grid).local_attention(query, key, value, position_weight, grid)
 
 
 def shift_conv(
@@ -95,7 +94,7 @@ def shift_conv(
     validation.check_convolution(projections, projections.shape, convolution)
     grid = Grid(projections.shape[1] // 3, dep_weight.shape[-1], stride, dilation)
     validation.check_grid(grid)
-    return select(backend, _features(projections), grid).shift_conv(projections, convolution, grid)
+    return dispatch.select(backend, features_of(projections), grid).shift_conv(projections, convolution, grid)
 
 
 def mix(
@@ -141,10 +140,8 @@ def mix(
     """
     validation.check_projections(projections)
     weights = Weights(position_weight, rate_attention, Convolution(dep_weight, fc_weight, rate_convolution))
-    validation.check_weights(projections, projections.shape, weights)
     grid = Grid(projections.shape[1] // 3, window, stride, dilation)
-    validation.check_grid(grid)
-    return select(backend, _features(projections), grid).mix(projections, weights, grid)
+    return dispatch.mix(projections, weights, grid, backend)
 
 
 def project_and_mix(
@@ -192,16 +189,6 @@ def project_and_mix(
         ValueError: If a shape, device, window, stride, dilation or backend breaks its rule.
         TypeError: If an argument is not of the kind above.
     """
-    projection = Projection(weight, bias)
     weights = Weights(position_weight, rate_attention, Convolution(dep_weight, fc_weight, rate_convolution))
     grid = Grid(heads, window, stride, dilation)
-    validation.check_grid(grid)
-    validation.check_projection(x, projection, grid)
-    batch, _, *sizes = x.shape
-    features = Features(x.device, autocast_dtype(x), (batch, 3 * heads, weight.shape[0] // (3 * heads), *sizes))
-    validation.check_weights(x, features.shape, weights)
-    return select(backend, features, grid).project_and_mix(x, projection, weights, grid)
-
-
-def _features(maps: Tensor) -> Features:
-    return Features(maps.device, maps.dtype, maps.shape)
+    return dispatch.project_and_mix(x, Projection(weight, bias), weights, grid, backend)

@@ -1,5 +1,7 @@
 """Weights of the convolution path as backends compute with them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,14 +21,13 @@ def compose(features: Tensor, heads: int, convolution: Convolution) -> tuple[Ten
         Kernel `(D, N, 3 N, k, k)` and None where one composed convolution is cheaper (DESIGN.md, identity E3), else
         kernel `(D, N, P, k, k)` and `(P, 3 N)`; contiguous.
     """
-    dep, fc, rate = convolution
-    dep = widen_to(features, dep)
+    dep, fc, rate = widen_to(features, *convolution)
     if rate is not None:
-        dep = dep * widen_to(features, rate)
+        dep = dep * rate
     if fc is None or not composes_kernels(heads, *dep.shape[1:3]):
-        return dep.unflatten(0, (-1, heads)).contiguous(), None if fc is None else widen_to(features, fc).contiguous()
+        return dep.unflatten(0, (-1, heads)).contiguous(), None if fc is None else fc.contiguous()
     # (3 N, P) @ (C, P, k k): the kernel of every output channel composed.
-    composed = widen_to(features, fc).t() @ dep.flatten(2)
+    composed = fc.t() @ dep.flatten(2)
     return composed.reshape(-1, heads, 3 * heads, *dep.shape[2:]), None
 
 
@@ -58,7 +59,7 @@ def compose_all(projection: Projection, heads: int, convolution: Convolution) ->
     return of_kernel(projection.weight), None if projection.bias is None else of_kernel(projection.bias)
 
 
-def widen_to(projections: Tensor, parameter: Tensor) -> Tensor:
-    """A parameter in the dtype that kernels accumulate in: that of the projections, or float32 where wider."""
-    wide = torch.float64 if projections.dtype == torch.float64 else torch.float32
-    return parameter if parameter.dtype == wide else parameter.to(wide)
+def widen_to(features: Tensor, *parameters: Tensor | None) -> list[Any]:
+    """Parameters in the dtype that kernels accumulate in, that of the features or float32 where wider; None stays."""
+    wide = torch.float64 if features.dtype == torch.float64 else torch.float32
+    return [given if given is None or given.dtype == wide else given.to(wide) for given in parameters]

@@ -76,6 +76,11 @@ class Features(NamedTuple):
     shape: tuple[int, ...]
 
 
+def features_of(maps: Tensor) -> Features:
+    """Of maps that there are."""
+    return Features(maps.device, maps.dtype, maps.shape)
+
+
 class Backend(ABC):
     """A way to compute the operator; all of its functions are those of `acmix.ops`, of checked arguments."""
 

@@ -17,7 +17,6 @@ from torch.autograd import Function, forward_ad
 from torch.utils import _pytree as pytree
 
 from acmix.ops.precision import widen, without_autocast
-from acmix.ops.tracing import is_transformed
 
 _BackwardPass = Callable[[Sequence[bool], Tensor, Sequence[Tensor], Sequence[Any]], Sequence[Tensor | None]]
 
@@ -182,7 +181,7 @@ def _apply(function: type[Function], *inputs: Any) -> Any:
     """`function.apply`, at the least cost."""
     if torch._C._are_functorch_transforms_active():
         return function.apply(*inputs)
-    if torch.is_grad_enabled() or is_transformed():
+    if torch.is_grad_enabled() or forward_ad._current_level >= 0:
         return _LIGHT[function].apply(*inputs)
     return function.forward(*inputs)
 

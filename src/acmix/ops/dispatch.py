@@ -2,9 +2,11 @@
 
 from torch import Tensor
 
-from acmix.ops.contract import Backend, Features, Grid
+from acmix.ops import validation
+from acmix.ops.contract import Backend, Features, Grid, Projection, Weights, features_of
 from acmix.ops.cpu import Compiled
 from acmix.ops.portable import Portable
+from acmix.ops.precision import autocast_dtype
 from acmix.ops.reference import Reference
 from acmix.ops.triton import Triton
 
@@ -45,7 +47,7 @@ def why_not(
     """
     if backend not in _REGISTERED:
         raise ValueError(f"backend must be one of {', '.join(_REGISTERED)}; got {backend!r}")
-    asked = None if features is None else Features(features.device, features.dtype, features.shape)
+    asked = None if features is None else features_of(features)
     return _REGISTERED[backend].why_not(asked, _USUAL._replace(window=window, stride=stride, dilation=dilation))
 
 
@@ -55,13 +57,32 @@ def select(name: str, features: Features, grid: Grid) -> Backend:
     Raises:
         ValueError: If the name is unknown or the backend asked for cannot; it is never replaced by another.
     """
-    check_backend(name)
     if name == "auto":
         for backend in _AUTOMATIC.values():
             if backend.why_not(features, grid) is None:
                 return backend
         raise AssertionError("portable takes everything")
+    check_backend(name)
     reason = _REGISTERED[name].why_not(features, grid)
     if reason is not None:
         raise ValueError(f"backend {name!r} cannot run this: {reason}; use backend='auto' to take one that can")
     return _REGISTERED[name]
+
+
+def mix(projections: Tensor, weights: Weights, grid: Grid, backend: str) -> Tensor:
+    """`acmix.ops.mix` of projections that are checked."""
+    validation.check_grid(grid)
+    validation.check_weights(projections, projections.shape, weights)
+    return select(backend, features_of(projections), grid).mix(projections, weights, grid)
+
+
+def project_and_mix(x: Tensor, projection: Projection, weights: Weights, grid: Grid, backend: str) -> Tensor:
+    """`acmix.ops.project_and_mix`."""
+    validation.check_grid(grid)
+    validation.check_projection(x, projection, grid)
+    batch, _, height, width = x.shape
+    maps = 3 * grid.heads
+    shape = (batch, maps, projection.weight.shape[0] // maps, height, width)
+    validation.check_weights(x, shape, weights)
+    features = Features(x.device, autocast_dtype(x), shape)
+    return select(backend, features, grid).project_and_mix(x, projection, weights, grid)

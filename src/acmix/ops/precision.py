@@ -19,7 +19,8 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 def autocast_dtype(tensor: Tensor) -> torch.dtype:
     """The dtype that a convolution of the tensor computes in: its own, or that of autocast."""
+    dtype = tensor.dtype
+    if not torch._C._is_any_autocast_enabled() or dtype == torch.float64:
+        return dtype
     device = tensor.device.type
-    if device == "meta" or tensor.dtype == torch.float64 or not torch.is_autocast_enabled(device):
-        return tensor.dtype
-    return torch.get_autocast_dtype(device)
+    return torch.get_autocast_dtype(device) if device != "meta" and torch.is_autocast_enabled(device) else dtype

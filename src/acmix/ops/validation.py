@@ -27,14 +27,13 @@ def check_qkv(query: Tensor, key: Tensor, value: Tensor, position_weight: Tensor
     """Raise unless query, key and value are `(B, N, D, H, W)` maps of one shape, dtype, device, and W_p `(D, 2)`."""
     _check_maps("query", query, "N")
     for name, tensor in (("key", key), ("value", value)):
-        _check_tensor(name, tensor)
+        _check_beside(name, tensor, query.device)
         if tensor.shape != query.shape:
             raise ValueError(f"{name} must have query's shape {tuple(query.shape)}, got {tuple(tensor.shape)}")
         if tensor.dtype != query.dtype:
             raise TypeError(f"{name} must have query's dtype {query.dtype}, got {tensor.dtype}")
-        _check_device(name, tensor, "query", query)
     if position_weight is not None:
-        _check_position(query, query.shape[2], position_weight)
+        _check_position(position_weight, query.shape[2], query.device)
 
 
 def check_projections(projections: Tensor) -> None:
@@ -59,24 +58,26 @@ def check_projection(x: Tensor, projection: Projection, grid: Grid) -> None:
     """Raise unless x is `(B, C_in, H, W)`, weight `(3 N D, C_in, 1, 1)` and bias `(3 N D,)` or None."""
     (weight, bias), heads = projection, grid.heads
     _check_tensor("x", x)
-    _check_tensor("weight", weight)
-    if x.ndim != 4 or 0 in x.shape[1:]:
-        raise ValueError(f"x must have the shape (B, C_in, H, W) with C_in, H, W >= 1, got {tuple(x.shape)}")
+    device, shape = x.device, x.shape
+    _check_beside("weight", weight, device)
+    kernel = weight.shape
+    if len(shape) != 4 or 0 in shape[1:]:
+        raise ValueError(f"x must have the shape (B, C_in, H, W) with C_in, H, W >= 1, got {tuple(shape)}")
     if not x.is_floating_point():
         raise TypeError(f"x must have a floating-point dtype, got {x.dtype}")
-    if weight.ndim != 4 or tuple(weight.shape[1:]) != (x.shape[1], 1, 1) or weight.shape[0] % (3 * heads):
+    if len(kernel) != 4 or kernel[1:] != (shape[1], 1, 1) or kernel[0] % (3 * heads):
         raise ValueError(
-            f"weight must have the shape (3 N D, C_in = {x.shape[1]}, 1, 1) with N = {heads} heads, "
-            f"got {tuple(weight.shape)}"
+            f"weight must have the shape (3 N D, C_in = {shape[1]}, 1, 1) with N = {heads} heads, got {tuple(kernel)}"
         )
-    if bias is not None and tuple(bias.shape) != (weight.shape[0],):
-        raise ValueError(f"bias must have the shape (3 N D = {weight.shape[0]},), got {tuple(bias.shape)}")
-    for name, tensor in (("weight", weight), ("bias", bias)):
-        if tensor is None:
-            continue
-        _check_device(name, tensor, "x", x)
-        if tensor.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise TypeError(f"{name} must have x's dtype {x.dtype}, got {tensor.dtype}")
+    if weight.dtype != x.dtype:
+        _check_autocast("weight", weight, x)
+    if bias is None:
+        return
+    _check_beside("bias", bias, device)
+    if bias.shape != kernel[:1]:
+        raise ValueError(f"bias must have the shape (3 N D = {kernel[0]},), got {tuple(bias.shape)}")
+    if bias.dtype != x.dtype:
+        _check_autocast("bias", bias, x)
 
 
 def check_convolution(features: Tensor, shape: Sequence[int], convolution: Convolution) -> None:
@@ -87,48 +88,62 @@ def check_convolution(features: Tensor, shape: Sequence[int], convolution: Convo
         shape: Of its projections, `(B, 3 N, D, H, W)`.
         convolution: Its weights.
     """
-    maps, head_size = shape[1:3]
     dep, fc, _ = convolution
-    if fc is not None and (fc.ndim != 2 or fc.shape[1] != maps):
-        raise ValueError(f"fc_weight must have the shape (P, 3 N = {maps}), got {tuple(fc.shape)}")
-    channels, positions = head_size * (maps // 3), maps if fc is None else fc.shape[0]
-    if dep.ndim != 4 or tuple(dep.shape[:2]) != (channels, positions):
+    device, maps, head_size = features.device, shape[1], shape[2]
+    positions = maps
+    if fc is not None:
+        _check_beside("fc_weight", fc, device)
+        if fc.ndim != 2 or fc.shape[1] != maps:
+            raise ValueError(f"fc_weight must have the shape (P, 3 N = {maps}), got {tuple(fc.shape)}")
+        positions = fc.shape[0]
+    _check_beside("dep_weight", dep, device)
+    channels, kernel = head_size * (maps // 3), dep.shape
+    if len(kernel) != 4 or kernel[:2] != (channels, positions):
         raise ValueError(
-            f"dep_weight must have the shape (D * N = {channels}, P = {positions}, k, k), got {tuple(dep.shape)}"
+            f"dep_weight must have the shape (D * N = {channels}, P = {positions}, k, k), got {tuple(kernel)}"
         )
-    if dep.shape[2] != dep.shape[3] or dep.shape[2] % 2 == 0:
-        raise ValueError(f"dep_weight must have a square kernel of odd size, got {tuple(dep.shape[2:])}")
-    for name, weight in (("fc_weight", fc), ("dep_weight", dep)):
-        if weight is not None:
-            _check_device(name, weight, "the input", features)
+    if kernel[2] != kernel[3] or kernel[2] % 2 == 0:
+        raise ValueError(f"dep_weight must have a square kernel of odd size, got {tuple(kernel[2:])}")
 
 
 def check_weights(features: Tensor, shape: Sequence[int], weights: Weights) -> None:
     """The same, and raise unless W_p is `(D, 2)` and both rates have one element."""
-    check_convolution(features, shape, weights.convolution)
-    _check_position(features, shape[2], weights.position)
-    _check_rate("rate_attention", features, weights.rate)
-    if weights.convolution.rate is not None:
-        _check_rate("rate_convolution", features, weights.convolution.rate)
+    position, rate, convolution = weights
+    check_convolution(features, shape, convolution)
+    device, beta = features.device, convolution.rate
+    _check_position(position, shape[2], device)
+    _check_rate("rate_attention", rate, device)
+    if beta is not None:
+        _check_rate("rate_convolution", beta, device)
 
 
-def _check_rate(name: str, features: Tensor, rate: Tensor) -> None:
-    _check_tensor(name, rate)
-    if tuple(rate.shape) not in ((), (1,)):
+def _check_rate(name: str, rate: Tensor, device: torch.device) -> None:
+    _check_beside(name, rate, device)
+    if rate.shape not in ((1,), ()):
         raise ValueError(f"{name} must have one element, shape (1,) or (), got {tuple(rate.shape)}")
-    _check_device(name, rate, "the input", features)
 
 
-def _check_position(features: Tensor, head_size: int, position: Tensor) -> None:
-    _check_tensor("position_weight", position)
-    if tuple(position.shape) != (head_size, 2):
+def _check_position(position: Tensor, head_size: int, device: torch.device) -> None:
+    _check_beside("position_weight", position, device)
+    if position.shape != (head_size, 2):
         raise ValueError(f"position_weight must have the shape (D = {head_size}, 2), got {tuple(position.shape)}")
-    _check_device("position_weight", position, "the input", features)
+
+
+def _check_autocast(name: str, tensor: Tensor, x: Tensor) -> None:
+    if not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(f"{name} must have x's dtype {x.dtype}, got {tensor.dtype}")
 
 
 def _check_tensor(name: str, tensor: object) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+
+
+def _check_beside(name: str, tensor: Tensor, device: torch.device) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+    if tensor.device != device:
+        raise ValueError(f"{name} must be on the device of the input, {device}; got {tensor.device}")
 
 
 def _check_maps(name: str, maps: Tensor, heads: str) -> None:
@@ -140,8 +155,3 @@ def _check_maps(name: str, maps: Tensor, heads: str) -> None:
     for axis, size in zip((heads, "D", "H", "W"), maps.shape[1:], strict=True):
         if size == 0:
             raise ValueError(f"{name} (B, {heads}, D, H, W) needs {axis} >= 1, got {tuple(maps.shape)}")
-
-
-def _check_device(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    if tensor.device != other.device:
-        raise ValueError(f"{name} must be on the device of {other_name}, {other.device}; got {tensor.device}")

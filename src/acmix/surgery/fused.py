@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from acmix.nn import ACmix, OperatorLayer
+from acmix.ops.contract import Convolution, Weights
 from acmix.ops.geometry import composes_kernels
 from acmix.plain import why_not_plain
 from acmix.surgery.identity import copy_network
@@ -50,9 +51,9 @@ class FusedACmix(OperatorLayer):
         self.bias = None if operator.bias is None else _constant(operator.bias)
         self.requires_grad_(False)
 
-    def mixing_weights(self) -> tuple[Tensor | None, ...]:
-        """W_p, fc or None, the composed kernel with its rate in it, and the rate of attention."""
-        return self.position_weight, self.fc_weight, self.kernel_weight, self.rate_attention, None
+    def mixing_weights(self) -> Weights:
+        """Of both paths; the composed kernel holds its rate."""
+        return Weights(self.position_weight, self.rate_attention, Convolution(self.kernel_weight, self.fc_weight))
 
 
 def fold_affine(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:

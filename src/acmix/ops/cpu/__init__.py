@@ -225,13 +225,14 @@ def _register() -> dict[str, Operator]:
 
 def _parameters(features: Tensor, weights: Weights | None, convolution: Convolution, grid: Grid) -> _Parameters:
     """In the dtype that the kernels accumulate in; fc and dep become one kernel where that is cheaper."""
-    dep, fc, rate = convolution
+    attention = (None, None) if weights is None else weights[:2]
+    position, rate_attention, dep, fc, rate_convolution = widen_to(features, *attention, *convolution)
     return _Parameters(
-        None if weights is None else widen_to(features, weights.position),
-        None if weights is None else widen_to(features, weights.rate),
-        None if fc is None else widen_to(features, fc),
-        widen_to(features, dep),
-        None if rate is None else widen_to(features, rate),
+        position,
+        rate_attention,
+        fc,
+        dep,
+        rate_convolution,
         composes_kernels(grid.heads, dep.shape[1], dep.shape[-1]),
         0 if weights is None else grid.window,
         grid.stride,
@@ -277,9 +278,8 @@ class Compiled(Backend):
         if torch.is_autocast_enabled("cpu"):
             # A convolution knows what autocast asks for.
             return super().project_and_mix(x, projection, weights, grid)
-        weight, bias = widen_to(x, projection.weight), None if projection.bias is None else widen_to(x, projection.bias)
         parameters = _parameters(x, weights, weights.convolution, grid)
-        return _OPERATORS["project_and_mix"](x, weight, bias, grid.heads, *parameters)
+        return _OPERATORS["project_and_mix"](x, *widen_to(x, *projection), grid.heads, *parameters)
 
 
 # At import, not at the first question: a question may be traced into a graph.

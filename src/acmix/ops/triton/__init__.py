@@ -53,8 +53,9 @@ def _attend(
     """`(B, H', W', C)` of projections `(B, H, W, 3 N, D)`, with what is added to it."""
     from acmix.ops.triton import operators
 
-    weights = (None if weight is None else widen_to(cells, weight) for weight in (position, rate))
-    return operators.attend_maps(cells.contiguous(), *weights, addend, offset, grid.window, grid.stride)
+    return operators.attend_maps(
+        cells.contiguous(), *widen_to(cells, position, rate), addend, offset, grid.window, grid.stride
+    )
 
 
 def _convolve(cells: Tensor, convolution: Convolution, grid: Grid) -> Tensor:
