@@ -1,15 +1,14 @@
-"""Build of the compiled CPU kernels: one shared library for every Python, optional, against the installed torch.
+"""Build of the compiled CPU kernels: one shared library for every Python >= 3.11 and torch >= 2.11, optional.
 
 The kernels are compiled once for each instruction set, in parallel; which one runs is decided when they are called.
-Without a compiler, or without torch at build time, the package installs and works on its portable backend.
+Nothing of torch is needed: what they call of it is declared in csrc/operators/libtorch.h and found when they are loaded.
+Without a compiler the package installs and works on its portable backend, and says why at first use.
 """
 
-import importlib.util
 import os
 import platform
 import subprocess
 import sys
-import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,17 +21,8 @@ FLAGS += ["-iquote", str(SOURCES)]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
 AMX = [*AVX512, "-mamx-tile", "-mamx-bf16"]
-# The oldest torch whose stable ABI the library asks for: 2.11.
-TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"
-
-
-def torch_folder() -> Path:
-    """Where torch is installed: for this interpreter, whether or not the build is isolated from its packages."""
-    spec = importlib.util.find_spec("torch")
-    folder = Path(spec.origin).parent if spec and spec.origin else Path(sysconfig.get_path("purelib"), "torch")
-    if not (folder / "include").is_dir():
-        raise RuntimeError("torch was not found; install torch first, then acmix with --no-build-isolation")
-    return folder
+# Beside the library, where it could not be built: why, for people who ask for it.
+EXCUSE = "not_built.txt"
 
 
 def instruction_sets() -> dict[str, list[str]]:
@@ -42,8 +32,29 @@ def instruction_sets() -> dict[str, list[str]]:
     return {"baseline": []}
 
 
+def compiler() -> str:
+    """The C++ compiler to use."""
+    return os.environ.get("CXX", "g++")
+
+
+def run(*arguments: str) -> None:
+    """Call the compiler; what it writes is shown, and kept for the error."""
+    done = subprocess.run([compiler(), *arguments], stderr=subprocess.PIPE, text=True, errors="replace")  # noqa: S603
+    sys.stderr.write(done.stderr)
+    done.check_returncode()
+
+
+def torch_library(folder: Path) -> list[str]:
+    """Flags that let the library name torch's as its dependency: of an empty one with the same name."""
+    if sys.platform == "darwin":
+        return ["-Wl,-undefined,dynamic_lookup"]
+    name = "libtorch_cpu.so"
+    run("-shared", f"-Wl,-soname,{name}", "-x", "c++", os.devnull, "-o", str(folder / name))
+    return ["-Wl,--no-as-needed", str(folder / name), "-Wl,--as-needed"]
+
+
 class BuildKernels(build_ext):
-    """Compile the kernels with the C++ compiler in CXX and link them; without success, warn and go on."""
+    """Compile the kernels with the C++ compiler in CXX and link them; without success, leave the reason and go on."""
 
     def get_ext_filename(self, ext_name: str) -> str:
         """The library holds no Python symbols: no interpreter tag in its name."""
@@ -51,52 +62,55 @@ class BuildKernels(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Build the one library."""
+        library = Path(self.get_ext_fullpath(ext.name))
+        library.parent.mkdir(parents=True, exist_ok=True)
+        excuse = library.with_name(EXCUSE)
+        for old in (library, excuse):
+            old.unlink(missing_ok=True)
         try:
-            self._build(Path(self.get_ext_fullpath(ext.name)), Path(self.build_temp))
-        except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
-            if os.environ.get("ACMIX_REQUIRE_KERNELS"):
-                raise
-            print(f"acmix: the compiled CPU kernels were not built: {error}", file=sys.stderr)  # noqa: T201
+            self._build(library, Path(self.build_temp))
+        except OSError as error:
+            self._excuse(excuse, f"the C++ compiler {error.filename or compiler()} cannot be run ({error.strerror})")
+        except subprocess.CalledProcessError as error:
+            errors = [line for line in error.stderr.splitlines() if "error" in line] or [f"it ended with {error.returncode}"]
+            self._excuse(excuse, f"{compiler()} failed: {errors[0]}")
 
     def copy_extensions_to_source(self) -> None:
-        """An editable install takes the library along, if there is one."""
-        if all(Path(self.build_lib, self.get_ext_filename(ext.name)).exists() for ext in self.extensions):
-            super().copy_extensions_to_source()
+        """An editable install takes the library along, or the reason why there is none."""
+        for ext in self.extensions:
+            built = Path(self.build_lib, self.get_ext_filename(ext.name))
+            source = Path("src", self.get_ext_filename(ext.name))
+            for file, copy in ((built, source), (built.with_name(EXCUSE), source.with_name(EXCUSE))):
+                copy.unlink(missing_ok=True)
+                if file.exists():
+                    self.copy_file(str(file), str(copy))
+
+    def _excuse(self, file: Path, reason: str) -> None:
+        if os.environ.get("ACMIX_REQUIRE_KERNELS"):
+            raise RuntimeError(f"acmix: the compiled CPU kernels were not built: {reason}")
+        print(f"acmix: the compiled CPU kernels were not built: {reason}", file=sys.stderr)  # noqa: T201
+        file.write_text(reason, encoding="utf-8")
 
     def _build(self, library: Path, objects: Path) -> None:
-        compiler = os.environ.get("CXX", "g++")
         extra = os.environ.get("CXXFLAGS", "").split()
-        torch = torch_folder()
         objects.mkdir(parents=True, exist_ok=True)
-        library.parent.mkdir(parents=True, exist_ok=True)
         units = {
             f"kernels_{name}": ["kernels.cpp", f"-DACMIX_ISA={name}", *flags]
             for name, flags in instruction_sets().items()
         }
-        units["operators"] = ["operators/operators.cpp", TORCH_TARGET, "-isystem", str(torch / "include")]
-        units |= {name: [f"{name}.cpp"] for name in ("dispatch", "workspace")}
+        units["operators"] = ["operators/operators.cpp"]
+        units |= {name: [f"{name}.cpp"] for name in ("dispatch", "workspace", "compatibility")}
 
         def compile_unit(name: str) -> str:
             source, *flags = units[name]
             output = str(objects / f"{name}.o")
-            command = [compiler, *FLAGS, *flags, *extra, "-c", str(SOURCES / source), "-o", output]
-            subprocess.run(command, check=True)  # noqa: S603
+            run(*FLAGS, *flags, *extra, "-c", str(SOURCES / source), "-o", output)
             return output
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             compiled = list(pool.map(compile_unit, units))
-        link = [
-            compiler,
-            "-shared",
-            *extra,
-            *compiled,
-            f"-L{torch / 'lib'}",
-            "-ltorch_cpu",
-            "-lc10",
-            "-o",
-            str(library),
-        ]
-        subprocess.run(link, check=True)  # noqa: S603
+        last = os.environ.get("LDFLAGS", "").split()
+        run("-shared", *extra, *compiled, *torch_library(objects), *last, "-o", str(library))
 
 
 setup(

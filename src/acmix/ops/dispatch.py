@@ -1,17 +1,19 @@
 """Which backend computes: one predicate, `why_not`, serves the choice of "auto" and the text of an error."""
 
+import torch
 from torch import Tensor
 
 from acmix.ops import validation
 from acmix.ops.contract import Backend, Features, Grid, Projection, Weights, features_of
-from acmix.ops.cpu import Compiled
+from acmix.ops.cpu import Compiled, warn_if_missing
 from acmix.ops.portable import Portable
 from acmix.ops.precision import autocast_dtype
 from acmix.ops.reference import Reference
 from acmix.ops.triton import Triton
 
+_PORTABLE = Portable()
 # In the order in which "auto" prefers them.
-_AUTOMATIC: dict[str, Backend] = {"cpu": Compiled(), "triton": Triton(), "portable": Portable()}
+_AUTOMATIC: dict[str, Backend] = {"cpu": Compiled(), "triton": Triton(), "portable": _PORTABLE}
 _REGISTERED: dict[str, Backend] = {**_AUTOMATIC, "reference": Reference()}
 _USUAL = Grid(heads=1, window=7, stride=1, dilation=1)
 
@@ -60,6 +62,9 @@ def select(name: str, features: Features, grid: Grid) -> Backend:
     if name == "auto":
         for backend in _AUTOMATIC.values():
             if backend.why_not(features, grid) is None:
+                # A warning would break a graph that is being traced.
+                if backend is _PORTABLE and features.device.type == "cpu" and not torch.compiler.is_compiling():
+                    warn_if_missing()
                 return backend
         raise AssertionError("portable takes everything")
     check_backend(name)

@@ -1,13 +1,15 @@
 """Compiled CPU kernels: local attention and the convolution path, forward and backward, in C++.
 
-The shared library is built with the package where a compiler is at hand (setup.py) and loaded with this
+The shared library is built with the package where a compiler is at hand (setup.py), without torch, and loaded with this
 module. It holds the operators `acmix::project_and_mix`, `acmix::mix` and `acmix::local_attention` with their backward
 passes, on LibTorch's stable ABI; they read their maps by strides, so that views cost no copies. All other derivatives
 are those of `algebra`.
 """
 
 import ctypes
+import functools
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,22 +29,44 @@ _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _LARGEST_WINDOW = 31
 
 
-def _load() -> tuple[str | None, str | None]:
+def _why_not_built(folder: Path) -> str:
+    """What setup.py left in the library's place."""
+    excuse = folder / "not_built.txt"
+    if not excuse.exists():
+        return "its library is not there: in a source tree, build it with `python setup.py build_ext --inplace`"
+    return (
+        f"its library was not built when acmix was installed: {excuse.read_text(encoding='utf-8')}; with g++ 11 or newer, "
+        "install acmix again: pip install --force-reinstall --no-deps --no-cache-dir, and what you installed"
+    )
+
+
+def _load(folder: Path) -> tuple[str | None, str | None]:
     """Load the library: the instruction set that it uses, or None and why that failed."""
-    libraries = sorted(Path(__file__).parent.glob("_stage2*.so"))
-    if not libraries:
-        return None, "its library was not built: install a C++20 compiler, then install acmix again from source"
+    library = folder / "_stage2.so"
+    if not library.exists():
+        return None, _why_not_built(folder)
     try:
-        torch.ops.load_library(libraries[0])
+        torch.ops.load_library(library)
     except OSError as error:
         return None, f"its library does not load with torch {torch.__version__}: {error}"
-    name = ctypes.CDLL(str(libraries[0])).acmix_instructions
+    name = ctypes.CDLL(str(library)).acmix_instructions
     name.restype = ctypes.c_char_p
     chosen = name()
     if chosen is None:
         wanted = os.environ["ACMIX_INSTRUCTIONS"]
         return None, f"ACMIX_INSTRUCTIONS must be amx, avx512, avx2 or baseline, or unset, got {wanted!r}"
     return chosen.decode(), None
+
+
+@functools.cache
+def warn_if_missing() -> None:
+    """Say once what is slow without the kernels, and why they are missing."""
+    if _MISSING is not None:
+        warnings.warn(
+            "acmix computes with plain PyTorch operations, several times slower on a CPU than its compiled kernels, "
+            f"which cannot run: {_MISSING}",
+            stacklevel=2,
+        )
 
 
 def instructions() -> str | None:
@@ -283,5 +307,5 @@ class Compiled(Backend):
 
 
 # At import, not at the first question: a question may be traced into a graph.
-_INSTRUCTIONS, _MISSING = _load()
+_INSTRUCTIONS, _MISSING = _load(Path(__file__).parent)
 _OPERATORS = {} if _INSTRUCTIONS is None else _register()

@@ -17,8 +17,8 @@ struct Weights {
 
   Weights(const MaybeTensor& fc_weight, const Tensor& dep_weight, const MaybeTensor& rate_convolution, bool one_kernel)
       : fc(densely(fc_weight)), dep(dep_weight), rate(rate_convolution), composed(one_kernel) {
-    STD_TORCH_CHECK(dep.dim() == 4, "dep must be (C, P, k, k)");
-    dep = torch::stable::contiguous(dep, format_of(dep));
+    require(dep.dim() == 4, "dep must be (C, P, k, k)");
+    if (!has_channels_last(dep)) dep = densely(dep);
   }
 
   bool composes() const { return fc && composed; }
@@ -42,15 +42,14 @@ struct Weights {
   // What the kernels convolve with: (C, 3 N or P, k, k).
   Tensor kernel(const Kernels& kernels) const {
     if (!composes() && !rate && dep.is_contiguous()) return dep;
-    Tensor kernel = torch::stable::empty({dep.size(0), maps(), dep.size(2), dep.size(3)}, dep.scalar_type(),
-                                         std::nullopt, dep.device());
+    Tensor kernel = dep.empty({dep.size(0), maps(), dep.size(2), dep.size(3)}, dep.element());
     if (composes()) {
       const Composition weights = composition();
-      torch::stable::parallel_for(0, weights.parts, 1, [&](int64_t first, int64_t last) {
+      parallel_for(weights.parts, 1, [&](int64_t first, int64_t last) {
         kernels.compose(weights, kernel.mutable_data_ptr(), first, last);
       });
     } else {
-      torch::stable::copy_(kernel, dep);
+      kernel.copy_from(dep);
       if (rate) scale(kernel, number_of(rate));
     }
     return kernel;
@@ -84,9 +83,9 @@ struct Call {
   Call(const Tensor& q, const Tensor& k, const Tensor& v, int64_t size, int64_t stride)
       : like(q), query(heads_of(q, 0)), key(heads_of(k, 0)), value(heads_of(v, 0)), window(size) {
     for (const Tensor* other : {&k, &v}) {
-      STD_TORCH_CHECK(other->scalar_type() == like.scalar_type(), "key and value must have query's dtype");
+      require(other->element() == like.element(), "key and value must have query's dtype");
       for (int64_t axis = 0; axis < 5; ++axis)
-        STD_TORCH_CHECK(other->size(axis) == like.size(axis), "key and value must have query's shape");
+        require(other->size(axis) == like.size(axis), "key and value must have query's shape");
     }
     set_shape(like.size(1), like.size(2), stride);
   }
@@ -95,17 +94,17 @@ struct Call {
   Call(const Tensor& maps, const Parameters& parameters, int64_t size, int64_t stride)
       : like(maps), query(heads_of(maps, 0)), key(heads_of(maps, maps.size(1) / 3)),
         value(heads_of(maps, maps.size(1) / 3 * 2)), window(size) {
-    STD_TORCH_CHECK(like.size(1) % 3 == 0, "projections must have the shape (B, 3 N, D, H, W)");
+    require(like.size(1) % 3 == 0, "projections must have the shape (B, 3 N, D, H, W)");
     set_shape(like.size(1) / 3, like.size(2), stride);
     take(parameters);
   }
 
   // All stages, of an input (B, C_in, H, W).
   Call(const Tensor& input, const Projections& stage, const Parameters& parameters, int64_t size, int64_t stride)
-      : like(input), projections({*densely(stage.weight), densely(stage.bias), stage.heads}), window(size) {
-    STD_TORCH_CHECK(like.dim() == 4, "the input must have the shape (B, C_in, H, W)");
+      : like(input), projections({densely(stage.weight), densely(stage.bias), stage.heads}), window(size) {
+    require(like.dim() == 4, "the input must have the shape (B, C_in, H, W)");
     const int64_t maps = stage.weight.size(0);
-    STD_TORCH_CHECK(stage.heads > 0 && maps % (3 * stage.heads) == 0, "weight must be (3 N D, C_in, 1, 1)");
+    require(stage.heads > 0 && maps % (3 * stage.heads) == 0, "weight must be (3 N D, C_in, 1, 1)");
     set_shape(stage.heads, maps / (3 * stage.heads), stride);
     check_parameter(projections->weight, {maps, like.size(1), 1, 1}, "weight must be (3 N D, C_in, 1, 1)");
     check_parameter(projections->bias, {maps}, "bias must be (3 N D)");
@@ -118,13 +117,13 @@ struct Call {
     rate = parameters.rate;
     check_parameter(position, {shape.head_size, 2}, "position must be (D, 2)");
     for (const MaybeTensor& number : {rate, weights.rate})
-      STD_TORCH_CHECK(!number || (number->numel() == 1 && number->scalar_type() == compute_type(like)),
+      require(!number || (number->numel() == 1 && number->element() == compute_type(like)),
                       "rates are one element");
     kernel_size = weights.dep.size(3);
     const int64_t maps = 3 * shape.heads, inputs = weights.fc ? weights.fc->size(0) : maps;
     check_parameter(weights.fc, {inputs, maps}, "fc must be (P, 3 N)");
     const Tensor& dep = weights.dep;
-    STD_TORCH_CHECK(dep.scalar_type() == compute_type(like) && dep.size(0) == shape.heads * shape.head_size &&
+    require(dep.element() == compute_type(like) && dep.size(0) == shape.heads * shape.head_size &&
                         dep.size(1) == inputs && dep.size(2) == kernel_size,
                     "dep must be (C, P, k, k), in the compute dtype");
     kernel = weights.kernel(best_kernels(is_double));
@@ -133,37 +132,34 @@ struct Call {
 
   // Batch and size are the first and the last axes of `like`, channels that lie together the third last.
   void set_shape(int64_t heads, int64_t head_size, int64_t stride) {
-    STD_TORCH_CHECK(stride >= 1 && window >= 0 && (window == 0 || window % 2 == 1), "window must be odd, stride >= 1");
+    require(stride >= 1 && window >= 0 && (window == 0 || window % 2 == 1), "window must be odd, stride >= 1");
     const int64_t axis = like.dim() - 3;
     shape = {like.size(0), heads, head_size, like.size(axis + 1), like.size(axis + 2), stride, 0, 0};
     shape.height_out = (shape.height + stride - 1) / stride;
     shape.width_out = (shape.width + stride - 1) / stride;
-    is_double = like.scalar_type() == ScalarType::Double;
+    is_double = like.element() == Element::float64;
     channels_last = like.stride(axis) == 1 && like.size(axis) > 1 && shape.height * shape.width > 1;
   }
 
   void check_parameter(const MaybeTensor& tensor, const std::vector<int64_t>& sizes, const char* rule) const {
     if (!tensor) return;
     bool right = tensor->dim() == static_cast<int64_t>(sizes.size()) && tensor->is_contiguous() &&
-                 tensor->scalar_type() == compute_type(like);
+                 tensor->element() == compute_type(like);
     for (size_t axis = 0; right && axis < sizes.size(); ++axis)
       right = tensor->size(static_cast<int64_t>(axis)) == sizes[axis];
-    STD_TORCH_CHECK(right, rule, ", contiguous, in the compute dtype");
+    require(right, rule, ", contiguous, in the compute dtype");
   }
 
   // A map of 4 axes in the memory order of the input.
   Tensor empty_map(int64_t channels, int64_t height, int64_t width) const {
-    return empty_map(channels, height, width, like.scalar_type());
+    return empty_map(channels, height, width, like.element());
   }
   // The same in the compute type.
   Tensor empty_share(int64_t channels, int64_t height, int64_t width) const {
     return empty_map(channels, height, width, compute_type(like));
   }
-  Tensor empty_map(int64_t channels, int64_t height, int64_t width, ScalarType type) const {
-    Tensor map = torch::stable::empty({shape.batch, channels, height, width}, type, std::nullopt, like.device(),
-                                      std::nullopt,
-                                      channels_last ? torch::headeronly::MemoryFormat::ChannelsLast
-                                                    : torch::headeronly::MemoryFormat::Contiguous);
+  Tensor empty_map(int64_t channels, int64_t height, int64_t width, Element type) const {
+    Tensor map = like.empty({shape.batch, channels, height, width}, type, channels_last);
     ask_for_large_pages(map);
     return map;
   }
@@ -182,7 +178,7 @@ Mix problem_of(const Call& call, const Tensor& output, const Locations& columns,
                   bias ? bias->const_data_ptr() : nullptr, nullptr};
   }
   return {call.shape, call.query,  call.key,   call.value, channels_of(output, 0, call.shape.head_size),
-          attention,  convolution, projection, torch::stable::get_num_threads()};
+          attention,  convolution, projection, number_of_threads()};
 }
 
 }  // namespace

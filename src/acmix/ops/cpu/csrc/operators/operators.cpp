@@ -1,7 +1,6 @@
-// Registration with PyTorch, on LibTorch's stable ABI.
-#include <tuple>
-
+// The operators, and their registration with PyTorch.
 #include "operators/call.h"
+#include "operators/library.h"
 
 namespace acmix {
 namespace {
@@ -12,7 +11,7 @@ void pack_weights(const Call& call, const Kernels& kernels, bool backward, Mix& 
   if (!work.numbers) return;
   const size_t size = call.is_double ? sizeof(double) : sizeof(float);
   void* packed = workspace(static_cast<size_t>(work.numbers) * size, Use::weights);
-  torch::stable::parallel_for(0, work.parts, 1, [&](int64_t first, int64_t last) {
+  parallel_for(work.parts, 1, [&](int64_t first, int64_t last) {
     kernels.pack_weights(problem, backward, packed, first, last);
   });
   problem.projection.packed = packed;
@@ -26,7 +25,7 @@ Tensor run_forward(const Call& call) {
   const Locations columns(shape.width), rows(shape.height);
   Mix problem = problem_of(call, output, columns, rows);
   pack_weights(call, kernels, false, problem);
-  torch::stable::parallel_for(0, kernels.forward_tasks(problem), 1,
+  parallel_for(kernels.forward_tasks(problem), 1,
                               [&](int64_t first, int64_t last) { kernels.forward(problem, first, last); });
   return output;
 }
@@ -58,9 +57,7 @@ struct Gradients {
 };
 
 std::vector<int64_t> sizes_of(const MaybeTensor& tensor) {
-  std::vector<int64_t> sizes;
-  for (int64_t axis = 0; tensor && axis < tensor->dim(); ++axis) sizes.push_back(tensor->size(axis));
-  return tensor ? sizes : std::vector<int64_t>{0};
+  return tensor ? sizes_of(*tensor) : std::vector<int64_t>{0};
 }
 
 // The sum over the first axis in its order, whatever the number of threads.
@@ -77,7 +74,7 @@ Tensor sum_first(const Tensor& tensor, const std::vector<int64_t>& sizes) {
 
 // Shares of the gradient of one map: the first becomes their sum.
 void sum_maps(const std::vector<Tensor>& shares) {
-  torch::stable::parallel_for(0, shares.front().numel(), 1 << 14, [&](int64_t first, int64_t last) {
+  parallel_for(shares.front().numel(), 1 << 14, [&](int64_t first, int64_t last) {
     with_data(shares.front(), [&](auto* to) {
       for (size_t part = 1; part < shares.size(); ++part) {
         const auto* from = static_cast<decltype(to)>(shares[part].mutable_data_ptr());
@@ -94,7 +91,7 @@ struct Wanted {
 
 Gradients run_backward(const Call& call, const Tensor& output_gradient, const Wanted& wanted) {
   const Shape& shape = call.shape;
-  STD_TORCH_CHECK(output_gradient.dim() == 4 && output_gradient.scalar_type() == call.like.scalar_type() &&
+  require(output_gradient.dim() == 4 && output_gradient.element() == call.like.element() &&
                       output_gradient.size(0) == shape.batch &&
                       output_gradient.size(1) == shape.heads * shape.head_size &&
                       output_gradient.size(2) == shape.height_out && output_gradient.size(3) == shape.width_out,
@@ -103,8 +100,7 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient, const Wa
   const std::vector<int64_t> kernel_sizes = sizes_of(call.kernel), mixing_sizes = sizes_of(call.mixing);
   const int64_t inputs = call.projections ? call.like.size(1) : 0;
   Tensor maps = wanted.input ? call.empty_map(call.projections ? inputs : 3 * channels, shape.height, shape.width)
-                             : torch::stable::empty(sizes_of(std::nullopt), call.like.scalar_type(),
-                                                    std::nullopt, call.like.device());
+                             : call.like.empty({0}, call.like.element());
   auto parts = [&](int64_t count, std::vector<int64_t> sizes) {
     sizes.insert(sizes.begin(), count);
     return empty_parameter(maps, sizes);
@@ -112,15 +108,14 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient, const Wa
   Gradients gradients = {maps, std::nullopt, std::nullopt, maps, maps, maps};
   if (call.projections) {
     auto parameter = [&](const MaybeTensor& like) {
-      return torch::stable::empty(sizes_of(wanted.weight ? like : std::nullopt), compute_type(maps), std::nullopt,
-                                  maps.device());
+      return maps.empty(wanted.weight ? sizes_of(like) : std::vector<int64_t>{0}, compute_type(maps));
     };
     gradients.weight = parameter(call.projections->weight);
     gradients.bias = parameter(call.projections->bias);
   }
   if (call.like.numel() == 0) {
-    if (gradients.weight) torch::stable::zero_(*gradients.weight);
-    if (gradients.bias) torch::stable::zero_(*gradients.bias);
+    if (gradients.weight) gradients.weight->set_zero();
+    if (gradients.bias) gradients.bias->set_zero();
     gradients.small = empty_parameter(maps, {small_size});
     gradients.kernel = empty_parameter(maps, kernel_sizes);
     gradients.mixing = empty_parameter(maps, mixing_sizes);
@@ -142,14 +137,13 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient, const Wa
   MaybeTensor shares_of_weights;
   if (call.projections) {
     // Several shares are in the compute type; the first is the map itself where it is, too.
-    const bool inside = work.parts == 1 || maps.scalar_type() == compute_type(maps);
+    const bool inside = work.parts == 1 || maps.element() == compute_type(maps);
     for (int64_t part = 0; wanted.input && part < work.parts; ++part)
       shares.push_back(part == 0 && inside ? maps : call.empty_share(inputs, shape.height, shape.width));
     for (const Tensor& share : shares) fields.push_back(channels_of(share, 0, inputs));
     if (wanted.input) to.inputs = fields.data();
     if (wanted.weight) {
-      shares_of_weights = torch::stable::empty({work.slices, work.weights}, compute_type(maps), std::nullopt,
-                                               maps.device());
+      shares_of_weights = maps.empty({work.slices, work.weights}, compute_type(maps));
       to.weights = shares_of_weights->mutable_data_ptr();
     }
   } else {
@@ -157,17 +151,17 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient, const Wa
     to.key = channels_of(maps, channels, shape.head_size);
     to.value = channels_of(maps, 2 * channels, shape.head_size);
   }
-  torch::stable::parallel_for(0, work.items, 1,
+  parallel_for(work.items, 1,
                               [&](int64_t first, int64_t last) { kernels.backward(problem, to, first, last); });
   if (shares.size() > 1) sum_maps(shares);
-  if (!shares.empty() && shares.front().data_ptr() != maps.data_ptr()) torch::stable::copy_(maps, shares.front());
+  if (!shares.empty() && shares.front().const_data_ptr() != maps.const_data_ptr()) maps.copy_from(shares.front());
   gradients.small = sum_first(small, {small_size});
   gradients.kernel = sum_first(kernel, kernel_sizes);
   gradients.mixing = sum_first(mixing, mixing_sizes);
   if (!to.weights) return gradients;
   void *weight = gradients.weight->mutable_data_ptr(),
        *bias = call.projections->bias ? gradients.bias->mutable_data_ptr() : nullptr;
-  torch::stable::parallel_for(0, work.weight_registers, 1, [&](int64_t first, int64_t last) {
+  parallel_for(work.weight_registers, 1, [&](int64_t first, int64_t last) {
     kernels.sum_weights(problem, to.weights, weight, bias, first, last);
   });
   return gradients;
@@ -180,16 +174,15 @@ Tensor local_attention_backward(const Tensor& output_gradient, const Tensor& que
 
 // Gradients of fc, of dep and of the rate, given those of the kernel and mixing, which are theirs without composing.
 std::tuple<Tensor, Tensor, Tensor> differentiate(const Weights& weights, const Tensor& kernel, Tensor mixing) {
-  Tensor dep = torch::stable::empty(sizes_of(weights.dep), kernel.scalar_type(), std::nullopt, kernel.device(),
-                                    std::nullopt, format_of(weights.dep));
+  Tensor dep = kernel.empty(sizes_of(weights.dep), kernel.element(), has_channels_last(weights.dep));
   const double factor = number_of(weights.rate);
   double slope = 0;
   if (weights.composes()) {
-    const Kernels& kernels = best_kernels(kernel.scalar_type() == ScalarType::Double);
+    const Kernels& kernels = best_kernels(kernel.element() == Element::float64);
     const Composition composition = weights.composition();
     const std::vector<int64_t> sizes = sizes_of(weights.fc);
     Tensor shares = empty_parameter(kernel, {composition.parts, sizes[0], sizes[1]});
-    torch::stable::parallel_for(0, composition.parts, 1, [&](int64_t first, int64_t last) {
+    parallel_for(composition.parts, 1, [&](int64_t first, int64_t last) {
       kernels.compose_backward(composition, kernel.const_data_ptr(), dep.mutable_data_ptr(), shares.mutable_data_ptr(),
                                first, last);
     });
@@ -197,9 +190,9 @@ std::tuple<Tensor, Tensor, Tensor> differentiate(const Weights& weights, const T
     slope = inner_product(mixing, *weights.fc);
     scale(mixing, factor);
   } else {
-    torch::stable::copy_(dep, kernel);
+    dep.copy_from(kernel);
     if (weights.rate) {
-      slope = inner_product(kernel, torch::stable::contiguous(weights.dep));
+      slope = inner_product(kernel, densely(weights.dep));
       scale(dep, factor);
     }
   }
@@ -234,35 +227,34 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> project_and_m
                         differentiate(weights, gradients.kernel, gradients.mixing));
 }
 
+// When the library is loaded.
+const bool registered = [] {
+  Library library;
+  library.add<&local_attention>(
+      "local_attention", "(Tensor query, Tensor key, Tensor value, int window, int stride) -> Tensor");
+  library.add<&local_attention_backward>(
+      "local_attention_backward",
+      "(Tensor output_gradient, Tensor query, Tensor key, Tensor value, int window, int stride) -> Tensor");
+  library.add<&mix>(
+      "mix",
+      "(Tensor projections, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, Tensor? rate_convolution, "
+      "bool composed, int window, int stride) -> Tensor");
+  library.add<&project_and_mix>(
+      "project_and_mix",
+      "(Tensor input, Tensor weight, Tensor? bias, int heads, Tensor? position, Tensor? rate, Tensor? fc, "
+      "Tensor dep, Tensor? rate_convolution, bool composed, int window, int stride) -> Tensor");
+  library.add<&mix_backward>(
+      "mix_backward",
+      "(Tensor output_gradient, Tensor projections, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, "
+      "Tensor? rate_convolution, bool composed, int window, int stride) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  library.add<&project_and_mix_backward>(
+      "project_and_mix_backward",
+      "(Tensor output_gradient, Tensor input, Tensor weight, Tensor? bias, int heads, bool input_wanted, "
+      "bool weight_wanted, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, Tensor? rate_convolution, "
+      "bool composed, int window, int stride) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  return true;
+}();
+
 }  // namespace
 }  // namespace acmix
-
-STABLE_TORCH_LIBRARY(acmix, library) {
-  library.def("local_attention(Tensor query, Tensor key, Tensor value, int window, int stride) -> Tensor");
-  library.def(
-      "local_attention_backward(Tensor output_gradient, Tensor query, Tensor key, Tensor value, int window, int stride) "
-      "-> Tensor");
-  library.def(
-      "mix(Tensor projections, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, Tensor? rate_convolution, "
-      "bool composed, int window, int stride) -> Tensor");
-  library.def(
-      "project_and_mix(Tensor input, Tensor weight, Tensor? bias, int heads, Tensor? position, Tensor? rate, Tensor? fc, "
-      "Tensor dep, Tensor? rate_convolution, bool composed, int window, int stride) -> Tensor");
-  library.def(
-      "mix_backward(Tensor output_gradient, Tensor projections, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, "
-      "Tensor? rate_convolution, bool composed, int window, int stride) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
-  library.def(
-      "project_and_mix_backward(Tensor output_gradient, Tensor input, Tensor weight, Tensor? bias, int heads, "
-      "bool input_wanted, bool weight_wanted, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, "
-      "Tensor? rate_convolution, bool composed, int window, int stride) "
-      "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
-}
-
-STABLE_TORCH_LIBRARY_IMPL(acmix, CPU, library) {
-  library.impl("local_attention", TORCH_BOX(&acmix::local_attention));
-  library.impl("local_attention_backward", TORCH_BOX(&acmix::local_attention_backward));
-  library.impl("mix", TORCH_BOX(&acmix::mix));
-  library.impl("project_and_mix", TORCH_BOX(&acmix::project_and_mix));
-  library.impl("mix_backward", TORCH_BOX(&acmix::mix_backward));
-  library.impl("project_and_mix_backward", TORCH_BOX(&acmix::project_and_mix_backward));
-}

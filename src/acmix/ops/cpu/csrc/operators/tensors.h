@@ -1,52 +1,25 @@
 // Tensors as the kernels read them: fields, numbers, memory.
 #pragma once
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
-#include <optional>
-#include <vector>
-
-#include "problem.h"
+#include "operators/tensor.h"
 
 namespace acmix {
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using MaybeTensor = std::optional<Tensor>;
-
-Element element_of(const Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case ScalarType::Float:
-      return Element::float32;
-    case ScalarType::Double:
-      return Element::float64;
-    case ScalarType::Half:
-      return Element::float16;
-    case ScalarType::BFloat16:
-      return Element::bfloat16;
-    default:
-      STD_TORCH_CHECK(false, "query must be float32, float64, float16 or bfloat16");
-  }
-}
-
-ScalarType compute_type(const Tensor& tensor) {
-  return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+Element compute_type(const Tensor& tensor) {
+  return tensor.element() == Element::float64 ? Element::float64 : Element::float32;
 }
 
 // Heads [first, first + N) of a tensor of shape (B, heads, D, H, W).
 Field heads_of(const Tensor& tensor, int64_t first) {
-  STD_TORCH_CHECK(tensor.dim() == 5, "maps must have the shape (B, heads, D, H, W)");
+  require(tensor.dim() == 5, "maps must have the shape (B, heads, D, H, W)");
   const size_t offset = static_cast<size_t>(first * tensor.stride(1)) * tensor.element_size();
   return {static_cast<char*>(tensor.mutable_data_ptr()) + offset,
-          element_of(tensor),
+          tensor.element(),
           tensor.stride(0),
           tensor.stride(1),
           tensor.stride(2),
@@ -70,28 +43,39 @@ void ask_for_large_pages(const Tensor& tensor) {
 }
 
 Tensor empty_parameter(const Tensor& like, const std::vector<int64_t>& sizes) {
-  Tensor tensor = torch::stable::empty(sizes, compute_type(like), std::nullopt, like.device());
-  return torch::stable::zero_(tensor);
+  Tensor tensor = like.empty(sizes, compute_type(like));
+  tensor.set_zero();
+  return tensor;
 }
 
 double number_of(const MaybeTensor& rate) {
   if (!rate) return 1;
-  return rate->scalar_type() == ScalarType::Double ? *static_cast<const double*>(rate->const_data_ptr())
+  return rate->element() == Element::float64 ? *static_cast<const double*>(rate->const_data_ptr())
                                                    : *static_cast<const float*>(rate->const_data_ptr());
 }
 
 // Call f with the tensor's data as a pointer to its type, float or double.
 template <class F>
 void with_data(const Tensor& tensor, const F& f) {
-  if (tensor.scalar_type() == ScalarType::Double)
+  if (tensor.element() == Element::float64)
     f(static_cast<double*>(tensor.mutable_data_ptr()));
   else
     f(static_cast<float*>(tensor.mutable_data_ptr()));
 }
 
-MaybeTensor densely(const MaybeTensor& tensor) {
-  return !tensor || tensor->is_contiguous() ? tensor : torch::stable::contiguous(*tensor);
+std::vector<int64_t> sizes_of(const Tensor& tensor) {
+  std::vector<int64_t> sizes;
+  for (int64_t axis = 0; axis < tensor.dim(); ++axis) sizes.push_back(tensor.size(axis));
+  return sizes;
 }
+
+Tensor densely(const Tensor& tensor) {
+  if (tensor.is_contiguous()) return tensor;
+  Tensor dense = tensor.empty(sizes_of(tensor), tensor.element());
+  dense.copy_from(tensor);
+  return dense;
+}
+MaybeTensor densely(const MaybeTensor& tensor) { return tensor ? MaybeTensor(densely(*tensor)) : std::nullopt; }
 
 // In place: tensor times a number.
 void scale(const Tensor& tensor, double factor) {
@@ -111,18 +95,17 @@ double inner_product(const Tensor& left, const Tensor& right) {
 }
 
 // Networks with channels last have such kernels, too.
-torch::headeronly::MemoryFormat format_of(const Tensor& dep) {
+bool has_channels_last(const Tensor& dep) {
   const bool last = dep.stride(1) == 1 && dep.stride(3) == dep.size(1) && dep.stride(2) == dep.size(3) * dep.size(1) &&
                     dep.stride(0) == dep.size(2) * dep.stride(2);
-  return last && !dep.is_contiguous() ? torch::headeronly::MemoryFormat::ChannelsLast
-                                      : torch::headeronly::MemoryFormat::Contiguous;
+  return last && !dep.is_contiguous();
 }
 
 // Channels [first, first + outer * inner) of a map of 4 axes, channel = outer index * inner + inner index.
 Field channels_of(const Tensor& map, int64_t first, int64_t inner) {
   const size_t offset = static_cast<size_t>(first * map.stride(1)) * map.element_size();
   return {static_cast<char*>(map.mutable_data_ptr()) + offset,
-          element_of(map),
+          map.element(),
           map.stride(0),
           inner * map.stride(1),
           map.stride(1),
