@@ -1,7 +1,7 @@
 """Build of the compiled CPU kernels: one shared library for every Python >= 3.11 and torch >= 2.11, optional.
 
 The kernels are compiled once for each instruction set, in parallel; which one runs is decided when they are called.
-Nothing of torch is needed: what they call of it is declared in csrc/operators/libtorch.h and found when they are loaded.
+Nothing of torch is needed: what they call of it is declared in csrc/operators/libtorch.h and found at load time.
 Without a compiler the package installs and works on its portable backend, and says why at first use.
 """
 
@@ -72,7 +72,9 @@ class BuildKernels(build_ext):
         except OSError as error:
             self._excuse(excuse, f"the C++ compiler {error.filename or compiler()} cannot be run ({error.strerror})")
         except subprocess.CalledProcessError as error:
-            errors = [line for line in error.stderr.splitlines() if "error" in line] or [f"it ended with {error.returncode}"]
+            errors = [line for line in error.stderr.splitlines() if "error" in line] or [
+                f"it ended with {error.returncode}"
+            ]
             self._excuse(excuse, f"{compiler()} failed: {errors[0]}")
 
     def copy_extensions_to_source(self) -> None:

@@ -30,7 +30,9 @@ def test_a_build_without_a_compiler_leaves_the_reason(tmp_path):
     assert done.returncode == 0
     assert reason in done.stderr
     assert cpu._load(folder) == (None, cpu._why_not_built(folder))
-    assert cpu._why_not_built(folder).startswith(f"its library was not built when acmix was installed: {reason}; with g++")
+    assert cpu._why_not_built(folder).startswith(
+        f"its library was not built when acmix was installed: {reason}; with g++"
+    )
 
 
 def test_a_build_that_must_have_kernels_stops_without(tmp_path):
@@ -71,7 +73,9 @@ print(ops.backends())
 
 def test_missing_kernels_are_told_once_at_first_use(tmp_path):
     shutil.copytree(Path(acmix.__file__).parent, tmp_path / "acmix", ignore=shutil.ignore_patterns("*.so", "csrc"))
-    (tmp_path / "acmix/ops/cpu/not_built.txt").write_text("the C++ compiler g++ cannot be run (No such file or directory)")
+    (tmp_path / "acmix/ops/cpu/not_built.txt").write_text(
+        "the C++ compiler g++ cannot be run (No such file or directory)"
+    )
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-W", "always", "-c", SCRIPT],
         cwd=tmp_path,

@@ -30,7 +30,10 @@ def test_declarations_are_those_of_torch(tmp_path):
 @pytest.mark.parametrize(
     ("ours", "wrong"),
     [
-        ("aoti_torch_get_dim(AtenTensorOpaque* tensor, int64_t*", "aoti_torch_get_dim(AtenTensorOpaque* tensor, int32_t*"),
+        (
+            "aoti_torch_get_dim(AtenTensorOpaque* tensor, int64_t*",
+            "aoti_torch_get_dim(AtenTensorOpaque* tensor, int32_t*",
+        ),
         ("int32_t torch_get_num_threads", "int64_t torch_get_num_threads"),
         ("StableIValue = uint64_t", "StableIValue = uint32_t"),
     ],

@@ -35,8 +35,8 @@ def _why_not_built(folder: Path) -> str:
     if not excuse.exists():
         return "its library is not there: in a source tree, build it with `python setup.py build_ext --inplace`"
     return (
-        f"its library was not built when acmix was installed: {excuse.read_text(encoding='utf-8')}; with g++ 11 or newer, "
-        "install acmix again: pip install --force-reinstall --no-deps --no-cache-dir, and what you installed"
+        f"its library was not built when acmix was installed: {excuse.read_text(encoding='utf-8')}; with g++ 11 or "
+        "newer, install acmix again: pip install --force-reinstall --no-deps --no-cache-dir, and what you installed"
     )
 
 
