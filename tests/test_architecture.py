@@ -3,7 +3,7 @@
 import ast
 import functools
 import graphlib
-import importlib
+import importlib.util
 import inspect
 import pathlib
 import re
@@ -42,6 +42,7 @@ LAYERS = {
     "acmix.__main__": 6,
     "acmix": 6,
 }
+HIDDEN = ("acmix", "acmix.__main__")
 PUBLIC = {
     "acmix": [
         "ACmix",
@@ -166,3 +167,18 @@ def test_rooms_of_the_compiled_kernels_include_those_before_them():
             included = re.findall(r'#include "(.+)/', path.read_text())
             # A pass does not read the other.
             assert {*included} <= {*ROOMS[: order + 1]} - ({"forward"} if room == "backward" else set()), path
+
+
+def test_the_picture_of_the_design_is_what_its_source_draws():
+    source = ROOT.parents[1] / "docs" / "pictures" / "house.py"
+    specification = importlib.util.spec_from_file_location("house", source)
+    house = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(house)
+    assert house.draw() == house.PICTURE.read_text()
+    drawn = {name: int(number) for number, names, _ in house.LAYERS for name in names.split(", ")}
+    del drawn["acmix"]
+    assert drawn == {name.removeprefix("acmix."): place for name, place in LAYERS.items() if name not in HIDDEN}
+
+
+def test_the_design_is_short():
+    assert len((ROOT.parents[1] / "DESIGN.md").read_text().splitlines()) < 400
