@@ -53,7 +53,7 @@ test-browser: $(DEMO)/.installed
 # Other people's frameworks, in an environment of their own that finds in .venv what .venv has; opencv-python would want a
 # display's libraries.
 INTEGRATIONS := .venv-integrations
-FRAMEWORKS := ultralytics opencv-python-headless onnxslim openvino ncnn pnnx
+FRAMEWORKS := ultralytics lap opencv-python-headless onnxslim openvino ncnn pnnx
 $(INTEGRATIONS)/.installed: $(INSTALLED)
 	rm -rf $(INTEGRATIONS)
 	$(BIN)/uv venv --quiet --python $(BIN)/python $(INTEGRATIONS)

@@ -37,6 +37,7 @@ LAYERS = {
     "acmix.export": 4,
     "acmix.explain": 4,
     "acmix.bench": 4,
+    "acmix.integrations": 4,
     "acmix.pages": 5,
     "acmix.cli": 6,
     "acmix.__main__": 6,

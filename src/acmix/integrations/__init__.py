@@ -1,0 +1,1 @@
+"""Other people's frameworks: nothing here is loaded but by who has them."""

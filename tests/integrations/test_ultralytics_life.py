@@ -1,0 +1,198 @@
+"""What YOLO does with a network of ours: trains it, stops and resumes, validates, predicts, tracks, elsewhere too."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+import acmix
+from acmix.nn import OperatorLayer
+
+pytestmark = pytest.mark.integrations
+SIZE = 64
+SELECT = "model.8.*"
+ROWS = """
+nc: 2
+backbone:
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, C2f_ACmix, [16, True]]
+  - [-1, 1, ACmix, [32, {stride: 4}]]
+head:
+  - [[2], 1, Detect, [nc]]
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered(_alone):
+    from acmix.integrations import ultralytics
+
+    ultralytics.register()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Six pictures of discs and squares, a folder for runs, and a YAML with our rows."""
+    root, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for part in ("images", "labels"):
+        (root / part).mkdir()
+    for number in range(6):
+        kind, (left, top), width = number % 2, random.integers(4, 36, 2), 24
+        image = Image.new("RGB", (SIZE, SIZE), (40, 40, 40))
+        pen = ImageDraw.Draw(image)
+        (pen.ellipse, pen.rectangle)[kind]((left, top, left + width, top + width), fill=(0, 200, 250))
+        image.save(root / f"images/{number}.png")
+        box = np.array([left + width / 2, top + width / 2, width, width]) / SIZE
+        (root / f"labels/{number}.txt").write_text(f"{kind} {' '.join(map(str, box))}\n")
+    (root / "data.yaml").write_text(f"path: {root}\ntrain: images\nval: images\nnames: [disc, square]\n")
+    (root / "rows.yaml").write_text(ROWS)
+    return root
+
+
+@pytest.fixture(scope="module")
+def settings(folder):
+    """Without downloads, pictures of progress, and processes that load data."""
+    quiet = {"plots": False, "amp": False, "workers": 0, "verbose": False, "exist_ok": True}
+    return {"data": str(folder / "data.yaml"), "imgsz": SIZE, "device": "cpu", "project": str(folder / "runs"), **quiet}
+
+
+@pytest.fixture(scope="module")
+def trained(settings):
+    """A network after surgery, trained for two epochs, and what it was before."""
+    from ultralytics import YOLO
+
+    torch.manual_seed(0)
+    model = YOLO("yolo11n.yaml")
+    acmix.replace_convolutions(model.model, select=SELECT, warm_start=True)
+    before = copy.deepcopy(model.model)
+    model.train(epochs=2, batch=3, name="surgery", **settings)
+    return model, before
+
+
+def operators(network):
+    return {name: module for name, module in network.named_modules() if isinstance(module, OperatorLayer)}
+
+
+def test_training_keeps_and_learns_what_surgery_put_in(trained):
+    model, before = trained
+    assert set(operators(model.model)) == set(operators(before)) != set()
+    for name, operator in operators(before).items():
+        learned = operators(model.model)[name]
+        assert type(learned) is acmix.ACmix
+        assert not torch.equal(learned.dep_weight, operator.dep_weight)
+        # It went on from the network's own weights: two epochs are no way from one start to another.
+        assert (learned.qkv.weight - operator.qkv.weight).norm() < 0.5 * operator.qkv.weight.norm()
+
+
+def test_validation_and_prediction_find_the_same(trained, settings, folder):
+    from ultralytics import YOLO
+
+    path = str(trained[0].trainer.last)
+    model, plain = YOLO(path), YOLO(path).model.eval()
+    image = torch.rand(1, 3, SIZE, SIZE)
+    expected = plain(image)[0]
+    metrics = model.val(**settings)
+    assert set(metrics.names.values()) == {"disc", "square"}
+    result, *_ = model.predict(folder / "images/0.png", imgsz=SIZE, conf=0.001, verbose=False)
+    assert result.boxes is not None
+    assert (model.predictor.model(image)[0] - expected).abs().max() <= 1e-4 * expected.abs().max()
+    # What was fused in place is described, and trained again, as it was.
+    assert model.model.yaml["acmix"] == plain.yaml["acmix"]
+
+
+def test_rows_train_and_other_classes_are_learned_from_a_checkpoint(settings, folder):
+    from ultralytics import YOLO
+
+    model = YOLO(str(folder / "rows.yaml"), task="detect")
+    model.train(epochs=1, batch=3, name="rows", **settings)
+    assert {type(operator) for operator in operators(model.model).values()} == {acmix.ACmix}
+    described = (folder / "data.yaml").read_text().replace("[disc, square]", "[disc, square, star]")
+    (folder / "three.yaml").write_text(described)
+    again = YOLO(str(model.trainer.last))
+    again.train(epochs=1, batch=3, name="three", **{**settings, "data": str(folder / "three.yaml")})
+    assert again.model.yaml["nc"] == 3
+    assert set(operators(again.model)) == set(operators(model.model))
+
+
+# A process in which nobody imports acmix.
+ELSEWHERE = """
+import json, sys
+from ultralytics import YOLO
+
+class Stopped(Exception): ...
+
+def stop(trainer):
+    if trainer.epoch == 1:
+        raise Stopped
+
+settings, last, saved, pictures = json.loads(sys.argv[1])
+assert "acmix" not in sys.modules
+count = lambda model: sum(type(module).__name__ == "ACmix" for module in model.modules())
+model = YOLO(last)
+counts = {"loaded": count(model.model)}
+model.add_callback("on_train_epoch_start", stop)
+try:
+    model.train(epochs=3, batch=3, name="stopped", **settings)
+except Stopped:
+    pass
+interrupted = YOLO(str(model.trainer.last))
+interrupted.train(resume=True)
+assert (interrupted.trainer.start_epoch, interrupted.trainer.epoch) == (1, 2)
+counts["resumed"] = count(interrupted.model)
+counts["averaged"] = count(interrupted.trainer.ema.ema)
+model = YOLO(saved)
+model.train(epochs=1, batch=3, name="saved", **settings)
+counts["saved"] = count(model.model)
+counts["tracked"] = len(model.track(pictures, imgsz=64, verbose=False, conf=0.001))
+print(json.dumps(counts))
+"""
+
+
+def elsewhere(program, *arguments, **environment):
+    return subprocess.run(  # noqa: S603
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def test_another_process_goes_on(trained, settings, folder):
+    from ultralytics import YOLO
+
+    model = YOLO("yolo11n.yaml")
+    acmix.replace_convolutions(model.model, select=SELECT)
+    saved = folder / "saved.pt"
+    model.save(saved)
+    arguments = settings, str(trained[0].trainer.last), str(saved), str(folder / "images")
+    result = elsewhere(ELSEWHERE, json.dumps(arguments))
+    assert result.returncode == 0, result.stderr
+    number = len(operators(model.model))
+    expected = {"loaded": number, "resumed": number, "averaged": number, "saved": number, "tracked": 6}
+    assert json.loads(result.stdout.splitlines()[-1]) == expected
+
+
+WITHOUT = """
+import importlib.abc, sys
+
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == "acmix":
+            raise ModuleNotFoundError("No module named 'acmix'", name="acmix")
+
+sys.meta_path.insert(0, Missing())
+from ultralytics import YOLO
+YOLO(sys.argv[1])
+"""
+
+
+def test_a_process_without_acmix_says_so(trained):
+    result = elsewhere(WITHOUT, str(trained[0].trainer.last), YOLO_VERBOSE="True")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'acmix'"
+    assert "appears to require 'acmix'" in result.stdout + result.stderr
