@@ -10,7 +10,7 @@ PICTURE = Path(__file__).with_suffix(".svg")
 LAYERS = (
     ("6", "acmix, cli", "public names; typed functions become commands"),
     ("5", "pages", "what layer 4 returns, as pictures and pages"),
-    ("4", "tasks, study, explain, bench, export", "train, compare, look inside, measure, take elsewhere"),
+    ("4", "tasks, study, explain, bench, export, integrations", "train, compare, look inside, measure, take elsewhere"),
     ("3", "models, checkpoints, surgery, data, accounting", "networks, weights, images, costs"),
     ("2", "nn", "ACmix: parameters and initialisation"),
     ("1", "ops", "the operator as functions of tensors; backends"),
