@@ -99,6 +99,14 @@ def test_files(original, saved, tmp_path):
     assert config["pretrained_cfg"]["classifier"] == "fc"
 
 
+def test_only_arguments_of_the_classifier_are_written(original, tmp_path):
+    """timm's factory remembers all that it was told."""
+    model = timm.create_model(NAME, num_classes=3, zero_init_last=False, drop_path_rate=0.1).eval()
+    save_pretrained(replace(original, model=model, model_arguments={"drop_path_rate": 0.1}), tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model_args"] == {"drop_path_rate": 0.1}
+    assert torch.equal(from_pretrained(tmp_path).model(IMAGES), model(IMAGES))
+
+
 @pytest.mark.parametrize("source", ["local-dir", "hf-hub"])
 def test_timm_loads_it(original, saved, monkeypatch, source):
     def download(repo_id, filename, **_):

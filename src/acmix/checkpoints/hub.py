@@ -106,9 +106,13 @@ def save_pretrained(classifier: Classifier, folder: str | Path) -> Path:
             model,
             str(temporary),
             model_config={"label_names": classifier.classes, _RECORD: record},
-            model_args=classifier.model_arguments,
             safe_serialization=True,
         )
+        config: Any = records.parse((temporary / _CONFIG).read_bytes())
+        # timm adds what its factory was told: how weights began, which nobody loads, and the number of classes again,
+        # which transformers refuses there.
+        config["model_args"] = classifier.model_arguments
+        write_atomically(temporary / _CONFIG, json.dumps(config, indent=2))
         write_atomically(temporary / _CARD, str(_model_card(classifier)))
         # The same again with digests, which timm and others read as ever; safetensors makes private files.
         (temporary / _WEIGHTS).unlink()
