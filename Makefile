@@ -54,6 +54,7 @@ test-browser: $(DEMO)/.installed
 # display's libraries.
 INTEGRATIONS := .venv-integrations
 FRAMEWORKS := ultralytics lap opencv-python-headless onnxslim openvino ncnn pnnx
+FRAMEWORKS += accelerate grad-cam peft torch-pruning transformers
 $(INTEGRATIONS)/.installed: $(INSTALLED)
 	rm -rf $(INTEGRATIONS)
 	$(BIN)/uv venv --quiet --python $(BIN)/python $(INTEGRATIONS)

@@ -1,7 +1,5 @@
 """The recipe for detectors, against a parser of the kind that Ultralytics has."""
 
-import importlib.util
-import pathlib
 import shlex
 import types
 
@@ -12,8 +10,8 @@ import acmix
 from acmix.tasks.classification import demonstration
 from acmix.tasks.loop import recipes
 from tests.commands import call
+from tests.examples import load_example
 
-EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 NETWORK = """
 backbone:
   - [-1, 1, nn.Conv2d, [3, 8, 3, 2, 1]]
@@ -35,13 +33,6 @@ def parse_model(text):
         layers += [kind(*arguments) for _ in range(repeats)]
     return nn.Sequential(*layers)
 """
-
-
-def load_example(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_a_yaml_parser_learns_the_layer_and_its_network_is_operated_on():
