@@ -8,33 +8,24 @@ from torch import Tensor, fx, nn
 from acmix import ops
 from acmix.ops import dispatch, validation
 from acmix.ops.contract import Convolution, Grid, Projection, Weights
-from acmix.ops.tracing import is_transformed
+from acmix.ops.tracing import is_exporting, is_transformed, plain_shape
 from acmix.plain import why_not_plain
 
 _LARGEST_WINDOW = 31
-_NO_TORCHSCRIPT = (
-    "TorchScript is not offered: a trace would be right for one size alone, without a word; "
-    "use acmix.export.to_onnx, acmix.export.to_program or torch.compile"
-)
+_NO_SCRIPT = "torch.jit.script does not take an ACmix; torch.jit.trace does, and its program is right for every size"
 _NO_KERNEL = (
     "the weight of an ACmix tells its dtype and device alone, it has no '{}': no kernel (C, C_in, k, k) computes the "
     "operator; see its named_parameters(), and acmix.fuse to fold a batch norm into them"
 )
 
 
-def refuse_torchscript() -> None:
-    """Raise RuntimeError while TorchScript traces."""
-    if torch.jit.is_tracing():
-        raise RuntimeError(_NO_TORCHSCRIPT)
-
-
 def _from_input(
     x: Tensor, projection: Projection, weights: Weights, bias: Tensor | None, grid: Grid, backend: str
 ) -> Tensor:
-    channels = projection.weight.shape[1]
-    dimensions = x.ndim
-    if dimensions not in (3, 4) or x.shape[-3] != channels:
-        raise ValueError(f"x must have the shape (B, C_in = {channels}, H, W), or that without B, got {tuple(x.shape)}")
+    channels, shape = plain_shape(projection.weight)[1], plain_shape(x)
+    dimensions = len(shape)
+    if dimensions not in (3, 4) or shape[-3] != channels:
+        raise ValueError(f"x must have the shape (B, C_in = {channels}, H, W), or that without B, got {shape}")
     if dimensions == 4:
         return _add_bias(dispatch.project_and_mix(x, projection, weights, grid, backend), bias)
     return _from_input(x[None], projection, weights, bias, grid, backend)[0]
@@ -53,7 +44,7 @@ def _add_bias(output: Tensor, bias: Tensor | None) -> Tensor:
         return output
     addend = bias.to(output.dtype)[:, None, None]
     # Nothing else holds the sum yet, so that the bias costs no map; a batch of biases does not fit into it.
-    return output + addend if is_transformed() else output.add_(addend)
+    return output + addend if is_transformed() or is_exporting() else output.add_(addend)
 
 
 # Nodes of their own where torch.fx traces: what they do depends on the input.
@@ -134,9 +125,7 @@ class OperatorLayer(nn.Module):
 
         Raises:
             ValueError: If x has another shape.
-            RuntimeError: If TorchScript traces it.
         """
-        refuse_torchscript()
         weights, bias, projection = self.mixing_weights(), self.bias, self.qkv
         grid = Grid(self.heads, self.kernel_att, self.stride[0], self.dilation[0])
         # A projection that is more than a convolution is called as a module.
@@ -147,7 +136,7 @@ class OperatorLayer(nn.Module):
 
     def __prepare_scriptable__(self) -> NoReturn:
         """Refuse torch.jit.script, which asks this of every module."""
-        raise RuntimeError(_NO_TORCHSCRIPT)
+        raise RuntimeError(_NO_SCRIPT)
 
 
 class ACmix(OperatorLayer):

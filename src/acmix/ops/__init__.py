@@ -13,6 +13,7 @@ from torch import Tensor
 from acmix.ops import dispatch, validation
 from acmix.ops.contract import Convolution, Grid, Projection, Weights, features_of
 from acmix.ops.dispatch import backends, check_backend, why_not
+from acmix.ops.tracing import plain_shape
 
 __all__ = ["backends", "check_backend", "local_attention", "mix", "project_and_mix", "shift_conv", "why_not"]
 
@@ -53,7 +54,7 @@ def local_attention(
         TypeError: If an argument is not of the kind above.
     """
     validation.check_qkv(query, key, value, position_weight)
-    grid = Grid(query.shape[1], window, stride, dilation)
+    grid = Grid(plain_shape(query)[1], window, stride, dilation)
     validation.check_grid(grid)
     return dispatch.select(backend, features_of(query), grid).local_attention(query, key, value, position_weight, grid)
 
@@ -91,8 +92,9 @@ def shift_conv(
     """
     validation.check_projections(projections)
     convolution = Convolution(dep_weight, fc_weight)
-    validation.check_convolution(projections, projections.shape, convolution)
-    grid = Grid(projections.shape[1] // 3, dep_weight.shape[-1], stride, dilation)
+    shape = plain_shape(projections)
+    validation.check_convolution(projections, shape, convolution)
+    grid = Grid(shape[1] // 3, plain_shape(dep_weight)[-1], stride, dilation)
     validation.check_grid(grid)
     return dispatch.select(backend, features_of(projections), grid).shift_conv(projections, convolution, grid)
 
@@ -140,7 +142,7 @@ def mix(
     """
     validation.check_projections(projections)
     weights = Weights(position_weight, rate_attention, Convolution(dep_weight, fc_weight, rate_convolution))
-    grid = Grid(projections.shape[1] // 3, window, stride, dilation)
+    grid = Grid(plain_shape(projections)[1] // 3, window, stride, dilation)
     return dispatch.mix(projections, weights, grid, backend)
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from acmix.ops.tracing import is_exporting, plain_shape
+
 
 class Grid(NamedTuple):
     """Which cells see which.
@@ -69,16 +71,18 @@ class Features(NamedTuple):
         device: Where they lie.
         dtype: Theirs.
         shape: `(B, maps, D, H, W)`.
+        exported: Whether a graph of standard operators is made, for every size of map.
     """
 
     device: torch.device
     dtype: torch.dtype
     shape: tuple[int, ...]
+    exported: bool = False
 
 
 def features_of(maps: Tensor) -> Features:
     """Of maps that there are."""
-    return Features(maps.device, maps.dtype, maps.shape)
+    return Features(maps.device, maps.dtype, plain_shape(maps), is_exporting())
 
 
 class Backend(ABC):

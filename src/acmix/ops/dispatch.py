@@ -9,6 +9,7 @@ from acmix.ops.cpu import Compiled, warn_if_missing
 from acmix.ops.portable import Portable
 from acmix.ops.precision import autocast_dtype
 from acmix.ops.reference import Reference
+from acmix.ops.tracing import is_exporting, plain_shape
 from acmix.ops.triton import Triton
 
 _PORTABLE = Portable()
@@ -77,7 +78,7 @@ def select(name: str, features: Features, grid: Grid) -> Backend:
 def mix(projections: Tensor, weights: Weights, grid: Grid, backend: str) -> Tensor:
     """`acmix.ops.mix` of projections that are checked."""
     validation.check_grid(grid)
-    validation.check_weights(projections, projections.shape, weights)
+    validation.check_weights(projections, plain_shape(projections), weights)
     return select(backend, features_of(projections), grid).mix(projections, weights, grid)
 
 
@@ -85,9 +86,9 @@ def project_and_mix(x: Tensor, projection: Projection, weights: Weights, grid: G
     """`acmix.ops.project_and_mix`."""
     validation.check_grid(grid)
     validation.check_projection(x, projection, grid)
-    batch, _, height, width = x.shape
+    batch, _, height, width = plain_shape(x)
     maps = 3 * grid.heads
-    shape = (batch, maps, projection.weight.shape[0] // maps, height, width)
+    shape = (batch, maps, plain_shape(projection.weight)[0] // maps, height, width)
     validation.check_weights(x, shape, weights)
-    features = Features(x.device, autocast_dtype(x), shape)
+    features = Features(x.device, autocast_dtype(x), shape, is_exporting())
     return select(backend, features, grid).project_and_mix(x, projection, weights, grid)

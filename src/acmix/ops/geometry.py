@@ -25,7 +25,7 @@ def composes_kernels(heads: int, positions: int, kernel_size: int) -> bool:
     return 3 * heads * kernel_size**2 <= positions * (3 + kernel_size**2)
 
 
-def reflect(position: Tensor, size: int) -> Tensor:
+def reflect(position: Tensor, size: int | Tensor) -> Tensor:
     """Mirror integer positions into [0, size) without repeating the edge cell, as often as needed.
 
     The reflected axis has period 2 (size - 1); an axis of one cell maps everything to 0.
@@ -48,9 +48,12 @@ def position_map(position_weight: Tensor, height: int, width: int) -> Tensor:
     dtype = torch.promote_types(position_weight.dtype, torch.float32)
     weight = position_weight.to(dtype)
 
-    def location(size: int) -> Tensor:
-        # torch.linspace would fix the size of an exported graph; one cell lies at -1, as there.
-        cells = torch.arange(size, dtype=dtype, device=weight.device)
-        return 2 * cells / at_least_one(size - 1) - 1
+    across, down = (location(size, dtype, weight.device) for size in (width, height))
+    return weight[:, 0, None, None] * across + weight[:, 1, None, None] * down[:, None]
 
-    return weight[:, 0, None, None] * location(width) + weight[:, 1, None, None] * location(height)[:, None]
+
+def location(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """linspace(-1, 1, size); one cell lies at -1."""
+    # torch.linspace would fix the size of an exported graph.
+    cells = torch.arange(size, dtype=dtype, device=device)
+    return 2 * cells / at_least_one(size - 1) - 1

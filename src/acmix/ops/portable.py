@@ -13,12 +13,12 @@ from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import Function
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from acmix.ops import algebra
-from acmix.ops.contract import Backend, Convolution, Features, Grid, Weights
+from acmix.ops import algebra, traced
+from acmix.ops.contract import Backend, Convolution, Features, Grid, Projection, Weights
 from acmix.ops.derivatives import pull_back
 from acmix.ops.precision import widen
-from acmix.ops.tiling import is_channels_last, is_symbolic
-from acmix.ops.tracing import is_transformed
+from acmix.ops.tiling import is_channels_last
+from acmix.ops.tracing import is_exporting, is_transformed
 
 # Of the logits, in roundings to 1: above it weights made again from a log-sum-exp are wrong in the fourth digit.
 _LARGEST_LOGIT = 2.0**-11
@@ -76,7 +76,7 @@ def _attention(exact: bool, query: Tensor, key: Tensor, value: Tensor, mask: Ten
     if is_transformed():
         return _explicit_attention(mask, [True], query, key, value)
     # PyTorch 2.11's fused kernel divides by the number of heads: of an empty batch, none here.
-    empty = not is_symbolic(query.shape[1]) and query.shape[1] == 0
+    empty = query.shape[1] == 0
     with sdpa_kernel(SDPBackend.MATH) if empty else nullcontext():
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=query.shape[-1] ** -0.5)
     # A compiled graph has first derivatives only, and PyTorch says so.
@@ -134,14 +134,26 @@ class Portable(Backend):
 
     def local_attention(self, query: Tensor, key: Tensor, value: Tensor, position: Tensor | None, grid: Grid) -> Tensor:
         """The attention path."""
+        if is_exporting():
+            return traced.local_attention(query, key, value, position, grid)
         attention = _attention_for(query, key, value, position_weight=position)
         return algebra.attend(query, key, value, position, grid, attention).unflatten(1, query.shape[1:3])
 
     def shift_conv(self, projections: Tensor, convolution: Convolution, grid: Grid) -> Tensor:
         """The convolution path."""
+        if is_exporting():
+            return traced.shift_conv(projections, convolution, grid)
         return algebra.convolve(projections, convolution, grid)
 
     def mix(self, projections: Tensor, weights: Weights, grid: Grid) -> Tensor:
         """Both paths and their sum."""
+        if is_exporting():
+            return traced.mix(projections, weights, grid)
         attention = _attention_for(projections, position_weight=weights.position)
         return algebra.add_paths(projections, weights, grid, attention)
+
+    def project_and_mix(self, x: Tensor, projection: Projection, weights: Weights, grid: Grid) -> Tensor:
+        """All three stages."""
+        if is_exporting():
+            return traced.project_and_mix(x, projection, weights, grid)
+        return super().project_and_mix(x, projection, weights, grid)

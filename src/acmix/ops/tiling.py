@@ -13,7 +13,6 @@ from torch import Tensor
 
 from acmix.ops.contract import Grid
 from acmix.ops.geometry import output_size, reflect, window_offsets
-from acmix.ops.tracing import is_exporting
 
 # Queries a tile and axis: the fastest of 5..16 on the CPU for maps of 28 to 112 cells; larger tiles copy fewer keys
 # but multiply more of them by zero.
@@ -41,22 +40,13 @@ class Axis(NamedTuple):
         return -(-self.keys // self.step)
 
 
-def is_symbolic(size: int) -> bool:
-    """Whether one exported graph must serve every value of `size`, so that nothing may branch on it."""
-    # Strict export traces sizes as plain integers.
-    return is_exporting() and (torch.compiler.is_dynamo_compiling() or isinstance(size, torch.SymInt))
-
-
 def cut(size: int, grid: Grid) -> Axis:
     """How an axis of `size` cells is cut."""
     stride, reach = grid.stride, grid.dilation * (grid.window // 2)
     keys = stride * (TILE - 1) + 1 + 2 * reach
     outputs = output_size(size, stride)
     tiles = output_size(outputs, TILE)
-    if is_symbolic(size):
-        # An exported axis of length 1 would stay 1: one tile more keeps their number above it for every size.
-        tiles += 1
-    elif outputs * size <= tiles * TILE * keys:
+    if outputs * size <= tiles * TILE * keys:
         # Tiles would multiply no less than every query with every key.
         return Axis(size, stride, 1, outputs, size, size, 0, dense=True)
     return Axis(size, stride, tiles, TILE, TILE * stride, keys, reach, dense=False)

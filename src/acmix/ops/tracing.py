@@ -1,19 +1,58 @@
 """What differs while PyTorch traces, in every version since 2.11. A leaf: imports torch alone."""
 
-from typing import cast
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 def is_exporting() -> bool:
-    """Whether a graph is made by `torch.export`, not by `torch.compile`."""
+    """Whether a graph is made by `torch.export` or by TorchScript's trace, not by `torch.compile`."""
     # PyTorch 2.11 says so in every graph of torch.compile, too, when it is asked by its function.
-    return torch.compiler._is_exporting_flag
+    return torch.compiler._is_exporting_flag or torch.jit.is_tracing()
 
 
-def at_least_one(size: int) -> int:
+def is_symbolic(size: Any) -> bool:
+    """Whether one graph of `torch.export` must serve every value of `size`."""
+    # Strict export has plain integers.
+    exporting = torch.compiler._is_exporting_flag
+    return exporting and (torch.compiler.is_dynamo_compiling() or isinstance(size, torch.SymInt))
+
+
+def unrecorded(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """A function that TorchScript's trace does not see: sizes are plain numbers in it, which it may compare."""
+
+    @wraps(function)
+    def call(*arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
+        if not torch.jit.is_tracing():
+            return function(*arguments, **keywords)
+        state = torch._C._get_tracing_state()
+        torch._C._set_tracing_state(None)
+        try:
+            return function(*arguments, **keywords)
+        finally:
+            torch._C._set_tracing_state(state)
+
+    return call
+
+
+@unrecorded
+def plain_shape(tensor: Tensor) -> tuple[int, ...]:
+    """The shape in plain numbers; a trace is right for this shape alone where it depends on one."""
+    return tuple(tensor.shape)
+
+
+def at_least_one(size: Any) -> Any:
     """max(size, 1), also of a size that one graph serves every value of."""
+    # TorchScript's traces have sizes that are tensors.
+    if isinstance(size, Tensor):
+        return size.clamp(min=1)
     # PyTorch 2.11 compiles only the one, and only the other leaves an exported size free.
     return max(size, 1) if torch.compiler.is_dynamo_compiling() else cast(int, torch.sym_max(size, 1))
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from acmix.ops.contract import Convolution, Grid, Projection, Weights
+from acmix.ops.tracing import unrecorded
 
 
 def check_positive_integer(name: str, value: object) -> None:
@@ -23,6 +24,7 @@ def check_odd(name: str, value: object) -> None:
         raise ValueError(f"{name} must be odd, so that the window has a centre; got {value}")
 
 
+@unrecorded
 def check_qkv(query: Tensor, key: Tensor, value: Tensor, position_weight: Tensor | None) -> None:
     """Raise unless query, key and value are `(B, N, D, H, W)` maps of one shape, dtype, device, and W_p `(D, 2)`."""
     _check_maps("query", query, "N")
@@ -36,6 +38,7 @@ def check_qkv(query: Tensor, key: Tensor, value: Tensor, position_weight: Tensor
         _check_position(position_weight, query.shape[2], query.device)
 
 
+@unrecorded
 def check_projections(projections: Tensor) -> None:
     """Raise unless `projections` are `(B, 3 N, D, H, W)` maps."""
     _check_maps("projections", projections, "3 N")
@@ -54,6 +57,7 @@ def check_grid(grid: Grid) -> None:
     check_positive_integer("heads", grid.heads)
 
 
+@unrecorded
 def check_projection(x: Tensor, projection: Projection, grid: Grid) -> None:
     """Raise unless x is `(B, C_in, H, W)`, weight `(3 N D, C_in, 1, 1)` and bias `(3 N D,)` or None."""
     (weight, bias), heads = projection, grid.heads
@@ -80,6 +84,7 @@ def check_projection(x: Tensor, projection: Projection, grid: Grid) -> None:
         _check_autocast("bias", bias, x)
 
 
+@unrecorded
 def check_convolution(features: Tensor, shape: Sequence[int], convolution: Convolution) -> None:
     """Raise unless fc is `(P, 3 N)`, or None for P = 3 N, and dep `(D * N, P, k, k)` with k odd.
 
@@ -106,6 +111,7 @@ def check_convolution(features: Tensor, shape: Sequence[int], convolution: Convo
         raise ValueError(f"dep_weight must have a square kernel of odd size, got {tuple(kernel[2:])}")
 
 
+@unrecorded
 def check_weights(features: Tensor, shape: Sequence[int], weights: Weights) -> None:
     """The same, and raise unless W_p is `(D, 2)` and both rates have one element."""
     position, rate, convolution = weights

@@ -23,7 +23,6 @@ from acmix.ops.composition import widen_to
 from acmix.ops.contract import Backend, Convolution, Features, Grid, Projection, Weights
 from acmix.ops.derivatives import Operator
 from acmix.ops.geometry import composes_kernels, output_size
-from acmix.ops.tracing import is_exporting
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _LARGEST_WINDOW = 31
@@ -278,7 +277,7 @@ class Compiled(Backend):
             return f"it has no dilation, got dilation={grid.dilation}"
         if grid.window > _LARGEST_WINDOW:
             return f"it needs a window of at most {_LARGEST_WINDOW}, got {grid.window}"
-        if is_exporting():
+        if features.exported:
             return "an exported graph holds standard operators only"
         return None
 

@@ -14,7 +14,6 @@ from torch.nn import functional
 from acmix.ops.composition import compose, compose_all, widen_to
 from acmix.ops.contract import Backend, Convolution, Features, Grid, Projection, Weights
 from acmix.ops.precision import without_autocast
-from acmix.ops.tracing import is_exporting
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _DEVICES = ("cuda", "xpu")
@@ -99,7 +98,7 @@ class Triton(Backend):
                 f"it needs at most {_MOST_CELLS} cells and {_LONGEST_ROW} numbers a row, got "
                 f"{batch * height * width} and {maps * size * width}"
             )
-        if is_exporting():
+        if features.exported:
             return "an exported graph holds standard operators only"
         return None
 
