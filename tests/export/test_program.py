@@ -1,4 +1,4 @@
-"""PyTorch's exported programs and packages, and the TorchScript that is not offered."""
+"""PyTorch's exported programs and packages."""
 
 import os
 import shutil
@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-import acmix
 from acmix import ACmix, InputError
 from acmix.export import ExportError, to_package, to_program
 from tests.surgery.test_fusion import trained
@@ -63,12 +62,3 @@ def test_bad_arguments(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(InputError, match="AOTInductor needs a C\\+\\+ compiler, no-such-compiler is not there"):
         to_package(layer, tmp_path / "layer.pt2", input_size=(3, 8, 8))
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit")
-@pytest.mark.parametrize("layer", [ACmix(4, 8), acmix.fuse(ACmix(4, 8))], ids=["layer", "fused"])
-def test_torchscript_is_refused(layer):
-    with pytest.raises(RuntimeError, match=r"TorchScript is not offered.*acmix\.export\.to_onnx"):
-        torch.jit.trace(layer, torch.randn(1, 4, 8, 8))
-    with pytest.raises(RuntimeError, match="TorchScript is not offered"):
-        torch.jit.script(layer)

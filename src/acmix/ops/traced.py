@@ -45,10 +45,10 @@ def mix(projections: Tensor, weights: Weights, grid: Grid) -> Tensor:
 
 
 def local_attention(query: Tensor, key: Tensor, value: Tensor, position: Tensor | None, grid: Grid) -> Tensor:
-    """The attention path, `(B, N * D, H', W')`; see `acmix.ops.local_attention`."""
+    """The attention path, `(B, N, D, H', W')`; see `acmix.ops.local_attention`."""
     size = plain_shape(query)[2]
     maps = torch.cat((query * size**-0.5, key, value), 1)
-    return _attend(_places_first(maps), position, None, grid, size)
+    return _attend(_places_first(maps), position, None, grid, size).unflatten(1, (grid.heads, size))
 
 
 def shift_conv(projections: Tensor, convolution: Convolution, grid: Grid) -> Tensor:

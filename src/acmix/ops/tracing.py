@@ -33,11 +33,11 @@ def unrecorded(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, 
         if not torch.jit.is_tracing():
             return function(*arguments, **keywords)
         state = torch._C._get_tracing_state()
-        torch._C._set_tracing_state(None)
+        torch._C._set_tracing_state(None)  # type: ignore[missing-attribute]
         try:
             return function(*arguments, **keywords)
         finally:
-            torch._C._set_tracing_state(state)
+            torch._C._set_tracing_state(state)  # type: ignore[missing-attribute]
 
     return call
 
