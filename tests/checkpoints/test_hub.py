@@ -203,6 +203,19 @@ def test_exports_of_timm(tmp_path):
     assert torch.equal(from_pretrained(tmp_path / "ours").model(IMAGES), model(IMAGES))
 
 
+def test_what_transformers_saved_is_its_own(original, copied):
+    """It keeps our record in config.json and writes weights of its own, without digests."""
+    weights = {name: tensor + 1 for name, tensor in original.model.state_dict().items()}
+    safetensors.torch.save_file(weights, copied / "model.safetensors")
+    refused(copied, "digests are gone")
+    change_config(copied, transformers_version="5.24.0")
+    loaded = from_pretrained(copied)
+    assert torch.equal(loaded.model.fc.bias, original.model.fc.bias + 1)
+    assert (loaded.classes, loaded.training, loaded.versions) == (original.classes, {}, {})
+    with pytest.raises(InputError, match="holds a config.json that acmix did not write"):
+        save_pretrained(original, copied)
+
+
 def test_weights_that_changed(copied):
     path = copied / "model.safetensors"
     data = bytearray(path.read_bytes())

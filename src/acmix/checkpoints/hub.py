@@ -23,6 +23,8 @@ from acmix.storage import folder_beside, write_atomically
 _CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
 # The key of config.json that is ours; everything else is timm's.
 _RECORD = "acmix"
+# It keeps keys that it does not know, ours too, untrue of the weights that it trained and saves.
+_TRANSFORMERS = "transformers_version"
 # What timm knows of the weights a network began with, untrue of those it has now.
 _OUTDATED = (
     *("tag", "custom_load", "test_input_size", "test_crop_pct"),
@@ -128,7 +130,7 @@ def from_pretrained(source: str | Path) -> Classifier:
     """Load a classifier from a folder or the hub, onto the CPU, in evaluation mode. Nothing is run or unpickled.
 
     Args:
-        source: A folder that `save_pretrained` or timm's `save_for_hf` wrote, "local-dir:FOLDER", or
+        source: A folder that `save_pretrained`, timm's `save_for_hf` or transformers wrote, "local-dir:FOLDER", or
             "hf-hub:USER/NAME", "hf-hub:USER/NAME@REVISION", which is downloaded once.
 
     Returns:
@@ -154,7 +156,8 @@ def _check_target(folder: Path) -> None:
         raise InputError(f"folder {folder} is a file; give a folder")
     held = [name for name in (_CONFIG, _WEIGHTS, _CARD) if (folder / name).exists()]
     try:
-        ours = bool(held) and _RECORD in records.parse((folder / _CONFIG).read_bytes())
+        config = records.parse((folder / _CONFIG).read_bytes()) if held else {}
+        ours = _RECORD in config and _TRANSFORMERS not in config
     except (OSError, ValueError, TypeError):
         ours = False
     if held and not ours:
@@ -295,7 +298,7 @@ def _metadata(config: Any) -> dict[str, Any]:
     # timm's own weights have no digests, as in version 1.
     unsealed: dict[str, Any] = {"format_version": 1, "training": {}, "versions": {}}
     return {
-        **(unsealed if found.acmix is None else found.acmix),
+        **(unsealed if found.acmix is None or _TRANSFORMERS in config else found.acmix),
         "model_name": found.architecture,
         "model_arguments": arguments,
         "classes": names,
