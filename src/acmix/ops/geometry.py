@@ -31,7 +31,8 @@ def reflect(position: Tensor, size: int | Tensor) -> Tensor:
     The reflected axis has period 2 (size - 1); an axis of one cell maps everything to 0.
     """
     half_period = at_least_one(size - 1)
-    triangle = half_period - (position.remainder(2 * half_period) - half_period).abs()
+    # The mirror at the first cell comes first: ExecuTorch's remainder of negative integers is negative.
+    triangle = half_period - (position.abs().remainder(2 * half_period) - half_period).abs()
     return triangle.clamp(max=size - 1)
 
 
@@ -54,6 +55,6 @@ def position_map(position_weight: Tensor, height: int, width: int) -> Tensor:
 
 def location(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """linspace(-1, 1, size); one cell lies at -1."""
-    # torch.linspace would fix the size of an exported graph.
+    # torch.linspace would fix the size of an exported graph; OpenVINO and CoreML know no maximum of symbols.
     cells = torch.arange(size, dtype=dtype, device=device)
-    return 2 * cells / at_least_one(size - 1) - 1
+    return 2 * cells / cells[-1:].clamp(min=1) - 1

@@ -7,6 +7,7 @@ at most five axes, as CoreML wants it.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -97,7 +98,8 @@ def _convolve(maps: Tensor, kernels: Tensor, grid: Grid) -> Tensor:
     groups = channels // grid.heads
     joined = _BLOCK // math.gcd(_BLOCK, grid.heads)
     if groups % joined == 0:
-        own = torch.eye(joined, dtype=kernels.dtype, device=kernels.device)[:, None, :, None]
+        # A constant: LiteRT's interpreter does not know the iota that torch.eye becomes.
+        own = unrecorded(torch.eye)(joined, dtype=kernels.dtype, device=kernels.device)[:, None, :, None]
         kernels = kernels.reshape(groups // joined, joined, grid.heads, 1, inputs * rows * rows) * own
         groups = groups // joined
         kernels = kernels.reshape(channels, joined * inputs, rows, rows)
@@ -108,27 +110,68 @@ def _convolve(maps: Tensor, kernels: Tensor, grid: Grid) -> Tensor:
 def _attend(maps: Tensor, position: Tensor | None, rate: Tensor | None, grid: Grid, size: int) -> Tensor:
     """alpha times attention, `(B, N * D, H', W')`, of `(B, D * 3 N, H, W)` with queries times D^-1/2."""
     batch, _, height, width = maps.shape
-    rows, columns = _Axis(height, grid, maps.device), _Axis(width, grid, maps.device)
+    wide = torch.promote_types(maps.dtype, torch.float32)
+    places = _places_of_map(height, width, grid, wide, maps.device)
     # A cell is a row: (B, 3 N, H W, D).
     cells = maps.reshape(batch, size, 3 * grid.heads, height * width).permute(0, 2, 3, 1)
     query, key, value = cells[:, : grid.heads], cells[:, grid.heads : 2 * grid.heads], cells[:, 2 * grid.heads :]
     if position is not None:
-        key = key - (_locations(height, width, *widen(position)) @ widen(position)[0].t()).to(key.dtype)
-    query_places = _places(rows.queries, columns.queries, width, TILE)
-    key_places = _places(rows.keys, columns.keys, width, rows.key_count)
+        key = key - (places.locations @ position.to(wide).t()).to(key.dtype)
 
     def bring(cells: Tensor, places: Tensor, count: int) -> Tensor:
         return cells.index_select(2, places).reshape(batch, grid.heads, -1, count, size)
 
-    key, value = (bring(cells, key_places, rows.key_count**2) for cells in (key, value))
-    logits = bring(query, query_places, TILE**2) @ key.transpose(3, 4)
+    key, value = (bring(cells, places.keys, _key_count(grid) ** 2) for cells in (key, value))
+    logits = bring(query, places.queries, TILE**2) @ key.transpose(3, 4)
     (logits,) = widen(logits)
     weights = (logits + _mask(grid, logits.dtype, maps.device)).softmax(-1).to(value.dtype)
-    attended = (weights @ value).reshape(batch, grid.heads, -1, size)
-    attended = attended.index_select(2, _output_places(rows, columns))
+    attended = (weights @ value).reshape(batch, grid.heads, -1, size).index_select(2, places.outputs)
     if rate is not None:
         attended = attended * rate.to(attended.dtype)
-    return attended.transpose(2, 3).reshape(batch, grid.heads * size, rows.outputs, columns.outputs)
+    outputs = output_size(height, grid.stride), output_size(width, grid.stride)
+    return attended.transpose(2, 3).reshape(batch, grid.heads * size, *outputs)
+
+
+class _Places(NamedTuple):
+    """Places in the flattened map, tile by tile.
+
+    Attributes:
+        queries: Of every query, those beyond the map repeat its last cells, `(tiles * TILE^2,)`.
+        keys: Of every key, reflected into the map, `(tiles * keys^2,)`.
+        outputs: Of every output among the queries of all tiles, `(H' W',)`.
+        locations: loc of every cell, `(H W, 2)`.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    outputs: Tensor
+    locations: Tensor
+
+
+def _places_of_map(height: int, width: int, grid: Grid, dtype: torch.dtype, device: torch.device) -> _Places:
+    """Constants, where sizes are plain numbers: CoreML and LiteRT lack operators that make them."""
+    if type(height) is type(width) is int:
+        return unrecorded(_make_places)(height, width, grid, dtype, device)
+    return _make_places(height, width, grid, dtype, device)
+
+
+def _make_places(height: int, width: int, grid: Grid, dtype: torch.dtype, device: torch.device) -> _Places:
+    rows, columns = _Axis(height, grid, device), _Axis(width, grid, device)
+
+    def of(rows: Tensor, columns: Tensor, count: int) -> Tensor:
+        return (rows.reshape(-1, 1, count, 1) * width + columns.reshape(1, -1, 1, count)).reshape(-1)
+
+    row, column = (torch.arange(axis.outputs, device=device) for axis in (rows, columns))
+    tile = (row // TILE)[:, None] * columns.tiles + column // TILE
+    outputs = tile * TILE**2 + (row % TILE * TILE)[:, None] + column % TILE
+    down, across = (location(size, dtype, device) for size in (height, width))
+    down, across = torch.broadcast_tensors(down[:, None], across)
+    return _Places(
+        of(rows.queries, columns.queries, TILE),
+        of(rows.keys, columns.keys, _key_count(grid)),
+        outputs.reshape(-1),
+        torch.stack((across.reshape(-1), down.reshape(-1)), 1),
+    )
 
 
 class _Axis:
@@ -137,9 +180,8 @@ class _Axis:
     Attributes:
         outputs: H' or W'.
         tiles: Of queries.
-        key_count: Cells that the windows of a tile reach, a plain number.
         queries: Cell of every query, `(tiles, TILE)`; those beyond the map repeat its last cell.
-        keys: Cell of every key, reflected into the map, `(tiles, key_count)`.
+        keys: Cell of every key, reflected into the map, `(tiles, key count)`.
     """
 
     def __init__(self, size: int, grid: Grid, device: torch.device) -> None:
@@ -149,35 +191,15 @@ class _Axis:
         if is_symbolic(size):
             # An exported axis of length 1 would stay 1: one tile more keeps their number above it for every size.
             self.tiles += 1
-        self.key_count = _key_count(grid)
         first = torch.arange(self.tiles, device=device)[:, None] * (TILE * grid.stride)
         # A tensor, since PyTorch's ONNX exporter takes no symbol for a divisor.
         last = torch.arange(size, device=device)[-1:]
         self.queries = (first + grid.stride * torch.arange(TILE, device=device)).clamp(max=last)
-        self.keys = reflect(first + (torch.arange(self.key_count, device=device) - reach), last + 1)
+        self.keys = reflect(first + (torch.arange(_key_count(grid), device=device) - reach), last + 1)
 
 
 def _key_count(grid: Grid) -> int:
     return grid.stride * (TILE - 1) + 1 + 2 * grid.dilation * (grid.window // 2)
-
-
-def _places(rows: Tensor, columns: Tensor, width: int, count: int) -> Tensor:
-    """Place in the flattened map of every pair of `(tiles, count)` rows and columns, tile by tile."""
-    return (rows.reshape(-1, 1, count, 1) * width + columns.reshape(1, -1, 1, count)).reshape(-1)
-
-
-def _output_places(rows: _Axis, columns: _Axis) -> Tensor:
-    """Place of every output among the queries of all tiles, `(H' W',)`."""
-    row, column = (torch.arange(axis.outputs, device=axis.keys.device) for axis in (rows, columns))
-    tile = (row // TILE)[:, None] * columns.tiles + column // TILE
-    return (tile * TILE**2 + (row % TILE * TILE)[:, None] + column % TILE).reshape(-1)
-
-
-def _locations(height: int, width: int, position: Tensor) -> Tensor:
-    """loc of every cell, `(H W, 2)`."""
-    down, across = (location(size, position.dtype, position.device) for size in (height, width))
-    down, across = torch.broadcast_tensors(down[:, None], across)
-    return torch.stack((across.reshape(-1), down.reshape(-1)), 1)
 
 
 @unrecorded

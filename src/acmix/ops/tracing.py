@@ -7,6 +7,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _disable_current_modes
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -26,10 +27,16 @@ def is_symbolic(size: Any) -> bool:
 
 
 def unrecorded(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """A function that TorchScript's trace does not see: sizes are plain numbers in it, which it may compare."""
+    """A function that a trace does not see: what it makes is a constant there.
+
+    In TorchScript sizes are plain numbers in it, which it may compare. `torch.export` with strict=True records it.
+    """
 
     @wraps(function)
     def call(*arguments: _Arguments.args, **keywords: _Arguments.kwargs) -> _Result:
+        if torch.compiler._is_exporting_flag and not torch.compiler.is_dynamo_compiling():
+            with _disable_current_modes():
+                return function(*arguments, **keywords)
         if not torch.jit.is_tracing():
             return function(*arguments, **keywords)
         state = torch._C._get_tracing_state()
