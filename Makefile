@@ -159,7 +159,7 @@ bench: venv
 # The same on a GPU, called and as CUDA graphs, and every kernel beside its bounds: minutes. halonet26t takes no images of 224.
 GPU_BATCH ?= 128
 GPU := --device cuda --dtype bfloat16 --batch-size $(GPU_BATCH)
-NETWORKS := --models acmix_resnet50,halonet26t,resnet50 --input-size 256
+NETWORKS := --models acmix_resnet50,halonet26t,resnet50 --image-size 256
 GPU_SECONDS ?= 3
 # Name and flags of results.
 define bench_gpu

@@ -15,6 +15,11 @@ def printable(name: object) -> str:
     return _UNPRINTABLE.sub(_escaped, str(name))
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts: "1 run", "2,000 runs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
     # os.fsdecode puts the byte 0xE9 into U+DCE9.

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from acmix.cli.parser import FieldsOf, build_parser
+from acmix.cli.parser import build_parser
+from acmix.cli.wording import FieldsOf
 
 
 @dataclass
@@ -16,12 +17,12 @@ class Cake:
     Attributes:
         eggs: How many eggs,
             large ones.
-        cream: Whipped.
+        with_cream: Whipped.
         taste: Of it all.
     """
 
     eggs: int | None = None
-    cream: bool = False
+    with_cream: bool = False
     taste: Literal["sweet", "sour"] = "sweet"
 
 
@@ -33,7 +34,7 @@ def bake(
     note: str | None = None,
     eat: bool = False,
     tags: list[str] | None = None,
-    **cake: Annotated[Any, FieldsOf(Cake, {"eggs": "eggs", "with_cream": "cream", "taste": "taste"})],
+    **cake: Annotated[Any, FieldsOf(Cake, ("eggs", "with_cream", "taste"))],
 ) -> int:
     """Bake a cake.
 

@@ -16,6 +16,7 @@ from acmix.bench.comparison import Comparison
 from acmix.bench.measure import withheld_share
 from acmix.bench.scaling import Scaling
 from acmix.ops import cpu
+from acmix.storage import write_atomically
 
 
 def machine() -> dict[str, object]:
@@ -75,4 +76,4 @@ def save(
         "scalings": [asdict(item) for item in scalings],
         "bounds": [asdict(item) for item in bounds],
     }
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    write_atomically(path, json.dumps(content, indent=2) + "\n")

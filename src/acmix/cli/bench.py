@@ -1,11 +1,12 @@
 """The subcommands of `acmix bench`."""
 
-import importlib
 import re
 from pathlib import Path
 from typing import Any, Literal
 
+from acmix.cli import outputs
 from acmix.errors import InputError
+from acmix.storage import write_atomically
 
 Dtype = Literal["float32", "float64", "float16", "bfloat16"]
 Device = Literal["cpu", "cuda"]
@@ -76,7 +77,7 @@ def model(
     *,
     models: str = "acmix_resnet50,resnet50",
     baseline: str | None = None,
-    input_size: int = 224,
+    image_size: int = 224,
     batch_size: int = 4,
     dtype: Dtype = "float32",
     compile: bool = False,  # noqa: A002  the option's name
@@ -92,7 +93,7 @@ def model(
     Args:
         models: timm's names of the networks, comma-separated.
         baseline: The network that ratios are to (default: the last of the models).
-        input_size: Side of the square images in pixels.
+        image_size: Side of the square images in pixels.
         batch_size: Images a call.
         dtype: Of images and weights.
         compile: Measure torch.compile of every network.
@@ -107,7 +108,7 @@ def model(
     baseline = baseline or names[-1]
     if baseline not in names:
         raise InputError(f"--baseline must be one of --models, {models}, got {baseline!r}")
-    _check(batch_size=batch_size, seconds=seconds, threads=threads, input_size=input_size, output=output, plot=plot)
+    _check(batch_size=batch_size, seconds=seconds, threads=threads, image_size=image_size, output=output, plot=plot)
     _check_device(device, graphs)
     import torch
 
@@ -118,7 +119,7 @@ def model(
     _set_threads(threads)
     torch.manual_seed(0)
     networks = {name: create_network(name) for name in names}
-    size = (3, input_size, input_size)
+    size = (3, image_size, image_size)
     for name, network in networks.items():
         check_input_size(network, name, size)
         check_batch(network, name, size, batch_size)
@@ -247,16 +248,8 @@ def _check(*, output: Path | None, plot: Path | None, **numbers: float | None) -
     for name, value in numbers.items():
         if value is not None and value <= 0:
             raise InputError(f"--{name.replace('_', '-')} must be positive, got {value}")
-    for name, path in (("output", output), ("plot", plot)):
-        if path is not None and not path.parent.is_dir():
-            raise InputError(f"--{name} {path} cannot be written: {path.parent} is not a folder")
-        if path is not None and path.is_dir():
-            raise InputError(f"--{name} must be a file, got the folder {path}")
-    if plot is not None:
-        if plot.suffix not in (".png", ".svg"):
-            raise InputError(f"--plot must end in .png or .svg, got {plot}")
-        # A missing matplotlib is said before anything is measured.
-        importlib.import_module("matplotlib")
+    outputs.check_file("--output", output)
+    outputs.check_file("--plot", plot, outputs.PICTURES)
 
 
 def _check_device(device: Device, graphs: bool) -> None:
@@ -284,4 +277,4 @@ def _save(machine: dict[str, object], output: Path | None, plot: Path | None, **
     if plot is not None:
         from acmix.pages import figures
 
-        plot.write_bytes(figures.benchmark(plot.suffix[1:], **results))
+        write_atomically(plot, figures.benchmark(plot.suffix[1:], **results))

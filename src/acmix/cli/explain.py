@@ -6,7 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
-from acmix.cli import training
+from acmix.cli import outputs, training
 from acmix.errors import InputError
 
 _DEMO_RUN = Path("demo/run")
@@ -30,6 +30,7 @@ def explain(
         pixel: ROW,COLUMN in the input of the network, whose size is that of its training (default: the centre).
     """
     place = None if pixel is None else _place(pixel)
+    outputs.check_folder("--out", out)
     # Checked first, so that a missing package names the extra with all that is needed here.
     importlib.import_module("captum")
     from acmix.checkpoints.classifier import load_classifier

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from acmix.cli import bench, data, explain, networks, runs, study, training
-from acmix.cli.parser import build_parser, readable
+from acmix.cli.parser import build_parser
+from acmix.cli.wording import as_typed, readable
 from acmix.errors import InputError, PreemptedError, TrainingError
 
 # EX_TEMPFAIL of sysexits.h: a scheduler may start the job again.
@@ -67,17 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that a terminal cannot show is no reason to fail; in JSON the escape is the same name.
         sys.stdout.reconfigure(errors="backslashreplace")
-    named = _named(arguments)
+    named, command = _named(arguments)
     program = " ".join(("acmix", *named))
     try:
-        values, chosen = build_parser(_COMMANDS, _GROUPS).parse_args(arguments), _COMMANDS
-        while isinstance(chosen, dict):
-            chosen, values = chosen[values.command], values[values.command]
-        return chosen(**vars(values))
+        values = build_parser(_COMMANDS, _GROUPS).parse_args(arguments)
+        for name in named:
+            values = values[name]
+        return command(**vars(values))
     except argparse.ArgumentError as error:
-        return _fail(program, f"{readable(str(error), named)}; see {program} --help")
+        return _fail(program, f"{readable(str(error), named, command)}; see {program} --help")
     except InputError as error:
-        return _fail(program, str(error))
+        return _fail(program, as_typed(str(error), command))
     except TrainingError as error:
         sys.stderr.write(f"{program}: {' '.join(str(error).split())}\n")
         return _TRY_AGAIN if isinstance(error, PreemptedError) else 1
@@ -94,17 +95,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of the output has gone, head for instance; keep Python from complaining again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # A file that was there, or could be written, when the work began.
+        if error.filename is None:
+            raise
+        return _fail(program, f"{error.filename}: {error.strerror}")
 
 
-def _named(arguments: Sequence[str]) -> list[str]:
-    """The command that the arguments name, group first."""
+def _named(arguments: Sequence[str]) -> tuple[list[str], Any]:
+    """The command that the arguments name, group first, and its function; None where they name none."""
     names: list[str] = []
     commands: Any = _COMMANDS
     for argument in arguments:
         if isinstance(commands, dict) and argument in commands:
             names.append(argument)
             commands = commands[argument]
-    return names
+    return names, None if isinstance(commands, dict) else commands
 
 
 def _fail(program: str, message: str) -> int:

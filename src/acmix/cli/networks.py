@@ -3,15 +3,16 @@
 import sys
 from pathlib import Path
 
+from acmix.cli import outputs
 from acmix.errors import InputError
 
 
-def info(model: str, *, input_size: int | None = None, json: bool = False) -> int:
+def info(model: str, *, image_size: int | None = None, json: bool = False) -> int:
     """Count a network's parameters and multiply-adds by part, beside the same network with convolutions.
 
     Args:
         model: timm's name of the network, acmix_resnet26 for instance.
-        input_size: Side of the square image in pixels (default: the model's own).
+        image_size: Side of the square image in pixels (default: the model's own).
         json: Print JSON.
     """
     import torch
@@ -23,7 +24,7 @@ def info(model: str, *, input_size: int | None = None, json: bool = False) -> in
     from acmix.tasks.classification.networks import check_input_size, create_network
 
     network = create_network(model)
-    size = preprocessing_for(network, image_size=input_size)["input_size"]
+    size = preprocessing_for(network, image_size=image_size)["input_size"]
     check_input_size(network, model, size)
     display.show_account(model, account(network, size), as_json=json)
     kernels = {"cpu": "compiled CPU"} | ({"triton": "Triton"} if torch.cuda.is_available() else {})
@@ -113,12 +114,12 @@ def export(checkpoint: Path, output: Path, *, fixed_size: bool = False, half: bo
     if not output.suffix:
         if half or fixed_size:
             raise InputError(f"--half and --fixed-size are for .onnx and .pt2 files, OUTPUT is the folder {output}")
+        outputs.check_folder("OUTPUT", output)
         from acmix.checkpoints.hub import save_pretrained
 
         sys.stdout.write(f"folder: {save_pretrained(load_classifier(checkpoint), output)}\n")
         return 0
-    if not output.parent.is_dir():
-        raise InputError(f"{output} cannot be written: {output.parent} is not a folder; make it first")
+    outputs.check_file("OUTPUT", output)
     classifier = load_classifier(checkpoint)
     network = classifier.model.half() if half else classifier.model
     size = classifier.preprocessing["input_size"]

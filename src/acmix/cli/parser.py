@@ -10,27 +10,14 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
 import acmix
-
-
-@dataclass(frozen=True)
-class FieldsOf:
-    """Options that are fields of a dataclass, whose docstring's Attributes are the help; only those given are passed.
-
-    Attributes:
-        record: The dataclass.
-        names: Its fields by the names of the options.
-    """
-
-    record: type
-    names: Mapping[str, str]
+from acmix.cli.wording import FieldsOf, spelled
 
 
 def build_parser(commands: Mapping[str, Any], groups: Mapping[str, str]) -> ArgumentParser:
@@ -116,14 +103,14 @@ def _add_positional(parser: ArgumentParser, name: str, hint: Any, text: str, *, 
 
 
 def _add_option(parser: ArgumentParser, name: str, hint: Any, text: str, default: Any) -> None:
-    option = f"--{name.replace('_', '-')}"
+    option = spelled(name)
     if typing.get_origin(hint) is types.UnionType and list[str] in typing.get_args(hint):
-        parser.add_argument(option, action="append", type=str, default=argparse.SUPPRESS, help=text)
+        parser.add_argument(*option, action="append", type=str, default=argparse.SUPPRESS, help=text)
     elif default is False:
-        parser.add_argument(option, action="store_true", help=text)
+        parser.add_argument(*option, action="store_true", help=text)
     else:
         default = argparse.SUPPRESS if default is None else default
-        parser.add_argument(option, type=_kind(hint), default=default, help=text)
+        parser.add_argument(*option, type=_kind(hint), default=default, help=text)
 
 
 def _add_fields(parser: ArgumentParser, fields: FieldsOf) -> None:
@@ -131,21 +118,8 @@ def _add_fields(parser: ArgumentParser, fields: FieldsOf) -> None:
     for record in reversed(fields.record.__mro__):
         helps |= _described(record)
     hints = typing.get_type_hints(fields.record)
-    for name, field in fields.names.items():
-        option = f"--{name.replace('_', '-')}"
-        if hints[field] is bool:
-            parser.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=helps[field])
+    for name in fields.names:
+        if hints[name] is bool:
+            parser.add_argument(*spelled(name), action="store_true", default=argparse.SUPPRESS, help=helps[name])
         else:
-            parser.add_argument(option, type=_kind(hints[field]), default=argparse.SUPPRESS, help=helps[field])
-
-
-def readable(message: str, commands: Sequence[str]) -> str:
-    """jsonargparse's message in the words of the command line: no key paths, no Python types."""
-    message = re.sub(
-        r'^Parser key "([\w.]+)": ', lambda found: f"--{found[1].replace('_', '-')}: ", " ".join(message.split())
-    )
-    message = re.sub(r"<class '(\w+)'>", r"\1", message).removesuffix(".")
-    message = re.sub(
-        r"a typing\.Literal\[([^]]*)\]", lambda found: f"one of {found[1].replace(chr(39), '')}", message
-    ).replace("a int", "a whole number")
-    return message.replace(f"{'.'.join(commands)}.", "") if commands else message
+            parser.add_argument(*spelled(name), type=_kind(hints[name]), default=argparse.SUPPRESS, help=helps[name])

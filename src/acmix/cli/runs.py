@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from acmix.cli import outputs
 from acmix.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def report(run: Path, data: str | None = None, *, output: Path | None = None, wo
 
     if workers < 0:
         raise InputError(f"--workers must be at least 0, got {workers}")
+    outputs.check_file("--output", output)
     sys.stdout.write(f"report: {write_report(run, output, data=data, workers=workers)}\n")
     return 0
 
@@ -40,6 +42,7 @@ def compare(runs: list[Path], *, output: Path | None = None, json: bool = False)
     from acmix.tasks.comparison import compare_runs
     from acmix.tasks.record import read_run
 
+    outputs.check_file("--output", output)
     found = [read_run(run) for run in runs]
     comparison = compare_runs(found)
     if output is not None:

@@ -5,22 +5,22 @@ from typing import Any
 
 from acmix.errors import InputError
 
-# Settings by their options; every other setting is given with --set.
-OPTIONS = {
-    "model": "model",
-    "epochs": "epochs",
-    "batch_size": "batch_size",
-    "lr": "learning_rate",
-    "weight_decay": "weight_decay",
-    "optimizer": "optimizer",
-    "warmup_epochs": "warmup_epochs",
-    "label_smoothing": "label_smoothing",
-    "image_size": "image_size",
-    "precision": "precision",
-    "seed": "seed",
-    "val_fraction": "val_fraction",
-    "deterministic": "deterministic",
-}
+# Settings that are options; every other one is given with --set.
+OPTIONS = (
+    "model",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "weight_decay",
+    "optimizer",
+    "warmup_epochs",
+    "label_smoothing",
+    "image_size",
+    "precision",
+    "seed",
+    "val_fraction",
+    "deterministic",
+)
 
 
 def changes(given: Mapping[str, Any], assignments: Sequence[str] | None) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def changes(given: Mapping[str, Any], assignments: Sequence[str] | None) -> dict
     from acmix.tasks.classification.settings import Settings
     from acmix.tasks.loop import recipes
 
-    changed = {OPTIONS[option]: value for option, value in given.items() if value is not None}
+    changed = {name: value for name, value in given.items() if value is not None}
     for assignment in assignments or ():
         name, value = recipes.parse_assignment(assignment, Settings)
         if name in changed:

@@ -1,12 +1,13 @@
 """The subcommands of `acmix study`."""
 
+import shlex
 import sys
 from pathlib import Path
 
+from acmix.cli import outputs
 from acmix.cli.settings import changes
 from acmix.errors import InputError
-
-_SUFFIXES = (".png", ".svg")
+from acmix.storage import write_atomically
 
 
 def run(
@@ -49,7 +50,7 @@ def run(
     settings = recipes.resolve(recipes.load(recipe, Settings), changes(given, set), Settings)
     _use_threads(threads)
     output = output or Path("runs") / f"study-{Path(data).resolve().name}"
-
+    outputs.check_folder("--output", output)
     from acmix import study
     from acmix.cli.display import study as display
 
@@ -67,7 +68,8 @@ def run(
             seconds=seconds,
             watching=shown.watching(),
         )
-    sys.stdout.write(f"\n{study.as_markdown(done)}\nacmix study show {output / study.RESULTS} --plot study.svg\n")
+    command = shlex.join(["acmix", "study", "show", str(output / study.RESULTS), "--plot", "study.svg"])
+    sys.stdout.write(f"\n{study.as_markdown(done)}\n{command}\n")
     return 0
 
 
@@ -94,11 +96,8 @@ def show(results: Path, *, plot: Path | None = None, table: Path | None = None) 
         plot: A PNG or SVG file for a plot of accuracy against cost.
         table: A Markdown file for the table (default: the terminal).
     """
-    for name, path in (("plot", plot), ("table", table)):
-        if path is not None and not path.parent.is_dir():
-            raise InputError(f"--{name} {path} cannot be written: {path.parent} is not a folder; make it first")
-    if plot is not None and plot.suffix not in _SUFFIXES:
-        raise InputError(f"--plot must end in {' or '.join(_SUFFIXES)}, got {plot}")
+    outputs.check_file("--plot", plot, outputs.PICTURES)
+    outputs.check_file("--table", table)
     from acmix import study
 
     loaded = study.load_study(results)
@@ -106,11 +105,11 @@ def show(results: Path, *, plot: Path | None = None, table: Path | None = None) 
     if plot is not None:
         from acmix.pages import figures
 
-        plot.write_bytes(figures.study(plot.suffix[1:], study.summarise(loaded), loaded.batch))
+        write_atomically(plot, figures.study(plot.suffix[1:], study.summarise(loaded), loaded.batch))
     if table is None:
         sys.stdout.write(text)
     else:
-        table.write_text(text, encoding="utf-8")
+        write_atomically(table, text)
     return 0
 
 

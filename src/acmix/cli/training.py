@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from acmix.cli import runs
-from acmix.cli.parser import FieldsOf
+from acmix.cli import outputs, runs
 from acmix.cli.settings import OPTIONS, changes
+from acmix.cli.wording import FieldsOf
 from acmix.errors import InputError, printable
 from acmix.tasks.classification.settings import Settings
 
@@ -62,7 +62,7 @@ def train(
         sys.stdout.write(recipes.as_yaml(settings))
         return 0
     output = output or free_folder(Path("runs"), f"{printable(Path(data).resolve().name)}-{settings.model}")
-
+    outputs.check_folder("--output", output)
     fit_and_report(
         data,
         settings,

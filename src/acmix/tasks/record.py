@@ -1,7 +1,6 @@
 """Read a run folder: what `acmix.tasks.loop.run` lists, whether the run finished, and how to continue it if not."""
 
 import csv
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,12 +113,7 @@ class Run:
         """What continues the run in a shell; None if it finished or has no state."""
         if self.summary is not None or self.updates is None:
             return None
-        data, processes = self.config["data"], self.config["processes"]
-        words = ["acmix", "train", data["location"]]
-        for option, value in (("validation", data.get("validation_location")), ("weights", self.config.get("weights"))):
-            words += [] if value is None else [f"--{option}", value]
-        words += ["--devices", str(processes)] if processes > 1 else []
-        return shlex.join([*words, "--output", str(self.folder), "--resume"])
+        return run.continuing(self.folder, self.config)
 
 
 def read_run(folder: Path) -> Run:

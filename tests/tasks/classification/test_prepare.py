@@ -37,7 +37,7 @@ def test_what_is_prepared_is_trained(images, fabric, tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert (prepared.workers, prepared.digits, prepared.sampler.update_sizes) == (0, True, (32,) * 5 + (19,))
     prepared = replace(prepared, record={"settings": "mine"})
-    execute(prepared, fabric, RunFiles(tmp_path, MEASURES, prepared.save), None, Reporting())
+    execute(prepared, fabric, RunFiles(tmp_path, MEASURES, prepared.save, "go on"), None, Reporting())
     found = load_classifier(tmp_path / BEST)
     assert found.model_arguments == {"block_args": {"quiet_shifts": True}}
     assert found.training["settings"] == "mine"

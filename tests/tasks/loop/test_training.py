@@ -55,7 +55,9 @@ def train(output, settings=SETTINGS, state=None, **reporting):
         validation=image_loader(images.validation.with_transform(seen), batch_size=500),
     )
     output.mkdir(exist_ok=True)
-    files = run.RunFiles(output, MEASURES, lambda path, _, weights: safetensors.torch.save_file({**weights}, path))
+    files = run.RunFiles(
+        output, MEASURES, lambda path, _, weights: safetensors.torch.save_file({**weights}, path), "go on"
+    )
     network = nn.Conv2d(1, 1, 3, padding=1)
     fabric = Fabric(accelerator="cpu", devices=1)
     training = Training(fabric, network, Strokes(), batches, settings, files, Reporting(**reporting))

@@ -1,5 +1,6 @@
 """What `acmix train` and `acmix recipes` show."""
 
+import shlex
 import sys
 from collections.abc import Mapping
 from typing import Any, Self
@@ -114,4 +115,4 @@ def show_training(result: Any, data: str) -> None:
     console.print(table)
     console.print("next:", style="bold")
     # Plain text: a command must not be wrapped, or it cannot be copied.
-    sys.stdout.write(f"acmix validate {result.output / 'best.safetensors'} {data}\n")
+    sys.stdout.write(shlex.join(["acmix", "validate", str(result.output / "best.safetensors"), data]) + "\n")

@@ -109,7 +109,8 @@ def fit(
         if started is not None:
             config["start_weights"] = started
         with at_work(output, config, settings, fabric, reporting, resume=resume) as state:
-            files = run.RunFiles(output, MEASURES, prepared.save)
+            advice = f"continue with: {run.continuing(output, config)}"
+            files = run.RunFiles(output, MEASURES, prepared.save, advice)
             if fabric.is_global_zero and reporting.on_note is not None:
                 for note in [*([started] if started else []), *(": ".join(item) for item in images.taken.items())]:
                     reporting.on_note(note)

@@ -20,6 +20,7 @@ folder, for as long as it is not continued.
 import csv
 import io
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,16 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_atomically(path, text.getvalue())
 
 
+def continuing(output: Path, config: Mapping[str, Any]) -> str:
+    """What continues a run in a shell, by its config.json."""
+    data, processes = config["data"], config["processes"]
+    words = ["acmix", "train", data["location"]]
+    for option, value in (("validation", data.get("validation_location")), ("weights", config.get("weights"))):
+        words += [] if value is None else [f"--{option}", value]
+    words += ["--devices", str(processes)] if processes > 1 else []
+    return shlex.join([*words, "--output", str(output), "--resume"])
+
+
 class RunFiles:
     """metrics.csv, rates.csv, both usable checkpoints and the list of problems.
 
@@ -110,7 +121,7 @@ class RunFiles:
         output: The run folder.
         measures: Of the task; they tell which epoch is best.
         save: Writes weights to a path as a usable checkpoint; the row of their epoch goes into its record.
-        advice: How a person continues a run that stopped, at the end of errors; with --resume by default.
+        advice: How a person continues a run that stopped, at the end of errors.
     """
 
     def __init__(
@@ -118,10 +129,10 @@ class RunFiles:
         output: Path,
         measures: Sequence[Measure],
         save: Callable[[Path, EpochRow, Mapping[str, Tensor]], None],
-        advice: str | None = None,
+        advice: str,
     ) -> None:
         self.output, self.measures, self._save = output, measures, save
-        self.advice = advice or f"continue with --output {output} --resume"
+        self.advice = advice
         self.rows: list[EpochRow] = []
         self.rates: list[RateRow] = []
 

@@ -155,7 +155,10 @@ def check_setting(settings: type[LoopSettings], name: str, value: Any) -> Any:
     hints = _hints(settings)
     if name not in hints:
         near = nearest(name, list(hints))
-        raise InputError(f"there is no setting {name!r}; " + (f"the nearest are {near}" if near else "see the help"))
+        raise InputError(
+            f"there is no setting {name!r}; "
+            + (f"the nearest are {near}" if near else "acmix recipes --name small has all")
+        )
     hint = hints[name]
     if isinstance(value, str) and float in (typing.get_args(hint) or (hint,)) and _NUMBER.fullmatch(value):
         # YAML takes 1e-3, without a point, for text.

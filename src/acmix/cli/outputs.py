@@ -1,0 +1,50 @@
+"""What commands write: checked before any work starts, so that no result is lost for want of a place."""
+
+import importlib
+import os
+from pathlib import Path
+
+from acmix import storage
+from acmix.errors import InputError
+
+PICTURES = (".png", ".svg")
+
+
+def check_file(option: str, path: Path | None, suffixes: tuple[str, ...] = ()) -> None:
+    """Raise InputError unless a file can be written there.
+
+    Args:
+        option: As it is typed, `--output` for instance.
+        path: The file, there already or not; None is fine.
+        suffixes: Those that it may have; any where there are none.
+    """
+    if path is None:
+        return
+    if suffixes and path.suffix not in suffixes:
+        raise InputError(f"{option} must end in {' or '.join(suffixes)}, got {path}")
+    if suffixes == PICTURES:
+        # A missing matplotlib is said before anything is measured.
+        importlib.import_module("matplotlib")
+    if path.is_dir():
+        raise InputError(f"{option} must be a file, got the folder {path}")
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {path} cannot be written: {path.parent} is not a folder; make it first")
+    _try(option, path, path.parent)
+
+
+def check_folder(option: str, path: Path) -> None:
+    """Raise InputError unless a folder can be made there, or is there and can be written into."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{option} must be a folder, got the file {path}")
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    _try(option, path, there)
+
+
+def _try(option: str, path: Path, folder: Path) -> None:
+    """Write something into the folder: nothing else tells what a system, a quota and a mount allow."""
+    try:
+        with storage.folder_beside(folder / path.name):
+            pass
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise InputError(f"{option} {path} cannot be written: {folder}: {reason}") from error

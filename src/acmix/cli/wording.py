@@ -1,0 +1,91 @@
+"""Arguments as a person types them, and messages in those words."""
+
+import difflib
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+# What the field types for the same thing.
+_ALSO = {"learning_rate": ("--lr",), "image_size": ("--input-size",)}
+
+
+@dataclass(frozen=True)
+class FieldsOf:
+    """Options that are fields of a dataclass, whose docstring's Attributes are the help; only those given are passed.
+
+    Attributes:
+        record: The dataclass.
+        names: Its fields that are options.
+    """
+
+    record: type
+    names: Sequence[str]
+
+
+def spelled(name: str) -> tuple[str, ...]:
+    """An option as it may be typed; the first spelling is the one that errors use."""
+    return (f"--{name.replace('_', '-')}", *_ALSO.get(name, ()))
+
+
+def as_typed(message: str, function: Callable[..., int]) -> str:
+    """A message, which may begin with a function's name of an argument or a setting, with that name as it is typed."""
+    first, _, rest = message.partition(" ")
+    typed = _names(function).get(first)
+    return f"{typed} {rest}" if typed else message
+
+
+def readable(message: str, commands: Sequence[str], function: Callable[..., int] | None) -> str:
+    """jsonargparse's message in the words of the command line: no key paths, no Python types.
+
+    Args:
+        message: Its message.
+        commands: The command that was typed, group first.
+        function: Of that command; None where there is none of that name.
+    """
+    names = {} if function is None else _names(function)
+    message = " ".join(message.split()).replace(f"{'.'.join(commands)}.", "")
+    rules: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+        (r'^Parser key "(\w+)": ', lambda found: f"{names.get(found[1], spelled(found[1])[0])}: "),
+        (r"^unrecognized arguments: (--[\w-]+).*", lambda found: _unknown(found[1], names)),
+        (r"(?<=arguments are required: ).*", lambda found: ", ".join(map(str.upper, found[0].split(", ")))),
+        (r"^argument COMMAND: invalid choice: '([^']*)' \(choose from (.*)\)", _no_command),
+        (r"<class '(\w+)'>", r"\1"),
+        (r"a typing\.Literal\[([^]]*)\]", lambda found: f"one of {found[1].replace(chr(39), '')}"),
+        (r"\ba int\b", "a whole number"),
+    )
+    for pattern, words in rules:
+        message = re.sub(pattern, words, message, flags=re.IGNORECASE)
+    return message.removesuffix(".")
+
+
+def _names(function: Callable[..., int]) -> dict[str, str]:
+    """How arguments of a command, and settings that it takes, are typed."""
+    names: dict[str, str] = {}
+    hints = typing.get_type_hints(function, include_extras=True)
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            fields = typing.get_args(hints[name])[1]
+            names |= {field: f"--set {field}" for field in typing.get_type_hints(fields.record)}
+            names |= {field: spelled(field)[0] for field in fields.names}
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            names[name] = spelled(name)[0]
+        else:
+            names[name] = name.removesuffix("s").upper() if typing.get_origin(hints[name]) is list else name.upper()
+    return names
+
+
+def _unknown(option: str, names: dict[str, str]) -> str:
+    near = _nearest(option[2:].replace("-", "_"), names)
+    return f"there is no {option}" + (f"; the nearest is {names[near]}" if near else "")
+
+
+def _no_command(found: re.Match[str]) -> str:
+    commands = [name.strip(" '") for name in found[2].split(",")]
+    near = _nearest(found[1], commands)
+    return f"there is no command {found[1]!r}; " + (f"the nearest is {near}" if near else f"use {', '.join(commands)}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, known, 1)), None)
