@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+import timm
 
 import acmix
 
@@ -22,6 +23,7 @@ MODULES = {
 # Layers from the bottom up; a module imports from its own layer or below. Longest prefix wins.
 LAYERS = {
     "acmix.errors": 0,
+    "acmix.registration": 3,
     "acmix.storage": 0,
     "acmix.plain": 0,
     "acmix.records": 0,
@@ -43,21 +45,28 @@ LAYERS = {
     "acmix.__main__": 6,
     "acmix": 6,
 }
-HIDDEN = ("acmix", "acmix.__main__")
+HIDDEN = ("acmix", "acmix.__main__", "acmix.registration")
 PUBLIC = {
     "acmix": [
         "ACmix",
         "InputError",
         "__version__",
+        "bench",
         "checkpoints",
         "create_model",
+        "data",
         "detection_backbone",
+        "explain",
         "export",
         "fuse",
         "models",
         "ops",
+        "pages",
         "replace_convolutions",
         "segmentation_backbone",
+        "study",
+        "surgery",
+        "tasks",
     ],
     "acmix.ops": ["backends", "check_backend", "local_attention", "mix", "project_and_mix", "shift_conv", "why_not"],
 }
@@ -125,15 +134,36 @@ def test_every_module_has_a_place():
     }
 
 
-def test_cold_import_loads_torch_alone():
-    heavy = ["timm", "torchvision", "triton", "onnx", "lightning", "matplotlib", "rich", "safetensors", "PIL"]
+def test_cold_import_loads_nothing():
+    heavy = [
+        "torch",
+        "numpy",
+        "timm",
+        "torchvision",
+        "triton",
+        "onnx",
+        "lightning",
+        "matplotlib",
+        "rich",
+        "safetensors",
+        "PIL",
+    ]
     program = (
-        "import sys, torch; before = set(sys.modules)\n"
+        "import sys; before = set(sys.modules)\n"
         "import acmix\n"
         f"print(*[name for name in {heavy} if name in set(sys.modules) - before])"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)  # noqa: S603
     assert result.stdout.split() == []
+
+
+@pytest.mark.parametrize("imports", ["import acmix, timm", "import timm, acmix", "import acmix, timm.models"])
+def test_networks_are_in_the_registry_of_timm(imports):
+    program = (
+        f"{imports}\nprint(len(timm.list_models('acmix_*')), timm.create_model('acmix_resnet14_small').num_classes)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)  # noqa: S603
+    assert result.stdout.split() == [str(len(timm.list_models("acmix_*"))), "10"]
 
 
 @pytest.mark.parametrize("module", PUBLIC)

@@ -1,18 +1,19 @@
 """ACmix: convolution and self-attention in one operator, exact and fast.
 
-`import acmix` loads torch alone; names that need more (timm, safetensors) are resolved on first use.
+Importing it loads nothing else; every public name loads what it needs on first use. Networks are in timm's registry as
+soon as timm is imported, before or after.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from acmix import ops
 from acmix.errors import InputError
-from acmix.nn import ACmix
+from acmix.registration import register_with_timm
 
 if TYPE_CHECKING:
-    from acmix import checkpoints, export, models
+    from acmix import bench, checkpoints, data, explain, export, models, ops, pages, study, surgery, tasks
     from acmix.models import create_model, detection_backbone, segmentation_backbone
+    from acmix.nn import ACmix
     from acmix.surgery import fuse, replace_convolutions
 
 __version__ = "0.1.0"
@@ -20,35 +21,46 @@ __all__ = [
     "ACmix",
     "InputError",
     "__version__",
+    "bench",
     "checkpoints",
     "create_model",
+    "data",
     "detection_backbone",
+    "explain",
     "export",
     "fuse",
     "models",
     "ops",
+    "pages",
     "replace_convolutions",
     "segmentation_backbone",
+    "study",
+    "surgery",
+    "tasks",
 ]
 
-# Public names and the modules that they are resolved in, on first use; a module is its own name.
-_LAZY = {
-    "checkpoints": "acmix",
+# Public names by the modules that they are of, and packages.
+_NAMES = {
+    "ACmix": "acmix.nn",
     "create_model": "acmix.models",
     "detection_backbone": "acmix.models",
-    "export": "acmix",
     "fuse": "acmix.surgery",
-    "models": "acmix",
     "replace_convolutions": "acmix.surgery",
     "segmentation_backbone": "acmix.models",
 }
+_PACKAGES = ("bench", "checkpoints", "data", "explain", "export", "models", "ops", "pages", "study", "surgery", "tasks")
+
+register_with_timm()
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name in _PACKAGES:
+        return importlib.import_module(f"acmix.{name}")
+    if name not in _NAMES:
         raise AttributeError(f"module 'acmix' has no attribute {name!r}")
-    home = _LAZY[name]
-    return importlib.import_module(f"acmix.{name}") if home == "acmix" else getattr(importlib.import_module(home), name)
+    value = getattr(importlib.import_module(_NAMES[name]), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,8 @@
 """Exceptions whose message is for the person who runs acmix, as opposed to "acmix is wrong"."""
 
+import difflib
 import re
+from collections.abc import Iterable
 
 # Control characters, line separators, and the surrogates that stand for what no encoding has.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -24,6 +26,11 @@ def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
     # os.fsdecode puts the byte 0xE9 into U+DCE9.
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else found[0].encode("unicode_escape").decode()
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known names most like a misspelt one, comma-separated; empty where none is like it."""
+    return ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.5))
 
 
 class _OneLineError(Exception):

@@ -100,7 +100,7 @@ def test_damaged_and_foreign_checkpoints(capsys, checkpoint, tmp_path, monkeypat
     for name in (*contents, "network", "others"):
         code, out, err = call(capsys, *(name if argument == "FILE" else argument for argument in arguments))
         assert (code, out, len(err.splitlines())) == (2, "", 1), name
-        assert re.match(f"acmix {arguments[0]}: error: (checkpoint|weights) {name} ", err)
+        assert re.match(f"acmix {arguments[0]}: error: (CHECKPOINT|--weights) {name} ", err)
         assert name != "changed" or re.search(r"tensor \S+ was changed since it was written", err)
 
 

@@ -1,11 +1,12 @@
 """Arguments as a person types them, and messages in those words."""
 
-import difflib
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from acmix.errors import nearest
 
 # What the field types for the same thing.
 _ALSO = {"learning_rate": ("--lr",), "image_size": ("--input-size",)}
@@ -77,15 +78,11 @@ def _names(function: Callable[..., int]) -> dict[str, str]:
 
 
 def _unknown(option: str, names: dict[str, str]) -> str:
-    near = _nearest(option[2:].replace("-", "_"), names)
+    near = nearest(option[2:].replace("-", "_"), names).split(", ")[0]
     return f"there is no {option}" + (f"; the nearest is {names[near]}" if near else "")
 
 
 def _no_command(found: re.Match[str]) -> str:
     commands = [name.strip(" '") for name in found[2].split(",")]
-    near = _nearest(found[1], commands)
+    near = nearest(found[1], commands)
     return f"there is no command {found[1]!r}; " + (f"the nearest is {near}" if near else f"use {', '.join(commands)}")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(name, known, 1)), None)

@@ -1,10 +1,8 @@
 """Names in timm's registry, ours included."""
 
-import difflib
-
 import timm
 
-from acmix.errors import InputError
+from acmix.errors import InputError, nearest
 
 
 def check_name(name: str) -> None:
@@ -16,8 +14,3 @@ def check_name(name: str) -> None:
     if not timm.is_model(name):
         near = nearest(name, timm.list_models()) or ", ".join(timm.list_models("acmix_*"))
         raise InputError(f"unknown model {name!r}; the nearest names are {near}")
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """The known names most like a misspelt one, comma-separated; empty where none is like it."""
-    return ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.5))

@@ -13,8 +13,7 @@ from acmix.bench import machine
 from acmix.bench.comparison import Candidate, forward_call, training_call
 from acmix.bench.measure import time_interleaved
 from acmix.data import ImageData, open_dataset
-from acmix.errors import InputError, PreemptedError
-from acmix.models.names import nearest
+from acmix.errors import InputError, PreemptedError, nearest
 from acmix.study.results import Measured, Study, Trained, load_study, save_study
 from acmix.study.variants import USUAL_VARIANTS, VARIANTS, rates
 from acmix.tasks.classification.execute import execute

@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from acmix.errors import InputError
-from acmix.models.names import nearest
+from acmix.errors import InputError, nearest
 from acmix.tasks.loop.settings import LoopSettings, check_setting
 
 _Settings = TypeVar("_Settings", bound=LoopSettings)

@@ -10,10 +10,8 @@ from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from typing import Any, Literal
 
-import torch
-
 from acmix import records
-from acmix.errors import InputError
+from acmix.errors import InputError, nearest
 
 Precision = Literal["float32", "bfloat16", "float16"]
 RateScaling = Literal["linear", "square_root"]
@@ -84,9 +82,8 @@ class LoopSettings:
         Raises:
             InputError: If one is out of range.
         """
+        import torch
         from timm.optim import list_optimizers
-
-        from acmix.models.names import nearest
 
         infinity = float("inf")
         warmup = self.warmup_epochs or 0
@@ -150,11 +147,9 @@ def check_setting(settings: type[LoopSettings], name: str, value: Any) -> Any:
     Raises:
         InputError: If there is no such setting, naming the nearest, or the value is of another type.
     """
-    from acmix.models.names import nearest
-
     hints = _hints(settings)
     if name not in hints:
-        near = nearest(name, list(hints))
+        near = nearest(name, hints)
         raise InputError(
             f"there is no setting {name!r}; "
             + (f"the nearest are {near}" if near else "acmix recipes --name small has all")
