@@ -108,7 +108,12 @@ def masks(network):
     prune.random_unstructured(network.operator, "dep_weight", 0.5)
 
 
-@pytest.mark.parametrize("change", [forward_of_its_own, weights_that_are_computed, masks])
+def shared(network):
+    network.beside = acmix.ACmix(16, 24, heads=3)
+    network.beside.qkv.weight = network.operator.qkv.weight
+
+
+@pytest.mark.parametrize("change", [forward_of_its_own, weights_that_are_computed, masks, shared])
 def test_what_is_more_than_an_operator_is_refused(pruning, change):
     network = chain(acmix.ACmix(16, 24, heads=3))
     change(network)
@@ -139,7 +144,10 @@ def test_networks_of_timm_are_told(torch_pruning, pruning, at_once, features_onl
     )
     pruner.step()
     pruner.step()
+    state = copy.deepcopy(network.train().state_dict())
     pruning.tell_timm(network, x)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+    network.eval()
     assert [layer.heads for layer in operators] == heads
     shapes = [layer.qkv.weight.shape[:2] for layer in operators]
     assert shapes == [(3 * layer.out_channels, layer.in_channels) for layer in operators]

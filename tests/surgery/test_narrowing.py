@@ -50,22 +50,19 @@ def test_outputs_that_stay_are_what_they_were_where_a_smaller_operator_can(optio
     torch.testing.assert_close(layer(x), expected)
 
 
-def test_kernels_are_the_best_fit():
-    layer = operator(channels_in=40)
+def test_kernels_are_fitted_to_what_they_were():
+    layer, x = operator(channels_in=40), torch.randn(2, 40, 9, 7, dtype=DOUBLE)
     kept = channels_of(4, 6, [1, 3, 4, 5])
-    x = torch.randn(2, 40, 9, 7, dtype=DOUBLE)
     with torch.no_grad():
         layer.rate_attention.zero_()
-        expected = layer(x)[:, kept]
+        expected, copied = layer(x)[:, kept], layer.dep_weight[kept]
         keep_outputs(layer, kept)
-        found = layer(x)
-        error = (found - expected).norm()
-        # Nothing near is nearer on average over inputs: the kernels are at a minimum.
-        assert error < expected.norm()
-        for _ in range(3):
-            moved = layer.dep_weight + 0.3 * torch.randn_like(layer.dep_weight)
-            other = torch.func.functional_call(layer, {"dep_weight": moved}, (x,))
-            assert (other - expected).norm() > error
+        nearby = [layer.dep_weight + 0.3 * torch.randn_like(copied) for _ in range(3)]
+        error = (layer(x) - expected).norm()
+        assert error < 0.8 * expected.norm()
+        for kernels in (copied, *nearby):
+            other = torch.func.functional_call(layer, {"dep_weight": kernels}, (x,))
+            assert (other - expected).norm() > 1.1 * error
 
 
 def test_all_channels_change_nothing():

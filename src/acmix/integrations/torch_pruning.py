@@ -4,7 +4,7 @@ Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023, arXiv 2301.129
 """
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.autograd import Function
 
 from acmix.nn import ACmix, OperatorLayer
 from acmix.plain import why_not_plain
+from acmix.surgery.identity import copy_network, tied
 from acmix.surgery.narrowing import keep_inputs, keep_outputs
 
 
@@ -65,13 +66,16 @@ def arguments(network: nn.Module) -> dict[str, Any]:
         `customized_pruners` and `forward_fn`.
 
     Raises:
-        ValueError: If a layer is fused already, has a forward of its own, or weights that something else computes.
+        ValueError: If a layer is fused already, has a forward of its own, or weights that something else computes or holds,
+            too.
     """
-    kinds = {}
+    kinds, sharing = {}, tied(network)
     for name, module in network.named_modules():
         if isinstance(module, OperatorLayer):
             try:
                 _check(module)
+                if others := {sharing[part] for part in module.modules() if part in sharing}:
+                    raise ValueError(f"it shares weights with {', '.join(sorted(others))}")
             except ValueError as error:
                 raise ValueError(f"{name or 'the network'} cannot be pruned: {error}") from error
             kinds[type(module)] = ACmixPruner()
@@ -104,35 +108,27 @@ def tell_timm(network: Any, example_inputs: Any) -> None:
         network: Made by `timm.create_model`, with `features_only` or without; its features are maps `(B, C, H, W)`.
         example_inputs: What it is called with once.
     """
-    if hasattr(network.feature_info, "out_indices"):
-        with torch.no_grad():
-            maps = call(network, example_inputs)
-        features = [network.feature_info.info[index] for index in network.feature_info.out_indices]
-        _tell(features, maps.values() if isinstance(maps, Mapping) else maps)
-        return
     read: dict[int, Tensor] = {}
-    features = network.feature_info
-    hooks = [
-        network.get_submodule(feature["module"]).register_forward_hook(functools.partial(_note, read, index))
-        for index, feature in enumerate(features)
-    ]
-    try:
-        with torch.no_grad():
-            call(network, example_inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    _tell(features, [read[index] for index in range(len(features))])
-    network.num_features = network.head_hidden_size = features[-1]["num_chs"]
+    # The call moves no statistics of the network's own.
+    copied: Any = copy_network(network).eval()
+    if hasattr(network.feature_info, "out_indices"):
+        features = [network.feature_info.info[index] for index in network.feature_info.out_indices]
+    else:
+        features = network.feature_info
+        for index, feature in enumerate(features):
+            copied.get_submodule(feature["module"]).register_forward_hook(functools.partial(_note, read, index))
+    with torch.no_grad():
+        output = call(copied, example_inputs)
+    if not read:
+        read = dict(enumerate(output.values() if isinstance(output, Mapping) else output))
+    for index, feature in enumerate(features):
+        feature["num_chs"] = read[index].shape[1]
+    if hasattr(network, "num_features"):
+        network.num_features = network.head_hidden_size = features[-1]["num_chs"]
 
 
 def _note(read: dict[int, Tensor], index: int, _: nn.Module, __: Any, output: Tensor) -> None:
     read[index] = output
-
-
-def _tell(features: Iterable[dict[str, Any]], maps: Iterable[Tensor]) -> None:
-    for feature, found in zip(features, maps, strict=True):
-        feature["num_chs"] = found.shape[1]
 
 
 class _AsOne(Function):
