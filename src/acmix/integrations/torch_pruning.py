@@ -66,10 +66,11 @@ def arguments(network: nn.Module) -> dict[str, Any]:
         `customized_pruners` and `forward_fn`.
 
     Raises:
-        ValueError: If a layer is fused already, has a forward of its own, or weights that something else computes or holds,
-            too.
+        ValueError: If a layer is fused already, has a forward of its own, or weights that something else computes or
+            another module shares.
     """
-    kinds, sharing = {}, tied(network)
+    sharing = tied(network)
+    kinds: dict[type[nn.Module], ACmixPruner] = {}
     for name, module in network.named_modules():
         if isinstance(module, OperatorLayer):
             try:
