@@ -1,10 +1,8 @@
-"""ACmix in detectors without editing their source: torchvision's, and networks that are built from YAML.
+"""ACmix in detectors without editing their source: torchvision's, and repositories that build networks from YAML.
 
-python examples/detectors.py                 # torchvision
-python examples/detectors.py yolo11n.yaml    # Ultralytics, where it is installed (AGPL-3.0: acmix never imports it)
+python examples/detectors.py    # torchvision; for Ultralytics see ultralytics_yolo.py
 """
 
-import sys
 from typing import Any
 
 import rich
@@ -19,7 +17,7 @@ from acmix.surgery import Report
 class ACmixLayer(acmix.ACmix):
     """`ACmix` for parsers that give positions, not names: `[from, repeats, ACmixLayer, [channels in, out, stride]]`.
 
-    Ultralytics' parser takes a layer that it does not know to keep the number of channels: let both be equal there.
+    YOLOv5's and its descendants' take a layer that they do not know to keep the number of channels: let both be equal.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, heads: int = 4) -> None:
@@ -27,7 +25,7 @@ class ACmixLayer(acmix.ACmix):
 
 
 def teach(parser: Any) -> None:
-    """Let a YAML parser know the layer: it looks names up in its own module (`ultralytics.nn.tasks`, for one)."""
+    """Let a YAML parser know the layer: it looks names up in its own module (`models.yolo` of YOLOv5 and YOLOv7)."""
     parser.ACmixLayer = ACmixLayer
 
 
@@ -44,18 +42,5 @@ def torchvision_detector() -> None:
     print({name: tuple(found.shape) for name, found in network.eval()(images)[0].items()})
 
 
-def ultralytics_detector(configuration: str) -> None:
-    """Replace in a network that Ultralytics built from its YAML, and let its parser build more."""
-    import ultralytics
-    from ultralytics.nn import tasks
-
-    teach(tasks)
-    network = ultralytics.YOLO(configuration).model
-    rich.print(replace_deep(network, torch.rand(1, 3, 320, 320), 20 * 20))
-
-
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        ultralytics_detector(sys.argv[1])
-    else:
-        torchvision_detector()
+    torchvision_detector()

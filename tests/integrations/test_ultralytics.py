@@ -114,6 +114,19 @@ def test_rows_have_channels_and_options_at_every_width(build):
     assert wide["model.9"] == (768, 192, 4, 7, 1)
 
 
+@pytest.mark.parametrize(("arguments", "stride"), [([], 1), ([{"stride": 2}], 2)])
+@pytest.mark.parametrize("row", [0, 3])
+def test_the_layer_alone_keeps_the_channels(build, row, arguments, stride):
+    described = yaml.safe_load(ROWS)
+    described["backbone"].insert(row, [-1, 1, "ACmix", arguments])
+    described["head"][1:2], described["head"][-1] = [[[-1, 5], 1, "Concat", [1]]], [[11, 7], 1, "Detect", ["nc"]]
+    if row == 0:
+        with pytest.raises(ValueError, match="no number of heads divides 3 channels"):
+            build(described)
+    else:
+        assert sizes(build(described, scale="m"))["model.3"] == (96, 96, 4, 7, stride)
+
+
 @pytest.mark.parametrize("name", EVERY_BLOCK)
 @pytest.mark.parametrize("row", [0, 2])
 def test_a_row_may_stand_anywhere(build, name, row):
@@ -133,8 +146,8 @@ def test_a_row_may_stand_anywhere(build, name, row):
         ([-1, 1, "C2F_ACmix", [128]], "got 'C2F_ACmix'; near are C2f_ACmix"),
         ([-1, 1, "Nothing_ACmix", [128]], "must be named ACmix, the layer, or X_ACmix"),
         ([-1, 1, "deepcopy_ACmix", [128]], "must be named ACmix"),
-        ([-1, 1, "ACmix", [128, 7, 4, 3, 2]], "the parser knows the input's channels, and all else has a name"),
-        ([-1, 1, "ACmix", []], "the parser knows the input's channels"),
+        ([-1, 1, "ACmix", [128, 7, 4, 3, 2]], "only argument without a name"),
+        ([1, 1, "ACmix", []], "or none where it reads the row before"),
         ([-1, 1, "ACmix", [128, {"head": 4}]], r"\[128, {'head': 4}\]\] in the YAML: .*'head'"),
         ([-1, 1, "ACmix", [128, {"heads": 7}]], "7 heads do not divide 32 channels"),
         ([-1, 1, "ACmix", [128, {"kernel_att": 4}]], "kernel_att must be"),

@@ -117,12 +117,15 @@ def _as_theirs(row: _Row) -> _Row:
     arguments, _ = _split(row)
     if name != _LAYER:
         return [source, repeats, name.removesuffix(_IN_A_BLOCK), arguments]
-    if len(arguments) != 1:
+    if len(arguments) == 1:
+        return [source, repeats, "Conv", arguments]
+    if arguments or source != -1:
         raise ValueError(
-            f"{row} must be [from, repeats, ACmix, [channels]] or [.., [channels, {{stride: 2, heads: 8, ...}}]]: the "
-            "parser knows the input's channels, and all else has a name (acmix.ACmix)"
+            f"{row} must have the output's channels as its only argument without a name, [256] or [256, {{stride: 2, "
+            "heads: 8}], or none where it reads the row before and keeps its channels; see acmix.ACmix for names"
         )
-    return [source, repeats, "Conv", arguments]
+    # A local variable of the parser: the channels of the row before.
+    return [source, repeats, "nn.Conv2d", ["c2", "c2", 1]]
 
 
 def _operated(layer: nn.Module, row: _Row) -> nn.Module:

@@ -1,0 +1,27 @@
+"""ACmix in a YOLO of Ultralytics (AGPL-3.0, `pip install ultralytics`): swap convolutions, train, validate, export.
+
+python examples/ultralytics_yolo.py yolo11n.pt data.yaml    # docs/ultralytics.md says what else there is
+"""
+
+import sys
+from typing import Any
+
+import rich
+from ultralytics import YOLO
+
+import acmix
+from acmix.integrations import ultralytics
+
+
+def main(network: str, data: str, **settings: Any) -> str:
+    """Train a network with operators in its deepest stage; the file that ONNX Runtime reads."""
+    ultralytics.register()
+    model = YOLO(network)
+    rich.print(acmix.replace_convolutions(model.model, select="model.8.*", warm_start=True))
+    model.train(data=data, **settings)
+    print(model.val(data=data).box.map)
+    return model.export(format="onnx", dynamic=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
