@@ -108,8 +108,10 @@ def test_validation_and_prediction_find_the_same(trained, settings, folder):
 def test_rows_train_and_other_classes_are_learned_from_a_checkpoint(settings, folder):
     from ultralytics import YOLO
 
-    model = YOLO(str(folder / "rows.yaml"), task="detect")
-    model.train(epochs=1, batch=3, name="rows", **settings)
+    rows = str(folder / "rows.yaml")
+    model = YOLO(rows, task="detect")
+    # As the command line does, which names the network twice.
+    model.train(model=rows, epochs=1, batch=3, name="rows", **settings)
     assert {type(operator) for operator in operators(model.model).values()} == {acmix.ACmix}
     described = (folder / "data.yaml").read_text().replace("[disc, square]", "[disc, square, star]")
     (folder / "three.yaml").write_text(described)
@@ -196,3 +198,20 @@ def test_a_process_without_acmix_says_so(trained):
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'acmix'"
     assert "appears to require 'acmix'" in result.stdout + result.stderr
+
+
+def test_processes_that_read_a_file_find_the_operators_there_or_are_not_started(folder):
+    from ultralytics import YOLO
+
+    from acmix.integrations.ultralytics import _check_file
+
+    model = YOLO("yolo11n.yaml")
+    _check_file(model.model, "yolo11n.yaml")
+    acmix.replace_convolutions(model.model, select=SELECT)
+    model.save(folder / "whole.pt")
+    _check_file(model.model, str(folder / "whole.pt"))
+    with pytest.raises(ValueError, match=r'from yolo11n\.yaml in processes .* model\.save\("network\.pt"\)'):
+        _check_file(model.model, "yolo11n.yaml")
+    acmix.replace_convolutions(model.model, select="model.6.*")
+    with pytest.raises(ValueError, match="its operators are not there"):
+        _check_file(model.model, str(folder / "whole.pt"))

@@ -329,3 +329,15 @@ def test_swap_and_train_a_detector():
     assert min(losses[1:]) < losses[0]
     with torch.inference_mode():
         assert set(network.eval()(images)[0]) == {"boxes", "labels", "scores"}
+
+
+def test_a_network_that_is_built_again_from_its_yaml_is_warned_of():
+    kind = type("DetectionModel", (Mixed,), {"__module__": "ultralytics.nn.tasks"})
+    network = kind()
+    network.yaml = {"backbone": []}
+    with pytest.warns(UserWarning, match=r"acmix\.integrations\.ultralytics\.register\(\)"):
+        acmix.replace_convolutions(network)
+    # As `register` does it: the class tells what the network is.
+    known = type("DetectionModel", (Mixed,), {"__module__": "ultralytics.nn.tasks", "yaml": property(dict)})()
+    vars(known)["yaml"] = {"backbone": []}
+    acmix.replace_convolutions(known)

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from ultralytics import nn as networks
+from ultralytics.engine import trainer
 from ultralytics.engine.model import Model
 from ultralytics.nn import tasks
 from ultralytics.nn.modules import Conv, Conv2, RepConv
@@ -53,6 +54,12 @@ def register() -> None:
     tasks.BaseModel.__getstate__ = _state
     tasks.BaseModel.fuse = _fusing(tasks.BaseModel.fuse)
     Model.train = _training(Model.train)
+    if not hasattr(trainer, "MultiTrainer"):
+        # Older than 8.4.160 or so: processes of their own read a network from the file that it came from.
+        Model.tune = _from_a_file(Model.tune, lambda model: (model.model, model.overrides["model"]))
+        trainer.generate_ddp_command = _from_a_file(
+            trainer.generate_ddp_command, lambda training: (training.model, training.args.model)
+        )
 
 
 def _parsing(theirs: Callable[..., tuple[nn.Sequential, list[int]]]) -> Callable[..., tuple[nn.Sequential, list[int]]]:
@@ -234,7 +241,7 @@ def _state(network: Any) -> dict[str, Any]:
 
 def _fusing(theirs: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(theirs)
-    def fuse_network(network: Any, *arguments: Any, **options: Any) -> Any:
+    def fuse_network(network: Any, /, *arguments: Any, **options: Any) -> Any:
         getattr(network, "yaml", None)
         for module in [*network.modules()]:
             if isinstance(module, RepConv) and hasattr(module, "conv1"):
@@ -273,10 +280,32 @@ class _Sum(nn.ModuleList):
 
 def _training(theirs: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(theirs)
-    def train(model: Any, *arguments: Any, **options: Any) -> Any:
+    def train(model: Any, /, *arguments: Any, **options: Any) -> Any:
         # Without a checkpoint it may read the YAML's file again.
         if not model.ckpt and isinstance(model.model, nn.Module) and next(_operators(model.model), None):
             model.ckpt = {"model": model.model}
         return theirs(model, *arguments, **options)
 
     return train
+
+
+def _from_a_file(theirs: Callable[..., Any], source: Callable[[Any], tuple[Any, str]]) -> Callable[..., Any]:
+    @functools.wraps(theirs)
+    def hand_over(owner: Any, /, *arguments: Any, **options: Any) -> Any:
+        network, file = source(owner)
+        if isinstance(network, nn.Module):
+            _check_file(network, file)
+        return theirs(owner, *arguments, **options)
+
+    return hand_over
+
+
+def _check_file(network: nn.Module, file: str) -> None:
+    """Refuse a file that holds a network without the operators of this one."""
+    ours = {name for name, _ in _operators(network)}
+    saved = str(file).endswith(".pt") and {name for name, _ in _operators(tasks.torch_safe_load(file)[0]["model"])}
+    if ours and ours != saved:
+        raise ValueError(
+            f"this version of Ultralytics reads the network from {file} in processes of their own, and its operators "
+            'are not there: model.save("network.pt"), and then the same with YOLO("network.pt")'
+        )

@@ -3,6 +3,7 @@
 import difflib
 import fnmatch
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -105,6 +106,12 @@ def replace_convolutions(
             )
         )
     exchange(network, operators)
+    if operators and _is_built_from_yaml(network):
+        warnings.warn(
+            f"{type(network).__name__}: Ultralytics trains what it builds from the YAML, without these operators, "
+            "unless acmix.integrations.ultralytics.register() was called",
+            stacklevel=2,
+        )
     return Report(tuple(layers))
 
 
@@ -130,6 +137,12 @@ def _check(
         raise ValueError(
             f"kernel_conv must be None with warm_start=True, which fits each layer's own kernel, got {kernel_conv}"
         )
+
+
+def _is_built_from_yaml(network: nn.Module) -> bool:
+    """Whether it is a network of Ultralytics that the integration does not know."""
+    theirs = any(base.__module__.partition(".")[0] == "ultralytics" for base in type(network).__mro__)
+    return theirs and "yaml" in vars(network) and not hasattr(type(network), "yaml")
 
 
 def _convolutions(network: nn.Module) -> dict[_ConvNd, str]:
