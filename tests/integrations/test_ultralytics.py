@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import acmix
-from acmix.nn import OperatorLayer
 from acmix.surgery import FusedACmix
+from tests.integrations.pictures import operators, stir
 
 pytestmark = pytest.mark.integrations
 # Blocks of both kinds, at the start and in the head, read by the row after them and by others, in two widths.
@@ -54,20 +54,6 @@ def build():
         return stir(tasks.DetectionModel(described, verbose=False))
 
     return build
-
-
-def stir(network):
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 3)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias)
-    return network.eval()
-
-
-def operators(network):
-    return {name: module for name, module in network.named_modules() if isinstance(module, OperatorLayer)}
 
 
 def sizes(network):

@@ -6,16 +6,13 @@ import os
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
 
 import acmix
-from acmix.nn import OperatorLayer
+from tests.integrations.pictures import SIZE, draw, operators
 
 pytestmark = pytest.mark.integrations
-SIZE = 64
 SELECT = "model.8.*"
 ROWS = """
 nc: 2
@@ -37,19 +34,9 @@ def registered(_alone):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Six pictures of discs and squares, a folder for runs, and a YAML with our rows."""
-    root, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
-    for part in ("images", "labels"):
-        (root / part).mkdir()
-    for number in range(6):
-        kind, (left, top), width = number % 2, random.integers(4, 36, 2), 24
-        image = Image.new("RGB", (SIZE, SIZE), (40, 40, 40))
-        pen = ImageDraw.Draw(image)
-        (pen.ellipse, pen.rectangle)[kind]((left, top, left + width, top + width), fill=(0, 200, 250))
-        image.save(root / f"images/{number}.png")
-        box = np.array([left + width / 2, top + width / 2, width, width]) / SIZE
-        (root / f"labels/{number}.txt").write_text(f"{kind} {' '.join(map(str, box))}\n")
-    (root / "data.yaml").write_text(f"path: {root}\ntrain: images\nval: images\nnames: [disc, square]\n")
+    """A data set, a folder for runs, and a YAML with our rows."""
+    root = tmp_path_factory.mktemp("pictures")
+    draw(root)
     (root / "rows.yaml").write_text(ROWS)
     return root
 
@@ -72,10 +59,6 @@ def trained(settings):
     before = copy.deepcopy(model.model)
     model.train(epochs=2, batch=3, name="surgery", **settings)
     return model, before
-
-
-def operators(network):
-    return {name: module for name, module in network.named_modules() if isinstance(module, OperatorLayer)}
 
 
 def test_training_keeps_and_learns_what_surgery_put_in(trained):
