@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 from acmix import ops
 from acmix.ops import dispatch, validation
 from acmix.ops.contract import Convolution, Grid, Projection, Weights
-from acmix.ops.tracing import is_exporting, is_transformed, plain_shape
+from acmix.ops.tracing import is_exporting, is_transformed
 from acmix.plain import why_not_plain
 
 _LARGEST_WINDOW = 31
@@ -22,13 +22,9 @@ _NO_KERNEL = (
 def _from_input(
     x: Tensor, projection: Projection, weights: Weights, bias: Tensor | None, grid: Grid, backend: str
 ) -> Tensor:
-    channels, shape = plain_shape(projection.weight)[1], plain_shape(x)
-    dimensions = len(shape)
-    if dimensions not in (3, 4) or shape[-3] != channels:
-        raise ValueError(f"x must have the shape (B, C_in = {channels}, H, W), or that without B, got {shape}")
-    if dimensions == 4:
-        return _add_bias(dispatch.project_and_mix(x, projection, weights, grid, backend), bias)
-    return _from_input(x[None], projection, weights, bias, grid, backend)[0]
+    if x.ndim == 3:
+        return _from_input(x[None], projection, weights, bias, grid, backend)[0]
+    return _add_bias(dispatch.project_and_mix(x, projection, weights, grid, backend), bias)
 
 
 def _from_projections(projections: Tensor, weights: Weights, bias: Tensor | None, grid: Grid, backend: str) -> Tensor:

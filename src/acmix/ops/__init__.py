@@ -13,7 +13,7 @@ from torch import Tensor
 from acmix.ops import dispatch, validation
 from acmix.ops.contract import Convolution, Grid, Projection, Weights, features_of
 from acmix.ops.dispatch import backends, check_backend, why_not
-from acmix.ops.tracing import plain_shape
+from acmix.ops.tracing import plain_shape, unrecorded
 
 __all__ = ["backends", "check_backend", "local_attention", "mix", "project_and_mix", "shift_conv", "why_not"]
 
@@ -93,7 +93,7 @@ def shift_conv(
     validation.check_projections(projections)
     convolution = Convolution(dep_weight, fc_weight)
     shape = plain_shape(projections)
-    validation.check_convolution(projections, shape, convolution)
+    unrecorded(validation.check_convolution)(projections, shape, convolution)
     grid = Grid(shape[1] // 3, plain_shape(dep_weight)[-1], stride, dilation)
     validation.check_grid(grid)
     return dispatch.select(backend, features_of(projections), grid).shift_conv(projections, convolution, grid)

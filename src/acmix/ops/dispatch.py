@@ -9,7 +9,7 @@ from acmix.ops.cpu import Compiled, warn_if_missing
 from acmix.ops.portable import Portable
 from acmix.ops.precision import autocast_dtype
 from acmix.ops.reference import Reference
-from acmix.ops.tracing import is_exporting, plain_shape
+from acmix.ops.tracing import is_exporting, unrecorded
 from acmix.ops.triton import Triton
 
 _PORTABLE = Portable()
@@ -77,18 +77,33 @@ def select(name: str, features: Features, grid: Grid) -> Backend:
 
 def mix(projections: Tensor, weights: Weights, grid: Grid, backend: str) -> Tensor:
     """`acmix.ops.mix` of projections that are checked."""
+    return _able_to_mix(projections, weights, grid, backend, is_exporting()).mix(projections, weights, grid)
+
+
+@unrecorded
+def _able_to_mix(projections: Tensor, weights: Weights, grid: Grid, backend: str, exported: bool) -> Backend:
+    """The backend for arguments that are checked here."""
     validation.check_grid(grid)
-    validation.check_weights(projections, plain_shape(projections), weights)
-    return select(backend, features_of(projections), grid).mix(projections, weights, grid)
+    validation.check_weights(projections, projections.shape, weights)
+    features = Features(projections.device, projections.dtype, tuple(projections.shape), exported)
+    return select(backend, features, grid)
 
 
 def project_and_mix(x: Tensor, projection: Projection, weights: Weights, grid: Grid, backend: str) -> Tensor:
     """`acmix.ops.project_and_mix`."""
+    able = _able_to_project(x, projection, weights, grid, backend, is_exporting())
+    return able.project_and_mix(x, projection, weights, grid)
+
+
+@unrecorded
+def _able_to_project(
+    x: Tensor, projection: Projection, weights: Weights, grid: Grid, backend: str, exported: bool
+) -> Backend:
+    """The backend for arguments that are checked here."""
     validation.check_grid(grid)
     validation.check_projection(x, projection, grid)
-    batch, _, height, width = plain_shape(x)
+    batch, _, height, width = x.shape
     maps = 3 * grid.heads
-    shape = (batch, maps, plain_shape(projection.weight)[0] // maps, height, width)
+    shape = (batch, maps, projection.weight.shape[0] // maps, height, width)
     validation.check_weights(x, shape, weights)
-    features = Features(x.device, autocast_dtype(x), shape, is_exporting())
-    return select(backend, features, grid).project_and_mix(x, projection, weights, grid)
+    return select(backend, Features(x.device, autocast_dtype(x), shape, exported), grid)

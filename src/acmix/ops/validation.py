@@ -57,7 +57,6 @@ def check_grid(grid: Grid) -> None:
     check_positive_integer("heads", grid.heads)
 
 
-@unrecorded
 def check_projection(x: Tensor, projection: Projection, grid: Grid) -> None:
     """Raise unless x is `(B, C_in, H, W)`, weight `(3 N D, C_in, 1, 1)` and bias `(3 N D,)` or None."""
     (weight, bias), heads = projection, grid.heads
@@ -65,14 +64,14 @@ def check_projection(x: Tensor, projection: Projection, grid: Grid) -> None:
     device, shape = x.device, x.shape
     _check_beside("weight", weight, device)
     kernel = weight.shape
-    if len(shape) != 4 or 0 in shape[1:]:
-        raise ValueError(f"x must have the shape (B, C_in, H, W) with C_in, H, W >= 1, got {tuple(shape)}")
+    if len(kernel) != 4 or kernel[2:] != (1, 1) or kernel[0] % (3 * heads):
+        raise ValueError(f"weight must have the shape (3 N D, C_in, 1, 1) with N = {heads} heads, got {tuple(kernel)}")
+    if len(shape) != 4 or shape[1] != kernel[1] or 0 in shape[1:]:
+        raise ValueError(
+            f"x must have the shape (B, C_in = {kernel[1]}, H, W) with C_in, H, W >= 1, got {tuple(shape)}"
+        )
     if not x.is_floating_point():
         raise TypeError(f"x must have a floating-point dtype, got {x.dtype}")
-    if len(kernel) != 4 or kernel[1:] != (shape[1], 1, 1) or kernel[0] % (3 * heads):
-        raise ValueError(
-            f"weight must have the shape (3 N D, C_in = {shape[1]}, 1, 1) with N = {heads} heads, got {tuple(kernel)}"
-        )
     if weight.dtype != x.dtype:
         _check_autocast("weight", weight, x)
     if bias is None:
@@ -84,7 +83,6 @@ def check_projection(x: Tensor, projection: Projection, grid: Grid) -> None:
         _check_autocast("bias", bias, x)
 
 
-@unrecorded
 def check_convolution(features: Tensor, shape: Sequence[int], convolution: Convolution) -> None:
     """Raise unless fc is `(P, 3 N)`, or None for P = 3 N, and dep `(D * N, P, k, k)` with k odd.
 
@@ -111,7 +109,6 @@ def check_convolution(features: Tensor, shape: Sequence[int], convolution: Convo
         raise ValueError(f"dep_weight must have a square kernel of odd size, got {tuple(kernel[2:])}")
 
 
-@unrecorded
 def check_weights(features: Tensor, shape: Sequence[int], weights: Weights) -> None:
     """The same, and raise unless W_p is `(D, 2)` and both rates have one element."""
     position, rate, convolution = weights
