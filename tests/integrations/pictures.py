@@ -1,30 +1,27 @@
-"""Six pictures of discs and squares for detectors, and what tests ask of networks."""
+"""Drawn pictures as Ultralytics wants them, and what its tests ask of networks."""
 
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageDraw
 from torch import nn
+from torchvision.transforms.functional import to_pil_image
 
 from acmix.nn import OperatorLayer
+from tests.examples import load_example
 
-SIZE = 64
+drawn = load_example("drawn")
+SIZE = drawn.SIZE
 
 
 def draw(root: Path) -> Path:
-    """The YAML of a data set in a folder."""
-    random = np.random.default_rng(0)
+    """Six pictures for training and validation; the YAML that says so."""
     for part in ("images", "labels"):
         (root / part).mkdir()
-    for number in range(6):
-        kind, (left, top), width = number % 2, random.integers(4, 36, 2), 24
-        image = Image.new("RGB", (SIZE, SIZE), (40, 40, 40))
-        pen = ImageDraw.Draw(image)
-        (pen.ellipse, pen.rectangle)[kind]((left, top, left + width, top + width), fill=(0, 200, 250))
-        image.save(root / f"images/{number}.png")
-        box = np.array([left + width / 2, top + width / 2, width, width]) / SIZE
-        (root / f"labels/{number}.txt").write_text(f"{kind} {' '.join(map(str, box))}\n")
-    (root / "data.yaml").write_text(f"path: {root}\ntrain: images\nval: images\nnames: [disc, square]\n")
+    for number, (image, target) in enumerate(drawn.squares(6)):
+        to_pil_image(image.clamp(0, 1)).save(root / f"images/{number}.png")
+        left, top, right, bottom = (target["boxes"][0] / SIZE).tolist()
+        box = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+        (root / f"labels/{number}.txt").write_text(f"{int(target['label'])} {' '.join(map(str, box))}\n")
+    (root / "data.yaml").write_text(f"path: {root}\ntrain: images\nval: images\nnames: [red, green, blue]\n")
     return root / "data.yaml"
 
 

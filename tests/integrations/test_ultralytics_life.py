@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 import acmix
+from tests.examples import load_example
 from tests.integrations.pictures import SIZE, draw, operators
 
 pytestmark = pytest.mark.integrations
@@ -35,6 +37,7 @@ def registered(_alone):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A data set, a folder for runs, and a YAML with our rows."""
+    torch.manual_seed(0)
     root = tmp_path_factory.mktemp("pictures")
     draw(root)
     (root / "rows.yaml").write_text(ROWS)
@@ -80,7 +83,7 @@ def test_validation_and_prediction_find_the_same(trained, settings, folder):
     image = torch.rand(1, 3, SIZE, SIZE)
     expected = plain(image)[0]
     metrics = model.val(**settings)
-    assert set(metrics.names.values()) == {"disc", "square"}
+    assert set(metrics.names.values()) == {"red", "green", "blue"}
     result, *_ = model.predict(folder / "images/0.png", imgsz=SIZE, conf=0.001, verbose=False)
     assert result.boxes is not None
     assert (model.predictor.model(image)[0] - expected).abs().max() <= 1e-4 * expected.abs().max()
@@ -96,11 +99,11 @@ def test_rows_train_and_other_classes_are_learned_from_a_checkpoint(settings, fo
     # As the command line does, which names the network twice.
     model.train(model=rows, epochs=1, batch=3, name="rows", **settings)
     assert {type(operator) for operator in operators(model.model).values()} == {acmix.ACmix}
-    described = (folder / "data.yaml").read_text().replace("[disc, square]", "[disc, square, star]")
-    (folder / "three.yaml").write_text(described)
+    described = (folder / "data.yaml").read_text().replace("blue]", "blue, white]")
+    (folder / "four.yaml").write_text(described)
     again = YOLO(str(model.trainer.last))
-    again.train(epochs=1, batch=3, name="three", **{**settings, "data": str(folder / "three.yaml")})
-    assert again.model.yaml["nc"] == 3
+    again.train(epochs=1, batch=3, name="four", **{**settings, "data": str(folder / "four.yaml")})
+    assert again.model.yaml["nc"] == 4
     assert set(operators(again.model)) == set(operators(model.model))
 
 
@@ -198,3 +201,13 @@ def test_processes_that_read_a_file_find_the_operators_there_or_are_not_started(
     acmix.replace_convolutions(model.model, select="model.6.*")
     with pytest.raises(ValueError, match="its operators are not there"):
         _check_file(model.model, str(folder / "whole.pt"))
+
+
+def test_the_example_trains_validates_and_exports(settings, tmp_path, monkeypatch, capsys):
+    import onnxruntime
+
+    monkeypatch.chdir(tmp_path)
+    path = load_example("ultralytics_yolo").main("yolo11n.yaml", epochs=1, name="example", **settings)
+    assert "4 of " in capsys.readouterr().out
+    (output,) = onnxruntime.InferenceSession(path).run(None, {"images": np.zeros((2, 3, 96, 64), np.float32)})
+    assert output.shape[:2] == (2, 7)
