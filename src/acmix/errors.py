@@ -18,8 +18,9 @@ def printable(name: object) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number and what it counts: "1 run", "2,000 runs"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    """A number and what it counts: "1 run", "2,000 runs", "3 classes"."""
+    plural = "es" if noun.endswith(("s", "x", "ch")) else "s"
+    return f"{number:,} {noun}{'' if number == 1 else plural}"
 
 
 def _escaped(found: re.Match[str]) -> str:

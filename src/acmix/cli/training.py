@@ -50,6 +50,9 @@ def train(
         check_images: Read every image once before training starts.
         changed: Settings of the recipe.
     """
+    if sys.stderr.isatty():
+        # At once: what comes next loads for seconds.
+        sys.stderr.write(f"acmix train: reading {printable(data)}\n")
     from acmix.tasks.classification.choice import choose
     from acmix.tasks.loop import recipes, states
     from acmix.tasks.loop.run import free_folder

@@ -22,8 +22,8 @@ def test_a_checkpoint_remembers_what_it_was_trained_on(tmp_path):
     data = noise(tmp_path / "data")
     for index in range(1, 6):
         shutil.copy(data / "bee" / "0.png", data / "bee" / f"{index}.png")
-    said = []
-    train(data, tmp_path / "run", reporting=Reporting(on_note=said.append))
+    said = {}
+    train(data, tmp_path / "run", reporting=Reporting(on_start=said.update))
     opened = open_dataset(str(data))
     classifier = load_classifier(tmp_path / "run" / "best.safetensors")
     known = TrainedImages.from_record(classifier.training)
@@ -32,8 +32,10 @@ def test_a_checkpoint_remembers_what_it_was_trained_on(tmp_path):
     assert named.all()
     same, named = known.recognise(opened.validation, examine(opened.validation).contents)
     assert (same.tolist(), named.tolist()) == ([False, True], [False, False])
-    assert [line.partition(":")[0] for line in said] == ["training", "validation", "copies"]
-    assert said[2] == "copies: 1 validation images are training images, see acmix data check"
+    assert list(said) == ["training", "validation", "copies", "network", "device", "epochs", "output"]
+    assert said["copies"] == "1 validation images are training images, see acmix data check"
+    assert said["network"].startswith("acmix_resnet14_small, ")
+    assert said["output"] == str(tmp_path / "run")
     assert classifier.training["taken"] == read_json(tmp_path / "run" / "config.json")["taken"]
     train(data, tmp_path / "unchecked", check_images=False)
     unchecked = load_classifier(tmp_path / "unchecked" / "best.safetensors")

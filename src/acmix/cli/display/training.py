@@ -62,7 +62,7 @@ class TrainingDisplay:
         return Reporting(
             on_epoch=self._show_epoch,
             on_update=self._show_update,
-            on_note=self._show_note,
+            on_start=self._show_start,
             on_problem=self._show_problem,
             **options,
         )
@@ -89,8 +89,9 @@ class TrainingDisplay:
             state=state,
         )
 
-    def _show_note(self, sentence: str) -> None:
-        get_console().print(sentence, highlight=False, markup=False, soft_wrap=True)
+    def _show_start(self, facts: Mapping[str, str]) -> None:
+        for name, fact in facts.items():
+            get_console().print(f"{name}: {fact}", highlight=False, markup=False, soft_wrap=True)
 
     def _show_problem(self, sentence: str) -> None:
         Console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)

@@ -1,14 +1,17 @@
 """Train a classifier in a run folder: everything is checked first, then `acmix.tasks.loop` runs."""
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from lightning.fabric import Fabric, seed_everything
 
 from acmix.checkpoints.classifier import load_classifier
 from acmix.data import EvaluationImages, ImageData, open_dataset
-from acmix.errors import InputError
+from acmix.errors import InputError, counted
 from acmix.models.names import check_name
 from acmix.tasks.classification.checks import Checked, check_images_together
 from acmix.tasks.classification.execute import execute
@@ -111,9 +114,8 @@ def fit(
         with at_work(output, config, settings, fabric, reporting, resume=resume) as state:
             advice = f"continue with: {run.continuing(output, config)}"
             files = run.RunFiles(output, MEASURES, prepared.save, advice)
-            if fabric.is_global_zero and reporting.on_note is not None:
-                for note in [*([started] if started else []), *(": ".join(item) for item in images.taken.items())]:
-                    reporting.on_note(note)
+            if fabric.is_global_zero and reporting.on_start is not None:
+                reporting.on_start(_facts(prepared, fabric, files, started, state))
             execute(prepared, fabric, files, state, reporting)
     try:
         return _summarise(files, prepared) if fabric.is_global_zero else None
@@ -137,6 +139,30 @@ def _open(
     if checked.copies:
         images.taken["copies"] = f"{checked.copies:,} validation images are training images, see acmix data check"
     return images, checked
+
+
+def _facts(
+    prepared: Prepared, fabric: Fabric, files: run.RunFiles, started: str | None, state: Mapping[str, Any] | None
+) -> dict[str, str]:
+    """What the run is made of, in words."""
+    settings, sampler, network = prepared.settings, prepared.sampler, prepared.classifier.model
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    channels, height, width = prepared.classifier.preprocessing["input_size"]
+    threads = counted(torch.get_num_threads(), "thread")
+    device = f"{fabric.device}, {threads}" if fabric.device.type == "cpu" else str(fabric.device)
+    processes = "" if fabric.world_size == 1 else f", {counted(fabric.world_size, 'process')}"
+    updates, images = counted(len(sampler.update_sizes), "update"), counted(max(sampler.update_sizes), "image")
+    facts = prepared.images.taken | {
+        "network": f"{settings.model}, {parameters:,} parameters, images of {channels} x {height} x {width}",
+        "device": f"{device}{processes}, {settings.precision}",
+        "epochs": f"{settings.epochs} of {updates}, {images} each, {settings.optimizer}",
+        "output": str(files.output),
+    }
+    if started is not None:
+        facts["weights"] = started.removeprefix("weights ")
+    if state is not None:
+        facts["continues"] = f"where {files.output} was saved last"
+    return facts
 
 
 def _summarise(files: run.RunFiles, prepared: Prepared) -> TrainingResult:

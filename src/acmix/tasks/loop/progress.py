@@ -1,7 +1,7 @@
 """What a run tells while it trains, and the sums over an epoch that this is made of."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -46,7 +46,7 @@ class Reporting:
     Attributes:
         on_epoch: Called with every row of metrics.csv.
         on_update: Called after every update.
-        on_note: Called before training with sentences about what was taken for what: images, start weights.
+        on_start: Called before training with what the run is made of, in words: images, network, device, output.
         on_problem: Called with a sentence about a problem that does not stop the run.
         on_stop: Called in the first process when an error or a signal ends the run, its state saved where it can be.
         save_minutes: A state is saved when the last one is as old, besides the one after every epoch; 0 saves after
@@ -59,7 +59,7 @@ class Reporting:
 
     on_epoch: Callable[[EpochRow], None] | None = None
     on_update: Callable[[Progress], None] | None = None
-    on_note: Callable[[str], None] | None = None
+    on_start: Callable[[Mapping[str, str]], None] | None = None
     on_problem: Callable[[str], None] | None = None
     on_stop: Callable[[], None] | None = None
     save_minutes: float = 15.0
