@@ -234,6 +234,13 @@ def test_an_operator_without_a_place_is_refused(build):
         build(network.yaml)
 
 
+def test_an_operator_of_another_type_is_refused(build):
+    network = build(scale="n")
+    network.model[9].__class__ = type("Mine", (acmix.ACmix,), {})
+    with pytest.raises(ValueError, match=r"model\.9 is a Mine, which a YAML cannot describe"):
+        build(network.yaml)
+
+
 def test_heads_that_other_classes_do_not_have_are_refused():
     from ultralytics import YOLO
     from ultralytics.nn.tasks import DetectionModel

@@ -16,7 +16,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def checkpoint(_alone, tmp_path_factory):
-    """A network with operators in its neck and deepest stage, in blocks and alone, with norms that do something."""
+    """A network with operators in a block of its deepest stage and a strided convolution of its neck."""
     from ultralytics import YOLO
 
     from acmix.integrations import ultralytics

@@ -26,6 +26,8 @@ _LAYER = "ACmix"
 _IN_A_BLOCK = f"_{_LAYER}"
 # Where the YAML of a network holds the operators that its rows do not tell.
 _KEY = "acmix"
+# Of an operator that only its own code can make.
+_TYPE = "type"
 # What Ultralytics' parser writes on every layer, and reads of it.
 _MARKS = ("i", "f", "type", "np")
 
@@ -171,6 +173,8 @@ def _put(layers: nn.Sequential, records: dict[str, dict[str, Any]]) -> None:
     """
     modules = dict(layers.named_modules())
     for name, arguments in records.items():
+        if _TYPE in arguments:
+            raise ValueError(f"model.{name} is a {arguments[_TYPE]}, which a YAML cannot describe: only ACmix itself")
         old = modules.get(name)
         if not isinstance(old, ACmix | nn.Conv2d):
             found = "nothing" if old is None else f"a {type(old).__name__}"
@@ -190,6 +194,8 @@ def _mark(layer: nn.Module, marks: Mapping[str, Any]) -> None:
 
 def _record(operator: OperatorLayer) -> dict[str, Any]:
     """The arguments of an operator, without channels: those may be other ones in a network for other classes."""
+    if type(operator) not in (ACmix, FusedACmix):
+        return {_TYPE: type(operator).__name__}
     return {
         "heads": operator.heads,
         "kernel_att": operator.kernel_att,
@@ -303,8 +309,10 @@ def _from_a_file(theirs: Callable[..., Any], source: Callable[[Any], tuple[Any, 
 def _check_file(network: nn.Module, file: str) -> None:
     """Refuse a file that holds a network without the operators of this one."""
     ours = {name for name, _ in _operators(network)}
-    saved = str(file).endswith(".pt") and {name for name, _ in _operators(tasks.torch_safe_load(file)[0]["model"])}
-    if ours and ours != saved:
+    if ours and str(file).endswith(".pt"):
+        checkpoint, _ = tasks.torch_safe_load(file)
+        ours -= {name for name, _ in _operators(checkpoint.get("ema") or checkpoint["model"])}
+    if ours:
         raise ValueError(
             f"this version of Ultralytics reads the network from {file} in processes of their own, and its operators "
             'are not there: model.save("network.pt"), and then the same with YOLO("network.pt")'
