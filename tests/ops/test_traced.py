@@ -107,6 +107,19 @@ def test_gradients_of_a_trace():
         assert_as_exact_as_eager(f"gradient {index}", *found, scale=found[2].norm().item())
 
 
+def test_keys_outside_of_a_window_do_not_count_however_large():
+    problem = Problem(**USUAL | {"window": 3})
+    tensors = problem.tensors()
+    traced = trace(functions(problem)[0], *tensors)
+    tensors[0][..., 5, 6] *= 300
+    assert_as_exact_as_eager(
+        "attention",
+        traced(*tensors),
+        functions(problem)[0](*tensors),
+        functions(problem)[0](*(tensor.double() for tensor in tensors)),
+    )
+
+
 def test_standard_operations_alone_and_no_unfolding():
     traced = trace(functions(Problem(**USUAL))[-1], *Problem(**USUAL).tensors())
     kinds = {node.kind() for node in traced.inlined_graph.nodes()}

@@ -26,8 +26,8 @@ OPSET = 18
 TILE = 4
 # Channels that ONNX Runtime computes at once, on its widest processors.
 _BLOCK = 16
-# Logits are raised to this much below their query's largest: e^-60 is nothing in float32, but not yet a number of the
-# slow, denormal kind, which a softmax makes of -inf.
+# Logits are raised to this much below the one of their query's own cell: e^-60 is nothing in float32, but not yet a
+# number of the slow, denormal kind, through which ONNX Runtime's softmax makes 0 of -inf.
 _FLOOR = -60.0
 
 torch.library.define(
@@ -235,11 +235,9 @@ def _attend(maps: Any, position: Any, rate: Any, geometry: "_Geometry", heads: i
     # Half precision sums and masks its weights in float32.
     half = geometry.dtype != ir.DataType.FLOAT
     logits = op.Add(op.Cast(logits, to=ir.DataType.FLOAT) if half else logits, geometry.mask)
-    # A pool is a maximum whose shape every tool infers: that of ReduceMax hangs on a value.
-    largest = op.GlobalMaxPool(op.Reshape(logits, _numbers(0, -1, geometry.key_cells)))
-    # A floor a query of the tile: ONNX Runtime is ten times slower at adding one number.
-    floor = _array(np.full((TILE**2, 1), _FLOOR, np.float32))
-    floor = op.Add(op.Reshape(largest, _numbers(0, heads, -1, TILE**2, 1)), floor)
+    own = op.Gather(op.Reshape(logits, _numbers(0, heads, -1, TILE**2 * geometry.key_cells)), geometry.own, axis=3)
+    # Of every query a number: ONNX Runtime is ten times slower at adding one for all.
+    floor = op.Add(op.Unsqueeze(own, _numbers(4)), _array(np.full((TILE**2, 1), _FLOOR, np.float32)))
     weights = op.Softmax(op.Max(logits, floor), axis=-1)
     attention = op.MatMul(op.Cast(weights, to=geometry.dtype) if half else weights, value)
     attention = op.Reshape(attention, _numbers(0, heads, -1, size))
@@ -257,6 +255,7 @@ class _Geometry:
         dtype: Of the maps.
         mask: 0 for keys in a query's window, -inf for others, `(TILE^2, keys^2)`.
         key_cells: keys^2, the cells that the windows of a tile reach.
+        own: Place of every query's own cell in the logits of a tile, `(TILE^2,)`.
     """
 
     def __init__(self, shape: Any, window: int, stride: int, dilation: int, dtype: Any) -> None:
@@ -267,6 +266,7 @@ class _Geometry:
         self.keys = _places(rows.keys, columns.keys, columns.size, key_count(stride, reach))
         self.mask = _array(_mask(window, stride, dilation))
         self.key_cells = key_count(stride, reach) ** 2
+        self.own = _array(_own_places(stride, reach))
         tile_rows = op.Mul(rows.tile_of_output, columns.tiles)
         tiles = op.Mul(op.Add(op.Unsqueeze(tile_rows, _numbers(1)), columns.tile_of_output), _numbers(TILE**2))
         within = op.Add(op.Unsqueeze(op.Mul(rows.place_in_tile, _numbers(TILE)), _numbers(1)), columns.place_in_tile)
@@ -285,3 +285,9 @@ def _mask(window: int, stride: int, dilation: int) -> np.ndarray:
     seen = (abs(offset) <= reach) & (offset % dilation == 0)
     both = seen[:, None, :, None] & seen[None, :, None, :]
     return np.where(both, 0, -np.inf).astype(np.float32).reshape(TILE**2, -1)
+
+
+def _own_places(stride: int, reach: int) -> np.ndarray:
+    keys, cells = key_count(stride, reach), stride * np.arange(TILE) + reach
+    own = (cells[:, None] * keys + cells).reshape(-1)
+    return np.arange(TILE**2) * keys**2 + own

@@ -8,7 +8,8 @@ from acmix.ops.tracing import at_least_one
 
 def output_size(size: int, stride: int) -> int:
     """Number of queries along an axis of `size` cells: ceil(size / stride), as for a "same" convolution."""
-    return (size + stride - 1) // stride
+    # As convolutions write it, so that tools find both paths of one size.
+    return (size - 1) // stride + 1
 
 
 def window_offsets(window: int, dilation: int, device: torch.device | None = None) -> Tensor:

@@ -20,6 +20,9 @@ from acmix.ops.tracing import is_symbolic, plain_shape, unrecorded
 
 # Queries a tile and axis. Larger tiles copy fewer keys but take the softmax of more cells outside of the windows.
 TILE = 4
+# Logits are raised to this much below the one of their query's own cell: e^-60 is nothing in float32, but not yet a
+# number of the slow, denormal kind, through which ONNX Runtime's softmax makes 0 of -inf.
+_FLOOR = -60.0
 # Channels that runtimes on CPUs compute at once.
 _BLOCK = 16
 
@@ -124,8 +127,11 @@ def _attend(maps: Tensor, position: Tensor | None, rate: Tensor | None, grid: Gr
     key, value = (bring(cells, places.keys, _key_count(grid) ** 2) for cells in (key, value))
     logits = bring(query, places.queries, TILE**2) @ key.transpose(3, 4)
     (logits,) = widen(logits)
-    weights = (logits + _mask(grid, logits.dtype, maps.device)).softmax(-1).to(value.dtype)
-    attended = (weights @ value).reshape(batch, grid.heads, -1, size).index_select(2, places.outputs)
+    own = logits.reshape(batch, grid.heads, -1, TILE**2 * _key_count(grid) ** 2)
+    floor = own.index_select(3, _own_places(grid, maps.device))[..., None] + _FLOOR
+    logits = torch.maximum(logits + _mask(grid, logits.dtype, maps.device), floor)
+    attended = (logits.softmax(-1).to(value.dtype) @ value).reshape(batch, grid.heads, -1, size)
+    attended = attended.index_select(2, places.outputs)
     if rate is not None:
         attended = attended * rate.to(attended.dtype)
     outputs = output_size(height, grid.stride), output_size(width, grid.stride)
@@ -211,3 +217,12 @@ def _mask(grid: Grid, dtype: torch.dtype, device: torch.device) -> Tensor:
     seen = (offset.abs() <= reach) & (offset % grid.dilation == 0)
     both = (seen[:, None, :, None] & seen[None, :, None, :]).reshape(TILE**2, -1)
     return torch.zeros(both.shape, dtype=dtype).masked_fill(~both, -torch.inf).to(device)
+
+
+@unrecorded
+def _own_places(grid: Grid, device: torch.device) -> Tensor:
+    """Place of every query's own cell in the logits of a tile, `(TILE^2,)`."""
+    keys = _key_count(grid)
+    cells = grid.stride * torch.arange(TILE) + grid.dilation * (grid.window // 2)
+    own = (cells[:, None] * keys + cells).reshape(-1)
+    return (torch.arange(TILE**2) * keys**2 + own).to(device)
