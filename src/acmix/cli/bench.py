@@ -1,5 +1,6 @@
 """The subcommands of `acmix bench`."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -250,6 +251,8 @@ def _check(*, output: Path | None, plot: Path | None, **numbers: float | None) -
             raise InputError(f"--{name.replace('_', '-')} must be positive, got {value}")
     outputs.check_file("--output", output)
     outputs.check_file("--plot", plot, outputs.PICTURES)
+    # PyTorch, which is not loaded yet, warns of every block that is freed while its memory is measured.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def _check_device(device: Device, graphs: bool) -> None:
