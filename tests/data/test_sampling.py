@@ -1,7 +1,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from acmix import InputError
@@ -120,6 +120,8 @@ def test_too_few_images():
         evaluation_batches(2, batch_size=8, processes=3)
 
 
+@example(count=5, batch_size=1, processes=2)
+@example(count=90, batch_size=1, processes=4)
 @given(count=st.integers(4, 90), batch_size=st.integers(1, 9), processes=st.integers(1, 4))
 def test_evaluation_sees_every_image_once(count, batch_size, processes):
     ranks = [

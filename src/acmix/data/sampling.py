@@ -168,11 +168,8 @@ def evaluation_batches(count: int, *, batch_size: int, processes: int = 1, rank:
     """
     if count < processes:
         raise InputError(f"too few validation images: {processes} processes need at least as many, got {count}")
-    batches = math.ceil(math.ceil(count / processes) / batch_size)
-    # A process's share divides into that many batches, none empty.
+    # No more than leave none empty; one image over may be one more than `batch_size` then.
+    batches = min(math.ceil(math.ceil(count / processes) / batch_size), count // processes)
     cuts = [count * part // (processes * batches) for part in range(processes * batches + 1)]
-    if count < processes * batches:
-        batches = 1
-        cuts = [count * part // processes for part in range(processes + 1)]
     ranges = [range(begin, end) for begin, end in pairwise(cuts)]
     return ranges[rank * batches : (rank + 1) * batches]
