@@ -104,7 +104,7 @@ TESTS ?= tests/ops/test_backends.py tests/ops/test_derivatives.py tests/test_nn.
 	tests/data tests/explain tests/export
 test-oldest: $(OLDEST)/.installed $(WHEEL)
 	$(INTO) $(OLDEST)/bin/python --no-deps --reinstall dist/*.whl
-	$(OLDEST)/bin/python -m pytest --numprocesses 2 --dist worksteal $(TESTS) -W default::DeprecationWarning
+	$(OLDEST)/bin/python -m pytest --numprocesses 2 --dist worksteal $(TESTS) -W default
 
 # The same on every Python that is found, pyenv's included, with the newest versions.
 PYTHONS := 3.11 3.12 3.13 3.14
