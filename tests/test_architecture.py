@@ -15,7 +15,7 @@ import timm
 
 import acmix
 
-ROOT = pathlib.Path(acmix.__file__).parent
+ROOT = pathlib.Path(__file__).parents[1] / "src/acmix"
 MODULES = {
     ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(ROOT.rglob("*.py"))

@@ -33,9 +33,10 @@ def _why_not_built(folder: Path) -> str:
     excuse = folder / "not_built.txt"
     if not excuse.exists():
         return "its library is not there: in a source tree, build it with `python setup.py build_ext --inplace`"
+    reason = excuse.read_text(encoding="utf-8")
     return (
-        f"its library was not built when acmix was installed: {excuse.read_text(encoding='utf-8')}; with g++ 11 or "
-        "newer, install acmix again: pip install --force-reinstall --no-deps --no-cache-dir, and what you installed"
+        f"its library was not built when acmix was installed: {reason}; with g++ 12 or newer, install acmix again: "
+        "pip install --force-reinstall --no-deps --no-cache-dir and the folder or name as before"
     )
 
 
