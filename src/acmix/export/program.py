@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 
 from acmix.errors import InputError
 from acmix.export.checking import compare, run_module
+from acmix.export.prepared import prepare
 from acmix.export.sizes import check_input_size, example_images, export_with_sizes
 from acmix.storage import folder_beside
 from acmix.surgery import fuse
@@ -42,7 +43,7 @@ def to_program(network: nn.Module, *, input_size: Sequence[int], dynamic: bool =
 
 
 def _program(network: nn.Module, input_size: Sequence[int], dynamic: bool) -> tuple[ExportedProgram, int]:
-    fused, example = fuse(network), example_images(network, input_size, dynamic)
+    fused, example = prepare(fuse(network)), example_images(network, input_size, dynamic)
     return export_with_sizes(
         lambda shapes: torch.export.export(fused, (example,), dynamic_shapes=shapes), network, input_size, dynamic
     )

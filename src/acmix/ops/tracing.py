@@ -1,6 +1,8 @@
 """What differs while PyTorch traces, in every version since 2.11. A leaf: imports torch alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -11,6 +13,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
+_GATHERS = ContextVar("gathers", default=True)
 
 
 def is_exporting() -> bool:
@@ -62,6 +65,24 @@ def at_least_one(size: Any) -> Any:
         return size.clamp(min=1)
     # PyTorch 2.11 compiles only the one, and only the other leaves an exported size free.
     return max(size, 1) if torch.compiler.is_dynamo_compiling() else cast(int, torch.sym_max(size, 1))
+
+
+@contextmanager
+def without_gathers() -> Iterator[None]:
+    """Let traces hold no gather, which ncnn does not have; they are right for images of one size alone.
+
+    What is traced within, by `torch.jit.trace`, pnnx or who calls them, unfolds its tiles instead.
+    """
+    token = _GATHERS.set(False)
+    try:
+        yield
+    finally:
+        _GATHERS.reset(token)
+
+
+def has_gathers() -> bool:
+    """Whether traces may hold gathers."""
+    return _GATHERS.get()
 
 
 def is_transformed() -> bool:
