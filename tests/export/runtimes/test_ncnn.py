@@ -1,0 +1,42 @@
+"""ncnn through pnnx, and the operator that it does not have."""
+
+import pytest
+import torch
+from torch import nn
+
+import acmix
+from examples import runtimes
+from tests.export.runtimes.networks import largest_difference
+from tests.surgery.test_fusion import trained
+
+# Its convolutions and exponentials are less exact than PyTorch's.
+ROUNDING = 1e-5
+
+
+def test_networks(case, tmp_path):
+    network, images = case
+    largest_difference(runtimes.ncnn(network, images, tmp_path), network, images, rounding=ROUNDING)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (3, 2), (9, 7)], ids=str)
+@pytest.mark.parametrize("grid", [{}, {"stride": 2}, {"dilation": 2, "kernel_att": 5}, {"stride": 3, "kernel_att": 1}])
+def test_layers(size, grid, tmp_path):
+    layer, images = trained(acmix.ACmix(4, 16, **grid)), torch.randn(1, 4, *size)
+    largest_difference(runtimes.ncnn(layer, images, tmp_path), layer, images, rounding=ROUNDING)
+
+
+class Gather(nn.Module):
+    def forward(self, x):
+        return x.index_select(2, torch.tensor([2, 0, 0])) * 2
+
+
+def test_there_is_no_gather(tmp_path, capfd):
+    """So `acmix.export.without_gathers` unfolds tiles instead."""
+    import ncnn
+    import pnnx
+
+    images = torch.randn(1, 2, 3, 4)
+    torch.jit.trace(Gather(), images).save(tmp_path / "gather.pt")
+    pnnx.convert(str(tmp_path / "gather.pt"), [images])
+    assert ncnn.Net().load_param(str(tmp_path / "gather.ncnn.param")) != 0
+    assert "index_select not exists" in capfd.readouterr().err

@@ -1,0 +1,21 @@
+"""OpenVINO from all that it reads, one size and every size, and int8 by NNCF."""
+
+import pytest
+import torch
+
+from examples import runtimes
+from tests.export.runtimes.networks import largest_difference, other_images
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
+@pytest.mark.parametrize(
+    "load", [runtimes.openvino_from_onnx, runtimes.openvino_from_program, runtimes.openvino_from_module]
+)
+def test_networks(case, load, dynamic, tmp_path):
+    network, images = case
+    run = load(network, images, tmp_path, dynamic)
+    largest_difference(run, network, *(other_images(images) if dynamic else (images, torch.randn_like(images))))
+
+
+def test_int8(digits, tmp_path):
+    digits.hold(runtimes.openvino_int8, tmp_path)
