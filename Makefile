@@ -9,7 +9,7 @@ INSTALL := $(INTO) $(BIN)/python --constraint constraints.txt
 # Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv test test-slow test-browser test-integrations test-oldest test-pythons dist test-dist soak test-gpu check format sanitize demo bench bench-gpu bench-gpu-compiled study study-times clean
+.PHONY: venv test test-slow test-browser test-integrations test-runtimes bench-runtimes test-oldest test-pythons dist test-dist soak test-gpu check format sanitize demo bench bench-gpu bench-gpu-compiled study study-times clean
 
 venv: $(INSTALLED)
 
@@ -121,6 +121,27 @@ test-pythons: $(WHEEL)
 	done; \
 	if [ -n "$$missing" ]; then echo "NOT tested, as they are not on this machine: Python$$missing"; fi
 
+# The same for the packages of the extra `runtimes`. LiteRT's converter wants an older PyTorch than there is, and does with it.
+RUNTIMES := .venv-runtimes
+$(RUNTIMES)/.installed: $(INSTALLED)
+	rm -rf $(RUNTIMES)
+	$(BIN)/uv venv --quiet --python $(BIN)/python $(RUNTIMES)
+	$(BIN)/uv pip list --quiet --python $(BIN)/python --format freeze | sed 's/==.*//' > $(RUNTIMES)/excludes.txt
+	$(INTO) $(RUNTIMES)/bin/python --constraint constraints.txt \
+		--excludes $(RUNTIMES)/excludes.txt executorch coremltools nncf openvino ncnn pnnx litert-torch
+	$(BIN)/python -c "$(SITE)" > "$$($(RUNTIMES)/bin/python -c "$(SITE)")/development.pth"
+	touch $@
+
+# Converters share little, and ExecuTorch's takes longest: a process for it, and one for the rest.
+test-runtimes: $(RUNTIMES)/.installed
+	PYTHONPATH=src $(RUNTIMES)/bin/python -m pytest --numprocesses 2 --dist worksteal -m runtimes tests/export/runtimes \
+		-W default
+
+# What works in each, how exact and how fast it is, on a machine that does nothing else; fills docs/runtimes.md
+bench-runtimes: $(RUNTIMES)/.installed
+	PYTHONPATH=src:. $(RUNTIMES)/bin/python -W ignore benchmarks/runtimes.py
+	$(BIN)/python benchmarks/readme.py
+
 # Kill runs at random moments, a hundred times alone and twenty as two processes of torchrun, and resume them.
 soak: venv
 	ACMIX_KILLS=100 $(BIN)/python -m pytest tests/tasks/loop/test_faults.py -k killed
@@ -218,4 +239,4 @@ sanitize: venv
 		tests/ops/test_projections.py tests/ops/test_values.py -k "not compile and not export"
 
 clean:
-	rm -rf .venv .venv-demo .venv-integrations .venv-oldest .venv-pythons build dist demo
+	rm -rf .venv .venv-demo .venv-integrations .venv-runtimes .venv-oldest .venv-pythons build dist demo

@@ -156,6 +156,8 @@ def ncnn(network: nn.Module, images: Tensor, folder: Path) -> Run:
     pnnx.convert(str(folder / "network.pt"), [images], fp16=False)
     net = ncnn.Net()
     net.opt.num_threads = torch.get_num_threads()
+    # Its own default is float16.
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.load_param(str(folder / "network.ncnn.param"))
     net.load_model(str(folder / "network.ncnn.bin"))
     names = net.output_names()
