@@ -311,7 +311,7 @@ def _check_file(network: nn.Module, file: str) -> None:
     ours = {name for name, _ in _operators(network)}
     if ours and str(file).endswith(".pt"):
         checkpoint, _ = tasks.torch_safe_load(file)
-        ours -= {name for name, _ in _operators(checkpoint.get("ema") or checkpoint["model"])}
+        ours ^= {name for name, _ in _operators(checkpoint.get("ema") or checkpoint["model"])}
     if ours:
         raise ValueError(
             f"this version of Ultralytics reads the network from {file} in processes of their own, and its operators "
