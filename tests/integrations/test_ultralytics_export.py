@@ -1,5 +1,6 @@
 """Files that `YOLO.export` writes of networks with operators, run by Ultralytics' own back ends beside the network."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -44,8 +45,9 @@ def runner(kind, path):
     return AutoBackend(path, device=torch.device("cpu"))
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize("kind", ["torchscript", "onnx", "openvino"])
+@pytest.mark.parametrize(
+    ("kind", "dynamic"), [*itertools.product(["torchscript", "onnx", "openvino"], [False, True]), ("ncnn", False)]
+)
 @torch.no_grad()
 def test_what_is_exported_computes_the_same(checkpoint, kind, dynamic):
     from ultralytics import YOLO

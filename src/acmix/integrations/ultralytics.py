@@ -1,7 +1,7 @@
 """Ultralytics: ACmix in its YAML files, and networks that keep it through training, saving, fusing and export.
 
 `register()` is the one call. It puts functions of ours around those of Ultralytics that lose or refuse an operator: the
-parser of YAML files, the YAML that a network says it is described by, pickling, fusing, and `YOLO.train`.
+parser of YAML files, the YAML that a network says it is described by, pickling, fusing, `YOLO.train`, export to ncnn.
 """
 
 import difflib
@@ -13,12 +13,14 @@ from typing import Any
 from torch import Tensor, nn
 from ultralytics import nn as networks
 from ultralytics.engine import trainer
+from ultralytics.engine.exporter import Exporter
 from ultralytics.engine.model import Model
 from ultralytics.nn import tasks
 from ultralytics.nn.modules import Conv, Conv2, RepConv
 from ultralytics.utils import LOGGER
 
 from acmix.nn import ACmix, OperatorLayer
+from acmix.ops.tracing import without_gathers
 from acmix.surgery import FusedACmix, fuse, replace_convolutions
 from acmix.surgery.identity import exchange
 
@@ -56,6 +58,7 @@ def register() -> None:
     tasks.BaseModel.__getstate__ = _state
     tasks.BaseModel.fuse = _fusing(tasks.BaseModel.fuse)
     Model.train = _training(Model.train)
+    Exporter.export_ncnn = without_gathers()(Exporter.export_ncnn)
     if not hasattr(trainer, "MultiTrainer"):
         # Older than 8.4.160 or so: processes of their own read a network from the file that it came from.
         Model.tune = _from_a_file(Model.tune, lambda model: (model.model, model.overrides["model"]))
