@@ -93,10 +93,12 @@ class NoGPU:
         return GPUTarget("cuda", 90, 32)
 
 
-def test_launches_compile_for_one_cell_and_not_anew_for_multiples_of_16(monkeypatch):
+@pytest.fixture
+def compiled(monkeypatch):
+    """Kernels of launches, in their order, which are compiled and do not run."""
     import triton
 
-    from acmix.ops.triton import launch, operators
+    from acmix.ops.triton import launch
 
     monkeypatch.setattr(triton.runtime.driver, "_active", NoGPU())
     compiled = []
@@ -107,17 +109,38 @@ def test_launches_compile_for_one_cell_and_not_anew_for_multiples_of_16(monkeypa
         compiled.append(asked.kernel.warmup(*tensors, **asked.arguments, **options))
 
     monkeypatch.setattr(launch.Launch, "__call__", compile_only)
+    return compiled
 
-    def forward(height, width):
-        compiled.clear()
-        projections = torch.empty(2, height, width, 12, 16, dtype=torch.bfloat16)
-        addend = operators._convolve(projections, torch.empty(16, 4, 12, 3, 3), None, 1)
-        operators._attend(projections, torch.empty(16, 2), torch.empty(1), addend, addend[0], 7, 1)
-        return list(compiled)
 
-    small = forward(1, 9)
-    assert [kernel.name for kernel in small] == ["convolve", "attention_forward"]
-    assert all(first is second for first, second in zip(forward(56, 56), forward(64, 56), strict=True))
+def forward(height, width, size=16):
+    from acmix.ops.triton import operators
+
+    projections = torch.empty(2, height, width, 12, size, dtype=torch.bfloat16)
+    addend = operators._convolve(projections, torch.empty(size, 4, 12, 3, 3), None, 1)
+    operators._attend(projections, torch.empty(size, 2), torch.empty(1), addend, addend[0], 7, 1)
+
+
+def test_launches_compile_for_one_cell_and_not_anew_for_multiples_of_16(compiled):
+    forward(1, 9)
+    assert [kernel.name for kernel in compiled] == ["convolve", "attention_forward"]
+    forward(56, 56)
+    forward(64, 56)
+    assert all(first is second for first, second in zip(compiled[2:4], compiled[4:], strict=True))
+
+
+def test_who_watches_triton_compile_is_told_the_plan(compiled, monkeypatch):
+    import triton
+
+    plans = []
+
+    def watch(compile, **_):  # noqa: A002
+        plans.append(json.loads(compile["specialization_data"])["constant_vals"][0])
+
+    monkeypatch.setattr(triton.knobs.runtime, "jit_post_compile_hook", watch)
+    # Heads of a size that no other test has, so that both kernels are compiled anew.
+    forward(3, 5, size=11)
+    assert len(plans) == len(compiled) == 2
+    assert all(11 in plan for plan in plans)
 
 
 # A listing of nvdisasm: a branch around two instructions, a loop of three, a way past a second loop, an early exit.

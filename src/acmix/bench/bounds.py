@@ -20,7 +20,7 @@ from acmix.nn import ACmix
 from acmix.ops import costs
 
 if TYPE_CHECKING:
-    from acmix.ops.triton.launch import Shape
+    from acmix.ops.triton.plans import Shape
 
 # Instructions a clock that a multiprocessor of NVIDIA's issues.
 _ISSUED = 4
@@ -157,6 +157,7 @@ def kernel_calls(
 ) -> dict[str, Callable[[], object]]:
     """A launch of every kernel that `least_work` names, on numbers of its own."""
     from acmix.ops.triton import launch
+    from acmix.ops.triton.plans import Maps
 
     def normal(*sizes: int, dtype: torch.dtype = dtype) -> Tensor:
         return torch.randn(sizes, device=device).to(dtype)
@@ -167,7 +168,7 @@ def kernel_calls(
     output = normal(shape.batch, shape.output_height, shape.output_width, shape.heads * size)
     addend, output_gradient = torch.randn_like(output), torch.randn_like(output)
     weight, transposed = (normal(size, kernel, kernel, *ends) for ends in ((maps, shape.heads), (shape.heads, maps)))
-    inner, outer = launch.Maps.by_map(maps, size), launch.Maps.by_channel(shape.heads, size)
+    inner, outer = Maps.by_map(maps, size), Maps.by_channel(shape.heads, size)
     parameters = normal(size, 2, dtype=torch.float32), normal(1, dtype=torch.float32)
     given = launch.Attention(shape, projections, *parameters)
     added = addend, addend[0].contiguous(), output
@@ -213,7 +214,7 @@ def bound_layer(
     Raises:
         RuntimeError: If the layer's output is wrong; then nothing is measured.
     """
-    from acmix.ops.triton.launch import Shape
+    from acmix.ops.triton.plans import Shape
 
     title, settings = layer_case(channels, size, stride, batch, dtype, device)
     layer = ACmix(channels, channels, stride=stride, backend="triton").to(device, dtype)

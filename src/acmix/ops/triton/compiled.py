@@ -15,7 +15,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from acmix.ops.geometry import output_size
-from acmix.ops.triton import assembly, launch, table
+from acmix.ops.triton import assembly, launch, plans, table
 from acmix.ops.triton.attention import attention_forward
 from acmix.ops.triton.attention_backward import attention_key_gradient, attention_query_gradient
 from acmix.ops.triton.convolution import convolve, convolve_weight_gradient
@@ -70,10 +70,8 @@ def variants() -> Iterator[Variant]:
 
 def compile_variant(variant: Variant, tile: Any = None) -> Usage:
     """Compile as `launch` would for 4 heads, window 7 and kernel 3 on maps of 56 x 56; float32 in three passes."""
-    constants, warps = _constants(variant, 56, tile=tile)
-    if variant.dtype == "fp32":
-        constants["PRECISION"] = "tf32x3"
-    usage, shared, code = _compile(constants, variant, warps)
+    products = "tf32x3" if variant.dtype == "fp32" else plans.precision(DTYPES[variant.dtype])
+    usage, shared, code = _compile(variant, *_plan(variant, 56, 1, tile, products))
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     if found is None:
         raise RuntimeError(f"cuobjdump reports no registers for {variant.name}: {usage}")
@@ -98,60 +96,54 @@ def least_issued(variant: Variant, batch: int, side: int, tile: Any = None) -> f
         side: Of the square maps that the layer reads.
         tile: In place of the table's.
     """
-    constants, warps = _constants(variant, side, batch, tile)
-    programs, trips = _programs(variant, constants, batch, side)
-    _, _, code = _compile(constants, variant, warps)
+    plan, warps = _plan(variant, side, batch, tile, plans.precision(DTYPES[variant.dtype]))
+    programs, trips = _programs(variant, plan, batch, side)
+    _, _, code = _compile(variant, plan, warps)
     return programs * warps * assembly.fewest(assembly.instructions(code), trips)
 
 
-def _programs(variant: Variant, constants: dict[str, Any], batch: int, side: int) -> tuple[int, float]:
+def _programs(
+    variant: Variant, plan: plans.AttentionPlan | plans.ConvolutionPlan, batch: int, side: int
+) -> tuple[int, float]:
     """Programs of a launch, and how often each runs its loop."""
     cells = output_size(side, variant.stride)
-    if variant.kernel in _ATTENTION:
-        shape = launch.Shape(batch, 4, variant.size, side, side, 7, variant.stride)
-        owned, halo = (side, "QUERY_ROWS") if variant.kernel == "key" else (cells, "KEY_ROWS")
-        trips = triton.cdiv(constants[halo], constants["CHUNK_ROWS"])
-        return launch.attention_programs(shape, constants, owned, owned), trips
+    if isinstance(plan, plans.AttentionPlan):
+        owned = side if variant.kernel == "key" else cells
+        return launch.attention_programs(plan, batch, owned, owned), triton.cdiv(plan.halo_rows, plan.chunk_rows)
     # A transposed kernel's tiles have cells of one of its phases.
     phases = variant.stride if variant.kernel == "data" else 1
-    tiles = math.prod(launch.tile_counts(constants, batch * cells, cells))
-    groups = triton.cdiv(variant.size, constants["CHANNELS"])
-    taps, maps = triton.cdiv(constants["KERNEL"], phases) ** 2, constants["MAPS"]
+    tiles = math.prod(plans.tile_counts(plan, batch * cells, cells))
+    taps, maps = triton.cdiv(plan.kernel, phases) ** 2, plan.source.number
     if variant.kernel == "weight":
         splits = min(launch.SPLITS, tiles)
-        return splits * groups * triton.cdiv(taps * maps, constants["CHUNK"]), tiles / splits
-    chunk = constants["CHUNK_MAPS"]
-    trips = triton.cdiv(taps, constants["CHUNK"] // chunk) * triton.cdiv(maps, chunk)
-    return phases**2 * tiles * groups, trips
+        return splits * plan.groups * triton.cdiv(taps * maps, plan.chunk), tiles / splits
+    trips = triton.cdiv(taps, plan.chunk // plan.chunk_maps) * triton.cdiv(maps, plan.chunk_maps)
+    return phases**2 * tiles * plan.groups, trips
 
 
-def _constants(variant: Variant, side: int, batch: int = 1, tile: Any = None) -> tuple[dict[str, Any], int]:
+def _plan(
+    variant: Variant, side: int, batch: int, tile: Any, products: str
+) -> tuple[plans.AttentionPlan | plans.ConvolutionPlan, int]:
     """What `launch` compiles a kernel for, and its warps."""
-    dtype = DTYPES[variant.dtype]
     tile = tile or tile_of(variant)
     if variant.kernel in _ATTENTION:
-        shape = launch.Shape(1, 4, variant.size, side, side, 7, variant.stride)
-        constants = launch.attention_constants(shape, dtype, tile, gathers_queries=variant.kernel == "key")
-        constants.update(POSITIONED=True, RATED=True)
-        if variant.kernel == "forward":
-            constants.update(ADDED=True, OFFSET=True)
-        return constants, launch.attention_warps(constants, tile)
-    source, target = launch.Maps.by_map(12, variant.size), launch.Maps.by_channel(4, variant.size)
-    transposed = variant.kernel == "data"
-    if transposed:
-        source, target = target, source
+        shape = plans.Shape(1, 4, variant.size, side, side, 7, variant.stride)
+        plan = plans.plan_attention(shape, tile, products, gathers_queries=variant.kernel == "key")
+        return plan, plans.attention_warps(plan, tile)
+    layouts = plans.Maps.by_map(12, variant.size), plans.Maps.by_channel(4, variant.size)
+    if variant.kernel == "data":
+        layouts = layouts[::-1]
     cells = output_size(side, variant.stride)
-    constants = launch.convolution_constants(
-        source, target, variant.size, 3, variant.stride, dtype, tile, batch * cells, cells
-    )
-    if variant.kernel != "weight":
-        constants = launch.convolve_constants(constants, tile, shared=False, transposed=transposed)
-    return constants, tile.warps
+    extent = batch * cells, cells
+    return plans.plan_convolution(layouts, variant.size, 3, variant.stride, tile, extent, products), tile.warps
 
 
-def _compile(constants: dict[str, Any], variant: Variant, warps: int) -> tuple[str, int, str]:
-    """Resources as cuobjdump says them, shared bytes, and the listing of nvdisasm."""
+def _compile(variant: Variant, plan: object, warps: int) -> tuple[str, int, str]:
+    """Resources as cuobjdump says them, shared bytes, and the listing of nvdisasm; all there may be is given."""
     function: Any = _ATTENTION.get(variant.kernel, convolve_weight_gradient if variant.kernel == "weight" else convolve)
+    flags = {"POSITIONED": True, "RATED": True, "ADDED": True, "OFFSET": True}
+    flags.update(SHARED=False, TRANSPOSED=variant.kernel == "data")
+    constants = {"PLAN": plan, **{name: flag for name, flag in flags.items() if name in function.arg_names}}
     types = dict.fromkeys(_MAPS, f"*{variant.dtype}")
     types.update({**dict.fromkeys(_INTEGERS, "i32"), **dict.fromkeys(_LONG, "i64"), **dict.fromkeys(_FLOATS, "fp32")})
     signature = {name: "constexpr" if name in constants else types.get(name, "*fp32") for name in function.arg_names}

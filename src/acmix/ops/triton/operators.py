@@ -15,13 +15,12 @@ from acmix.ops.contract import Convolution, Grid
 from acmix.ops.derivatives import Operator
 from acmix.ops.triton.launch import (
     Attention,
-    Maps,
-    Shape,
     attend,
     attend_backward,
     convolution_weight_gradient,
     convolve_maps,
 )
+from acmix.ops.triton.plans import Maps, Shape
 
 # Output = addend + offset + rate * attention; of what is None, nothing, or a rate of 1. Channel n * D + d, offsets
 # `(H', W', C)`, which all images share. Also the log-sum-exp in two parts, `(B, 2, N, H', W')`.
