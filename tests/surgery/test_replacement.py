@@ -341,3 +341,10 @@ def test_a_network_that_is_built_again_from_its_yaml_is_warned_of():
     known = type("DetectionModel", (Mixed,), {"__module__": "ultralytics.nn.tasks", "yaml": property(dict)})()
     vars(known)["yaml"] = {"backbone": []}
     acmix.replace_convolutions(known)
+
+
+def test_what_others_wrote_on_a_convolution_stays():
+    network = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1))
+    network[0].f, network[0].heads = -1, "theirs"
+    acmix.replace_convolutions(network)
+    assert (network[0].f, network[0].heads) == (-1, 4)

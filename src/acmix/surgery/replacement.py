@@ -242,6 +242,9 @@ def _operator(module: nn.Conv2d, heads: int, kernel_att: int, kernel_conv: int |
         device=module.weight.device,
         dtype=module.weight.dtype,
     )
+    # What others wrote on the convolution: Ultralytics, where a layer's input comes from.
+    marks = vars(module).keys() - vars(nn.Conv2d(1, 1, 1, device="meta")).keys() - vars(operator).keys()
+    vars(operator).update({name: vars(module)[name] for name in marks})
     return operator.train(module.training).requires_grad_(module.weight.requires_grad)
 
 
