@@ -97,7 +97,8 @@ def executorch(network: nn.Module, images: Tensor, folder: Path, xnnpack: bool =
     file.write_bytes(lowered.to_executorch().buffer)
     loaded = Runtime.get().load_program(file, verification=Verification.Minimal)
     method = loaded.load_method("forward")
-    return lambda images: [output.clone() for output in method.execute([images])]
+    # A method does not keep its program.
+    return lambda images, _=loaded: [output.clone() for output in method.execute([images])]
 
 
 def litert(network: nn.Module, images: Tensor, folder: Path) -> Run:
