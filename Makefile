@@ -99,12 +99,14 @@ $(OLDEST)/.installed: $(INSTALLED) pyproject.toml
 	touch $@
 
 # What differs between versions, minutes; `make test-oldest TESTS=tests` is all of it. What old packages warn of each other is
-# none of ours.
+# none of ours; nor that ONNX Runtime's quantiser finds no shapes in what the exporter of traces of torch 2.11 writes.
 TESTS ?= tests/ops/test_backends.py tests/ops/test_derivatives.py tests/test_nn.py tests/models tests/checkpoints tests/cli \
 	tests/data tests/explain tests/export
 test-oldest: $(OLDEST)/.installed $(WHEEL)
 	$(INTO) $(OLDEST)/bin/python --no-deps --reinstall dist/*.whl
-	$(OLDEST)/bin/python -m pytest --numprocesses 2 --dist worksteal $(TESTS) -W default
+	$(OLDEST)/bin/python -m pytest --numprocesses 2 --dist worksteal $(TESTS) \
+		-W default::DeprecationWarning -W default::FutureWarning \
+		$(foreach opset,17 20,--deselect 'tests/export/test_torchscript.py::test_the_exporter_of_traces[layers-$(opset)]')
 
 # The same on every Python that is found, pyenv's included, with the newest versions.
 PYTHONS := 3.11 3.12 3.13 3.14

@@ -96,6 +96,7 @@ def test_scripting_is_refused(layer):
 
 
 PROGRAM = """
+#include <ATen/Functions.h>
 #include <torch/csrc/jit/serialization/import.h>
 
 #include <iostream>
