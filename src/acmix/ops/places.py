@@ -45,9 +45,13 @@ def _make_places(height: int, width: int, grid: Grid, dtype: torch.dtype, device
     row, column = (torch.arange(axis.outputs, device=device) for axis in (rows, columns))
     tile = (row // TILE)[:, None] * columns.tiles + column // TILE
     outputs = tile * TILE**2 + (row % TILE * TILE)[:, None] + column % TILE
-    places = of(rows.queries, columns.queries, TILE), of(rows.keys, columns.keys, key_count(grid)), outputs.reshape(-1)
     # CoreML divides integers to floating-point numbers, which then are no indices.
-    return Places(*(each.to(torch.int32) for each in places), _locations(height, width, dtype, device))
+    return Places(
+        queries=of(rows.queries, columns.queries, TILE).to(torch.int32),
+        keys=of(rows.keys, columns.keys, key_count(grid)).to(torch.int32),
+        outputs=outputs.reshape(-1).to(torch.int32),
+        locations=_locations(height, width, dtype, device),
+    )
 
 
 def _locations(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
