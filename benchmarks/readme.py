@@ -1,5 +1,6 @@
-"""Write measured tables out of benchmarks/results between two markers: the README's, and studies' in docs/study.md."""
+"""Write measured tables out of benchmarks/results between two markers: the README's, studies' and runtimes'."""
 
+import ast
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,17 @@ from acmix import study
 from acmix.pages import figures
 
 ROOT = Path(__file__).parent.parent
+RUNTIMES = (
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "executorch",
+    "litert-torch",
+    "ai-edge-litert",
+    "coremltools",
+    "ncnn",
+    "pnnx",
+)
 START, END = "<!-- measured: made by `make bench`, do not edit -->", "<!-- end of measured -->"
 
 
@@ -99,6 +111,54 @@ def runtimes(results: dict) -> list[str]:
     return [*lines, ""]
 
 
+def other_runtimes(results: dict) -> list[str]:
+    """Markdown of what works in which runtime, how exact and how fast."""
+    machine, found = results["machine"], results["rows"]
+    versions = ", ".join(f"{name} {machine[name]}" for name in RUNTIMES)
+    lines = [
+        f"{machine['processor']} ({machine['instructions']}), {machine['threads']} threads, torch {machine['torch']}, "
+        f"{versions}, revision {machine['revision']}, {machine['withheld_share']:.0%} withheld.",
+        "",
+        "| runtime | precision | sizes | small network | detector | ACmix-ResNet-50 | its ms | ResNet-50, ms | ratio |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in found:
+        cells = [row["runtime"], row["precision"], "every" if row["dynamic"] else "one"]
+        if row["accuracy"] is not None:
+            share = "{quantised:.1%} of digits right, {float32:.1%} in float32".format(**row["accuracy"])
+            cells += [share, "", ""]
+        else:
+            cells += [_shown(row, name) for name in ("classifier", "detector", "acmix_resnet50")]
+        ours, theirs = ((row["times"] or {}).get(name) for name in ("acmix_resnet50", "resnet50"))
+        if ours and theirs:
+            cells += [f"{1e3 * each['fastest']:.1f} ({1e3 * each['median']:.1f})" for each in (ours, theirs)]
+            cells.append(f"{ours['fastest'] / theirs['fastest']:.2f}")
+        else:
+            cells += ["", "", ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _shown(row: dict, network: str) -> str:
+    """The largest difference to PyTorch, or what else there is to say."""
+    if network not in row["differences"]:
+        return ""
+    difference = row["differences"][network]
+    if difference is None:
+        return "converts"
+    return f"{difference:.0e}" if isinstance(difference, float) else f"fails: {difference}"
+
+
+def examples(path: Path) -> list[str]:
+    """Markdown of an example's functions, each as it stands in the file."""
+    text = path.read_text()
+    functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
+    lines = [f"How, each function of [{path.relative_to(ROOT)}](../{path.relative_to(ROOT)}), which the tests run:", ""]
+    for function in functions:
+        lines += ["```python", ast.get_source_segment(text, function) or "", "```", ""]
+    return lines
+
+
 def studies() -> list[str]:
     """Markdown of every study with its plot, which is drawn beside its results."""
     lines: list[str] = []
@@ -119,11 +179,14 @@ def fill(document: Path, lines: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Fill both documents."""
+    """Fill all documents."""
     lines: list[str] = []
     for path in sorted((ROOT / "benchmarks/results").glob("*-[cg]pu.json")):
         results = json.loads(path.read_text())
-        if "times" in results:
+        if "rows" in results:
+            how = examples(ROOT / "examples/runtimes.py")
+            fill(ROOT / "docs/runtimes.md", [*other_runtimes(results), *how])
+        elif "times" in results:
             lines += runtimes(results)
         elif results.get("bounds"):
             lines += bounds(results)

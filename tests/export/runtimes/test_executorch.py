@@ -6,9 +6,12 @@ from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPar
 from executorch.exir import to_edge_transform_and_lower
 from executorch.runtime import Runtime, Verification
 from torch import nn
+from torch.export import Dim
 
+import acmix
 from examples import runtimes
 from tests.export.runtimes.networks import largest_difference
+from tests.surgery.test_fusion import trained
 
 
 @pytest.mark.parametrize("xnnpack", [False, True], ids=["portable", "xnnpack"])
@@ -32,13 +35,16 @@ class SevenAxes(nn.Module):
 def load(module, example, partitioner):
     program = torch.export.export(module, (example,))
     buffer = to_edge_transform_and_lower(program, partitioner=partitioner).to_executorch().buffer
-    return Runtime.get().load_program(buffer, verification=Verification.Minimal).load_method("forward")
+    loaded = Runtime.get().load_program(buffer, verification=Verification.Minimal)
+    # A method does not keep its program.
+    return loaded, loaded.load_method("forward")
 
 
 def test_remainders_of_negative_integers_are_wrong_there():
     """So reflection takes none (`geometry.reflect`); when this fails, it may."""
     numbers = torch.arange(-3, 4)
-    (found,) = load(Remainder(), numbers, []).execute([numbers])
+    _program, method = load(Remainder(), numbers, [])
+    (found,) = method.execute([numbers])
     assert found.tolist() == [-3, -2, -1, 0, 1, 2, 3]
     assert Remainder()(numbers).tolist() == [1, 2, 3, 0, 1, 2, 3]
 
@@ -47,3 +53,17 @@ def test_xnnpack_loads_no_tensor_of_seven_axes():
     """So the graph has five at most."""
     with pytest.raises(RuntimeError, match="0x:1"):
         load(SevenAxes(), torch.randn(2, 4, 6), [XnnpackPartitioner()])
+
+
+@pytest.mark.parametrize("partitioner", [[], [XnnpackPartitioner()]], ids=["portable", "xnnpack"])
+def test_sizes_within_bounds(partitioner, tmp_path):
+    layer = trained(acmix.ACmix(4, 16))
+    example, sizes = torch.randn(2, 4, 12, 10), {2: Dim("height", min=2, max=64), 3: Dim("width", min=2, max=64)}
+    with torch.no_grad():
+        program = torch.export.export(acmix.fuse(layer), (example,), dynamic_shapes=(sizes,))
+    lowered = to_edge_transform_and_lower(program, partitioner=partitioner)
+    (tmp_path / "layer.pte").write_bytes(lowered.to_executorch().buffer)
+    loaded = Runtime.get().load_program(tmp_path / "layer.pte", verification=Verification.Minimal)
+    method = loaded.load_method("forward")
+    images = [torch.randn(2, 4, *size) for size in ((12, 10), (5, 3), (31, 22))]
+    largest_difference(lambda each: method.execute([each]), layer, *images)

@@ -1,7 +1,10 @@
 """OpenVINO from all that it reads, one size and every size, and int8 by NNCF."""
 
+import openvino
 import pytest
 import torch
+from torch import nn
+from torch.export import Dim
 
 from examples import runtimes
 from tests.export.runtimes.networks import largest_difference, other_images
@@ -19,3 +22,15 @@ def test_networks(case, load, dynamic, tmp_path):
 
 def test_int8(digits, tmp_path):
     digits.hold(runtimes.openvino_int8, tmp_path)
+
+
+class AtLeastOne(nn.Module):
+    def forward(self, x):
+        return x / torch.sym_max(x.shape[0] - 1, 1)
+
+
+def test_there_is_no_maximum_of_symbols():
+    """So sizes are bounded as tensors (`geometry.location`)."""
+    program = torch.export.export(AtLeastOne(), (torch.randn(6, 3),), dynamic_shapes=({0: Dim.DYNAMIC},))
+    with pytest.raises(openvino.frontend.OpConversionFailure, match="sym_max"):
+        openvino.convert_model(program)
