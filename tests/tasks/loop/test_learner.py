@@ -5,7 +5,6 @@ import signal
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -175,8 +174,7 @@ def float16(monkeypatch):
     def make_fabric(*_, **__):
         return Fabric(accelerator="cpu", devices=1, plugins=half(init_scale=2.0**20, growth_interval=2))
 
-    accelerator = SimpleNamespace(is_available=lambda: True)
-    monkeypatch.setattr(settings, "torch", SimpleNamespace(accelerator=accelerator))
+    monkeypatch.setattr(settings, "_has_accelerator", lambda: True)
     monkeypatch.setattr(session, "make_fabric", make_fabric)
 
 

@@ -82,7 +82,6 @@ class LoopSettings:
         Raises:
             InputError: If one is out of range.
         """
-        import torch
         from timm.optim import list_optimizers
 
         infinity = float("inf")
@@ -110,9 +109,9 @@ class LoopSettings:
         if self.optimizer not in known:
             near = nearest(self.optimizer, known) or "sgd, adamw, lamb"
             raise InputError(f"unknown optimizer {self.optimizer!r}; the nearest names are {near}")
-        if self.precision == "float16" and not torch.accelerator.is_available():
+        if self.precision == "float16" and not _has_accelerator():
             raise InputError("precision float16 needs an accelerator; choose bfloat16 or float32")
-        if self.synchronize_norms and not torch.accelerator.is_available():
+        if self.synchronize_norms and not _has_accelerator():
             raise InputError("synchronize_norms needs an accelerator: PyTorch has no synchronised batch norm for CPUs")
 
     def _hold(self, rules: Iterable[Rule]) -> None:
@@ -127,6 +126,12 @@ class LoopSettings:
             return self.learning_rate
         factor = images / self.learning_rate_batch
         return self.learning_rate * (factor if self.learning_rate_scaling == "linear" else factor**0.5)
+
+
+def _has_accelerator() -> bool:
+    import torch
+
+    return torch.accelerator.is_available()
 
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
