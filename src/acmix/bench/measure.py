@@ -130,7 +130,7 @@ def peak_memory(call: Callable[[], object], device: torch.device | None = None) 
         return torch.cuda.max_memory_allocated(device) - before
     # Without a GPU the profiler would write to the terminal that it found none.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         call()
     results = profiler.profiler.kineto_results if profiler.profiler else None
     if results is None:

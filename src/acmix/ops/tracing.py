@@ -82,7 +82,8 @@ def without_gathers() -> Iterator[None]:
 
 def has_gathers() -> bool:
     """Whether traces may hold gathers."""
-    return _GATHERS.get()
+    # PyTorch 2.11 cannot look into a context variable where it compiles.
+    return torch.compiler.is_dynamo_compiling() or _GATHERS.get()
 
 
 def is_transformed() -> bool:
