@@ -31,11 +31,14 @@ def onnx_runtime_int8(network: nn.Module, images: Tensor, folder: Path) -> Run:
     from onnxruntime import quantization
 
     acmix.export.to_onnx(network, folder / "float.onnx", input_size=images.shape[1:], dynamic=True)
-    quantization.quant_pre_process(folder / "float.onnx", folder / "ready.onnx", skip_symbolic_shape=True)
+    quantization.quant_pre_process(folder / "float.onnx", folder / "ready.onnx")
     feeds = iter([{"images": image.numpy()} for image in images.split(16)])
     reader = type("Reader", (quantization.CalibrationDataReader,), {"get_next": lambda _: next(feeds, None)})()
-    quantization.quantize_static(folder / "ready.onnx", folder / "int8.onnx", reader, per_channel=True)
-    session = onnxruntime.InferenceSession(folder / "int8.onnx")
+    # Not the softmax and the masked logits before it, of which 256 steps are too few.
+    types = ["Conv", "Gemm", "MatMul"]
+    file = folder / "int8.onnx"
+    quantization.quantize_static(folder / "ready.onnx", file, reader, per_channel=True, op_types_to_quantize=types)
+    session = onnxruntime.InferenceSession(file)
     return lambda images: [torch.from_numpy(output) for output in session.run(None, {"images": images.numpy()})]
 
 
@@ -74,7 +77,9 @@ def openvino_int8(network: nn.Module, images: Tensor, folder: Path) -> Run:
     written = acmix.export.to_onnx(network, folder / "network.onnx", input_size=images.shape[1:])
     model = openvino.convert_model(written.path)
     samples = nncf.Dataset([image.numpy() for image in images.split(1)])
-    return _in_openvino(nncf.quantize(model, samples, subset_size=len(images)))
+    # As in a transformer the softmax stays as it is, and the masked logits before it, of which 256 steps are too few.
+    kind = nncf.ModelType.TRANSFORMER
+    return _in_openvino(nncf.quantize(model, samples, subset_size=len(images), model_type=kind))
 
 
 def _in_openvino(model: object) -> Run:
