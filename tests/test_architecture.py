@@ -157,7 +157,11 @@ def test_cold_import_loads_nothing():
     assert result.stdout.split() == []
 
 
-@pytest.mark.parametrize("imports", ["import acmix, timm", "import timm, acmix", "import acmix, timm.models"])
+# Others ask whether timm is there before anybody imports it.
+ASKED = "import acmix, importlib.util; importlib.util.find_spec('timm'); import timm"
+
+
+@pytest.mark.parametrize("imports", ["import acmix, timm", "import timm, acmix", "import acmix, timm.models", ASKED])
 def test_networks_are_in_the_registry_of_timm(imports):
     program = (
         f"{imports}\nprint(len(timm.list_models('acmix_*')), timm.create_model('acmix_resnet14_small').num_classes)"

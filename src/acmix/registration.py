@@ -24,22 +24,30 @@ def _register() -> None:
 class _AfterTimm(importlib.abc.MetaPathFinder):
     """Finds timm as everything else is found, and registers once it is there."""
 
+    def __init__(self) -> None:
+        self._asks_others = False
+
     def find_spec(
         self,
         fullname: str,
         path: Sequence[str] | None,  # noqa: ARG002
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        """The specification of timm; None of everything else."""
-        if fullname != "timm":
+        """The specification of timm, which may be asked for without an import; None of everything else."""
+        if fullname != "timm" or self._asks_others:
             return None
-        sys.meta_path.remove(self)
-        found = importlib.util.find_spec(fullname)
+        self._asks_others = True
+        try:
+            found = importlib.util.find_spec(fullname)
+        finally:
+            self._asks_others = False
         if found is not None and found.loader is not None:
             execute = found.loader.exec_module
 
             def execute_and_register(module: ModuleType) -> None:
                 execute(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
                 _register()
 
             found.loader.exec_module = execute_and_register  # type: ignore[method-assign]
