@@ -65,14 +65,42 @@ def test_reset_parameters_restores_the_start():
         ((8, 8), {"kernel_att": 65}, ValueError, "kernel_att must be at most 31, got 65; is it a number of channels"),
         ((0, 8), {}, ValueError, "in_channels must be at least 1, got 0"),
         ((8, 8.0), {}, TypeError, "out_channels must be an integer, got 8.0"),
-        ((8, 8), {"stride": (2, 2)}, TypeError, r"stride must be an integer, got \(2, 2\)"),
+        ((8, 8), {"stride": (2, 1)}, ValueError, r"stride must be one number for both axes, got \(2, 1\)"),
+        ((8, 8), {"dilation": "2"}, TypeError, "dilation must be an integer, got '2'"),
+        ((8, 8), {"kernel_size": (3, 5)}, ValueError, r"kernel_size must be one number for both axes, got \(3, 5\)"),
+        (
+            (8, 8),
+            {"kernel_size": 5, "kernel_conv": 7},
+            ValueError,
+            "give one of them, got kernel_conv=7 and kernel_size=5",
+        ),
+        ((8, 8), {"kernel_size": 4}, ValueError, "kernel_conv must be odd.*got 4"),
+        (
+            (8, 8),
+            {"padding": 0},
+            ValueError,
+            r"padding must be dilation \* \(kernel_conv // 2\) = 1, .*got 0; pad or crop",
+        ),
+        ((8, 8), {"padding": "valid"}, ValueError, "padding must be .* = 1, .*got 'valid'"),
+        ((8, 8), {"groups": 8}, ValueError, "groups must be 1, got 8: .*keep nn.Conv2d for depthwise"),
+        ((8, 8), {"padding_mode": "reflect"}, ValueError, "padding_mode must be 'zeros'.*got 'reflect'"),
         ((8, 8), {"backend": "gpu"}, ValueError, "backend must be one of auto, .*got 'gpu'"),
-        ((8, 8, 4), {}, TypeError, "positional"),
+        ((8, 8, 3, 2), {}, TypeError, "by name, got 3, 2: is it kernel_conv, .*or kernel_att"),
     ],
 )
 def test_bad_arguments(arguments, options, error, words):
     with pytest.raises(error, match=words):
         ACmix(*arguments, **options)
+
+
+@pytest.mark.parametrize("padding", [None, 4, (4, 4), [4, 4], "same"])
+def test_arguments_of_a_convolution_mean_what_they_mean_there(padding):
+    options = {"kernel_size": (5, 5), "stride": (2, 2), "dilation": (2, 2), "groups": 1, "padding_mode": "zeros"}
+    layer = ACmix(8, 16, padding=padding, bias=True, **options)
+    assert repr(layer) == repr(ACmix(8, 16, kernel_conv=5, stride=2, dilation=2, bias=True))
+    convolution = nn.Conv2d(8, 16, padding=4, **options)
+    for name in (*options, "padding", "in_channels", "out_channels"):
+        assert getattr(layer, name) == getattr(convolution, name)
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (7, 5, 5), (1, 7, 5, 5), (1, 1, 8, 5, 5)])

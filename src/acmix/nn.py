@@ -1,11 +1,11 @@
 """The layer: parameters and initialisation; `acmix.ops` computes."""
 
-from typing import Any, NoReturn
+from typing import Any, Never, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
 
-from acmix import ops
+from acmix import conv2d, ops
 from acmix.ops import dispatch, validation
 from acmix.ops.contract import Convolution, Grid, Projection, Weights
 from acmix.ops.tracing import is_exporting, is_transformed
@@ -156,13 +156,17 @@ class ACmix(OperatorLayer):
         heads: Attention heads N.
         kernel_att: Attention window k_a, odd.
         kernel_conv: Convolution kernel k_c, odd.
-        stride: Stride of the output, s.
-        dilation: Distance between window cells and between kernel cells, e.
+        stride: Stride of the output, s; one number, or the same for both axes.
+        dilation: Distance between window cells and between kernel cells, e; as stride.
         backend: "auto" or a name from `acmix.ops.backends()`; a name never falls back.
         quiet_shifts: Start the shifts with the norm of random kernels, sqrt(2 / C) in place of 1 (see `shift_size`). No
             published network does; in the study (docs/study.md) it learned faster.
         bias: Add a learned bias to the output, one number a channel, as `nn.Conv2d` does; the projections have theirs
             in any case.
+        kernel_size: nn.Conv2d's name of kernel_conv, in whose place it may be given.
+        padding: Accepted where it is that of the convolution whose place the layer takes, or "same".
+        groups: 1, as `nn.Conv2d` has it by default.
+        padding_mode: "zeros", as `nn.Conv2d` has it by default.
         device: Where the parameters are made.
         dtype: Floating dtype of the parameters.
 
@@ -171,31 +175,41 @@ class ACmix(OperatorLayer):
 
     Raises:
         ValueError: If an argument breaks its rule.
-        TypeError: If a size is not an integer.
+        TypeError: If a size is not an integer, or given by place.
     """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        *,
+        *by_place: Never,
         heads: int = 4,
         kernel_att: int = 7,
-        kernel_conv: int = 3,
-        stride: int = 1,
-        dilation: int = 1,
+        kernel_conv: conv2d.Size = 3,
+        stride: conv2d.Size = 1,
+        dilation: conv2d.Size = 1,
         backend: str = "auto",
         quiet_shifts: bool = False,
         bias: bool = False,
+        kernel_size: conv2d.Size | None = None,
+        padding: conv2d.Size | str | None = None,
+        groups: int = 1,
+        padding_mode: str = "zeros",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if by_place:
+            conv2d.refuse_places(by_place)
+        kernel_conv = conv2d.choose_kernel(kernel_conv, kernel_size, default=3)
+        stride, dilation = conv2d.single("stride", stride), conv2d.single("dilation", dilation)
         sizes = {"in_channels": in_channels, "out_channels": out_channels, "heads": heads}
         for name, size in {**sizes, "stride": stride, "dilation": dilation}.items():
             validation.check_positive_integer(name, size)
         validation.check_odd("kernel_att", kernel_att)
         validation.check_odd("kernel_conv", kernel_conv)
+        conv2d.check_padding(padding, kernel_conv, dilation)
+        conv2d.check_unmixed(groups, padding_mode)
         if kernel_att > _LARGEST_WINDOW:
             raise ValueError(
                 f"kernel_att must be at most {_LARGEST_WINDOW}, got {kernel_att}; is it a number of channels?"
