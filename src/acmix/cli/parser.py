@@ -17,6 +17,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 import acmix
+from acmix.cli.completion import SHELLS, PrintCompletion, remember
 from acmix.cli.wording import FieldsOf, spelled
 
 
@@ -34,6 +35,13 @@ def build_parser(commands: Mapping[str, Any], groups: Mapping[str, str]) -> Argu
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"acmix {acmix.__version__}")
+    parser.add_argument(
+        "--completion",
+        action=PrintCompletion,
+        choices=SHELLS,
+        default=argparse.SUPPRESS,
+        help="print what completes this command in a shell, for ~/.local/share/bash-completion/completions/acmix say",
+    )
     _add_commands(parser, "acmix", commands, groups)
     return parser
 
@@ -93,13 +101,12 @@ def _add_parameters(parser: ArgumentParser, function: Callable[..., int]) -> Non
 
 
 def _add_positional(parser: ArgumentParser, name: str, hint: Any, text: str, *, required: bool) -> None:
+    options: dict[str, Any] = {"type": _kind(hint), "metavar": name.upper()}
     if typing.get_origin(hint) is list:
-        kind, metavar = _kind(typing.get_args(hint)[0]), name.removesuffix("s").upper()
-        parser.add_argument(name, nargs="+", type=kind, help=text, metavar=metavar)
-    elif required:
-        parser.add_argument(name, type=_kind(hint), help=text, metavar=name.upper())
-    else:
-        parser.add_argument(name, nargs="?", type=_kind(hint), default=None, help=text, metavar=name.upper())
+        options = {"type": _kind(typing.get_args(hint)[0]), "metavar": name.removesuffix("s").upper(), "nargs": "+"}
+    elif not required:
+        options |= {"nargs": "?", "default": None}
+    remember(parser.add_argument(name, help=text, **options), hint)
 
 
 def _add_option(parser: ArgumentParser, name: str, hint: Any, text: str, default: Any) -> None:
@@ -110,7 +117,7 @@ def _add_option(parser: ArgumentParser, name: str, hint: Any, text: str, default
         parser.add_argument(*option, action="store_true", help=text)
     else:
         default = argparse.SUPPRESS if default is None else default
-        parser.add_argument(*option, type=_kind(hint), default=default, help=text)
+        remember(parser.add_argument(*option, type=_kind(hint), default=default, help=text), hint)
 
 
 def _add_fields(parser: ArgumentParser, fields: FieldsOf) -> None:
@@ -122,4 +129,6 @@ def _add_fields(parser: ArgumentParser, fields: FieldsOf) -> None:
         if hints[name] is bool:
             parser.add_argument(*spelled(name), action="store_true", default=argparse.SUPPRESS, help=helps[name])
         else:
-            parser.add_argument(*spelled(name), type=_kind(hints[name]), default=argparse.SUPPRESS, help=helps[name])
+            kind = _kind(hints[name])
+            added = parser.add_argument(*spelled(name), type=kind, default=argparse.SUPPRESS, help=helps[name])
+            remember(added, hints[name])
