@@ -26,6 +26,7 @@ LAYERS = {
     "acmix.registration": 3,
     "acmix.storage": 0,
     "acmix.plain": 0,
+    "acmix.progress": 0,
     "acmix.conv2d": 0,
     "acmix.records": 0,
     "acmix.ops": 1,

@@ -1,6 +1,5 @@
 """The subcommands of `acmix data`."""
 
-import sys
 from pathlib import Path
 
 from acmix.errors import InputError
@@ -17,14 +16,14 @@ def check(data: str, *, validation: str | None = None, json: bool = False) -> in
         json: Print JSON, which names every image in question.
     """
     from acmix.cli.display import data as display
+    from acmix.cli.display import progress
     from acmix.data.checking import check_data
     from acmix.data.datasets import open_parts
 
-    progress = sys.stderr.isatty() and not json
-    parts = open_parts(data, validation=validation, test=True, progress=progress)
+    parts = open_parts(data, validation=validation, test=True, progress=progress.track)
     named = {"train": parts.train, "validation": parts.validation, "test": parts.test}
     named = {name: images for name, images in named.items() if images is not None}
-    report = check_data(named if len(named) > 1 else {"images": parts.train}, progress=progress)
+    report = check_data(named if len(named) > 1 else {"images": parts.train}, progress=progress.track)
     display.show_data_report(parts, report, as_json=json)
     return 0 if report.sound else 1
 
@@ -49,17 +48,17 @@ def shard(
         seed: Of the order and of the split, which is that of training.
     """
     from acmix.cli.display import data as display
+    from acmix.cli.display import progress
     from acmix.data.datasets import open_dataset
     from acmix.data.writing import check_outside, write_shards
 
     if images_per_shard < 1:
         raise InputError(f"--images-per-shard must be at least 1, got {images_per_shard}")
-    progress = sys.stderr.isatty()
     images = open_dataset(
-        data, validation=validation, val_fraction=val_fraction, seed=seed, check_images=False, progress=progress
+        data, validation=validation, val_fraction=val_fraction, seed=seed, check_images=False, progress=progress.track
     )
     check_outside(output, images.location)
     parts = {"train": images.train, "validation": images.validation}
-    written = write_shards(parts, output, images_per_shard=images_per_shard, seed=seed, progress=progress)
+    written = write_shards(parts, output, images_per_shard=images_per_shard, seed=seed, progress=progress.track)
     display.show_shards(output, written)
     return 0

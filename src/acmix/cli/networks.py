@@ -58,6 +58,7 @@ def validate(
     """
     from acmix.checkpoints.classifier import load_classifier
     from acmix.cli.display import networks as display
+    from acmix.cli.display import progress
     from acmix.data import TrainedImages, data_record, find_evaluation
     from acmix.tasks.classification.inference import evaluate
 
@@ -68,7 +69,7 @@ def validate(
         data_record(classifier.training),
         TrainedImages.from_record(classifier.training),
         check_images=check_images,
-        progress=sys.stderr.isatty() and not json,
+        progress=progress.track,
     )
     evaluation = evaluate(classifier, found.images, batch_size=batch_size, workers=workers)
     display.show_evaluation(evaluation, found, as_json=json)

@@ -93,6 +93,7 @@ def fit_and_report(
     **options: Any,
 ) -> None:
     """Train as `acmix.tasks.classification.fitting.fit` does, which takes the options; show it, and leave a report."""
+    from acmix.cli.display import progress
     from acmix.cli.display import training as display
     from acmix.tasks.classification.fitting import fit
 
@@ -101,7 +102,7 @@ def fit_and_report(
         reporting = shown.reporting(
             save_minutes=save_minutes, keep_states=keep_states, on_stop=lambda: runs.report_stop(output)
         )
-        result = fit(data, settings, output, progress=interactive, reporting=reporting, **options)
+        result = fit(data, settings, output, progress=progress.track, reporting=reporting, **options)
     if result is not None:
         runs.report_end(output, result.outcomes)
         display.show_training(result, data)

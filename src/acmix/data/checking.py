@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress
 
 from acmix.data.images import ImageFacts, check_image
 from acmix.data.sources import EncodedImage, ImageSource, read_in_threads
 from acmix.errors import InputError
+from acmix.progress import Progress, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,22 +101,18 @@ class DataReport:
         return not (self.leaked or self.conflicting or any(part.unreadable for part in self.parts.values()))
 
 
-def check_data(parts: Mapping[str, ImageSource], *, progress: bool = False) -> DataReport:
+def check_data(parts: Mapping[str, ImageSource], *, progress: Progress = silent) -> DataReport:
     """Read and decode every image once, in threads.
 
     Args:
         parts: Images of each part of a data set, by its name, with the same classes.
-        progress: Show a progress bar on stderr.
+        progress: Shows how far it is.
     """
-    bars = Progress(console=Console(stderr=True), transient=True, disable=not progress)
-    with bars:
-        read: dict[str, _Read] = {}
-        for part, images in parts.items():
-            read[part] = _Read(images)
-            bar = bars.add_task(f"Reading {part}", total=len(images))
-            for index, outcome in enumerate(_outcomes(images)):
-                read[part].add(index, outcome)
-                bars.advance(bar)
+    read: dict[str, _Read] = {}
+    for part, images in parts.items():
+        read[part] = _Read(images)
+        for index, outcome in enumerate(progress(_outcomes(images), f"reading {part}", len(images))):
+            read[part].add(index, outcome)
     return DataReport(
         parts={part: reader.report() for part, reader in read.items()},
         duplicates=[

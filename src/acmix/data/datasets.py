@@ -14,6 +14,7 @@ from acmix.data.shards.urls import Listing
 from acmix.data.sources import ImageSource, SplittableImages, unknown_classes
 from acmix.data.trained import examine, refuse_unreadable
 from acmix.errors import InputError
+from acmix.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def open_dataset(
     val_fraction: float = 0.2,
     seed: int = 0,
     check_images: bool = True,
-    progress: bool = False,
+    progress: Progress = silent,
 ) -> ImageData:
     """Open training and validation images and check them before any work starts.
 
@@ -95,7 +96,7 @@ def open_dataset(
         seed: Seed of that split.
         check_images: Decode every file of class folders once. Shards and saved datasets are larger: `check_data`
             reads them.
-        progress: Show a progress bar on stderr while checking, and while counting the images of shards.
+        progress: Shows how far it is while checking, and while counting the images of shards.
 
     Raises:
         InputError: If the path is missing or holds no images, if there are no classes, empty class folders, classes
@@ -162,14 +163,14 @@ def _without_images(images: ImageSource) -> list[str]:
     return [name for label, name in enumerate(images.classes) if label not in present]
 
 
-def open_parts(data: str, *, validation: str | None = None, test: bool = False, progress: bool = False) -> Parts:
+def open_parts(data: str, *, validation: str | None = None, test: bool = False, progress: Progress = silent) -> Parts:
     """Open images without splitting or checking them.
 
     Args:
         data: As in `open_dataset`.
         validation: As in `open_dataset`.
         test: Open the test images, too.
-        progress: Show a progress bar on stderr while counting the images of shards.
+        progress: Shows how far it is while counting the images of shards.
 
     Raises:
         InputError: As in `open_dataset`.
@@ -236,14 +237,14 @@ def _aligned(opened: Mapping[Part, ImageSource], part: Part | None, learned: Par
 
 
 def open_together(
-    parts: Sequence[Part], *, train: Part | None = None, progress: bool = False
+    parts: Sequence[Part], *, train: Part | None = None, progress: Progress = silent
 ) -> dict[Part, ImageSource]:
     """Open parts of one data set; those that are shards share their classes where these are not written beside them.
 
     Args:
         parts: Of `find`.
         train: The one among them that is trained on: its class folders must all hold images.
-        progress: Show a progress bar on stderr while counting the images of shards.
+        progress: Shows how far it is while counting the images of shards.
 
     Raises:
         InputError: As in `open_dataset`.
@@ -260,12 +261,12 @@ def open_together(
     return opened
 
 
-def check_files(*sources: ImageSource, progress: bool = False) -> None:
+def check_files(*sources: ImageSource, progress: Progress = silent) -> None:
     """Decode every file of class folders once; other sources are left to `check_data`.
 
     Args:
         *sources: Any images.
-        progress: Show a progress bar on stderr.
+        progress: Shows how far it is.
 
     Raises:
         InputError: If files cannot be read.

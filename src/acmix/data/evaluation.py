@@ -13,6 +13,7 @@ from acmix.data.labelled import LabelledImages
 from acmix.data.sources import ImageSource, SplittableImages, unknown_classes
 from acmix.data.trained import TrainedImages, examine, refuse_unreadable
 from acmix.errors import InputError
+from acmix.progress import Progress, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,7 @@ class EvaluationImages:
 
 
 def open_evaluation(
-    data: str, classes: tuple[str, ...], record: DataRecord, *, check_images: bool = True, progress: bool = False
+    data: str, classes: tuple[str, ...], record: DataRecord, *, check_images: bool = True, progress: Progress = silent
 ) -> Any:
     """Open validation images as `find_evaluation` does, by the record of the data alone.
 
@@ -124,7 +125,7 @@ def find_evaluation(
     trained: TrainedImages | None = None,
     *,
     check_images: bool = True,
-    progress: bool = False,
+    progress: Progress = silent,
 ) -> EvaluationImages:
     """Open validation images, labelled in the order of a checkpoint's classes, and leave out those it was trained on.
 
@@ -140,7 +141,7 @@ def find_evaluation(
         record: The checkpoint's memory of its training data.
         trained: Its memory of each image; None leaves out nothing.
         check_images: Decode every file of class folders once.
-        progress: Show a progress bar on stderr while checking, and while counting the images of shards.
+        progress: Shows how far it is while checking, and while counting the images of shards.
 
     Raises:
         InputError: If the data cannot be opened, holds classes the checkpoint does not know, is the images that the
@@ -175,7 +176,7 @@ def find_evaluation(
 
 
 def _measured(
-    found: Found, record: DataRecord, trained: TrainedImages, progress: bool
+    found: Found, record: DataRecord, trained: TrainedImages, progress: Progress
 ) -> tuple[ImageSource, str, bool]:
     """The images to measure, what they are in words, and whether they are those that training validated with."""
     parts = [found.validation] if found.validation else [found.whole or found.train, found.test]
@@ -208,7 +209,7 @@ def _also(found: Found, measured: str) -> list[str]:
 
 
 def _leave_out(
-    chosen: EvaluationImages, trained: TrainedImages, data: str, *, own: bool, check_images: bool, progress: bool
+    chosen: EvaluationImages, trained: TrainedImages, data: str, *, own: bool, check_images: bool, progress: Progress
 ) -> EvaluationImages:
     images, notes = chosen.images, list(chosen.notes)
     files = isinstance(images, LabelledImages)

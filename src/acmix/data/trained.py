@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from acmix import records
 from acmix.data.images import check_image
 from acmix.data.sources import ImageSource, read_in_threads
 from acmix.errors import InputError
+from acmix.progress import Progress, silent
 
 # Of more images a record would fill the metadata of a checkpoint, which safetensors bounds to 100 MB.
 _MOST_IMAGES = 3_000_000
@@ -38,7 +37,7 @@ class Examined:
 
 
 def examine(
-    images: ImageSource, indices: Sequence[int] | None = None, *, decode: bool = True, progress: bool = False
+    images: ImageSource, indices: Sequence[int] | None = None, *, decode: bool = True, progress: Progress = silent
 ) -> Examined:
     """Read images once, in threads.
 
@@ -46,7 +45,7 @@ def examine(
         images: Any images.
         indices: Those to read; None reads all.
         decode: Decode them, too; otherwise a file that is no image is no fault.
-        progress: Show a progress bar on stderr.
+        progress: Shows how far it is.
     """
     chosen = range(len(images)) if indices is None else indices
     contents = np.zeros(len(images), np.uint64)
@@ -61,9 +60,8 @@ def examine(
             return index, 0, str(error)
         return index, _digest(content), None
 
-    bars = {"console": Console(stderr=True), "transient": True, "disable": not progress}
     outcomes = read_in_threads(read, chosen)
-    for index, digest, fault in track(outcomes, "Checking images", total=len(chosen), **bars):
+    for index, digest, fault in progress(outcomes, "checking images", len(chosen)):
         contents[index] = digest
         faults += [] if fault is None else [fault]
     return Examined(contents, faults)

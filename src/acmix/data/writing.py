@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import tarfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import Progress, TaskID
-
 from acmix.data.images import open_image, suffix_of, suffixes
 from acmix.data.shards.index import read_index
 from acmix.data.sources import EncodedImage, ImageSource, hashed_order
 from acmix.errors import InputError
+from acmix.progress import Progress, silent
 from acmix.storage import folder_beside, replacing, write_atomically
 
 # timm's reader looks for jpg.
@@ -38,7 +37,7 @@ def write_shards(
     *,
     images_per_shard: int = 1000,
     seed: int = 0,
-    progress: bool = False,
+    progress: Progress = silent,
 ) -> dict[str, WrittenSplit]:
     """Write `SPLIT-NUMBER.tar` for every part, and timm's `_info.json` with the class names.
 
@@ -51,7 +50,7 @@ def write_shards(
         output: A folder that does not exist or is empty.
         images_per_shard: In every shard but the last of a split, which may have fewer.
         seed: Another seed, another order.
-        progress: Show a progress bar on stderr.
+        progress: Shows how far it is.
 
     Raises:
         InputError: If output holds something or cannot be written, if images_per_shard is not positive, or if an
@@ -61,11 +60,10 @@ def write_shards(
         raise InputError(f"images_per_shard must be at least 1, got {images_per_shard}")
     written: dict[str, WrittenSplit] = {}
     splits: dict[str, object] = {}
-    bars = Progress(console=Console(stderr=True), transient=True, disable=not progress)
-    with _whole_folder(output) as folder, bars, ThreadPoolExecutor(_THREADS) as pool:
+    with _whole_folder(output) as folder, ThreadPoolExecutor(_THREADS) as pool:
         for name, images in parts.items():
-            bar = bars.add_task(f"Writing {name}", total=len(images))
-            files = list(_write_split(folder, name, images, images_per_shard, seed, pool, bars, bar))
+            shards = _write_split(folder, name, images, images_per_shard, seed, pool)
+            files = list(progress(shards, f"writing {name}", math.ceil(len(images) / images_per_shard), "shard"))
             lengths = [length for _, length in files]
             splits[name] = {
                 "name": name,
@@ -105,8 +103,6 @@ def _write_split(
     images_per_shard: int,
     seed: int,
     pool: ThreadPoolExecutor,
-    bars: Progress,
-    bar: TaskID,
 ) -> Iterator[tuple[Path, int]]:
     order = hashed_order(images, seed)
     for number, begin in enumerate(range(0, len(order), images_per_shard)):
@@ -121,7 +117,6 @@ def _write_split(
                 _add(archive, key + _suffix(stored, images, index), stored.content)
                 _add(archive, f"{key}.cls", str(stored.label).encode())
                 labels.append(stored.label)
-                bars.advance(bar)
         with path.open("rb") as file:
             if read_index(file, str(path)).labels != labels:
                 raise InputError(f"{path} reads back with other labels than were written; is the disk sound?")

@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import track
 
 from acmix import records
 from acmix.data.images import suffixes
 from acmix.data.shards.cache import cache_folder, open_shard, stat
 from acmix.data.shards.index import read_index
 from acmix.errors import InputError
+from acmix.progress import Progress, silent
 from acmix.storage import write_atomically
 
 # Remote shards arrive side by side; more would not be faster.
@@ -47,13 +46,13 @@ class ShardCount:
     first_field: str
 
 
-def scan_shards(urls: Sequence[str], json_key: str | None = None, *, progress: bool = False) -> list[ShardCount]:
+def scan_shards(urls: Sequence[str], json_key: str | None = None, *, progress: Progress = silent) -> list[ShardCount]:
     """Read the headers of all shards, save those that are known from an earlier scan.
 
     Args:
         urls: Paths or URLs; remote shards are fetched.
         json_key: As in `read_index`.
-        progress: Show a progress bar on stderr.
+        progress: Shows how far it is.
 
     Raises:
         InputError: If a shard cannot be read; what was counted before is remembered.
@@ -72,22 +71,13 @@ def scan_shards(urls: Sequence[str], json_key: str | None = None, *, progress: b
         ) from error
 
 
-def _scan(urls: Sequence[str], json_key: str | None, memory: Path, progress: bool) -> list[ShardCount]:
+def _scan(urls: Sequence[str], json_key: str | None, memory: Path, progress: Progress) -> list[ShardCount]:
     known = _remembered(memory)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         futures = {url: pool.submit(_count, url, json_key, known.get(url)) for url in urls}
         try:
-            return [
-                future.result()
-                for future in track(
-                    futures.values(),
-                    description="Counting images in shards",
-                    total=len(urls),
-                    console=Console(stderr=True),
-                    transient=True,
-                    disable=not progress,
-                )
-            ]
+            counting = progress(futures.values(), "counting images", len(urls), "shard")
+            return [future.result() for future in counting]
         finally:
             pool.shutdown(cancel_futures=True)
             done = [url for url, future in futures.items() if not future.cancelled() and future.exception() is None]

@@ -18,6 +18,7 @@ from acmix.data.shards.scan import ShardCount, scan_shards
 from acmix.data.shards.urls import Listing, is_remote
 from acmix.data.sources import EncodedImage, ImageSource
 from acmix.errors import InputError
+from acmix.progress import Progress, silent
 
 # An index of a thousand images takes some 80 kB; an open shard one file descriptor.
 _OPEN_SHARDS = 64
@@ -167,7 +168,7 @@ class _OpenShards:
             return self._shards[url]
 
 
-def open_shards(listings: Mapping[_Part, Listing], *, progress: bool = False) -> dict[_Part, ShardedImages]:
+def open_shards(listings: Mapping[_Part, Listing], *, progress: Progress = silent) -> dict[_Part, ShardedImages]:
     """Open the parts of a data set.
 
     Shards are counted where their lengths or classes are not written beside them. Classes are then the names that
@@ -175,7 +176,7 @@ def open_shards(listings: Mapping[_Part, Listing], *, progress: bool = False) ->
 
     Args:
         listings: Of each part, by whatever the caller knows it by.
-        progress: Show a progress bar on stderr while counting.
+        progress: Shows how far it is while counting.
 
     Raises:
         InputError: If shards cannot be counted, hold no images or fewer than two classes.

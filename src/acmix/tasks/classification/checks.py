@@ -8,6 +8,7 @@ from lightning.fabric import Fabric
 
 from acmix.data import ImageData, LabelledImages, TrainedImages
 from acmix.data.trained import examine, refuse_unreadable
+from acmix.progress import Progress, silent
 from acmix.tasks.loop.distribution import patience
 
 
@@ -26,7 +27,7 @@ class Checked:
     copies: int = 0
 
 
-def check_images_together(images: ImageData, fabric: Fabric, *, progress: bool = False) -> Checked:
+def check_images_together(images: ImageData, fabric: Fabric, *, progress: Progress = silent) -> Checked:
     """Read and decode every image of class folders once, each process its share, however long it takes.
 
     Shards and saved datasets are larger: `acmix data check` reads them.
@@ -34,7 +35,7 @@ def check_images_together(images: ImageData, fabric: Fabric, *, progress: bool =
     Args:
         images: To train on and to validate with.
         fabric: The processes that train, launched.
-        progress: Show progress bars on stderr.
+        progress: Shows how far it is.
 
     Raises:
         InputError: If images cannot be read, in all processes at once.

@@ -13,6 +13,7 @@ from acmix.checkpoints.classifier import load_classifier
 from acmix.data import EvaluationImages, ImageData, open_dataset
 from acmix.errors import InputError, counted
 from acmix.models.names import check_name
+from acmix.progress import Progress, silent
 from acmix.tasks.classification.checks import Checked, check_images_together
 from acmix.tasks.classification.execute import execute
 from acmix.tasks.classification.inference import Evaluation, Outcome, classify, tally
@@ -63,7 +64,7 @@ def fit(
     weights: Path | None = None,
     workers: int | None = None,
     check_images: bool = True,
-    progress: bool = False,
+    progress: Progress = silent,
     devices: int | None = None,
     strategy: Strategy = "ddp",
     reporting: Reporting | None = None,
@@ -80,7 +81,7 @@ def fit(
         workers: Processes that read images, for each that trains; None shares the cores among them, at most 8 each,
             and is none for bundled digits.
         check_images: Decode every image once before training.
-        progress: Show a progress bar while checking.
+        progress: Shows how far checking is.
         devices: Processes on this machine, see `acmix.tasks.loop.distribution.make_fabric`.
         strategy: How processes share the network, see there.
         reporting: Whom to tell of progress, and how often to save.
@@ -101,7 +102,7 @@ def fit(
     reporting = reporting or Reporting()
     with session(settings, devices=devices, strategy=strategy) as fabric:
         seed_everything(settings.seed, workers=True, verbose=False)
-        progress = progress and fabric.is_global_zero
+        progress = progress if fabric.is_global_zero else silent
         images, checked = _open(data, validation, settings, fabric, check_images=check_images, progress=progress)
         network, arguments = fresh_network(settings, len(images.train.classes))
         started = None if weights is None or resume else load_start_weights(network, weights)
@@ -124,7 +125,7 @@ def fit(
 
 
 def _open(
-    data: str, validation: str | None, settings: Settings, fabric: Fabric, *, check_images: bool, progress: bool
+    data: str, validation: str | None, settings: Settings, fabric: Fabric, *, check_images: bool, progress: Progress
 ) -> tuple[ImageData, Checked]:
     """The images, and what reading each of them once told."""
     images = open_dataset(
