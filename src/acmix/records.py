@@ -4,7 +4,9 @@ Files come from other people. jsonargparse, the library at hand that makes datac
 number, imports classes that a dictionary names, and does not say which entry of a list is wrong.
 """
 
+import inspect
 import json
+import re
 import reprlib
 import sys
 import typing
@@ -116,11 +118,18 @@ def _fault(name: str, expected: Any, content: Any) -> InputError:
     """What a value must be, in words, and what it is."""
     if not isinstance(expected, str):
         union = typing.get_origin(expected) in (UnionType, typing.Union)
-        expected = " or ".join(map(_in_words, typing.get_args(expected) if union else (expected,)))
+        expected = " or ".join(map(in_words, typing.get_args(expected) if union else (expected,)))
     return InputError(f"{name or 'it'} must be {expected}, got {reprlib.repr(content)}")
 
 
-def _in_words(kind: Any) -> str:
+def in_words(kind: Any) -> str:
+    """A type that a field may have, for a person: "a whole number", "one of a, b"."""
     if _json_type(kind) is Literal:
         return f"one of {', '.join(map(str, typing.get_args(kind)))}"
     return _WORDS[_json_type(kind)]
+
+
+def described(documented: Any) -> dict[str, str]:
+    """What a docstring says of arguments or attributes, by name."""
+    found = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", inspect.getdoc(documented) or "", re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}

@@ -41,7 +41,7 @@ def test_bash_completes_commands_options_choices_and_files(capsys, tmp_path, mon
     assert {"train", "bench", "explain"} <= complete(script, "acmix ")
     assert complete(script, "acmix val") == {"validate"}
     assert complete(script, "acmix bench sc") == {"scaling"}
-    assert complete(script, "acmix train --learning") == {"--learning-rate"}
+    assert complete(script, "acmix train --weight-") == {"--weight-decay"}
     assert complete(script, "acmix train digits --precision ") == {"float32", "bfloat16", "float16"}
     assert complete(script, "acmix bench scaling ") >= {"pixels", "images"}
     assert complete(script, "acmix validate b") == {"best.safetensors"}

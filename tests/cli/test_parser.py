@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from acmix.cli.parser import build_parser
-from acmix.cli.wording import FieldsOf
+from acmix.cli.wording import SettingsOf
 
 
 @dataclass
@@ -34,7 +34,7 @@ def bake(
     note: str | None = None,
     eat: bool = False,
     tags: list[str] | None = None,
-    **cake: Annotated[Any, FieldsOf(Cake, ("eggs", "with_cream", "taste"))],
+    **cake: Annotated[Any, SettingsOf((Cake,), ("eggs",))],
 ) -> int:
     """Bake a cake.
 
@@ -65,7 +65,7 @@ def test_what_was_not_given_is_left_to_the_function(parser):
     assert parsed(parser) == plain
     fields = ["--eggs", "3", "--with-cream", "--taste", "sour"]
     given = parsed(parser, "figs", *fields, "--eat", "--tags", "a", "--tags", "b", "--note", "1")
-    own = {"eggs": 3, "with_cream": True, "taste": "sour"}
+    own = {"eggs": "3", "with_cream": True, "taste": "sour"}
     more = {"extras": [Path("nuts"), Path("figs")], "eat": True, "tags": ["a", "b"], "note": "1"}
     assert given == plain | own | more
 
@@ -74,7 +74,10 @@ def test_help_is_in_the_docstrings(parser, capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["bake", "--help"])
     words = " ".join(capsys.readouterr().out.split())
-    assert "--eggs EGGS How many eggs, large ones. (type: int)" in words
-    assert "--with-cream Whipped." in words
+    assert "settings: What decides a run's result; recipes are sets of them. --eggs EGGS How many" in words
+    assert (
+        "How many eggs, large ones. (type: a whole number or none; default: none) more settings: --with-cream" in words
+    )
+    assert "--with-cream, --no-with-cream Whipped." in words
     assert "What to follow. (required, type: path)" in words
     assert "--minutes MINUTES In the oven. (type: int, default: 30)" in words

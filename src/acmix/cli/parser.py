@@ -2,12 +2,11 @@
 
 A command is a function. Its parameters become arguments: those before `*` are positional (a list takes one or more, one
 with a default may be left out), `False` becomes a flag, the rest are options; the docstring's Args are the help.
-jsonargparse checks the types. `**options: Annotated[Any, FieldsOf(...)]` are fields of a dataclass.
+jsonargparse checks the types. `**options: Annotated[Any, SettingsOf(...)]` are settings of a training, as text.
 """
 
 import argparse
 import inspect
-import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -18,7 +17,9 @@ from jsonargparse import ArgumentParser
 
 import acmix
 from acmix.cli.completion import SHELLS, PrintCompletion, remember
-from acmix.cli.wording import FieldsOf, spelled
+from acmix.cli.wording import SettingsOf, spelled
+from acmix.records import described
+from acmix.tasks.loop.fields import Setting
 
 
 def build_parser(commands: Mapping[str, Any], groups: Mapping[str, str]) -> ArgumentParser:
@@ -71,29 +72,27 @@ def _kind(hint: Any) -> Any:
     return _path if kind is Path else kind
 
 
-class _ToPath:
-    def __call__(self, text: str) -> Path:
-        return Path(text)
+class _Kind:
+    """What makes a value of what is typed, as --help names it."""
+
+    def __init__(self, make: Callable[[str], Any], words: str) -> None:
+        self._make, self._words = make, words
+
+    def __call__(self, text: str) -> Any:
+        return self._make(text)
 
     def __repr__(self) -> str:
-        """As --help names it."""
-        return "path"
+        return self._words
 
 
-_path = _ToPath()
-
-
-def _described(documented: Any) -> dict[str, str]:
-    """What a docstring says of arguments or attributes, by name."""
-    found = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", inspect.getdoc(documented) or "", re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in found}
+_path = _Kind(Path, "path")
 
 
 def _add_parameters(parser: ArgumentParser, function: Callable[..., int]) -> None:
-    helps, hints = _described(function), typing.get_type_hints(function, include_extras=True)
+    helps, hints = described(function), typing.get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
-            _add_fields(parser, typing.get_args(hints[name])[1])
+            _add_settings(parser, typing.get_args(hints[name])[1])
         elif parameter.kind is parameter.KEYWORD_ONLY:
             _add_option(parser, name, hints[name], helps[name], parameter.default)
         else:
@@ -120,15 +119,19 @@ def _add_option(parser: ArgumentParser, name: str, hint: Any, text: str, default
         remember(parser.add_argument(*option, type=_kind(hint), default=default, help=text), hint)
 
 
-def _add_fields(parser: ArgumentParser, fields: FieldsOf) -> None:
-    helps: dict[str, str] = {}
-    for record in reversed(fields.record.__mro__):
-        helps |= _described(record)
-    hints = typing.get_type_hints(fields.record)
-    for name in fields.names:
-        if hints[name] is bool:
-            parser.add_argument(*spelled(name), action="store_true", default=argparse.SUPPRESS, help=helps[name])
-        else:
-            kind = _kind(hints[name])
-            added = parser.add_argument(*spelled(name), type=kind, default=argparse.SUPPRESS, help=helps[name])
-            remember(added, hints[name])
+def _add_settings(parser: ArgumentParser, options: SettingsOf) -> None:
+    # A list of all options would fill a screen before it says what the command does.
+    parser.usage = "%(prog)s DATA [options]"
+    common = parser.add_argument_group("settings", "What decides a run's result; recipes are sets of them.")
+    others = parser.add_argument_group("more settings")
+    for name, setting in options.settings.items():
+        _add_setting(common if name in options.common else others, setting)
+
+
+def _add_setting(group: Any, setting: Setting) -> None:
+    fixed = {"default": argparse.SUPPRESS, "help": setting.help.replace("%", "%%")}
+    if setting.kinds == (bool,):
+        group.add_argument(*spelled(setting.name), action=argparse.BooleanOptionalAction, **fixed)
+    else:
+        kind = _Kind(str, setting.in_words)
+        remember(group.add_argument(*spelled(setting.name), type=kind, **fixed), setting.hint)

@@ -3,11 +3,15 @@
 import shlex
 import sys
 from pathlib import Path
+from typing import Annotated, Any
 
 from acmix.cli import outputs
-from acmix.cli.settings import changes
+from acmix.cli.settings import COMMON, changes
+from acmix.cli.wording import SettingsOf
 from acmix.errors import InputError
 from acmix.storage import write_atomically
+from acmix.tasks.classification.settings import Settings
+from acmix.tasks.loop import recipes
 
 
 def run(
@@ -17,14 +21,12 @@ def run(
     variants: str | None = None,
     seeds: int = 5,
     recipe: str = "small",
-    model: str = "acmix_resnet14_small",
-    epochs: int | None = None,
-    batch_size: int | None = None,
     set: list[str] | None = None,  # noqa: A002
     output: Path | None = None,
     workers: int | None = None,
     threads: int | None = None,
     seconds: float = 30.0,
+    **changed: Annotated[Any, SettingsOf((Settings,), COMMON, without=("quiet_shifts",))],
 ) -> int:
     """Train networks that differ in the operator alone, with several seeds each; the same command continues.
 
@@ -34,20 +36,15 @@ def run(
         variants: Names of networks, comma-separated (default: the usual seven; docs/study.md names all).
         seeds: Trainings of each network, at least 2.
         recipe: Named settings, or a YAML file of them; see acmix recipes.
-        model: timm's name of the ACmix-ResNet whose shape all have.
-        epochs: Passes over the training images.
-        batch_size: Images a forward pass.
-        set: Any setting of a recipe, written name=value; may be repeated.
+        set: The same as the option of that name, written name=value; may be repeated.
         output: The folder of the study (default: runs/study-DATA).
         workers: Processes that read images (default: the cores, at most 8; none for bundled digits).
         threads: Threads of PyTorch (default: PyTorch's own choice).
         seconds: Time to spend on timing forward passes, and on forward and backward passes.
+        changed: Settings of all trainings; the model is by default acmix_resnet14_small.
     """
-    from acmix.tasks.classification.settings import Settings
-    from acmix.tasks.loop import recipes
-
-    given = {"model": model, "epochs": epochs, "batch_size": batch_size}
-    settings = recipes.resolve(recipes.load(recipe, Settings), changes(given, set), Settings)
+    base = recipes.load(recipe, Settings) | {"model": "acmix_resnet14_small"}
+    settings = recipes.resolve(base, changes(Settings, changed, set), Settings)
     _use_threads(threads)
     output = output or Path("runs") / f"study-{Path(data).resolve().name}"
     outputs.check_folder("--output", output)

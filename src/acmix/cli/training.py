@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from acmix.cli import outputs, runs
-from acmix.cli.settings import OPTIONS, changes
-from acmix.cli.wording import FieldsOf
+from acmix.cli.settings import COMMON, changes
+from acmix.cli.wording import SettingsOf
 from acmix.errors import InputError, printable
 from acmix.tasks.classification.settings import Settings
 
@@ -28,7 +28,7 @@ def train(
     save_minutes: float = 15.0,
     keep_states: int = 2,
     check_images: bool = True,
-    **changed: Annotated[Any, FieldsOf(Settings, OPTIONS)],
+    **changed: Annotated[Any, SettingsOf((Settings,), COMMON)],
 ) -> int:
     """Train a classifier on a folder of images, on shards, or on digits.
 
@@ -36,7 +36,7 @@ def train(
         data: Class folders, in train/ and val/ or not; shards; a saved dataset; or the bundled digits or mnist5k.
         validation: Of validation images, where DATA is a pattern of shards.
         recipe: Named settings, or a YAML file of them (default: small); see acmix recipes.
-        set: Any setting of a recipe, written name=value; may be repeated.
+        set: The same as the option of that name, written name=value; may be repeated.
         print_config: Print the settings in full, as YAML that --recipe takes, and stop.
         output: The run folder (default: the next free runs/DATA-MODEL).
         resume: Continue the unfinished run in --output where it was saved last; its settings are known.
@@ -60,7 +60,7 @@ def train(
     if (resume or requeue) and output is None:
         raise InputError(f"--{'resume' if resume else 'requeue'} needs --output, the folder of the run to continue")
     resume = resume or (output is not None and requeue and bool(states.paths(output)))
-    settings = choose(data, recipe, changes(changed, set), resumed=output if resume else None)
+    settings = choose(data, recipe, changes(Settings, changed, set), resumed=output if resume else None)
     if print_config:
         sys.stdout.write(recipes.as_yaml(settings))
         return 0
@@ -108,18 +108,24 @@ def fit_and_report(
         display.show_training(result, data)
 
 
-def recipes(*, name: str | None = None) -> int:
-    """List the recipes that come with the package, or print one in full.
+def recipes(*, name: str | None = None, settings: bool = False, markdown: bool = False) -> int:
+    """List the recipes that come with the package, print one in full, or list all settings.
 
     Args:
         name: The recipe to print (default: list all).
+        settings: List the settings: what each may be, its default, what it means.
+        markdown: With --settings: as Markdown, the table of docs/settings.md.
     """
     from acmix.cli.display import training as display
     from acmix.tasks.loop import recipes as shipped
 
-    if name is None:
+    if (name is not None and settings) or (markdown and not settings):
+        raise InputError("--settings stands without --name, --markdown with --settings")
+    if settings:
+        display.show_settings(SettingsOf((Settings,), COMMON).settings, as_markdown=markdown)
+    elif name is None:
         display.show_recipes({recipe: shipped.load(recipe, Settings) for recipe in shipped.names()})
-        return 0
-    default = {"model": "acmix_resnet26"}
-    sys.stdout.write(shipped.as_yaml(shipped.resolve(default | shipped.load(name, Settings), {}, Settings)))
+    else:
+        default = {"model": "acmix_resnet26"}
+        sys.stdout.write(shipped.as_yaml(shipped.resolve(default | shipped.load(name, Settings), {}, Settings)))
     return 0

@@ -7,22 +7,35 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from acmix.errors import nearest
+from acmix.tasks.loop.fields import Setting, settings_of
 
 # What the field types for the same thing.
 _ALSO = {"learning_rate": ("--lr",), "image_size": ("--input-size",)}
 
 
 @dataclass(frozen=True)
-class FieldsOf:
-    """Options that are fields of a dataclass, whose docstring's Attributes are the help; only those given are passed.
+class SettingsOf:
+    """Options that are the settings of one of several classes, see `acmix.tasks.loop.fields`.
+
+    What is typed is passed on as text, and only what is typed: which class it is for is known when the data are.
 
     Attributes:
-        record: The dataclass.
-        names: Its fields that are options.
+        classes: Whose settings are options; what several have is the first one's.
+        common: Names of those that the help lists first.
+        without: Names of those that are no options.
     """
 
-    record: type
-    names: Sequence[str]
+    classes: tuple[type, ...]
+    common: Sequence[str] = ()
+    without: Sequence[str] = ()
+
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """The settings that are options, by name, the common ones first."""
+        found: dict[str, Setting] = {}
+        for kind in reversed(self.classes):
+            found |= settings_of(kind)
+        return {name: found[name] for name in dict.fromkeys((*self.common, *found)) if name not in self.without}
 
 
 def spelled(name: str) -> tuple[str, ...]:
@@ -67,9 +80,7 @@ def _names(function: Callable[..., int]) -> dict[str, str]:
     hints = typing.get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
-            fields = typing.get_args(hints[name])[1]
-            names |= {field: f"--set {field}" for field in typing.get_type_hints(fields.record)}
-            names |= {field: spelled(field)[0] for field in fields.names}
+            names |= {each: spelled(each)[0] for each in typing.get_args(hints[name])[1].settings}
         elif parameter.kind is parameter.KEYWORD_ONLY:
             names[name] = spelled(name)[0]
         else:

@@ -22,9 +22,9 @@ from acmix.tasks.classification.prepare import prepare
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop import run, states
 from acmix.tasks.loop.distribution import make_fabric
+from acmix.tasks.loop.fields import defaults
 from acmix.tasks.loop.progress import Progress, Reporting
 from acmix.tasks.loop.session import quiet, session
-from acmix.tasks.loop.settings import defaults
 
 RESULTS = "study.json"
 

@@ -188,7 +188,7 @@ def test_start_weights_of_another_network(data, finished, tmp_path):
         ({"warmup_epochs": 2}, "warmup_epochs must be 0 to below epochs = 2"),
         ({"label_smoothing": 1.0}, "label_smoothing must be"),
         ({"seed": -1}, "seed must be"),
-        ({"optimizer": "adamww"}, "unknown optimizer 'adamww'.*adamw"),
+        ({"optimizer": "adamww"}, "optimizer 'adamww' is unknown to timm; .*adamw"),
         ({"model": "acmix_resnet27"}, "unknown model 'acmix_resnet27'.*acmix_resnet26"),
         ({"image_size": 0}, "image_size must be at least 1"),
         ({"quiet_shifts": True}, "does not take .*'quiet_shifts'"),

@@ -5,7 +5,8 @@ import torch
 
 from acmix import InputError
 from acmix.tasks.classification.settings import Settings
-from acmix.tasks.loop.settings import LoopSettings, check_setting, defaults
+from acmix.tasks.loop.fields import check_setting, defaults
+from acmix.tasks.loop.settings import LoopSettings
 
 
 def test_every_setting_has_a_checkable_type():

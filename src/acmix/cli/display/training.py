@@ -3,14 +3,18 @@
 import shlex
 import sys
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich import get_console
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from acmix.cli.display.tables import duration, make_table
+
+if TYPE_CHECKING:
+    from acmix.tasks.loop.fields import Setting
 
 
 def show_recipes(recipes: Mapping[str, Mapping[str, Any]]) -> None:
@@ -23,6 +27,21 @@ def show_recipes(recipes: Mapping[str, Mapping[str, Any]]) -> None:
     for recipe, settings in recipes.items():
         table.add_row(recipe, *(str(settings.get(name, "any" if name == "model" else "")) for name in names))
     table.caption = "acmix recipes --name NAME prints one in full"
+    get_console().print(table)
+
+
+def show_settings(settings: "Mapping[str, Setting]", *, as_markdown: bool) -> None:
+    """Show `acmix recipes --settings`."""
+    if as_markdown:
+        rows = [(f"`{name}`", each.values, each.default_in_words, each.help) for name, each in settings.items()]
+        lines = [("setting", "values", "default", "meaning"), ("---",) * 4, *rows]
+        sys.stdout.write("".join(f"| {' | '.join(cells)} |\n" for cells in lines))
+        return
+    table = make_table("settings, for acmix train DATA --SETTING VALUE and for recipes")
+    for heading in ("setting", "values", "meaning"):
+        table.add_column(heading, no_wrap=heading == "setting")
+    for name, each in settings.items():
+        table.add_row(*map(escape, (name, each.in_words, each.help)))
     get_console().print(table)
 
 

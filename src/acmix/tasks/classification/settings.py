@@ -1,13 +1,11 @@
-"""The settings of a classifier's training.
-
-The command line makes options of them, so that names and help stand once: this module loads without timm.
-"""
+"""The settings of a classifier's training; this module loads without timm."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from acmix.errors import InputError
-from acmix.tasks.loop.settings import LoopSettings, Rule
+from acmix.tasks.loop.fields import Range
+from acmix.tasks.loop.settings import LoopSettings
 
 Loss = Literal["cross_entropy", "binary_cross_entropy"]
 
@@ -34,18 +32,18 @@ class Settings(LoopSettings):
     """
 
     loss: Loss = "cross_entropy"
-    loss_threshold: float | None = None
-    label_smoothing: float = 0.1
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    loss_threshold: Annotated[float | None, Range(0, 1, below=True)] = None
+    label_smoothing: Annotated[float, Range(0, 1, below=True)] = 0.1
+    mixup: Annotated[float, Range(0)] = 0.0
+    cutmix: Annotated[float, Range(0)] = 0.0
     random_augment: str | None = None
-    random_erase: float = 0.0
-    repeats: int = 1
+    random_erase: Annotated[float, Range(0, 1)] = 0.0
+    repeats: Annotated[int, Range(1)] = 1
     quiet_shifts: bool = False
-    drop_rate: float = 0.0
-    drop_path: float = 0.0
-    image_size: int | None = None
-    crop_share: float | None = None
+    drop_rate: Annotated[float, Range(0, 1, below=True)] = 0.0
+    drop_path: Annotated[float, Range(0, 1, below=True)] = 0.0
+    image_size: Annotated[int | None, Range(1)] = None
+    crop_share: Annotated[float | None, Range(0, 1, above=True)] = None
 
     def check(self) -> None:
         """Check every value that does not need the data or the network.
@@ -54,18 +52,5 @@ class Settings(LoopSettings):
             InputError: If one is out of range.
         """
         super().check()
-        infinity = float("inf")
-        rules: tuple[Rule, ...] = (
-            ("loss_threshold", self.loss_threshold is None or 0 <= self.loss_threshold < 1, "0 to below 1"),
-            ("label_smoothing", 0 <= self.label_smoothing < 1, "0 to below 1"),
-            ("mixup", 0 <= self.mixup < infinity, "at least 0"),
-            ("cutmix", 0 <= self.cutmix < infinity, "at least 0"),
-            ("random_erase", 0 <= self.random_erase <= 1, "0 to 1"),
-            ("repeats", self.repeats >= 1, "at least 1"),
-            ("drop_rate", 0 <= self.drop_rate < 1, "0 to below 1"),
-            ("drop_path", 0 <= self.drop_path < 1, "0 to below 1"),
-            ("crop_share", self.crop_share is None or 0 < self.crop_share <= 1, "above 0, at most 1"),
-        )
-        self._hold(rules)
         if self.loss_threshold is not None and self.loss != "binary_cross_entropy":
             raise InputError("loss_threshold is for loss binary_cross_entropy; leave it out, or choose that loss")

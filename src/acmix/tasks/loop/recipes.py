@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import yaml
 
 from acmix.errors import InputError, nearest
-from acmix.tasks.loop.settings import LoopSettings, check_setting
+from acmix.tasks.loop.fields import check_setting, settings_of
+from acmix.tasks.loop.settings import LoopSettings
 
 _Settings = TypeVar("_Settings", bound=LoopSettings)
 _FOLDER = resources.files("acmix") / "recipes"
@@ -28,7 +29,7 @@ def load(recipe: str, kind: type[LoopSettings]) -> dict[str, Any]:
         kind: Whose settings they are.
 
     Raises:
-        InputError: If there is no such recipe, it is no YAML mapping, or a setting has the wrong name or type.
+        InputError: If there is no such recipe, it is no YAML mapping, or a setting has the wrong name, type or range.
     """
     return _load(recipe, kind, ())
 
@@ -66,26 +67,36 @@ def _text(recipe: str) -> str:
 
 
 def parse_assignment(assignment: str, kind: type[LoopSettings]) -> tuple[str, Any]:
-    """Name and value of `name=value`, the value as YAML writes it.
+    """Name and value of `name=value`, see `parse_setting`.
 
     Raises:
-        InputError: If it has no equals sign, or the setting has the wrong name or type.
+        InputError: If it has no equals sign, or the setting has the wrong name, type or range.
     """
     name, equals, text = assignment.partition("=")
     if not equals:
         raise InputError(f"a setting must be written name=value, got {assignment!r}")
+    return name, parse_setting(kind, name, text)
+
+
+def parse_setting(kind: type[LoopSettings], name: str, text: str) -> Any:
+    """The value of a setting as a person types it: as YAML writes it; what should be text needs no quotation marks.
+
+    Raises:
+        InputError: As `check_setting` does.
+    """
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"the value of {assignment!r} is not YAML: {' '.join(str(error).split())}") from error
-    return name, check_setting(kind, name, value)
+    except yaml.YAMLError:
+        value = text
+    kinds = settings_of(kind)[name].kinds if name in settings_of(kind) else ()
+    return check_setting(kind, name, text if str in kinds and type(value) not in kinds else value)
 
 
 def resolve(recipe: Mapping[str, Any], changes: Mapping[str, Any], kind: type[_Settings]) -> _Settings:
     """Full settings: a recipe's, or those saved with a run, with changes.
 
     Raises:
-        InputError: If a setting has the wrong name or type.
+        InputError: If a setting has the wrong name, type or range.
     """
     given = {**recipe, **changes}
     return kind(**{name: check_setting(kind, name, value) for name, value in given.items()})

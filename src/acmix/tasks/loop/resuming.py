@@ -6,7 +6,8 @@ from typing import Any
 
 from acmix.errors import InputError
 from acmix.tasks.loop import run, states
-from acmix.tasks.loop.settings import LoopSettings, defaults
+from acmix.tasks.loop.fields import defaults
+from acmix.tasks.loop.settings import LoopSettings
 
 # What a run's record says of its data by fingerprints, in words.
 _FINGERPRINTS = {

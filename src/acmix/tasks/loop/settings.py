@@ -1,22 +1,16 @@
-"""Settings that every kind of training has, and the check of names, types and values.
+"""Settings that every kind of training has.
 
-The command line makes options of them, so that names and help stand once: this module loads without timm.
+Options, help, listings, documents and errors are made of what stands here once: this module loads without timm.
 """
 
-import re
-import typing
-from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, fields
-from functools import cache
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal
 
-from acmix import records
 from acmix.errors import InputError, nearest
+from acmix.tasks.loop.fields import Range, check_setting
 
 Precision = Literal["float32", "bfloat16", "float16"]
 RateScaling = Literal["linear", "square_root"]
-# A setting, whether its value may be, and which may.
-Rule = tuple[str, bool, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,28 +47,28 @@ class LoopSettings:
     """
 
     model: str
-    epochs: int = 30
-    batch_size: int = 64
-    accumulate: int = 1
+    epochs: Annotated[int, Range(1)] = 30
+    batch_size: Annotated[int, Range(1)] = 64
+    accumulate: Annotated[int, Range(1)] = 1
     optimizer: str = "adamw"
-    momentum: float = 0.9
-    learning_rate: float = 1e-3
-    learning_rate_batch: int | None = None
+    momentum: Annotated[float, Range(0, 1, below=True)] = 0.9
+    learning_rate: Annotated[float, Range(0, above=True)] = 1e-3
+    learning_rate_batch: Annotated[int | None, Range(1)] = None
     learning_rate_scaling: RateScaling = "linear"
-    weight_decay: float = 0.05
-    layer_decay: float | None = None
-    warmup_epochs: int | None = None
-    warmup_start: float = 0.01
-    clip_norm: float | None = None
-    average_decay: float | None = None
+    weight_decay: Annotated[float, Range(0)] = 0.05
+    layer_decay: Annotated[float | None, Range(0, 1, above=True)] = None
+    warmup_epochs: Annotated[int | None, Range(0)] = None
+    warmup_start: Annotated[float, Range(0, 1)] = 0.01
+    clip_norm: Annotated[float | None, Range(0, above=True)] = None
+    average_decay: Annotated[float | None, Range(0, 1, above=True, below=True)] = None
     synchronize_norms: bool = False
     recompute: bool = False
     precision: Precision = "float32"
-    seed: int = 0
-    val_fraction: float = 0.2
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    val_fraction: Annotated[float, Range(0, 1, above=True, below=True)] = 0.2
     deterministic: bool = False
-    most_failures: int = 10
-    most_unreadable: float = 0.01
+    most_failures: Annotated[int, Range(1)] = 10
+    most_unreadable: Annotated[float, Range(0, 1)] = 0.01
 
     def check(self) -> None:
         """Check every value that does not need the data or the network.
@@ -84,41 +78,18 @@ class LoopSettings:
         """
         from timm.optim import list_optimizers
 
-        infinity = float("inf")
-        warmup = self.warmup_epochs or 0
-        # Of an optional value None is always allowed.
-        rules: tuple[Rule, ...] = (
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("batch_size", self.batch_size >= 1, "at least 1"),
-            ("accumulate", self.accumulate >= 1, "at least 1"),
-            ("momentum", 0 <= self.momentum < 1, "0 to below 1"),
-            ("learning_rate", 0 < self.learning_rate < infinity, "positive"),
-            ("learning_rate_batch", self.learning_rate_batch is None or self.learning_rate_batch >= 1, "at least 1"),
-            ("weight_decay", 0 <= self.weight_decay < infinity, "at least 0"),
-            ("layer_decay", self.layer_decay is None or 0 < self.layer_decay <= 1, "above 0, at most 1"),
-            ("warmup_epochs", 0 <= warmup < self.epochs, f"0 to below epochs = {self.epochs}"),
-            ("warmup_start", 0 <= self.warmup_start <= 1, "0 to 1"),
-            ("clip_norm", self.clip_norm is None or 0 < self.clip_norm < infinity, "positive"),
-            ("average_decay", self.average_decay is None or 0 < self.average_decay < 1, "between 0 and 1"),
-            ("seed", 0 <= self.seed < 2**32, "0 to below 2**32"),
-            ("most_failures", self.most_failures >= 1, "at least 1"),
-            ("most_unreadable", 0 <= self.most_unreadable <= 1, "0 to 1"),
-        )
-        self._hold(rules)
+        for field in fields(self):
+            check_setting(type(self), field.name, getattr(self, field.name))
+        if (self.warmup_epochs or 0) >= self.epochs:
+            raise InputError(f"warmup_epochs must be 0 to below epochs = {self.epochs}, got {self.warmup_epochs}")
         known = [str(name) for name in list_optimizers()]
         if self.optimizer not in known:
             near = nearest(self.optimizer, known) or "sgd, adamw, lamb"
-            raise InputError(f"unknown optimizer {self.optimizer!r}; the nearest names are {near}")
+            raise InputError(f"optimizer {self.optimizer!r} is unknown to timm; the nearest names are {near}")
         if self.precision == "float16" and not _has_accelerator():
             raise InputError("precision float16 needs an accelerator; choose bfloat16 or float32")
         if self.synchronize_norms and not _has_accelerator():
             raise InputError("synchronize_norms needs an accelerator: PyTorch has no synchronised batch norm for CPUs")
-
-    def _hold(self, rules: Iterable[Rule]) -> None:
-        """Refuse the first setting whose rule, the last of the three in words, does not hold."""
-        for name, holds, rule in rules:
-            if not holds:
-                raise InputError(f"{name} must be {rule}, got {getattr(self, name)}")
 
     def scaled_learning_rate(self, images: int) -> float:
         """The highest learning rate for so many images an update."""
@@ -132,35 +103,3 @@ def _has_accelerator() -> bool:
     import torch
 
     return torch.accelerator.is_available()
-
-
-_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
-_hints = cache(typing.get_type_hints)
-
-
-def defaults(kind: type[LoopSettings]) -> dict[str, Any]:
-    """What a record means that an earlier version wrote, without the settings added since."""
-    return {field.name: field.default for field in fields(kind) if field.default is not MISSING}
-
-
-def check_setting(settings: type[LoopSettings], name: str, value: Any) -> Any:
-    """Check the name and the type of one setting that comes from a person or a file.
-
-    Returns:
-        The value; an integer as a float where a float is meant.
-
-    Raises:
-        InputError: If there is no such setting, naming the nearest, or the value is of another type.
-    """
-    hints = _hints(settings)
-    if name not in hints:
-        near = nearest(name, hints)
-        raise InputError(
-            f"there is no setting {name!r}; "
-            + (f"the nearest are {near}" if near else "acmix recipes --name small has all")
-        )
-    hint = hints[name]
-    if isinstance(value, str) and float in (typing.get_args(hint) or (hint,)) and _NUMBER.fullmatch(value):
-        # YAML takes 1e-3, without a point, for text.
-        value = float(value)
-    return records.value(hint, value, name)
