@@ -10,6 +10,7 @@ import timm
 import torch
 from PIL import Image
 
+from acmix.bench.environment import environment
 from acmix.data import export_digits
 from acmix.errors import printable
 from tests.commands import call
@@ -26,6 +27,31 @@ def test_info(capsys):
     assert content["input_size"] == [3, 64, 64]
     parts = ("projection", "attention", "convolution", "other")
     assert content["network"]["total"]["parameters"] == sum(content["network"][part]["parameters"] for part in parts)
+
+
+def test_info_of_a_checkpoint(capsys, checkpoint):
+    code, out, _ = call(capsys, "info", checkpoint)
+    assert code == 0
+    for words in ("images of 3 x 32 x 32", "10: 0, 1, 2", "training", "val_top1", "total"):
+        assert words in out
+    code, out, _ = call(capsys, "info", checkpoint, "--json", "--image-size", "32")
+    content = json.loads(out)
+    assert (code, content["input_size"], len(content["checkpoint"]["classes"])) == (0, [3, 32, 32], 10)
+    assert "trained_images" not in content["checkpoint"]["training"]
+    assert content["network"]["total"]["parameters"] > 0
+
+
+def test_info_of_what_is_here(capsys):
+    code, out, _ = call(capsys, "info", "--json")
+    assert (code, json.loads(out)) == (0, environment())
+    code, out, _ = call(capsys, "info")
+    assert code == 0
+    for words in ("torch", "processor", "backend cpu", "backend triton", "memory", "threads"):
+        assert words in out
+    code, _, err = call(capsys, "info", "--image-size", "64")
+    assert (code, err) == (2, "acmix info: error: --image-size is of a network; name one\n")
+    code, _, err = call(capsys, "info", "runs/missing.safetensors")
+    assert (code, err.count("\n")) == (2, 1)
 
 
 def test_validation_repeats_the_best_epoch(capsys, checkpoint):

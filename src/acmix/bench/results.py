@@ -13,6 +13,7 @@ import torch
 
 from acmix.bench.bounds import LayerBounds
 from acmix.bench.comparison import Comparison
+from acmix.bench.environment import processor
 from acmix.bench.measure import withheld_share
 from acmix.bench.scaling import Scaling
 from acmix.ops import cpu
@@ -21,13 +22,8 @@ from acmix.storage import write_atomically
 
 def machine() -> dict[str, object]:
     """Processor, threads and versions, for the record beside every number; takes a second."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
     return {
-        "processor": model,
+        "processor": processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "kernels": cpu.instructions(),
         "cores": os.cpu_count(),

@@ -2,39 +2,56 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from acmix.cli import outputs
 from acmix.errors import InputError
 
+if TYPE_CHECKING:
+    from torch import nn
 
-def info(model: str, *, image_size: int | None = None, json: bool = False) -> int:
-    """Count a network's parameters and multiply-adds by part, beside the same network with convolutions.
+    from acmix.checkpoints.classifier import Classifier
+
+
+def info(model: str | None = None, *, image_size: int | None = None, json: bool = False) -> int:
+    """Show what a network or a checkpoint is and costs; without one, what is here, for a report of a fault.
 
     Args:
-        model: timm's name of the network, acmix_resnet26 for instance.
+        model: A network by timm's name, acmix_resnet26 for instance, or a checkpoint (default: none).
         image_size: Side of the square image in pixels (default: the model's own).
         json: Print JSON.
     """
-    import torch
+    from acmix.bench.environment import environment
+    from acmix.cli.display import information as display
 
-    from acmix import ops
+    if model is None:
+        if image_size is not None:
+            raise InputError("--image-size is of a network; name one")
+        display.show_environment(environment(), as_json=json)
+        return 0
     from acmix.accounting import account
-    from acmix.cli.display import networks as display
-    from acmix.data import preprocessing_for
-    from acmix.tasks.classification.networks import check_input_size, create_network
+    from acmix.tasks.classification.networks import check_input_size
 
-    network = create_network(model)
-    size = preprocessing_for(network, image_size=image_size)["input_size"]
+    network, size, classifier = _network(model, image_size)
     check_input_size(network, model, size)
-    display.show_account(model, account(network, size), as_json=json)
-    kernels = {"cpu": "compiled CPU"} | ({"triton": "Triton"} if torch.cuda.is_available() else {})
-    for backend, kind in kernels.items():
-        missing = ops.why_not(backend)
-        if missing is not None and not json:
-            sys.stdout.write(f"the {kind} kernels are missing, portable takes their place: {missing}\n")
-    if not json and ops.cpu.instructions():
-        sys.stdout.write(f"the compiled CPU kernels use {ops.cpu.instructions()}\n")
+    display.show_network(model, account(network, size), classifier, environment(), as_json=json)
     return 0
+
+
+def _network(model: str, image_size: int | None) -> tuple["nn.Module", tuple[int, int, int], "Classifier | None"]:
+    """A network, the size of its images, and the checkpoint that it is of, if it is of one."""
+    if not Path(model).exists() and Path(model).suffix != ".safetensors":
+        from acmix.data import preprocessing_for
+        from acmix.tasks.classification.networks import create_network
+
+        network = create_network(model)
+        return network, preprocessing_for(network, image_size=image_size)["input_size"], None
+    from acmix.checkpoints.classifier import load_classifier
+
+    classifier = load_classifier(model)
+    channels, height, width = classifier.preprocessing["input_size"]
+    size = (channels, height, width) if image_size is None else (channels, image_size, image_size)
+    return classifier.model, size, classifier
 
 
 def validate(

@@ -16,6 +16,8 @@ _PORTABLE = Portable()
 # In the order in which "auto" prefers them.
 _AUTOMATIC: dict[str, Backend] = {"cpu": Compiled(), "triton": Triton(), "portable": _PORTABLE}
 _REGISTERED: dict[str, Backend] = {**_AUTOMATIC, "reference": Reference()}
+# All names, whether they can run here or not.
+BACKENDS = tuple(_REGISTERED)
 _USUAL = Grid(heads=1, window=7, stride=1, dilation=1)
 
 

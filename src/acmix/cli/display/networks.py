@@ -1,4 +1,4 @@
-"""What `acmix info`, `validate`, `predict` and `export` show."""
+"""What `acmix validate`, `predict` and `export` show."""
 
 import sys
 from collections.abc import Sequence
@@ -12,32 +12,8 @@ from acmix.cli.display.tables import WIDEST_MATRIX, make_table, print_json
 from acmix.errors import printable
 
 if TYPE_CHECKING:
-    from acmix.accounting import Account, Cost, NetworkCost
     from acmix.data import EvaluationImages
     from acmix.tasks.classification.inference import Evaluation, Prediction
-
-
-def show_account(name: str, account: "Account", *, as_json: bool) -> None:
-    """Show `acmix info`."""
-    if as_json:
-        parts = {"network": account.network, "twin": account.twin}
-        costs = {key: asdict(cost) | {"total": asdict(cost.total)} for key, cost in parts.items()}
-        print_json({"model": name, "input_size": account.input_size} | costs)
-        return
-    table = make_table(f"{name}, input {' x '.join(map(str, account.input_size))}")
-    for heading in ("part", "parameters", "multiply-adds", "parameters", "multiply-adds"):
-        table.add_column(heading, justify="left" if heading == "part" else "right")
-    for part in ("projection", "attention", "convolution", "other", "total"):
-        table.add_row(part, *_cells(account.network, part), *_cells(account.twin, part), end_section=part == "other")
-    table.caption = "left: this network; right: the same network with convolutions in place of the operator"
-    get_console().print(table)
-    for kind, count in account.network.uncounted.items():
-        get_console().print(f"multiply-adds of {kind} ({count:,} parameters) are not counted")
-
-
-def _cells(cost: "NetworkCost", part: str) -> tuple[str, str]:
-    value: Cost = getattr(cost, part)
-    return f"{value.parameters / 1e6:.3f} M", f"{value.multiply_adds / 1e6:,.1f} M"
 
 
 def show_evaluation(evaluation: "Evaluation", found: "EvaluationImages", *, as_json: bool) -> None:

@@ -1,0 +1,123 @@
+"""What `acmix info` shows."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich import get_console
+from rich.markup import escape
+
+from acmix.cli.display.tables import make_table, print_json
+from acmix.errors import counted
+
+if TYPE_CHECKING:
+    from acmix.accounting import Account, Cost, NetworkCost
+    from acmix.checkpoints.classifier import Classifier
+
+# More classes are not read on a terminal; --json has them.
+_NAMED = 8
+
+
+def show_environment(found: Mapping[str, Any], *, as_json: bool) -> None:
+    """Show what acmix runs on."""
+    if as_json:
+        print_json(found)
+        return
+    table = make_table("acmix and what it runs on", show_header=False)
+    for name, value in found["versions"].items():
+        table.add_row(name, value)
+    table.add_row("python", found["python"])
+    table.add_row("system", found["system"])
+    table.add_row("processor", f"{found['processor']}, {counted(found['cores'] or 1, 'core')}, {found['instructions']}")
+    table.add_row("threads", f"{found['threads']} of PyTorch")
+    if found["memory"] is not None:
+        table.add_row("memory", f"{found['memory'] / 2**30:.1f} GiB")
+    for gpu in found["gpus"]:
+        table.add_row("GPU", f"{gpu['name']}, {gpu['memory'] / 2**30:.1f} GiB, CUDA {found['cuda']}")
+    if not found["gpus"]:
+        table.add_row("GPU", "PyTorch sees none")
+    for name, reason in found["backends"].items():
+        table.add_row(f"backend {name}", escape(_works(name, found) if reason is None else f"missing: {reason}"))
+    for name, value in found["variables"].items():
+        table.add_row(name, escape(value))
+    get_console().print(table)
+
+
+def _works(backend: str, found: Mapping[str, Any]) -> str:
+    return f"works, compiled kernels: {found['kernels']}" if backend == "cpu" else "works"
+
+
+def show_network(
+    name: str,
+    account: "Account",
+    classifier: "Classifier | None",
+    environment: Mapping[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    """Show a network's cost beside its twin's, and of a checkpoint what it is."""
+    if as_json:
+        parts = {"network": account.network, "twin": account.twin}
+        costs = {key: asdict(cost) | {"total": asdict(cost.total)} for key, cost in parts.items()}
+        checkpoint: dict[str, Any] = {} if classifier is None else {"checkpoint": _record(classifier)}
+        print_json(
+            {"model": name, "input_size": account.input_size} | costs | checkpoint | {"environment": environment}
+        )
+        return
+    if classifier is not None:
+        _show_checkpoint(name, classifier)
+    table = make_table(f"{escape(name)}, input {' x '.join(map(str, account.input_size))}")
+    for heading in ("part", "parameters", "multiply-adds", "parameters", "multiply-adds"):
+        table.add_column(heading, justify="left" if heading == "part" else "right")
+    for part in ("projection", "attention", "convolution", "other", "total"):
+        table.add_row(part, *_cells(account.network, part), *_cells(account.twin, part), end_section=part == "other")
+    table.caption = "left: this network; right: the same network with convolutions in place of the operator"
+    console = get_console()
+    console.print(table)
+    for kind, count in account.network.uncounted.items():
+        console.print(f"multiply-adds of {kind} ({count:,} parameters) are not counted", highlight=False)
+    kernels = {"cpu": "compiled CPU"} | ({"triton": "Triton"} if environment["gpus"] else {})
+    for backend, kind in kernels.items():
+        if (missing := environment["backends"][backend]) is not None:
+            console.print(
+                f"the {kind} kernels are missing, portable takes their place: {missing}", markup=False, highlight=False
+            )
+    if environment["kernels"]:
+        console.print(f"the compiled CPU kernels use {environment['kernels']}", highlight=False)
+
+
+def _record(classifier: "Classifier") -> dict[str, Any]:
+    """What a checkpoint says of itself, but for the digests of the images that it was trained on."""
+    record = {key: value for key, value in classifier.training.items() if key != "trained_images"}
+    return {
+        "model_name": classifier.model_name,
+        "model_arguments": classifier.model_arguments,
+        "classes": classifier.classes,
+        "preprocessing": classifier.preprocessing,
+        "training": record,
+        "versions": classifier.versions,
+    }
+
+
+def _show_checkpoint(name: str, classifier: "Classifier") -> None:
+    table = make_table(escape(name), show_header=False)
+    classes = ", ".join(classifier.classes[:_NAMED]) + (", ..." if len(classifier.classes) > _NAMED else "")
+    size = " x ".join(map(str, classifier.preprocessing["input_size"]))
+    table.add_row("network", f"{classifier.model_name}, images of {size}")
+    table.add_row("classes", escape(f"{len(classifier.classes):,}: {classes}"))
+    taken, metrics = classifier.training.get("taken", {}), classifier.training.get("metrics", {})
+    for fact, sentence in taken.items():
+        table.add_row(fact, escape(str(sentence)))
+    if "epoch" in metrics:
+        epochs = classifier.training.get("settings", {}).get("epochs", "?")
+        table.add_row("epoch", f"{metrics['epoch']} of {epochs}")
+    for fact in ("val_loss", "val_top1"):
+        if fact in metrics:
+            table.add_row(fact, f"{metrics[fact]:.4f}")
+    table.add_row("written by", ", ".join(f"{package} {version}" for package, version in classifier.versions.items()))
+    get_console().print(table)
+
+
+def _cells(cost: "NetworkCost", part: str) -> tuple[str, str]:
+    value: Cost = getattr(cost, part)
+    return f"{value.parameters / 1e6:.3f} M", f"{value.multiply_adds / 1e6:,.1f} M"
