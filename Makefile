@@ -181,6 +181,7 @@ bench: venv
 	$(BIN)/acmix bench scaling pixels --output $(RESULTS)/pixels-cpu.json --plot $(RESULTS)/pixels-cpu.svg
 	$(BIN)/python benchmarks/onnx_speed.py
 	$(BIN)/python benchmarks/readme.py
+	$(BIN)/python docs/pictures/cost.py
 
 # The same on a GPU, called and as CUDA graphs, and every kernel beside its bounds: minutes. halonet26t takes no images of 224.
 GPU_BATCH ?= 128

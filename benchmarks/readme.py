@@ -5,8 +5,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from acmix import study
-from acmix.pages import figures
+from acmix import records, study
+from acmix.bench import Comparison, Scaling
+from acmix.pages import plots
 
 ROOT = Path(__file__).parent.parent
 RUNTIMES = (
@@ -165,10 +166,20 @@ def studies() -> list[str]:
     for path in sorted((ROOT / "benchmarks/results").glob("study-*.json")):
         found = study.load_study(path)
         plot = path.with_suffix(".svg")
-        plot.write_bytes(figures.study("svg", study.summarise(found), found.batch))
+        plot.write_bytes(plots.study("svg", study.summarise(found), found.batch))
         picture = f"![accuracy over cost](../{plot.relative_to(ROOT)})"
         lines += ["", f"### {path.stem.removeprefix('study-')}", "", study.as_markdown(found), picture, ""]
     return lines
+
+
+def draw(path: Path, results: dict) -> None:
+    """The plot of a benchmark, beside its results, where there is one."""
+    if path.with_suffix(".svg").exists():
+        found = {
+            name: records.read(list[kind], results[name])
+            for name, kind in (("comparisons", Comparison), ("scalings", Scaling))
+        }
+        path.with_suffix(".svg").write_bytes(plots.benchmark("svg", **found))
 
 
 def fill(document: Path, lines: Sequence[str]) -> None:
@@ -183,6 +194,7 @@ def main() -> None:
     lines: list[str] = []
     for path in sorted((ROOT / "benchmarks/results").glob("*-[cg]pu.json")):
         results = json.loads(path.read_text())
+        draw(path, results)
         if "rows" in results:
             how = examples(ROOT / "examples/runtimes.py")
             fill(ROOT / "docs/runtimes.md", [*other_runtimes(results), *how])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from acmix import InputError
-from acmix.pages.figures import study as draw
+from acmix.pages.plots import study as draw
 from acmix.study import as_markdown, differences, load_study, summarise
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +60,7 @@ def test_one_network_alone_is_compared_with_nothing(made_up):
 def test_plot(made_up):
     svg = draw("svg", summarise(made_up), made_up.batch).decode()
     assert ElementTree.fromstring(svg).tag.endswith("svg")  # noqa: S314
-    for text in ("3x3 convolutions", "multiply-adds, millions", "forward + backward, ms an image"):
+    for text in ("3x3 convolutions", "multiply-adds an image, millions", "forward + backward an image, ms"):
         assert text in svg
     assert draw("svg", summarise(made_up), made_up.batch).decode() == svg
 

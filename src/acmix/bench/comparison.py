@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ class Comparison:
     """All candidates on one case; `settings` say which, ratios are to `baseline`."""
 
     title: str
-    settings: dict[str, object]
+    settings: dict[str, Any]
     baseline: str
     candidates: dict[str, Measurement]
 

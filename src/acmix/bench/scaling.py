@@ -5,6 +5,7 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -32,7 +33,7 @@ class Scaling:
     """Growth over `axis`, "pixels" or "images"; `exponents` are least-squares slopes of log quantity on log count."""
 
     axis: str
-    settings: dict[str, object]
+    settings: dict[str, Any]
     points: list[Point]
     exponents: dict[str, float]
 

@@ -278,6 +278,6 @@ def _save(machine: dict[str, object], output: Path | None, plot: Path | None, **
 
         bench.save(machine, output, **results)
     if plot is not None:
-        from acmix.pages import figures
+        from acmix.pages import plots
 
-        write_atomically(plot, figures.benchmark(plot.suffix[1:], **results))
+        write_atomically(plot, plots.benchmark(plot.suffix[1:], **results))

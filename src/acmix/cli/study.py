@@ -100,9 +100,9 @@ def show(results: Path, *, plot: Path | None = None, table: Path | None = None) 
     loaded = study.load_study(results)
     text = study.as_markdown(loaded)
     if plot is not None:
-        from acmix.pages import figures
+        from acmix.pages import plots
 
-        write_atomically(plot, figures.study(plot.suffix[1:], study.summarise(loaded), loaded.batch))
+        write_atomically(plot, plots.study(plot.suffix[1:], study.summarise(loaded), loaded.batch))
     if table is None:
         sys.stdout.write(text)
     else:

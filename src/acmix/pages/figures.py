@@ -4,7 +4,7 @@ import io
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -14,16 +14,11 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
-from acmix.bench import Comparison, Scaling
 from acmix.explain import KernelChange, PathShare, PixelAttention, Rates
-
-if TYPE_CHECKING:
-    from acmix.study import Summary
 
 _ATTENTION, _CONVOLUTION = "#c2410c", "#1d4ed8"
 # The scale of a map that is 0 everywhere: it has the colour of 0.
 _SILENT = 1e-30
-_MARKERS = "osD^vP*"
 
 
 def _save(figure: Figure, kind: str) -> bytes:
@@ -243,78 +238,3 @@ def paths(shares: Sequence[PathShare], rates: Sequence[Rates], changes: Sequence
         axes.set_title(title, fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     return _save(figure, "png")
-
-
-def benchmark(kind: str, *, comparisons: Sequence[Comparison] = (), scalings: Sequence[Scaling] = ()) -> bytes:
-    """Plot of a benchmark: ratios to the baseline of every candidate, or growth with the fitted exponents.
-
-    Args:
-        kind: "png" or "svg".
-        comparisons: Cases of one benchmark.
-        scalings: Growth over one axis each.
-    """
-    rows = len(comparisons) + len(scalings)
-    figure = Figure(figsize=(9, 2.4 * rows), layout="constrained")
-    for axes, comparison in zip(figure.subplots(rows, squeeze=False)[:, 0], comparisons, strict=False):
-        base = comparison.candidates[comparison.baseline]
-        for offset, part, color in ((-0.2, "forward", _CONVOLUTION), (0.2, "training", _ATTENTION)):
-            ratios = [
-                getattr(item, part).fastest / getattr(base, part).fastest for item in comparison.candidates.values()
-            ]
-            label = "forward" if part == "forward" else "forward + backward"
-            bars = axes.barh([place + offset for place in range(len(ratios))], ratios, 0.38, color=color, label=label)
-            axes.bar_label(bars, [f"{ratio:.2f}" for ratio in ratios], padding=3, fontsize=8)
-        axes.axvline(1, color="#a8a29e", linestyle=":", linewidth=1)
-        axes.set_xscale("log")
-        axes.set_yticks(range(len(comparison.candidates)), list(comparison.candidates))
-        axes.invert_yaxis()
-        axes.margins(x=0.12)
-        axes.set_title(f"{comparison.title}: time / time of {comparison.baseline}", fontsize=9)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    for axes, scaling in zip(figure.axes[len(comparisons) :], scalings, strict=True):
-        counts = [point.count for point in scaling.points]
-        for part, color in (("forward", _CONVOLUTION), ("training", _ATTENTION)):
-            label = f"{'forward' if part == 'forward' else 'forward + backward'}, ~n^{scaling.exponents[part]:.2f}"
-            axes.loglog(counts, [getattr(point, part) for point in scaling.points], "o-", color=color, label=label)
-        axes.set(xlabel=scaling.axis, ylabel="seconds")
-        axes.legend(frameon=False, fontsize=8, loc="upper left")
-    return _save(figure, kind)
-
-
-def study(kind: str, summaries: "Sequence[Summary]", batch: int) -> bytes:
-    """Plot of a study: accuracy with its 95 % interval over parameters, multiply-adds and time.
-
-    Args:
-        kind: "png" or "svg".
-        summaries: Of the networks.
-        batch: Images a call when times were measured.
-    """
-    costs = {
-        "parameters, thousands": [item.cost.parameters / 1e3 for item in summaries],
-        "multiply-adds, millions": [item.cost.multiply_adds / 1e6 for item in summaries],
-    }
-    times = [item.cost.training.fastest / batch for item in summaries if item.cost.training is not None]
-    if len(times) == len(summaries):
-        costs["forward + backward, ms an image"] = [1e3 * seconds for seconds in times]
-    figure = Figure(figsize=(4 * len(costs), 4.2), layout="constrained")
-    for axes, (label, values) in zip(figure.subplots(1, len(costs), squeeze=False)[0], costs.items(), strict=True):
-        step = 0.012 * ((max(values) - min(values)) or max(values))
-        for place, (item, value) in enumerate(zip(summaries, values, strict=True)):
-            # Networks of nearly equal cost are drawn side by side.
-            equals = [other for other, cost in enumerate(values) if abs(cost - value) < 2 * step]
-            axes.errorbar(
-                value + step * (equals.index(place) - (len(equals) - 1) / 2),
-                100 * item.accuracy.mean,
-                yerr=100 * item.accuracy.margin,
-                marker=_MARKERS[place % len(_MARKERS)],
-                color=f"C{place}",
-                capsize=3,
-                label=item.cost.title,
-            )
-        axes.set(xlabel=label, ylabel="accuracy, %")
-        axes.margins(x=0.1)
-        axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize=8, ncols=2, loc="outside lower center")
-    return _save(figure, kind)

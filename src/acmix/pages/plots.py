@@ -1,0 +1,215 @@
+"""What `--plot` writes, and the chart of the README: benchmarks and studies, drawn from their results alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.textpath import TextPath
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+from acmix.bench import Comparison, Scaling
+from acmix.pages import theme
+from acmix.pages.theme import colour
+
+if TYPE_CHECKING:
+    from acmix.study import Summary
+
+_KINDS = {"forward": "forward", "training": "forward + backward"}
+# Rows of a chart in inches, and letters in points.
+_ROW, _SMALL = 0.26, 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a chart of ratios: of every candidate, forward and forward + backward as multiples of the baseline."""
+
+    title: str
+    times: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows under a heading."""
+
+    heading: str
+    rows: Sequence[Row]
+
+
+def ratio(candidate: str, comparison: Comparison) -> tuple[float, float]:
+    """The fastest runs of a candidate, forward and forward + backward, in those of the baseline."""
+    measured, base = (comparison.candidates[name] for name in (candidate, comparison.baseline))
+    return (
+        measured.forward.fastest / base.forward.fastest,
+        measured.training.fastest / base.training.fastest,
+    )
+
+
+@theme.drawn
+def ratios(groups: Sequence[Group], axis: str) -> Figure:
+    """Dots on a logarithmic axis, a colour a candidate, full for forward and hollow for forward + backward.
+
+    Args:
+        groups: From top to bottom; the numbers themselves stand to the right.
+        axis: Of what they are multiples.
+    """
+    rows = [row for group in groups for row in group.rows]
+    names = list(dict.fromkeys(name for row in rows for name in row.times))
+    hues = dict(zip(names, map(colour, (theme.ATTENTION, theme.CONVOLUTION, *theme.HUES[2:])), strict=False))
+    figure = Figure(figsize=(4.8, _ROW * (len(rows) + len(groups) + 4)), layout="constrained")
+    axes = figure.subplots()
+    titles: list[str] = []
+    # Headings begin where the longest title of a row does.
+    margin = 7 + max(TextPath((0, 0), row.title, size=_SMALL).get_extents().width for row in rows)
+    for group in groups:
+        first = len(titles)
+        _beside(axes, group.heading, (0, first), -margin, weight="bold")
+        titles.append("")
+        for row in group.rows:
+            axes.axhline(len(titles), color=colour("grid"), linewidth=0.6, zorder=0)
+            for column, name in enumerate(names):
+                if name in row.times:
+                    _pair(axes, len(titles), row.times[name], hues[name], column)
+            titles.append(row.title)
+        axes.vlines(1, first + 0.5, len(titles) - 0.5, color=colour("rule"), linewidth=1, zorder=1)
+    axes.set(xscale="log", ylim=(len(titles) - 0.4, -0.6))
+    axes.set_xlabel(axis, fontsize=_SMALL)
+    axes.set_yticks(range(len(titles)), titles, parse_math=False)
+    axes.tick_params(labelsize=_SMALL)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    _few_numbers(axes, [time for row in rows for times in row.times.values() for time in times])
+    shown = [Line2D([], [], color=hue, marker="s", linestyle="", label=name) for name, hue in hues.items() if name]
+    shown += [
+        Line2D([], [], color=colour("ink"), marker="o", linestyle="", label=label, markerfacecolor=face)
+        for label, face in zip(_KINDS.values(), (colour("ink"), colour("paper")), strict=True)
+    ]
+    figure.legend(handles=shown, fontsize=_SMALL, ncols=2, loc="outside upper center")
+    return figure
+
+
+def _beside(axes: Axes, words: str, place: tuple[float, int], offset: float, **style: Any) -> None:
+    """Words in a row, some points to the right of a share of the width."""
+    across = axes.get_yaxis_transform()
+    axes.annotate(
+        words, place, (offset, 0), xycoords=across, textcoords="offset points", va="center", fontsize=_SMALL, **style
+    )
+
+
+def _pair(axes: Axes, place: int, times: tuple[float, float], hue: str, column: int) -> None:
+    """Two dots, joined, and their numbers beside the axes."""
+    axes.plot(times, (place, place), color=hue, linewidth=1.2, zorder=2)
+    for time, face in zip(times, (hue, colour("paper")), strict=True):
+        axes.plot(time, place, marker="o", markersize=5.5, color=hue, markerfacecolor=face, zorder=3)
+    numbers = " / ".join(f"{time:.2f}" if time < 10 else f"{time:.0f}" for time in times)
+    _beside(axes, numbers, (1, place), 8 + 58 * column, color=hue)
+
+
+def _few_numbers(axes: Axes, values: Sequence[float]) -> None:
+    """Numbers on a logarithmic axis, more of them the less it spans, so that they do not collide."""
+    low, high = min(0.7, 0.8 * min(values)), max(1.4, 1.4 * max(values))
+    axes.set_xlim(low, high)
+    steps = (1,) if high > 30 * low else (1, 2, 5) if high > 4 * low else (1, 1.5, 2, 3, 5, 7)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def benchmark(kind: str, *, comparisons: Sequence[Comparison] = (), scalings: Sequence[Scaling] = ()) -> bytes:
+    """Plot of a benchmark: every candidate's time as a multiple of the baseline's, or growth with fitted exponents.
+
+    Args:
+        kind: "png" or "svg".
+        comparisons: Cases of one benchmark.
+        scalings: Growth over one axis each, if there are no comparisons.
+    """
+    if not comparisons:
+        grows = "; ".join(f"as {each.axis}^{each.exponents['training']:.2f}" for each in scalings)
+        return written(_growth(scalings), kind, f"Time of forward + backward grows {grows}")
+    groups = [
+        Group(each.title, [Row(name, {"": ratio(name, each)}) for name in each.candidates]) for each in comparisons
+    ]
+    said = "; ".join(
+        f"{group.heading}: " + ", ".join("{} {:.2f} and {:.2f}".format(row.title, *row.times[""]) for row in group.rows)
+        for group in groups
+    )
+    label = f"Time forward and forward + backward as a multiple of the baseline's. {said}"
+    baselines = " or ".join(dict.fromkeys(each.baseline for each in comparisons))
+    return written(ratios(groups, f"time as a multiple of that of {baselines}"), kind, label)
+
+
+@theme.drawn
+def _growth(scalings: Sequence[Scaling]) -> Figure:
+    figure = Figure(figsize=(4.8, 3.2 * len(scalings)), layout="constrained")
+    for axes, scaling in zip(figure.subplots(len(scalings), squeeze=False)[:, 0], scalings, strict=True):
+        counts = [point.count for point in scaling.points]
+        for (part, words), hue, marker in zip(_KINDS.items(), (theme.CONVOLUTION, theme.ATTENTION), "os", strict=True):
+            label = f"{words}, grows as n^{scaling.exponents[part]:.2f}"
+            seconds = [getattr(point, part) for point in scaling.points]
+            axes.loglog(counts, seconds, marker=marker, color=colour(hue), label=label)
+        axes.set(xlabel=f"n, {scaling.axis} a call", ylabel="time of a call, s")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_formatter(NullFormatter())
+        for text in axes.legend(fontsize=_SMALL, loc="upper left").get_texts():
+            text.set_parse_math(False)
+    return figure
+
+
+def study(kind: str, summaries: "Sequence[Summary]", batch: int) -> bytes:
+    """Plot of a study: accuracy with its 95 % interval over parameters, multiply-adds and time.
+
+    Args:
+        kind: "png" or "svg".
+        summaries: Of the networks.
+        batch: Images a call when times were measured.
+    """
+    named = (f"{item.cost.title} {100 * item.accuracy.mean:.1f} %" for item in summaries)
+    label = f"Validation accuracy, mean over seeds, beside what a network costs: {', '.join(named)}"
+    return written(_accuracy_over_cost(summaries, batch), kind, label)
+
+
+@theme.drawn
+def _accuracy_over_cost(summaries: "Sequence[Summary]", batch: int) -> Figure:
+    costs = {
+        "parameters, thousands": [item.cost.parameters / 1e3 for item in summaries],
+        "multiply-adds an image, millions": [item.cost.multiply_adds / 1e6 for item in summaries],
+    }
+    times = [item.cost.training.fastest / batch for item in summaries if item.cost.training is not None]
+    if len(times) == len(summaries):
+        costs["forward + backward an image, ms"] = [1e3 * seconds for seconds in times]
+    figure = Figure(figsize=(3.4 * len(costs), 3.4 + 0.1 * len(summaries)), layout="constrained")
+    for axes, (label, values) in zip(figure.subplots(1, len(costs), squeeze=False)[0], costs.items(), strict=True):
+        step = 0.02 * ((max(values) - min(values)) or max(values))
+        for place, (item, value) in enumerate(zip(summaries, values, strict=True)):
+            # Networks of nearly equal cost are drawn side by side.
+            equals = [other for other, cost in enumerate(values) if abs(cost - value) < 2 * step]
+            axes.errorbar(
+                value + step * (equals.index(place) - (len(equals) - 1) / 2),
+                100 * item.accuracy.mean,
+                yerr=100 * item.accuracy.margin,
+                marker=theme.MARKERS[place % len(theme.MARKERS)],
+                markersize=5,
+                linestyle="",
+                color=colour(theme.HUES[place % len(theme.HUES)]),
+                capsize=3,
+                label=item.cost.title,
+            )
+        axes.set(xlabel=label, ylabel="validation accuracy, %")
+        axes.margins(x=0.1)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=_SMALL, ncols=2, loc="outside lower center")
+    return figure
+
+
+def written(figure: Figure, kind: str, label: str) -> bytes:
+    """A plot as a file.
+
+    Args:
+        figure: The plot.
+        kind: "png" or "svg".
+        label: What is seen, in words.
+    """
+    return theme.drawing(figure, label).alone() if kind == "svg" else theme.saved(figure, kind)
