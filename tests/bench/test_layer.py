@@ -73,6 +73,20 @@ def test_calls_take_turns_with_equal_shares_of_time(monkeypatch):
     assert [timing.runs for timing in timings.values()] == [11, 11, 2]
 
 
+def test_whoever_listens_hears_of_all_seconds():
+    heard = []
+    measure.time_interleaved({"": lambda: None}, 0.05, tell=heard.append)
+    assert len(heard) > 2
+    assert sum(heard) == pytest.approx(0.05)
+    assert min(heard) >= 0
+    heard.clear()
+    bench.compare_layer(8, 9, batch=2, seconds=0.01, tell=heard.append)
+    assert sum(heard) == pytest.approx(0.02)
+    heard.clear()
+    bench.scale("images", channels=4, largest=2, seconds=0.01, tell=heard.append)
+    assert sum(heard) == pytest.approx(2 * 0.01 * len(bench.sizes_of("images", 2)))
+
+
 def test_peak_memory_counts_what_is_held_at_once():
     size = 1 << 20
 

@@ -6,7 +6,7 @@ from acmix.bench.layer import RESNET50_LAYERS, compare_layer
 from acmix.bench.measure import Timing
 from acmix.bench.model import compare_networks
 from acmix.bench.results import machine, save
-from acmix.bench.scaling import Scaling, scale
+from acmix.bench.scaling import Scaling, scale, sizes_of
 
 __all__ = [
     "RESNET50_LAYERS",
@@ -24,4 +24,5 @@ __all__ = [
     "measure_rates",
     "save",
     "scale",
+    "sizes_of",
 ]

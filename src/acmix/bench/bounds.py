@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from acmix.bench.comparison import Candidate, gate, layer_case
-from acmix.bench.measure import Timing, as_graph, time_interleaved
+from acmix.bench.measure import Hearer, Timing, as_graph, nobody, time_interleaved
 from acmix.nn import ACmix
 from acmix.ops import costs
 
@@ -82,7 +82,7 @@ class LayerBounds:
     kernels: dict[str, KernelTime]
 
 
-def measure_rates(device: torch.device, dtype: torch.dtype, seconds: float) -> Rates:
+def measure_rates(device: torch.device, dtype: torch.dtype, seconds: float, tell: Hearer = nobody) -> Rates:
     """Copy eight matrices and multiply two, for so many seconds; products of float32 are tf32, the fastest allowed."""
     source = torch.randn(8, SIDE, SIDE, device=device).to(dtype)
     target = torch.empty_like(source)
@@ -93,7 +93,7 @@ def measure_rates(device: torch.device, dtype: torch.dtype, seconds: float) -> R
     settings = torch.backends.cuda.matmul
     before, settings.fp32_precision = settings.fp32_precision, "tf32"
     try:
-        times = time_interleaved(calls, seconds, device=device)
+        times = time_interleaved(calls, seconds, device=device, tell=tell)
     finally:
         settings.fp32_precision = before
     return Rates(2 * source.nbytes / times["copy"].fastest, 2 * SIDE**3 / times["product"].fastest)
@@ -198,6 +198,7 @@ def bound_layer(
     device: torch.device,
     rates: Rates,
     seconds: float,
+    tell: Hearer = nobody,
 ) -> LayerBounds:
     """Time the kernels of a layer, each as a CUDA graph, and hold them against their bounds.
 
@@ -210,6 +211,7 @@ def bound_layer(
         device: Where the kernels run.
         rates: Of that device in that dtype.
         seconds: Time to spend on all kernels together.
+        tell: Called while measuring, in sum with `seconds`.
 
     Raises:
         RuntimeError: If the layer's output is wrong; then nothing is measured.
@@ -227,7 +229,7 @@ def bound_layer(
     if device.type == "cuda":
         # Without graphs the host's launches take longer than the kernels.
         calls = {name: as_graph(call) for name, call in calls.items()}
-    times = time_interleaved(calls, seconds, device=device)
+    times = time_interleaved(calls, seconds, device=device, tell=tell)
     work = least_work(shape, kernel, dtype.itemsize)
     issue: dict[str, float] = {}
     if device.type == "cuda" and torch.version.hip is None:

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acmix.bench.measure import Timing, as_graph, peak_memory, time_interleaved
+from acmix.bench.measure import Hearer, Timing, as_graph, nobody, peak_memory, time_interleaved
 
+_Call = Callable[[], object]
 # A wrong candidate is no competitor: largest relative error of an output against float64.
 LARGEST_ERROR = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
@@ -75,6 +76,7 @@ def compare(
     seconds: float,
     input_gradient: bool,
     graphs: bool = False,
+    tell: Hearer = nobody,
 ) -> Comparison:
     """Measure candidates in turn.
 
@@ -86,6 +88,7 @@ def compare(
         seconds: Time to spend on each of the two comparisons, forward and training.
         input_gradient: Whether the backward pass goes down to the input, as inside a network.
         graphs: Time CUDA graphs of the calls.
+        tell: See `time_interleaved`; in sum with twice `seconds`.
 
     Raises:
         RuntimeError: If a candidate's output is wrong; then nothing is measured.
@@ -95,10 +98,10 @@ def compare(
     errors = {name: gate(title, name, candidate) for name, candidate in candidates.items()}
     forward = {name: forward_call(candidate) for name, candidate in candidates.items()}
     forward_memory = {name: peak_memory(call, device) for name, call in forward.items()}
-    forward_times = time_interleaved({name: prepare(call) for name, call in forward.items()}, seconds, device=device)
+    forward_times = time_interleaved(_all(prepare, forward), seconds, device=device, tell=tell)
     training = {name: training_call(candidate, input_gradient=input_gradient) for name, candidate in candidates.items()}
     training_memory = {name: peak_memory(call, device) for name, call in training.items()}
-    training_times = time_interleaved({name: prepare(call) for name, call in training.items()}, seconds, device=device)
+    training_times = time_interleaved(_all(prepare, training), seconds, device=device, tell=tell)
     measured = {
         name: Measurement(
             forward_times[name], training_times[name], forward_memory[name], training_memory[name], errors[name]
@@ -107,6 +110,10 @@ def compare(
     }
     baseline = min(baselines, key=lambda name: forward_times[name].fastest)
     return Comparison(title, settings, baseline, measured)
+
+
+def _all(prepare: Callable[[_Call], _Call], calls: Mapping[str, _Call]) -> dict[str, _Call]:
+    return {name: prepare(call) for name, call in calls.items()}
 
 
 def _as_it_is(call: Callable[[], object]) -> Callable[[], object]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from acmix import ops
 from acmix.bench import flex, unfold
 from acmix.bench.comparison import Candidate, Comparison, compare, layer_case
+from acmix.bench.measure import Hearer, nobody
 from acmix.nn import ACmix
 
 # Layers of ResNet-50 at 224 pixels: channels, side of the input map, stride.
@@ -68,6 +69,7 @@ def compare_layer(
     device: str = "cpu",
     graphs: bool = False,
     seconds: float = 10.0,
+    tell: Hearer = nobody,
 ) -> Comparison:
     """Measure every backend that can run, the unfold formulation and a 3x3 convolution of the same width.
 
@@ -84,6 +86,7 @@ def compare_layer(
         device: "cpu" or "cuda".
         graphs: Time CUDA graphs, so that launches cost nothing.
         seconds: Time to spend on each of the two comparisons, forward and training.
+        tell: Called while measuring, in sum with twice `seconds`.
 
     Raises:
         RuntimeError: If a candidate's output is wrong; then nothing is measured.
@@ -115,7 +118,9 @@ def compare_layer(
         "graphs": graphs,
         "qkv_bytes": 3 * image.numel() * image.element_size(),
     }
-    return compare(title, settings, candidates, ["convolution"], seconds=seconds, input_gradient=True, graphs=graphs)
+    return compare(
+        title, settings, candidates, ["convolution"], seconds=seconds, input_gradient=True, graphs=graphs, tell=tell
+    )
 
 
 def _with_backend(layer: ACmix, backend: str) -> ACmix:

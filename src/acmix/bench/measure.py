@@ -10,6 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+# Hears how many more seconds of those to spend are spent.
+Hearer = Callable[[float], object]
+
+
+def nobody(seconds: float) -> None:
+    """Hear nothing."""
+    del seconds
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -27,6 +35,7 @@ def time_interleaved(
     seconds: float,
     runs: int = 3,
     device: torch.device | None = None,
+    tell: Hearer = nobody,
 ) -> dict[str, Timing]:
     """Time callables in turn, A B C A B C ..., after one warm-up round, with equal shares of time.
 
@@ -38,6 +47,7 @@ def time_interleaved(
         seconds: Time to spend on the whole comparison; longer where `runs` take longer.
         runs: Fewest runs of each callable, at least 2.
         device: Where they compute; a GPU's own clock times what runs on it, with its cache emptied before.
+        tell: Called between runs, and in sum with `seconds`.
 
     Returns:
         Name to timing, in the order given.
@@ -47,14 +57,17 @@ def time_interleaved(
         call()
     samples: dict[str, list[float]] = {name: [] for name in calls}
     gc.collect()
-    deadline = time.perf_counter() + seconds
-    while time.perf_counter() < deadline or any(len(values) < runs for values in samples.values()):
+    began, told = time.perf_counter(), 0.0
+    while (spent := time.perf_counter() - began) < seconds or any(len(values) < runs for values in samples.values()):
+        tell(min(spent, seconds) - told)
+        told = min(spent, seconds)
         used = {name: sum(values) for name, values in samples.items()}
         # Rounding may bring the mean of equal times below them.
         share = max(statistics.fmean(used.values()), min(used.values()))
         for name, call in calls.items():
             if used[name] <= share:
                 samples[name].append(clock(call))
+    tell(seconds - told)
     timings = {}
     for name, values in samples.items():
         lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")

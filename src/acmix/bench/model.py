@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from acmix.bench.comparison import Candidate, Comparison, compare
+from acmix.bench.measure import Hearer, nobody
 from acmix.nn import ACmix
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -23,6 +24,7 @@ def compare_networks(
     device: str = "cpu",
     graphs: bool = False,
     seconds: float = 60.0,
+    tell: Hearer = nobody,
 ) -> Comparison:
     """Measure networks, forward and forward + backward.
 
@@ -36,6 +38,7 @@ def compare_networks(
         device: "cpu" or "cuda".
         graphs: Time CUDA graphs, so that launches cost nothing.
         seconds: Time to spend on each of the two comparisons, forward and training.
+        tell: Called while measuring, in sum with twice `seconds`.
 
     Raises:
         RuntimeError: If a network's output is wrong; then nothing is measured.
@@ -61,7 +64,9 @@ def compare_networks(
     }
     title = f"{' beside '.join(networks)}, {' x '.join(map(str, input_size))}, batch {batch}"
     baselines = [f"{baseline}, {label}" for label in FORMATS]
-    return compare(title, settings, candidates, baselines, seconds=seconds, input_gradient=False, graphs=graphs)
+    return compare(
+        title, settings, candidates, baselines, seconds=seconds, input_gradient=False, graphs=graphs, tell=tell
+    )
 
 
 def _by_definition(network: nn.Module) -> nn.Module:

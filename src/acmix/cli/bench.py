@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from acmix.cli import outputs
-from acmix.errors import InputError
+from acmix.errors import InputError, counted
 from acmix.storage import write_atomically
 
 Dtype = Literal["float32", "float64", "float16", "bfloat16"]
@@ -54,23 +54,26 @@ def layer(
     machine = bench.machine()
     comparisons: list[bench.Comparison] = []
     display.show_machine(machine)
-    for channels, size, stride in chosen or bench.RESNET50_LAYERS:
-        comparisons.append(
-            bench.compare_layer(
-                channels,
-                size,
-                stride,
-                batch=batch_size,
-                dtype=getattr(torch, dtype),
-                channels_last=channels_last,
-                compiled=compile,
-                device=device,
-                graphs=graphs,
-                seconds=seconds,
+    layers = chosen or bench.RESNET50_LAYERS
+    with display.measuring(counted(len(layers), "layer"), 2 * seconds * len(layers)) as tell:
+        for channels, size, stride in layers:
+            comparisons.append(
+                bench.compare_layer(
+                    channels,
+                    size,
+                    stride,
+                    batch=batch_size,
+                    dtype=getattr(torch, dtype),
+                    channels_last=channels_last,
+                    compiled=compile,
+                    device=device,
+                    graphs=graphs,
+                    seconds=seconds,
+                    tell=tell,
+                )
             )
-        )
-        display.show_comparison(comparisons[-1])
-        _save(machine, output, plot, comparisons=comparisons)
+            display.show_comparison(comparisons[-1])
+            _save(machine, output, plot, comparisons=comparisons)
     return 0
 
 
@@ -126,17 +129,19 @@ def model(
         check_batch(network, name, size, batch_size)
     machine = bench.machine()
     display.show_machine(machine)
-    comparison = bench.compare_networks(
-        networks,
-        baseline,
-        input_size=size,
-        batch=batch_size,
-        dtype=getattr(torch, dtype),
-        compiled=compile,
-        device=device,
-        graphs=graphs,
-        seconds=seconds,
-    )
+    with display.measuring(counted(len(networks), "network"), 2 * seconds) as tell:
+        comparison = bench.compare_networks(
+            networks,
+            baseline,
+            input_size=size,
+            batch=batch_size,
+            dtype=getattr(torch, dtype),
+            compiled=compile,
+            device=device,
+            graphs=graphs,
+            seconds=seconds,
+            tell=tell,
+        )
     display.show_comparison(comparison)
     _save(machine, output, plot, comparisons=[comparison])
     return 0
@@ -178,16 +183,20 @@ def kernels(
             raise InputError(f"the Triton kernels cannot run here: {reason}")
     machine = bench.machine()
     display.show_machine(machine)
-    rates = bench.measure_rates(place, kind, seconds)
     results: list[bench.LayerBounds] = []
-    for channels, size, stride in layers:
-        results.append(
-            bench.bound_layer(
-                channels, size, stride, batch=batch_size, dtype=kind, device=place, rates=rates, seconds=seconds
-            )
-        )
-        display.show_bounds(results[-1])
-        _save(machine, output, None, bounds=results)
+    with display.measuring(f"kernels of {counted(len(layers), 'layer')}", seconds * (1 + len(layers))) as tell:
+        options: dict[str, Any] = {
+            "batch": batch_size,
+            "dtype": kind,
+            "device": place,
+            "seconds": seconds,
+            "tell": tell,
+        }
+        rates = bench.measure_rates(place, kind, seconds, tell)
+        for channels, size, stride in layers:
+            results.append(bench.bound_layer(channels, size, stride, rates=rates, **options))
+            display.show_bounds(results[-1])
+            _save(machine, output, None, bounds=results)
     return 0
 
 
@@ -224,7 +233,9 @@ def scaling(
     _set_threads(threads)
     machine = bench.machine()
     display.show_machine(machine)
-    result = bench.scale(axis, channels=channels, seconds=seconds, largest=largest)
+    sizes = bench.sizes_of(axis, largest)
+    with display.measuring(counted(len(sizes), "size"), 2 * seconds * len(sizes)) as tell:
+        result = bench.scale(axis, channels=channels, seconds=seconds, largest=largest, tell=tell)
     display.show_scaling(result)
     _save(machine, output, plot, scalings=[result])
     return 0

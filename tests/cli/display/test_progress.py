@@ -1,6 +1,7 @@
 import io
 import re
 import sys
+import threading
 
 import pytest
 
@@ -91,3 +92,17 @@ def test_a_terminal_that_moves_no_cursor_gets_plain_lines(monkeypatch, clock):
     terminal = make_terminal(monkeypatch, "dumb")
     list(progress.track(slowly(clock, 6.0, 2), "reading\nimages", 2))
     assert terminal.getvalue() == "reading\\nimages: 1 of 2 images, 0:00:06 left\n"
+
+
+def test_measuring_draws_between_runs_and_has_no_thread(clock, monkeypatch):
+    terminal = make_terminal(monkeypatch)
+    threads = threading.active_count()
+    with progress.ProgressLine("measuring", 10, "second", measuring=True) as line:
+        assert threading.active_count() == threads
+        drawn = len(terminal.getvalue())
+        line.advance(3)
+        assert len(terminal.getvalue()) == drawn
+        clock.now += 1
+        line.advance(2)
+        assert "5 of 10 seconds" in terminal.getvalue()[drawn:]
+    assert "left" not in terminal.getvalue()

@@ -1,23 +1,36 @@
 """What `acmix bench` shows."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 from rich import get_console
 
+from acmix.cli.display.progress import ProgressLine
 from acmix.cli.display.tables import make_table
+from acmix.errors import counted
 
 if TYPE_CHECKING:
     from acmix.bench import Comparison, LayerBounds, Scaling
 
+# Columns in which a time and its median stand beside each other.
+_WIDE = 100
 # What bounds the time of a kernel (`acmix.bench.bounds`).
 _BOUNDS = ("bytes", "products", "instructions")
+
+
+@contextmanager
+def measuring(what: str, seconds: float) -> Iterator[Callable[[float], None]]:
+    """Show how far measuring is; what is given is to be told the seconds spent, between runs."""
+    with ProgressLine(f"measuring {what}", seconds, "second", measuring=True) as line:
+        yield line.advance
 
 
 def show_machine(machine: dict[str, object]) -> None:
     """Show what a benchmark runs on."""
     get_console().print(
         f"{machine['processor']} ({machine['instructions']}, compiled kernels: {machine['kernels'] or 'none'}), "
-        f"{machine['threads']} threads, torch {machine['torch']}; "
+        f"{counted(cast(int, machine['threads']), 'thread')}, torch {machine['torch']}; "
         f"the machine withholds {machine['withheld_share']:.0%} of a thread's time",
         highlight=False,
     )
@@ -26,21 +39,22 @@ def show_machine(machine: dict[str, object]) -> None:
 def show_comparison(comparison: "Comparison") -> None:
     """Show one case of `acmix bench`: fastest run and median, ratios of the fastest to the baseline, memory."""
     table = make_table(comparison.title)
-    table.add_column("candidate", no_wrap=True)
-    for heading in ("forward, ms", "ratio", "forward + backward, ms", "ratio", "memory, MB", "ratio"):
-        table.add_column(heading, justify="right")
+    table.add_column("candidate")
+    for heading in ("forward,\nms", "ratio", "forward +\nbackward,\nms", "ratio", "memory,\nMB", "ratio"):
+        table.add_column(heading, justify="right", no_wrap=True)
     base = comparison.candidates[comparison.baseline]
+    between = " " if get_console().width >= _WIDE else "\n"
     for name, measured in comparison.candidates.items():
         cells: list[str] = []
         for timing, other in ((measured.forward, base.forward), (measured.training, base.training)):
             cells += [
-                f"{1e3 * timing.fastest:.1f} ({1e3 * timing.median:.1f})",
+                f"{1e3 * timing.fastest:.1f}{between}({1e3 * timing.median:.1f})",
                 f"{timing.fastest / other.fastest:.2f}",
             ]
         memory = f"{measured.forward_memory / 1e6:,.0f} / {measured.training_memory / 1e6:,.0f}"
         table.add_row(name, *cells, memory, f"{measured.training_memory / base.training_memory:.2f}")
     table.caption = (
-        "times: fastest of interleaved runs (median); memory: peak of the allocator, forward / forward + backward;\n"
+        "times: fastest of interleaved runs (median); memory: peak of the allocator, forward / forward + backward; "
         f"ratios to {comparison.baseline}, of the fastest runs and of the memory of forward + backward"
     )
     console = get_console()
@@ -62,7 +76,7 @@ def show_bounds(layer: "LayerBounds") -> None:
         least = (f"{1e6 * kernel.bounds[kind]:,.1f}" if kind in kernel.bounds else "-" for kind in _BOUNDS)
         table.add_row(name, f"{1e6 * kernel.time.fastest:,.1f}", *least, f"{kernel.share:.0%}")
     table.caption = (
-        "least time of bytes, products and instructions, share of the longest; measured here:\n"
+        "least time of bytes, products and instructions, share of the longest; measured here: "
         f"{layer.rates.bytes / 1e9:,.0f} GB/s of a copy, {layer.rates.flops / 1e12:,.1f} TFLOP/s of a product"
     )
     get_console().print(table)

@@ -17,6 +17,8 @@ from acmix.errors import counted, printable
 Item = TypeVar("Item")
 # Seconds until the first plain line, and between two: what is done by then needs none.
 _FIRST, _BETWEEN = 5.0, 10.0
+# And between two drawings of a line without a thread.
+_DRAWN = 0.5
 # Below so many columns the bar is short.
 _WIDE = 120
 
@@ -29,9 +31,11 @@ class ProgressLine:
         total: How much there is to do.
         noun: What is counted, in the singular: "image", "training".
         done: How much of it was done before.
+        measuring: What is counted are seconds of measuring: those that are not done are those that are left, and no
+            thread runs beside what is measured; `advance` draws the line.
     """
 
-    def __init__(self, doing: str, total: float, noun: str, *, done: float = 0) -> None:
+    def __init__(self, doing: str, total: float, noun: str, *, done: float = 0, measuring: bool = False) -> None:
         self.doing, self.total, self.noun = printable(doing), total, noun
         self._begun_with, self.done = done, done
         self._note = ""
@@ -48,8 +52,10 @@ class ProgressLine:
             transient=True,
             # What a command prints on the same terminal meanwhile stands above the line.
             redirect_stdout=sys.stdout.isatty(),
+            auto_refresh=not measuring,
             disable=not self._live,
         )
+        self._drawn = self._began if measuring else None
         self._task = self._bar.add_task(self.doing, total=total)
         self._bar.update(self._task, completed=done)
 
@@ -73,15 +79,21 @@ class ProgressLine:
         self._note = self._note if note is None else note
         if self._live:
             self._bar.update(self._task, completed=self.done)
+            if self._drawn is not None and time.monotonic() >= self._drawn + _DRAWN:
+                self._drawn = time.monotonic()
+                self._bar.refresh()
         elif self.done < self.total and time.monotonic() >= self._next:
             self._next = time.monotonic() + _BETWEEN
             sys.stderr.write(f"{self.doing}: {self.state()}\n")
             sys.stderr.flush()
 
     def state(self) -> str:
-        """How far it is: "1,200 of 5,000 images, 0:00:35 left"."""
+        """How far it is: "1,200 of 5,000 images, 0:00:35 left".
+
+        Seconds of measuring need no estimate of the seconds left.
+        """
         parts = [f"{self.done:,.0f} of {counted(int(self.total), self.noun)}"]
-        if new := self.done - self._begun_with:
+        if self._drawn is None and (new := self.done - self._begun_with):
             left = (time.monotonic() - self._began) / new * (self.total - self.done)
             parts.append(f"{duration(left)} left")
         return ", ".join([*parts, self._note] if self._note else parts)

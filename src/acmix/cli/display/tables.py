@@ -19,9 +19,19 @@ def duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
+class _Table(Table):
+    """A table that breaks what is too wide, and cuts nothing off."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        """Add a row, and the columns that it needs."""
+        super().add_row(*cells, **options)
+        for column in self.columns:
+            column.overflow = "fold"
+
+
 def make_table(title: str, **options: Any) -> Table:
     """A table in the one style of the command line."""
-    return Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE, **options)
+    return _Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE, **options)
 
 
 def print_json(content: Any) -> None:
