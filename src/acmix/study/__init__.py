@@ -1,10 +1,18 @@
-"""What convolution, attention and their sum are worth at equal depth, width, recipe and data: one controlled study."""
+"""What convolution, attention and their sum are worth at equal depth, width, recipe and data: one controlled study.
+
+What trains and measures is loaded when it is asked for: what is known is shown without.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from acmix.study.page import as_markdown
 from acmix.study.results import Study, Trained, load_study, save_study
-from acmix.study.runs import RESULTS, Watching, run_study, time_study
 from acmix.study.summary import Difference, Summary, differences, summarise
-from acmix.study.variants import USUAL_VARIANTS, VARIANTS, Variant
+
+if TYPE_CHECKING:
+    from acmix.study.runs import RESULTS, Watching, run_study, time_study
+    from acmix.study.variants import USUAL_VARIANTS, VARIANTS, Variant
 
 __all__ = [
     "RESULTS",
@@ -24,3 +32,14 @@ __all__ = [
     "summarise",
     "time_study",
 ]
+
+_LATER = {
+    **dict.fromkeys(("RESULTS", "Watching", "run_study", "time_study"), "acmix.study.runs"),
+    **dict.fromkeys(("USUAL_VARIANTS", "VARIANTS", "Variant"), "acmix.study.variants"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'acmix.study' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATER[name]), name)

@@ -2,10 +2,9 @@
 
 import statistics
 
-from acmix.study.results import Study
+from acmix.study.results import ACMIX, CONVOLUTION, Study
 from acmix.study.statistics import FEWEST_RANKS
 from acmix.study.summary import Difference, Summary, differences, summarise
-from acmix.study.variants import ACMIX, CONVOLUTION
 
 _LEVEL = 0.05
 

@@ -10,6 +10,9 @@ from acmix.bench import Timing
 from acmix.errors import InputError
 from acmix.storage import write_atomically
 
+# The variants that others are compared to.
+CONVOLUTION, ACMIX = "convolution", "acmix"
+
 
 @dataclass(frozen=True)
 class Trained:

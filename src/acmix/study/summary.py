@@ -4,9 +4,8 @@ import statistics
 from dataclasses import dataclass
 
 from acmix.errors import InputError
-from acmix.study.results import Measured, Study
+from acmix.study.results import ACMIX, CONVOLUTION, Measured, Study
 from acmix.study.statistics import Interval, Paired, holm, interval, paired
-from acmix.study.variants import ACMIX, CONVOLUTION
 
 
 @dataclass(frozen=True)

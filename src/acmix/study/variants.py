@@ -18,6 +18,7 @@ from acmix.models.names import check_name
 from acmix.models.resnet import ResNet
 from acmix.nn import ACmix
 from acmix.ops.geometry import position_map
+from acmix.study.results import ACMIX, CONVOLUTION
 
 Route = Literal["attention", "convolution"]
 # base_width of timm's bottlenecks, 64 for those of the plain network: the range of the search.
@@ -171,7 +172,6 @@ _attention_alone = functools.partial(_keep_path, path="attention")
 _convolution_alone = functools.partial(_keep_path, path="convolution")
 
 # The first is what every other is an alternative to; ACmix itself is the other reference of all comparisons.
-CONVOLUTION, ACMIX = "convolution", "acmix"
 _COMPARED: dict[str, Variant] = {
     CONVOLUTION: Variant("3x3 convolutions", _convolution),
     "equal-convolution": Variant("3x3 convolutions, as many parameters as ACmix", _equal_convolution),
