@@ -19,7 +19,7 @@ def printable(name: object) -> str:
 
 def counted(number: int, noun: str) -> str:
     """A number and what it counts: "1 run", "2,000 runs", "3 classes"."""
-    plural = "es" if noun.endswith(("s", "x", "ch")) else "s"
+    plural = "es" if noun.endswith(("s", "x", "tch", "nch")) else "s"
     return f"{number:,} {noun}{'' if number == 1 else plural}"
 
 

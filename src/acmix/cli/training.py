@@ -21,6 +21,7 @@ def train(
     output: Path | None = None,
     resume: bool = False,
     requeue: bool = False,
+    extend: Path | None = None,
     weights: Path | None = None,
     workers: int | None = None,
     devices: int | None = None,
@@ -41,6 +42,7 @@ def train(
         output: The run folder (default: the next free runs/DATA-MODEL).
         resume: Continue the unfinished run in --output where it was saved last; its settings are known.
         requeue: Begin the run in --output, or continue it: one command for all attempts of a scheduler.
+        extend: Go on from the last state of this run, finished or not, in --output: to more --epochs, for instance.
         weights: Start weights, of acmix train, published, or a checkpoint of timm, Lightning or another trainer.
         workers: Processes that read images, for each that trains (default: the cores, at most 8; none for digits).
         devices: Processes that train together on this machine (default: what torchrun or SLURM started, else one).
@@ -60,7 +62,7 @@ def train(
     if (resume or requeue) and output is None:
         raise InputError(f"--{'resume' if resume else 'requeue'} needs --output, the folder of the run to continue")
     resume = resume or (output is not None and requeue and bool(states.paths(output)))
-    settings = choose(data, recipe, changes(Settings, changed, set), resumed=output if resume else None)
+    settings = choose(data, recipe, changes(Settings, changed, set), base=output if resume else extend)
     if print_config:
         sys.stdout.write(recipes.as_yaml(settings))
         return 0
@@ -74,6 +76,7 @@ def train(
         keep_states=keep_states,
         validation=validation,
         resume=resume,
+        extend=extend,
         weights=weights,
         workers=workers,
         check_images=check_images,

@@ -96,7 +96,8 @@ def _conditions(run: Run) -> dict[str, Any]:
     return (
         {"data": data["location"], "validation data": data.get("validation_location")}
         | run.config["settings"]
-        | {"start weights": run.config.get("weights"), "processes": run.config["processes"]}
+        | {"start weights": run.config.get("weights"), "goes on from": run.config.get("extends", {}).get("run")}
+        | {"processes": run.config["processes"]}
         | {f"version of {name}": version for name, version in run.config["versions"].items()}
     )
 
@@ -113,7 +114,7 @@ def _summary(run: Run) -> RunSummary:
         multiply_adds=_multiply_adds(name, len(run.config["classes"]), *size),
         best_top1=None if best is None else best["val_top1"],
         best_epoch=None if best is None else int(best["epoch"]),
-        epochs=len(run.rows),
+        epochs=run.trained,
         train_loss=None if last is None else last["train_loss"],
         val_loss=None if last is None else last["val_loss"],
         images_per_second=statistics.median(row["images_per_second"] for row in run.rows) if run.rows else None,

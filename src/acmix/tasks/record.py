@@ -84,6 +84,11 @@ class Run:
         return best_epoch(self.rows, self.measures)
 
     @property
+    def trained(self) -> int:
+        """Epochs that are finished, those of a run from which it went on among them."""
+        return int(self.rows[-1]["epoch"]) if self.rows else self.config.get("extends", {}).get("epoch", 0)
+
+    @property
     def epochs(self) -> int:
         """Epochs that were asked for."""
         return self.config["settings"]["epochs"]
@@ -91,9 +96,11 @@ class Run:
     @property
     def status(self) -> str:
         """Whether the run finished, in a few words."""
-        if self.summary is not None:
+        if self.summary is None:
+            return f"{'stopped' if self.stopped else 'unfinished'}, {self.trained} of {self.epochs} epochs"
+        if (early := self.summary.get("stopped_early")) is None:
             return "finished"
-        return f"{'stopped' if self.stopped else 'unfinished'}, {len(self.rows)} of {self.epochs} epochs"
+        return f"finished early, {self.trained} of {self.epochs} epochs: {early}"
 
     @property
     def position(self) -> str:

@@ -14,12 +14,15 @@ import torch
 
 from acmix import InputError
 from acmix.checkpoints.classifier import load_classifier
+from acmix.data import open_dataset
+from acmix.data.writing import write_shards
 from acmix.errors import PreemptedError
 from acmix.explain import kernel_changes
 from acmix.tasks.classification.fitting import fit
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop import run, states
 from acmix.tasks.loop.progress import PARTS, Reporting
+from acmix.tasks.record import read_run
 
 # A few images and a tiny network: what is tested is the run, not the accuracy.
 TINY = Settings(model="test_resnet.r160_in1k", epochs=2, batch_size=16, image_size=32, precision="float32")
@@ -243,3 +246,43 @@ def test_a_stop_that_cannot_be_recorded_hides_nothing(data, tmp_path, monkeypatc
     with pytest.raises(StopError):
         fit(data, TINY, tmp_path / "run", workers=0, reporting=reporting)
     assert told == [f"{tmp_path / 'run' / 'stopped.json'} cannot be written: No space left on device", "stop"]
+
+
+def test_a_run_stops_where_there_is_no_patience_left(data, tmp_path):
+    # It learns next to nothing, so that no epoch is better than the first.
+    settings = replace(TINY, epochs=9, patience=2, learning_rate=1e-12, freeze=4)
+    result = fit(data, settings, tmp_path / "run", workers=0)
+    assert (result.epochs, result.best_epoch) == (3, 1)
+    assert result.stopped_early == "2 epochs without a better top-1, patience = 2"
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["stopped_early"] == result.stopped_early
+    status = "finished early, 3 of 9 epochs: 2 epochs without a better top-1, patience = 2"
+    assert read_run(tmp_path / "run").status == status
+    with pytest.raises(InputError, match="holds a finished run"):
+        fit(data, settings, tmp_path / "run", workers=0, resume=True)
+    # Patience counts what the run itself has seen: killed before its summary, it ends at once.
+    (tmp_path / "run" / "summary.json").unlink()
+    again = fit(data, settings, tmp_path / "run", workers=0, resume=True)
+    assert (again.epochs, again.stopped_early) == (3, result.stopped_early)
+    whole = fit(data, replace(settings, epochs=3), tmp_path / "whole", workers=0)
+    assert (whole.epochs, whole.stopped_early) == (3, None)
+
+
+def test_class_weights_are_told_and_need_labels(data, tmp_path):
+    for name in "012":
+        shutil.copytree(Path(data) / name, tmp_path / "few" / name)
+    for path in sorted((tmp_path / "few" / "1").iterdir())[5:]:
+        path.unlink()
+    told = {}
+    settings = replace(TINY, epochs=1, class_weights="balanced")
+    fit(str(tmp_path / "few"), settings, tmp_path / "run", workers=0, reporting=Reporting(on_start=told.update))
+    # 8, 4 and 8 images to train on.
+    assert told["class weights"] == "balanced, 0.833 (0) to 1.67 (1)"
+    shards(tmp_path / "few", tmp_path / "shards")
+    with pytest.raises(InputError, match="^class_weights must be none: .* those of shards are not$"):
+        fit(str(tmp_path / "shards"), settings, tmp_path / "other", workers=0)
+
+
+def shards(data, output):
+    images = open_dataset(str(data))
+    write_shards({"train": images.train, "validation": images.validation}, output)

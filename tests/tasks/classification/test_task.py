@@ -2,12 +2,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 
+from acmix.data import LabelledImages
 from acmix.data.loading import Batch
 from acmix.tasks.classification.measures import MEASURES
 from acmix.tasks.classification.settings import Settings
-from acmix.tasks.classification.task import Classification
+from acmix.tasks.classification.task import Classification, balanced_weights
 
 SETTINGS = Settings(model="", label_smoothing=0.0)
 CPU = torch.device("cpu")
@@ -55,3 +59,49 @@ def test_images_are_mixed_in_training_alone():
     task.measure(network, (images, LABELS))
     assert not torch.equal(seen[0], images)
     assert torch.equal(seen[1], images)
+
+
+WEIGHTS = torch.tensor([0.5, 1.0, 2.0, 4.0, 1.0, 3.0])
+
+
+def weighted(changes, logits, targets, mixed=None):
+    task = Classification(replace(SETTINGS, class_weights="balanced", **changes), 6, CPU, WEIGHTS)
+    task._mixing = None if mixed is None else lambda images, _: (images, mixed)
+    names = [str(number) for number in range(len(logits))]
+    batch = Batch(images=logits, labels=targets, names=names, unreadable=[], seconds=0.0)
+    return task.loss(identity, batch)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy"])
+def test_an_image_weighs_what_its_class_does(loss, smoothing):
+    changes = {"loss": loss, "label_smoothing": smoothing}
+    each = [Classification(replace(SETTINGS, **changes), 6, CPU) for _ in LABELS]
+    singles = [
+        task.loss(identity, Batch(images=row[None], labels=label[None], names=["a"], unreadable=[], seconds=0.0))
+        for task, row, label in zip(each, LOGITS, LABELS, strict=True)
+    ]
+    expected = sum(WEIGHTS[label] * single for label, single in zip(LABELS, singles, strict=True)) / len(LABELS)
+    torch.testing.assert_close(weighted(changes, LOGITS, LABELS), expected)
+    # However images are divided into batches.
+    parts = [weighted(changes, LOGITS[part], LABELS[part]) for part in (slice(0, 1), slice(1, 3))]
+    torch.testing.assert_close((parts[0] + 2 * parts[1]) / 3, expected)
+    # Shares that are whole are labels.
+    shares = nn.functional.one_hot(LABELS, 6).float()
+    torch.testing.assert_close(weighted(changes, LOGITS, LABELS, shares), expected)
+
+
+def test_a_mixed_image_weighs_the_mean_over_its_shares():
+    shares = torch.tensor([[0.25, 0, 0.75, 0, 0, 0]])
+    expected = (0.25 * WEIGHTS[0] + 0.75 * WEIGHTS[2]) * nn.functional.cross_entropy(LOGITS[:1], shares)
+    torch.testing.assert_close(weighted({}, LOGITS[:1], LABELS[:1], shares), expected)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=40))
+def test_balanced_weights_let_every_class_count_the_same(labels):
+    images = LabelledImages(
+        [str(i) for i in range(len(labels))], [Image.new("RGB", (1, 1))] * len(labels), labels, "abcde"
+    )
+    weights = balanced_weights(images)
+    sums = {label: float(weights[label]) * labels.count(label) for label in range(5)}
+    assert all(sums[label] == pytest.approx(len(labels) / 5 if label in labels else 0) for label in sums)

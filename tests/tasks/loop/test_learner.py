@@ -2,6 +2,7 @@
 
 import os
 import signal
+from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -114,6 +115,24 @@ def test_the_scale_follows_the_gradients():
     assert min(steps) <= 1
     assert student.average is not None
     assert all(tensor.isfinite().all() for tensor in student.network.state_dict().values())
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lamb", "nadamw", "lion", "adopt", "adafactor"])
+def test_asking_for_the_state_changes_nothing(optimizer):
+    looked_at, other = (make_learner(Precision(), {"optimizer": optimizer}) for _ in range(2))
+    first = deepcopy(looked_at.state())
+    assert first["optimizer"]["state"] == {}
+    for number in range(2):
+        learn(looked_at, number)
+        learn(other, number)
+        looked_at.state()
+    assert differing(looked_at.state(), other.state()) == []
+    # From the first state on, too.
+    again = make_learner(Precision(), {"optimizer": optimizer})
+    again.restore(first)
+    for number in range(2):
+        learn(again, number)
+    assert differing(again.state(), other.state()) == []
 
 
 class Faulty(nn.Module):

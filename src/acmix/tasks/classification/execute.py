@@ -35,7 +35,7 @@ def execute(
         KeyboardInterrupt: If the person stops it.
     """
     classifier, settings = prepared.classifier, prepared.settings
-    task = Classification(settings, len(classifier.classes), fabric.device)
+    task = Classification(settings, len(classifier.classes), fabric.device, prepared.class_weights)
     training = Training(fabric, classifier.model, task, _batches(prepared, fabric), settings, files, reporting)
     if state is not None:
         training.restore(state)

@@ -1,10 +1,8 @@
 """Train a classifier in a run folder: everything is checked first, then `acmix.tasks.loop` runs."""
 
 import statistics
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.fabric import Fabric, seed_everything
@@ -21,10 +19,12 @@ from acmix.tasks.classification.measures import MEASURES
 from acmix.tasks.classification.networks import load_start_weights
 from acmix.tasks.classification.prepare import Prepared, configuration, fresh_network, prepare
 from acmix.tasks.classification.settings import Settings
-from acmix.tasks.loop import run
+from acmix.tasks.loop import freezing, run
 from acmix.tasks.loop.distribution import Strategy
+from acmix.tasks.loop.extending import Origin, extension
 from acmix.tasks.loop.failures import explained
 from acmix.tasks.loop.folder import at_work
+from acmix.tasks.loop.measures import stale_epochs
 from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.loop.session import session
 
@@ -37,7 +37,8 @@ class TrainingResult:
         output: The run folder; `acmix.tasks.loop.run` lists its files.
         best_top1: Highest validation accuracy, 0..1.
         best_epoch: Its epoch, counted from 1.
-        epochs: Epochs trained.
+        epochs: Epochs trained, those of a run from which it went on among them.
+        stopped_early: Why it did not train all that were asked for; None if it did.
         seconds: Of all epochs, validation included.
         images_per_second: Training images a second, median over the epochs.
         validation: Evaluation of best.safetensors on the validation images.
@@ -48,6 +49,7 @@ class TrainingResult:
     best_top1: float
     best_epoch: int
     epochs: int
+    stopped_early: str | None
     seconds: float
     images_per_second: float
     validation: Evaluation
@@ -61,6 +63,7 @@ def fit(
     *,
     validation: str | None = None,
     resume: bool = False,
+    extend: Path | None = None,
     weights: Path | None = None,
     workers: int | None = None,
     check_images: bool = True,
@@ -77,6 +80,8 @@ def fit(
         output: The run folder, made if missing; it must not hold a run.
         validation: Of validation images, where DATA holds none: shards, for instance.
         resume: Continue the unfinished run in output, which had equal settings, at the update after its last state.
+        extend: The folder of a run, finished or not, from whose last state this run goes on, in a folder of its own;
+            settings may differ in `acmix.tasks.loop.resuming.EXTENDABLE`. Where resume is set it has gone on already.
         weights: Start weights, ours, published or of another trainer, see `load_start_weights`.
         workers: Processes that read images, for each that trains; None shares the cores among them, at most 8 each,
             and is none for bundled digits.
@@ -98,7 +103,9 @@ def fit(
     if workers is not None and workers < 0:
         raise InputError(f"workers must be at least 0, got {workers}")
     check_name(settings.model)
-    run.prepare_folder(output, resume=resume)
+    if extend is not None and weights is not None:
+        raise InputError(f"weights {weights} cannot be: the run goes on with those of {extend}; leave one out")
+    run.prepare_folder(output, resume=resume, epochs=settings.epochs)
     reporting = reporting or Reporting()
     with session(settings, devices=devices, strategy=strategy) as fabric:
         seed_everything(settings.seed, workers=True, verbose=False)
@@ -112,12 +119,16 @@ def fit(
         prepared = replace(prepared, record=record | {"trained_images": checked.trained.to_record()})
         if started is not None:
             config["start_weights"] = started
-        with at_work(output, config, settings, fabric, reporting, resume=resume) as state:
+        state = None
+        if extend is not None and not resume:
+            state, origin = extension(extend, config, settings)
+            config["extends"] = asdict(origin)
+        with at_work(output, config, settings, fabric, reporting, resume=resume) as saved:
             advice = f"continue with: {run.continuing(output, config)}"
             files = run.RunFiles(output, MEASURES, prepared.save, advice)
             if fabric.is_global_zero and reporting.on_start is not None:
-                reporting.on_start(_facts(prepared, fabric, files, started, state))
-            execute(prepared, fabric, files, state, reporting)
+                reporting.on_start(_facts(prepared, fabric, files, resumed=resume))
+            execute(prepared, fabric, files, saved or state, reporting)
     try:
         return _summarise(files, prepared) if fabric.is_global_zero else None
     except OSError as error:
@@ -142,10 +153,9 @@ def _open(
     return images, checked
 
 
-def _facts(
-    prepared: Prepared, fabric: Fabric, files: run.RunFiles, started: str | None, state: Mapping[str, Any] | None
-) -> dict[str, str]:
+def _facts(prepared: Prepared, fabric: Fabric, files: run.RunFiles, *, resumed: bool) -> dict[str, str]:
     """What the run is made of, in words."""
+    config = run.read_json(files.output / run.CONFIG)
     settings, sampler, network = prepared.settings, prepared.sampler, prepared.classifier.model
     parameters = sum(parameter.numel() for parameter in network.parameters())
     channels, height, width = prepared.classifier.preprocessing["input_size"]
@@ -159,9 +169,21 @@ def _facts(
         "epochs": f"{settings.epochs} of {updates}, {images} each, {settings.optimizer}",
         "output": str(files.output),
     }
-    if started is not None:
+    if (started := config.get("start_weights")) is not None:
         facts["weights"] = started.removeprefix("weights ")
-    if state is not None:
+    if (origin := config.get("extends")) is not None:
+        facts["goes on from"] = str(Origin(**origin))
+    if (weights := prepared.class_weights) is not None:
+        ends = [
+            f"{weights[label]:.3g} ({prepared.classifier.classes[label]})"
+            for label in (int(weights.argmin()), int(weights.argmax()))
+        ]
+        facts["class weights"] = f"{settings.class_weights}, {ends[0]} to {ends[1]}"
+    if (frozen := freezing.described(network)) is not None:
+        facts["frozen"] = (
+            frozen if config["weights"] or origin else f"{frozen}, with fresh weights; --weights gives others"
+        )
+    if resumed:
         facts["continues"] = f"where {files.output} was saved last"
     return facts
 
@@ -176,7 +198,8 @@ def _summarise(files: run.RunFiles, prepared: Prepared) -> TrainingResult:
         output=files.output,
         best_top1=evaluation.top1,
         best_epoch=int(files.best["epoch"]),
-        epochs=len(files.rows),
+        epochs=int(files.rows[-1]["epoch"]),
+        stopped_early=_why_early(files, prepared.settings),
         seconds=sum(row["seconds"] for row in files.rows),
         images_per_second=statistics.median(row["images_per_second"] for row in files.rows),
         validation=evaluation,
@@ -185,5 +208,15 @@ def _summarise(files: run.RunFiles, prepared: Prepared) -> TrainingResult:
     found = EvaluationImages(images=images.validation, measured=images.measured)
     summary = vars(result) | {"output": str(files.output), "validation": asdict(evaluation) | found.facts}
     del summary["outcomes"]
+    if (origin := run.read_json(files.output / run.CONFIG).get("extends")) is not None:
+        summary["extends"] = origin
     run.write_json(files.output / run.SUMMARY, summary)
     return result
+
+
+def _why_early(files: run.RunFiles, settings: Settings) -> str | None:
+    """Why the run ended before its last epoch; None if it did not."""
+    if files.rows[-1]["epoch"] == settings.epochs:
+        return None
+    stale = stale_epochs(files.rows, files.measures)
+    return f"{counted(stale, 'epoch')} without a better {files.measures[0].title}, patience = {settings.patience}"

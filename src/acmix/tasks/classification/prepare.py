@@ -15,6 +15,7 @@ from acmix.data.bundled import BUNDLED
 from acmix.data.sampling import EpochSampler
 from acmix.tasks.classification.networks import check_batches, check_input_size, create_network
 from acmix.tasks.classification.settings import Settings
+from acmix.tasks.classification.task import balanced_weights
 from acmix.tasks.loop.measures import EpochRow
 from acmix.tasks.loop.optimization import prepare_for_training
 
@@ -32,6 +33,7 @@ class Prepared:
         settings: The run's settings.
         sampler: What this process draws of the training images, a function of the seed alone.
         workers: Processes that read images, for each that trains.
+        class_weights: Of images by their class, where the settings want any.
         record: What checkpoints tell of the training.
     """
 
@@ -40,6 +42,7 @@ class Prepared:
     settings: Settings
     sampler: EpochSampler
     workers: int
+    class_weights: Tensor | None = None
     record: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -84,7 +87,8 @@ def prepare(
             is none for bundled digits.
 
     Raises:
-        InputError: If the network does not take such images or batches, or there are too few images.
+        InputError: If the network does not take such images or batches, it has no parts as the settings name, there are
+            too few images, or their labels are not known.
     """
     preprocessing = preprocessing_for(
         network,
@@ -105,7 +109,14 @@ def prepare(
         model_arguments=arguments or {},
     )
     workers = _workers(images, fabric) if workers is None else workers
-    return Prepared(classifier=classifier, images=images, settings=settings, sampler=sampler, workers=workers)
+    return Prepared(
+        classifier=classifier,
+        images=images,
+        settings=settings,
+        sampler=sampler,
+        workers=workers,
+        class_weights=balanced_weights(images.train) if settings.class_weights == "balanced" else None,
+    )
 
 
 def _sampler(images: ImageData, settings: Settings, fabric: Fabric) -> EpochSampler:

@@ -8,6 +8,7 @@ from acmix.tasks.loop.fields import Range
 from acmix.tasks.loop.settings import LoopSettings
 
 Loss = Literal["cross_entropy", "binary_cross_entropy"]
+ClassWeights = Literal["balanced"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,8 @@ class Settings(LoopSettings):
         model: timm's name of the network; by default acmix_resnet14_small for bundled digits, else acmix_resnet26.
         loss: Cross-entropy, or binary cross-entropy of each class.
         loss_threshold: With binary cross-entropy: mixed targets above it become one, others zero; None keeps them.
+        class_weights: balanced lets every class count the same in the training loss, however many images it has: an
+            image weighs images / (classes x images of its class), a mixed one the mean over its shares.
         label_smoothing: Share of the target spread over all classes, 0 to below 1.
         mixup: alpha of the Beta distribution that mixes images; 0 is off.
         cutmix: alpha of the Beta distribution that mixes areas; 0 is off. With mixup, one of both for each batch.
@@ -33,6 +36,7 @@ class Settings(LoopSettings):
 
     loss: Loss = "cross_entropy"
     loss_threshold: Annotated[float | None, Range(0, 1, below=True)] = None
+    class_weights: ClassWeights | None = None
     label_smoothing: Annotated[float, Range(0, 1, below=True)] = 0.1
     mixup: Annotated[float, Range(0)] = 0.0
     cutmix: Annotated[float, Range(0)] = 0.0

@@ -10,7 +10,9 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.transforms import v2
 
+from acmix.data import ImageSource, SplittableImages
 from acmix.data.loading import Batch
+from acmix.errors import InputError
 from acmix.tasks.classification.settings import Settings
 
 
@@ -21,10 +23,14 @@ class Classification:
         settings: The run's settings.
         classes: How many classes.
         device: Of the metrics.
+        class_weights: Of images by their class, `(classes,)`, where the settings want any, see `balanced_weights`.
     """
 
-    def __init__(self, settings: Settings, classes: int, device: torch.device) -> None:
+    def __init__(
+        self, settings: Settings, classes: int, device: torch.device, class_weights: Tensor | None = None
+    ) -> None:
         self._criterion, self._mixing = training_loss(settings), mixing(settings, classes)
+        self._weights = None if class_weights is None else class_weights.to(device)
         metrics: dict[str, Any] = {"val_loss": MeanMetric()}
         for count in (1, 5) if classes > 5 else (1,):
             metrics[f"val_top{count}"] = MulticlassAccuracy(num_classes=classes, average="micro", top_k=count)
@@ -35,7 +41,12 @@ class Classification:
         images, targets = batch.images, batch.labels
         if self._mixing is not None:
             images, targets = self._mixing(images, targets)
-        return self._criterion(network(images), targets)
+        losses = self._criterion(network(images), targets)
+        if self._weights is None:
+            return losses.mean()
+        # A batch is one of many of an update: images are weighed, not divided by the weights of those beside them.
+        shares = targets if targets.ndim == 2 else nn.functional.one_hot(targets, len(self._weights)).float()
+        return (shares @ self._weights * losses).mean()
 
     def measure(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
         """Add up cross-entropy without label smoothing, and accuracies, of images and labels `(B,)`."""
@@ -48,11 +59,35 @@ class Classification:
                 metric.update(logits, labels)
 
 
-def training_loss(settings: Settings) -> nn.Module:
-    """Mean loss of logits `(B, classes)` and labels `(B,)` or, of mixed images, shares `(B, classes)`."""
-    if settings.loss == "binary_cross_entropy":
-        return BinaryCrossEntropy(settings.label_smoothing, target_threshold=settings.loss_threshold)
-    return nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
+def training_loss(settings: Settings) -> Callable[[Tensor, Tensor], Tensor]:
+    """Loss `(B,)` of logits `(B, classes)` and labels `(B,)` or, of mixed images, shares `(B, classes)`."""
+    smoothing = settings.label_smoothing
+    if settings.loss == "cross_entropy":
+        return nn.CrossEntropyLoss(label_smoothing=smoothing, reduction="none")
+    each = BinaryCrossEntropy(0.0, target_threshold=settings.loss_threshold, reduction="none")
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        classes = logits.shape[1]
+        shares = targets if targets.ndim == 2 else nn.functional.one_hot(targets, classes).float()
+        # timm would smooth labels alone.
+        return each(logits, shares * (1 - smoothing) + smoothing / classes).mean(1)
+
+    return loss
+
+
+def balanced_weights(images: ImageSource) -> Tensor:
+    """Weights `(classes,)` of images by their class: images / (classes x images of the class); 0 for none.
+
+    Raises:
+        InputError: If labels are not known without reading images.
+    """
+    if not isinstance(images, SplittableImages):
+        raise InputError(
+            "class_weights must be none: they are made of labels that are known without reading images, and those of "
+            "shards are not"
+        )
+    counts = torch.bincount(torch.tensor(images.labels), minlength=len(images.classes))
+    return torch.where(counts > 0, len(images) / (len(counts) * counts.clamp(min=1)), 0.0)
 
 
 def mixing(settings: Settings, classes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:

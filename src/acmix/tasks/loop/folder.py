@@ -47,7 +47,7 @@ def at_work(
     except OSError as error:
         raise InputError(f"output {output} cannot be made: {error.strerror or error}") from error
     with _alone(fabric, output):
-        run.prepare_folder(output, resume=resume)
+        run.prepare_folder(output, resume=resume, epochs=settings.epochs)
         state = resumable_state(output, config, type(settings)) if resume else None
         # Every process has looked at the folder before one writes to it.
         fabric.barrier()

@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.tensor import DTensor
 
+from acmix.tasks.loop import freezing
 from acmix.tasks.loop.distribution import shard, summed
 from acmix.tasks.loop.optimization import make_optimizer, make_schedule
 from acmix.tasks.loop.settings import LoopSettings
@@ -91,6 +92,10 @@ class Learner:
     def network(self) -> nn.Module:
         """What is validated and kept: the average, where there is one."""
         return self.model.module if self.average is None else self.average.module
+
+    def train(self) -> None:
+        """Put the network into training mode, but for what is frozen."""
+        freezing.train(self.model.module)
 
     def learn(
         self, batches: Iterable[Batch], size: int, number: int, tell: Callable[[], Sequence[bool]], measure: Timed
@@ -189,11 +194,24 @@ class Learner:
         content: dict[str, Any] = {
             "precision": self.fabric.strategy.precision.state_dict(),
             "model": get_model_state_dict(self.model.module, options=WHOLE),
-            "optimizer": get_optimizer_state_dict(self.model.module, self._optimizer, options=WHOLE),
+            "optimizer": self._optimizer_state(),
         }
         if self.average is not None:
             content["average"] = get_model_state_dict(self.average.module, options=WHOLE)
         return content
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        """Of the optimiser, which is left as it was: PyTorch steps one that has not stepped, to see what that makes."""
+        fresh = not self._optimizer.state
+        groups = [dict(group) for group in self._optimizer.param_groups]
+        found: dict[str, Any] = dict(get_optimizer_state_dict(self.model.module, self._optimizer, options=WHOLE))
+        if fresh:
+            self._optimizer.state.clear()
+            found |= {"state": {}}
+            for group, before in zip(self._optimizer.param_groups, groups, strict=True):
+                group.clear()
+                group.update(before)
+        return found
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue where `state` was called.
@@ -201,7 +219,8 @@ class Learner:
         Raises:
             KeyError: If a part is missing.
         """
-        set_optimizer_state_dict(self.model.module, self._optimizer, state["optimizer"], options=WHOLE)
+        if state["optimizer"]["state"]:
+            set_optimizer_state_dict(self.model.module, self._optimizer, state["optimizer"], options=WHOLE)
         set_model_state_dict(self.model.module, state["model"], options=WHOLE)
         if self.average is not None:
             set_model_state_dict(self.average.module, state["average"], options=WHOLE)

@@ -25,6 +25,13 @@ class Measure:
     optional: bool = False
 
 
+def stale_epochs(rows: Sequence[EpochRow], measures: Sequence[Measure]) -> int:
+    """How many of the last epochs were no better by the first measure than the best before them."""
+    first = measures[0]
+    values = [-row[first.name] if first.falling else row[first.name] for row in rows]
+    return len(values) - 1 - values.index(max(values)) if values else 0
+
+
 def best_epoch(rows: Sequence[EpochRow], measures: Sequence[Measure]) -> EpochRow:
     """The row that is best by the first measure; of equals, by the next."""
 

@@ -12,15 +12,18 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from acmix.errors import InputError
+from acmix.tasks.loop.freezing import freeze
 from acmix.tasks.loop.settings import LoopSettings
 
 
 def prepare_for_training(model: nn.Module, settings: LoopSettings) -> None:
-    """Change a network in place as settings ask: activations recomputed, batch norms over all processes.
+    """Change a network in place as settings ask: parts frozen, activations recomputed, batch norms over all processes.
 
     Raises:
-        InputError: If the network cannot recompute its activations.
+        InputError: If the network cannot recompute its activations, or has no such parts.
     """
+    if settings.freeze is not None:
+        freeze(model, settings.freeze, settings.model)
     if settings.recompute:
         try:
             cast("Any", model).set_grad_checkpointing()

@@ -17,6 +17,18 @@ _FINGERPRINTS = {
 }
 
 
+# What may be other in a run that goes on from another's state: how long it is, and its schedule.
+EXTENDABLE = (
+    "epochs",
+    "learning_rate",
+    "warmup_epochs",
+    "warmup_start",
+    "patience",
+    "most_failures",
+    "most_unreadable",
+)
+
+
 def resumable_state(output: Path, config: Mapping[str, Any], kind: type[LoopSettings]) -> dict[str, Any]:
     """The state to continue from; a run is not continued under other settings, with other data, from a damaged file.
 
@@ -31,22 +43,43 @@ def resumable_state(output: Path, config: Mapping[str, Any], kind: type[LoopSett
         InputError: If settings or data differ, or a file of the run is damaged.
     """
     saved = run.read_json(output / run.CONFIG)
+    if changed := changed_conditions(output, saved, config, kind):
+        advice = ""
+        if changed.keys() <= {*EXTENDABLE}:
+            own = {name: config["settings"][name] for name in changed}
+            advice = f"; a run of its own can have that: {run.extending(output, saved, own)}"
+        raise InputError(
+            f"resume needs the settings and data the run began with: {'; '.join(changed.values())}{advice}"
+        )
+    return states.read(states.paths(output)[-1])
+
+
+def changed_conditions(
+    output: Path, saved: Mapping[str, Any], config: Mapping[str, Any], kind: type[LoopSettings]
+) -> dict[str, str]:
+    """What is not as it was in a run, in words by name.
+
+    Args:
+        output: The run folder.
+        saved: Its config.json.
+        config: What config.json would be of a run that began now.
+        kind: Whose settings they are.
+
+    Raises:
+        InputError: If config.json is damaged.
+    """
     for part in ("settings", "data"):
         if not isinstance(saved.get(part), dict):
             raise InputError(f"{output / run.CONFIG} is damaged: {part} is missing")
-    saved["settings"] = defaults(kind) | saved["settings"]
-    now, before = _conditions(config), _conditions(saved)
+    now, before = _conditions(config), _conditions({**saved, "settings": defaults(kind) | saved["settings"]})
     # What the run did not record was not known then: images that were not read, or to a version before this.
-    changed = [
-        f"{name} was {before.get(name)}, is {value}"
-        if name not in _FINGERPRINTS
-        else f"the {_FINGERPRINTS[name]} are others"
+    return {
+        name: f"the {_FINGERPRINTS[name]} are others"
+        if name in _FINGERPRINTS
+        else f"{name} was {before.get(name)}, is {value}"
         for name, value in now.items()
         if before.get(name) != value and (name in before or name not in _FINGERPRINTS)
-    ]
-    if changed:
-        raise InputError(f"resume needs the settings and data the run began with: {'; '.join(changed)}")
-    return states.read(states.paths(output)[-1])
+    }
 
 
 def _conditions(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,8 +42,13 @@ _MARKS = (METRICS, SUMMARY, BEST, LAST)
 RateRow = dict[str, Any]
 
 
-def prepare_folder(output: Path, *, resume: bool) -> None:
+def prepare_folder(output: Path, *, resume: bool, epochs: int) -> None:
     """Check that a folder can take a run, or holds one to resume. Changes nothing.
+
+    Args:
+        output: The folder.
+        resume: Whether it should hold one.
+        epochs: That are wanted.
 
     Raises:
         InputError: If its name is not in UTF-8; if it holds a run already; when resuming, if it holds none, or one that
@@ -61,11 +66,19 @@ def prepare_folder(output: Path, *, resume: bool) -> None:
             raise InputError(f"output {output} already holds a run; choose another --output, or continue with --resume")
         return
     if (output / SUMMARY).exists():
-        raise InputError(f"output {output} holds a finished run; choose another --output to train anew")
+        raise InputError(f"output {output} holds a finished run; {_longer(output, epochs)}")
     if not (output / CONFIG).is_file():
         raise InputError(f"output {output} holds no run to resume: {CONFIG} is missing")
     if not states.paths(output):
         raise InputError(f"output {output} holds no run to resume: it stopped before its first state; train anew")
+
+
+def _longer(output: Path, epochs: int) -> str:
+    """What trains a finished run to more epochs."""
+    config = read_json(output / CONFIG)
+    known = epochs > config["settings"]["epochs"]
+    wanted = epochs if known else 2 * config["settings"]["epochs"]
+    return f"a run of its own trains it to {wanted} epochs: {extending(output, config, {'epochs': wanted})}"
 
 
 def free_folder(parent: Path, name: str) -> Path:
@@ -106,12 +119,22 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def continuing(output: Path, config: Mapping[str, Any]) -> str:
     """What continues a run in a shell, by its config.json."""
+    weights = [] if config.get("weights") is None else ["--weights", config["weights"]]
+    return shlex.join([*_command(config), *weights, "--output", str(output), "--resume"])
+
+
+def extending(output: Path, config: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
+    """What goes on from a run's last state in a folder of its own, in a shell, by its config.json."""
+    settings = [word for name, value in changes.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    folder = str(free_folder(output.parent, output.name))
+    return shlex.join([*_command(config), "--output", folder, "--extend", str(output), *settings])
+
+
+def _command(config: Mapping[str, Any]) -> list[str]:
     data, processes = config["data"], config["processes"]
-    words = ["acmix", "train", data["location"]]
-    for option, value in (("validation", data.get("validation_location")), ("weights", config.get("weights"))):
-        words += [] if value is None else [f"--{option}", value]
-    words += ["--devices", str(processes)] if processes > 1 else []
-    return shlex.join([*words, "--output", str(output), "--resume"])
+    held_out = data.get("validation_location")
+    words = ["acmix", "train", data["location"], *([] if held_out is None else ["--validation", held_out])]
+    return [*words, *(["--devices", str(processes)] if processes > 1 else [])]
 
 
 class RunFiles:

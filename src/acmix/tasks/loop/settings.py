@@ -36,6 +36,9 @@ class LoopSettings:
         warmup_start: Learning rate at the start of the warm-up, a share of the highest.
         clip_norm: Largest norm of an update's gradients; None does not clip.
         average_decay: Of the moving average of weights that is validated and kept as best; None keeps no average.
+        patience: Epochs without a better first measure (top-1 of classifiers) after which the run stops.
+        freeze: Stages behind the stem that stay as they are with it (0 is the stem alone), or names of parts, or
+            patterns of such, separated by commas.
         synchronize_norms: Batch norms take their statistics over all processes.
         recompute: Recompute activations in the backward pass: less memory, a third more time.
         precision: float32, or automatic mixed precision in bfloat16 or float16.
@@ -61,6 +64,8 @@ class LoopSettings:
     warmup_start: Annotated[float, Range(0, 1)] = 0.01
     clip_norm: Annotated[float | None, Range(0, above=True)] = None
     average_decay: Annotated[float | None, Range(0, 1, above=True, below=True)] = None
+    patience: Annotated[int | None, Range(1)] = None
+    freeze: Annotated[int | str | None, Range(0)] = None
     synchronize_norms: bool = False
     recompute: bool = False
     precision: Precision = "float32"

@@ -17,7 +17,7 @@ from acmix.tasks.loop import states
 from acmix.tasks.loop.distribution import summed
 from acmix.tasks.loop.interruption import Interruption
 from acmix.tasks.loop.learner import WHOLE, Learner
-from acmix.tasks.loop.measures import EpochRow
+from acmix.tasks.loop.measures import EpochRow, stale_epochs
 from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.loop.run import PROBLEMS, RateRow, RunFiles
 from acmix.tasks.loop.settings import LoopSettings
@@ -59,7 +59,7 @@ class Training:
         self._interruption = Interruption()
 
     def run(self) -> None:
-        """Train to the last epoch.
+        """Train to the last epoch, or as many as there is patience for.
 
         Raises:
             TrainingError: If the run has to stop; its message says why.
@@ -68,17 +68,24 @@ class Training:
         """
         with self._interruption:
             # A disk that is full or slow shows at once, and whatever happens next can be resumed.
-            if self.updates.count == 0:
+            if not self.files.rows:
                 self._save_state()
             self._saved_at = time.monotonic()
             try:
-                while self.updates.epoch < self.settings.epochs:
+                while self.updates.epoch < self.settings.epochs and not self._is_out_of_patience():
                     self._train_epoch()
                     with self.updates.sums.measure("validation"):
                         found = self._validate()
                     self._finish_epoch(found)
             finally:
                 self._close_log()
+
+    def _is_out_of_patience(self) -> bool:
+        """Whether too many epochs in a row were no better; the first process has their rows."""
+        patience = self.settings.patience
+        if patience is None:
+            return False
+        return self.fabric.broadcast(stale_epochs(self.files.rows, self.files.measures) >= patience)
 
     def _close_log(self) -> None:
         """End TensorBoard's thread; that must not hide why a run stopped."""

@@ -58,7 +58,7 @@ class Updates:
         Yields:
             After every update, how many processes had each of the things to tell.
         """
-        self.learner.model.train()
+        self.learner.train()
         self.batches.sampler.start_at(self.epoch, self.update)
         batches = iter(self.batches.training) if self.update < len(self.sizes) else iter(())
         while self.update < len(self.sizes):
