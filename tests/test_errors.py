@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from acmix.errors import InputError, PreemptedError, TrainingError, printable
+from acmix.errors import InputError, PreemptedError, TrainingError, counted, printable
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,9 @@ def test_messages_are_one_line_that_can_be_printed(kind):
     error = kind(f"{name}: cannot be read (line one\nline two)")
     assert str(error) == r"caf\xe9: cannot be read (line one line two)"
     assert issubclass(kind, ValueError if kind is InputError else RuntimeError)
+
+
+def test_counts_are_in_words():
+    assert [counted(number, "run") for number in (0, 1, 2000)] == ["0 runs", "1 run", "2,000 runs"]
+    words = [counted(2, noun) for noun in ("class", "batch", "epoch", "branch", "box")]
+    assert words == ["2 classes", "2 batches", "2 epochs", "2 branches", "2 boxes"]
