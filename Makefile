@@ -171,7 +171,7 @@ demo: venv
 	rm -rf demo
 	$(BIN)/python examples/digits.py
 
-# The operator and a network beside what they replace, and growth with pixels; fills the README's tables
+# The operator and a network beside what they replace, and growth with pixels; fills docs/benchmarks.md and the README's numbers
 bench: venv
 	mkdir -p $(RESULTS)
 	$(BIN)/acmix bench layer --channels-last --output $(RESULTS)/layers-cpu.json --plot $(RESULTS)/layers-cpu.svg
@@ -180,6 +180,7 @@ bench: venv
 		--plot $(RESULTS)/networks-batch-8-cpu.svg
 	$(BIN)/acmix bench scaling pixels --output $(RESULTS)/pixels-cpu.json --plot $(RESULTS)/pixels-cpu.svg
 	$(BIN)/python benchmarks/onnx_speed.py
+	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/readme.py
 	$(BIN)/python docs/pictures/cost.py
 

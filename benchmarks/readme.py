@@ -1,4 +1,4 @@
-"""Write measured tables out of benchmarks/results between two markers: the README's, studies' and runtimes'."""
+"""Write measured tables out of benchmarks/results between two markers: the README's and those of docs/."""
 
 import ast
 import json
@@ -161,25 +161,28 @@ def examples(path: Path) -> list[str]:
 
 
 def studies() -> list[str]:
-    """Markdown of every study with its plot, which is drawn beside its results."""
+    """Markdown of every study with its plot."""
     lines: list[str] = []
     for path in sorted((ROOT / "benchmarks/results").glob("study-*.json")):
         found = study.load_study(path)
-        plot = path.with_suffix(".svg")
-        plot.write_bytes(plots.study("svg", study.summarise(found), found.batch))
-        picture = f"![accuracy over cost](../{plot.relative_to(ROOT)})"
+        picture = f"![accuracy over cost](../{path.with_suffix('.svg').relative_to(ROOT)})"
         lines += ["", f"### {path.stem.removeprefix('study-')}", "", study.as_markdown(found), picture, ""]
     return lines
 
 
-def draw(path: Path, results: dict) -> None:
-    """The plot of a benchmark, beside its results, where there is one."""
-    if path.with_suffix(".svg").exists():
-        found = {
+def draw() -> None:
+    """The plots of benchmarks and studies, beside their results."""
+    for path in sorted((ROOT / "benchmarks/results").glob("*.svg")):
+        if path.stem.startswith("study-"):
+            found = study.load_study(path.with_suffix(".json"))
+            path.write_bytes(plots.study("svg", study.summarise(found), found.batch))
+            continue
+        results = load(path.stem)
+        parts = {
             name: records.read(list[kind], results[name])
             for name, kind in (("comparisons", Comparison), ("scalings", Scaling))
         }
-        path.with_suffix(".svg").write_bytes(plots.benchmark("svg", **found))
+        path.write_bytes(plots.benchmark("svg", **parts))
 
 
 def fill(document: Path, lines: Sequence[str]) -> None:
@@ -189,23 +192,114 @@ def fill(document: Path, lines: Sequence[str]) -> None:
     document.write_text("\n".join([before + START, *lines, END + after]))
 
 
-def main() -> None:
-    """Fill all documents."""
+def on_gpu(results: dict) -> list[str]:
+    """Markdown of images a second of networks on a GPU, as CUDA graphs and called."""
+    machine, settings, networks = (results[name] for name in ("machine", "settings", "networks"))
+    _, height, width = settings["input_size"]
+    lines = [
+        f"{machine['gpu']}, torch {machine['torch']}, triton {machine['triton']}, {settings['dtype']}, batch "
+        f"{settings['batch']}, {height} x {width}, {settings['memory_format']}: {settings['what']}.",
+        "",
+        "| images/s | ResNet-50 | ACmix-ResNet-50 | ratio | memory, ratio |",
+        "|---|---|---|---|---|",
+    ]
+    for kind, title in (("train", "training"), ("infer", "inference")):
+        ours, theirs = networks[f"acmix_resnet50, {kind}"], networks[f"resnet50, {kind}"]
+        for how, words in (("graph", "CUDA graphs"), ("eager", "called")):
+            memory = f"{ours['peak_gib'] / theirs['peak_gib']:.2f}"
+            cells = f"{theirs[how]:,} | {ours[how]:,} | {ours[how] / theirs[how]:.2f} | {memory}"
+            lines.append(f"| {title}, {words} | {cells} |")
+    return [*lines, ""]
+
+
+def starts(results: dict) -> list[str]:
+    """Markdown of how long commands take to their first output."""
+    machine = results["machine"]
+    lines = [
+        f"{machine['processor']}, torch {machine['torch']}, {results['runs']} starts each, revision "
+        f"{machine['revision']}: seconds from typing a command to its first output on a terminal.",
+        "",
+        "| command | fastest (median) | at most |",
+        "|---|---|---|",
+    ]
+    rows = (
+        f"| `{row['command']}` | {row['fastest']:.2f} ({row['median']:.2f}) | {row['limit']:.1f} |"
+        for row in results["rows"]
+    )
+    return [*lines, *rows, ""]
+
+
+def numbers() -> list[str]:
+    """Markdown of the five numbers of the README."""
+    (network,) = load("networks-cpu")["comparisons"]
+    layer, *_ = load("layers-cpu")["comparisons"]
+    growth, *_ = load("pixels-cpu")["scalings"]
+    gpu = load("resnet50-h200")["networks"]
+    ours, base = (network["candidates"][name] for name in ("acmix_resnet50, channels_last", network["baseline"]))
+    cpu, unfold = (layer["candidates"][name]["training"]["fastest"] for name in ("cpu", "unfold"))
+    forward, step = (ours[kind]["fastest"] / base[kind]["fastest"] for kind in ("forward", "training"))
+    memory = ours["training_memory"] / base["training_memory"]
+    learns, answers = (
+        gpu[f"acmix_resnet50, {kind}"]["graph"] / gpu[f"resnet50, {kind}"]["graph"] for kind in ("train", "infer")
+    )
+    machine, case = load("networks-cpu")["machine"], network["settings"]
+    return [
+        f"On an {machine['processor']}, {machine['threads']} threads, {case['dtype']}, batch {case['batch']}, and an "
+        "H200, as CUDA graphs:",
+        "",
+        f"- {forward:.2f} and {step:.2f}: time of an ACmix-ResNet-50 beside a ResNet-50, forward and a training step",
+        f"- {memory:.2f}: its training memory beside a ResNet-50's",
+        f"- {unfold / cpu:.0f} times as fast as unfolding, forward + backward ({layer['title']})",
+        f"- {growth['exponents']['training']:.2f}: the exponent with which time grows with pixels, up to "
+        f"{growth['points'][-1]['count'] / 1e6:.0f} million",
+        f"- {answers:.2f} and {learns:.2f}: images a second on the H200 beside a ResNet-50, inference and training",
+    ]
+
+
+def load(name: str) -> dict:
+    """What a benchmark left."""
+    return json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
+
+
+# Headings of docs/benchmarks.md, what makes Markdown of results, and the patterns of those results' names.
+PAGE = (
+    ("Layers on a CPU", table, ("layers-cpu",)),
+    ("Networks on a CPU", table, ("networks-cpu", "networks-batch-8-cpu")),
+    ("One image in ONNX Runtime, on a CPU", runtimes, ("onnx-cpu",)),
+    ("Growth with the size of maps", exponents, ("pixels-cpu",)),
+    ("Networks on a GPU", on_gpu, ("resnet50-*",)),
+    ("Networks on a GPU, beside HaloNet", table, ("networks-*gpu", "networks-*h200")),
+    ("Layers on a GPU", table, ("layers-*gpu", "layers-*h200")),
+    ("Kernels on a GPU", bounds, ("kernels-*",)),
+    ("The command line", starts, ("start-cpu",)),
+)
+
+
+def page() -> list[str]:
+    """Markdown of docs/benchmarks.md, of what was measured."""
     lines: list[str] = []
-    for path in sorted((ROOT / "benchmarks/results").glob("*-[cg]pu.json")):
-        results = json.loads(path.read_text())
-        draw(path, results)
-        if "rows" in results:
-            how = examples(ROOT / "examples/runtimes.py")
-            fill(ROOT / "docs/runtimes.md", [*other_runtimes(results), *how])
-        elif "times" in results:
-            lines += runtimes(results)
-        elif results.get("bounds"):
-            lines += bounds(results)
-        else:
-            lines += table(results) if results["comparisons"] else exponents(results)
-    fill(ROOT / "README.md", lines)
-    fill(ROOT / "docs/study.md", studies())
+    for heading, written, patterns in PAGE:
+        found = [path for pattern in patterns for path in sorted((ROOT / "benchmarks/results").glob(f"{pattern}.json"))]
+        lines += ["", f"## {heading}", ""] if found else []
+        for path in found:
+            lines += written(load(path.stem))
+    return [line for number, line in enumerate(lines) if line or lines[number - 1 : number] != [""]]
+
+
+def documents() -> dict[str, list[str]]:
+    """What stands between the markers of every document."""
+    found = {"README.md": numbers(), "docs/benchmarks.md": page(), "docs/study.md": studies()}
+    if (ROOT / "benchmarks/results/runtimes-cpu.json").exists():
+        how = examples(ROOT / "examples/runtimes.py")
+        found["docs/runtimes.md"] = [*other_runtimes(load("runtimes-cpu")), *how]
+    return found
+
+
+def main() -> None:
+    """Fill all documents, and draw all plots."""
+    draw()
+    for name, lines in documents().items():
+        fill(ROOT / name, lines)
 
 
 if __name__ == "__main__":
