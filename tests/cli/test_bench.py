@@ -10,7 +10,9 @@ def test_bench_shows_ratios_and_saves_what_it_measured(capsys, tmp_path):
     code, out, err = call(
         capsys, "bench", "layer", "--shapes", "8x9/2", "--seconds", "0.01", "--output", output, "--plot", plot
     )
-    assert (code, err) == (0, "")
+    assert code == 0
+    # On a busy machine it takes long enough to tell.
+    assert all(line.startswith(("measuring 1 layer: ", "loading PyTorch")) for line in err.splitlines())
     assert all(name in out for name in ("portable", "unfold", "convolution", "stride 2", "withholds"))
     saved = json.loads(output.read_text())
     assert [case["settings"]["stride"] for case in saved["comparisons"]] == [2]

@@ -45,13 +45,16 @@ def layer(
     chosen = _shapes(shapes) if shapes else None
     _check(batch_size=batch_size, seconds=seconds, threads=threads, output=output, plot=plot)
     _check_device(device, graphs)
-    import torch
-
-    from acmix import bench
     from acmix.cli.display import bench as display
+    from acmix.cli.display import progress
 
-    _set_threads(threads)
-    machine = bench.machine()
+    with progress.working():
+        import torch
+
+        from acmix import bench
+
+        _set_threads(threads)
+        machine = bench.machine()
     comparisons: list[bench.Comparison] = []
     display.show_machine(machine)
     layers = chosen or bench.RESNET50_LAYERS
@@ -114,15 +117,18 @@ def model(
         raise InputError(f"--baseline must be one of --models, {models}, got {baseline!r}")
     _check(batch_size=batch_size, seconds=seconds, threads=threads, image_size=image_size, output=output, plot=plot)
     _check_device(device, graphs)
-    import torch
-
-    from acmix import bench
     from acmix.cli.display import bench as display
-    from acmix.tasks.classification.networks import check_batch, check_input_size, create_network
+    from acmix.cli.display import progress
 
-    _set_threads(threads)
-    torch.manual_seed(0)
-    networks = {name: create_network(name) for name in names}
+    with progress.working():
+        import torch
+
+        from acmix import bench
+        from acmix.tasks.classification.networks import check_batch, check_input_size, create_network
+
+        _set_threads(threads)
+        torch.manual_seed(0)
+        networks = {name: create_network(name) for name in names}
     size = (3, image_size, image_size)
     for name, network in networks.items():
         check_input_size(network, name, size)
@@ -169,10 +175,13 @@ def kernels(
     chosen = _shapes(shapes) if shapes else None
     _check(batch_size=batch_size, seconds=seconds, output=output, plot=None)
     _check_device(device, graphs=False)
-    import torch
-
-    from acmix import bench, ops
     from acmix.cli.display import bench as display
+    from acmix.cli.display import progress
+
+    with progress.working():
+        import torch
+
+        from acmix import bench, ops
 
     place, kind = torch.device(device), getattr(torch, dtype)
     layers = chosen or bench.RESNET50_LAYERS
@@ -227,11 +236,14 @@ def scaling(
         raise InputError(f"--largest must be at least {smallest} for {axis}, so that two sizes are left, got {largest}")
     if channels % 4:
         raise InputError(f"--channels must be divisible by the 4 heads, got {channels}")
-    from acmix import bench
     from acmix.cli.display import bench as display
+    from acmix.cli.display import progress
 
-    _set_threads(threads)
-    machine = bench.machine()
+    with progress.working():
+        from acmix import bench
+
+        _set_threads(threads)
+        machine = bench.machine()
     display.show_machine(machine)
     sizes = bench.sizes_of(axis, largest)
     with display.measuring(counted(len(sizes), "size"), 2 * seconds * len(sizes)) as tell:

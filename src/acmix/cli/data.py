@@ -17,8 +17,10 @@ def check(data: str, *, validation: str | None = None, json: bool = False) -> in
     """
     from acmix.cli.display import data as display
     from acmix.cli.display import progress
-    from acmix.data.checking import check_data
-    from acmix.data.datasets import open_parts
+
+    with progress.working():
+        from acmix.data.checking import check_data
+        from acmix.data.datasets import open_parts
 
     parts = open_parts(data, validation=validation, test=True, progress=progress.track)
     named = {"train": parts.train, "validation": parts.validation, "test": parts.test}
@@ -49,8 +51,10 @@ def shard(
     """
     from acmix.cli.display import data as display
     from acmix.cli.display import progress
-    from acmix.data.datasets import open_dataset
-    from acmix.data.writing import check_outside, write_shards
+
+    with progress.working():
+        from acmix.data.datasets import open_dataset
+        from acmix.data.writing import check_outside, write_shards
 
     if images_per_shard < 1:
         raise InputError(f"--images-per-shard must be at least 1, got {images_per_shard}")

@@ -38,11 +38,14 @@ def compare(runs: list[Path], *, output: Path | None = None, json: bool = False)
         output: An HTML file for the same with curves, which opens without a network.
         json: Print JSON.
     """
+    from acmix.cli.display import progress
     from acmix.cli.display import runs as display
-    from acmix.tasks.comparison import compare_runs
-    from acmix.tasks.record import read_run
 
     outputs.check_file("--output", output)
+    with progress.working():
+        from acmix.tasks.comparison import compare_runs
+        from acmix.tasks.record import read_run
+
     found = [read_run(run) for run in runs]
     comparison = compare_runs(found)
     if output is not None:

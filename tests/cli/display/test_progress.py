@@ -106,3 +106,21 @@ def test_measuring_draws_between_runs_and_has_no_thread(clock, monkeypatch):
         line.advance(2)
         assert "5 of 10 seconds" in terminal.getvalue()[drawn:]
     assert "left" not in terminal.getvalue()
+
+
+def test_work_of_unknown_length_shows_for_how_long_it_has_been(monkeypatch):
+    terminal = make_terminal(monkeypatch)
+    with progress.working("exporting"):
+        pass
+    assert "exporting 0:00:00" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
+
+
+def test_work_of_unknown_length_is_one_line_in_a_file(monkeypatch, capsys):
+    with progress.working("exporting"):
+        pass
+    monkeypatch.setattr(progress, "_FIRST", 0.0)
+    written = threading.Event()
+    monkeypatch.setattr(sys.stderr, "write", lambda text: (sys.stdout.write(text), written.set()))
+    with progress.working("exporting"):
+        assert written.wait(10)
+    assert capsys.readouterr().out == "exporting\n"

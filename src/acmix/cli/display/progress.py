@@ -1,12 +1,14 @@
 """The one display of progress: what a command is doing, how far it is, and how long that will take."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Self, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
 from rich.text import Text
@@ -111,6 +113,29 @@ class _State(ProgressColumn):
         """Of a `ProgressLine`; there is one task."""
         del task
         return Text(self.line.state())
+
+
+@contextmanager
+def working(doing: str = "loading PyTorch") -> Iterator[None]:
+    """Show what is done for as long as nobody knows, and for how long it has been: live, or as one line after a while.
+
+    Args:
+        doing: What is done, in a few words.
+    """
+    console = Console(stderr=True)
+    if sys.stderr.isatty() and not console.is_dumb_terminal:
+        columns = TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+        with Bar(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+            bar.add_task(printable(doing), total=None)
+            yield
+        return
+    timer = threading.Timer(_FIRST, lambda: sys.stderr.write(f"{printable(doing)}\n"))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def track(items: Iterable[Item], doing: str, total: int, noun: str = "image") -> Iterator[Item]:
