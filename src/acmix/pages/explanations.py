@@ -11,7 +11,7 @@ from acmix import explain
 from acmix.checkpoints.classifier import Classifier
 from acmix.errors import InputError, printable
 from acmix.explain.images import ImageExplanation, check_place, explain_image
-from acmix.pages import figures, html
+from acmix.pages import figures, html, theme
 from acmix.storage import write_atomically
 
 PAGE = "index.html"
@@ -27,7 +27,7 @@ class _Section:
 
     title: str
     picture: str
-    figure: str
+    panel: html.Panel
     explanation: ImageExplanation
 
 
@@ -73,19 +73,50 @@ def write_explanations(
         explanation = explain_image(classifier, image, pixel=pixel, layers=layers)
         folder.mkdir(exist_ok=True)
         figure = figures.explanation(explanation.picture, explanation.attention, explanation.evidence)
-        write_atomically(folder / f"{len(sections) + 1:03d}-{path.stem[:40]}.png", figure)
-        title = printable(path)
-        sections.append(_Section(title, html.png(explanation.picture), html.png(figure), explanation))
+        write_atomically(folder / f"{len(sections) + 1:03d}-{path.stem[:40]}.png", theme.saved(figure, "png"))
+        title, best = printable(path), explanation.scores[0][0]
+        label = f"{title}, attention of every head and evidence for {best}, a row a layer"
+        panel = html.Panel("Layer by layer", theme.drawing(figure, label), _note(explanation))
+        sections.append(_Section(title, html.png(explanation.picture), panel, explanation))
     if not sections:
         return None
     tensors = [section.explanation.tensor for section in sections]
     batches = (torch.stack(tensors[start : start + _BATCH]) for start in range(0, len(tensors), _BATCH))
     rates, shares = explain.rates(classifier.model), explain.path_shares(classifier.model, batches)
     changes = explain.kernel_changes(classifier.model)
-    overview = figures.paths(shares, rates, changes)
-    write_atomically(folder / _PATHS, overview)
+    overview, words = figures.paths(shares, rates, changes)
+    write_atomically(folder / _PATHS, theme.saved(overview, "png"))
     rows = [_Row(*parts) for parts in zip(rates, shares, changes, strict=True)]
-    page = html.template("explanations.html")
-    text = page.render(classifier=classifier, sections=sections, overview=html.png(overview), rows=rows)
-    write_atomically(folder / PAGE, text)
+    context = {
+        "title": f"{classifier.model_name} - explained images",
+        "classifier": classifier,
+        "sections": sections,
+        "overview": html.Panel("The two paths, layer by layer", theme.drawing(overview, words)),
+        "heading": [
+            "layer",
+            "share of attention",
+            "alpha",
+            "beta",
+            "log |alpha / beta|",
+            "kernels' distance from shifts",
+        ],
+        "rows": [_cells(row) for row in rows],
+    }
+    html.write("explanations.html", context, folder / PAGE)
     return folder / PAGE
+
+
+def _cells(row: _Row) -> list[str]:
+    numbers = (row.rates.attention, row.rates.convolution, row.rates.log_ratio, row.change.distance)
+    forms = ("{:.3f}", "{:.3f}", "{:+.2f}", "{:.2f}")
+    words = [form.format(number) for form, number in zip(forms, numbers, strict=True)]
+    return [row.rates.layer, f"{100 * row.share.share:.0f} %", *words]
+
+
+def _note(explanation: ImageExplanation) -> str:
+    row, column = explanation.attention[0].pixel
+    return (
+        f"What pixel row {row}, column {column} (framed: its cell) attends to in every head. Reflected window cells "
+        "are added to the cells they mirror, so that each map sums to 1; brighter is more. Last, the evidence for "
+        f"{explanation.scores[0][0]} in the layer's output: red speaks for it, blue against it."
+    )

@@ -1,12 +1,11 @@
-"""Figures of a run as SVG text, drawn without a display."""
+"""Figures of pages: runs, layers and what they attend to, drawn without a display."""
 
-import io
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -15,26 +14,17 @@ from PIL import Image
 from torch import Tensor
 
 from acmix.explain import KernelChange, PathShare, PixelAttention, Rates
+from acmix.pages import theme
+from acmix.pages.theme import ATTENTION, CONVOLUTION, Drawing, colour, drawing
 
-_ATTENTION, _CONVOLUTION = "#c2410c", "#1d4ed8"
 # The scale of a map that is 0 everywhere: it has the colour of 0.
 _SILENT = 1e-30
-
-
-def _save(figure: Figure, kind: str) -> bytes:
-    data = io.BytesIO()
-    # Text as text keeps the page small and searchable; a fixed salt keeps it the same from run to run.
-    style = {"svg.fonttype": "none", "svg.hashsalt": "acmix", "path.simplify": False}
-    with mpl.rc_context(style), warnings.catch_warnings():
-        # A page shows text in its reader's fonts, which have more letters than those that measure it here.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        metadata: dict[str, Any] | None = {"Date": None} if kind == "svg" else None
-        figure.savefig(data, format=kind, dpi=150, bbox_inches="tight", metadata=metadata)
-    return data.getvalue()
-
-
-def _svg(figure: Figure) -> str:
-    return _save(figure, "svg").decode()
+# Around a pixel and its cell, on pictures of any colour.
+_FRAME = "#22d3ee"
+# Of a cell of a confusion matrix at most: words in ink are legible on it in both schemes.
+_CELL, _DENSEST = "#2563eb", 0.8
+# What both figures of the paths' sizes show.
+_SHARE = "share of what both paths add, %"
 
 
 @dataclass(frozen=True)
@@ -46,97 +36,137 @@ class Line:
     y: Sequence[float]
 
 
-def lines(title: str, shown: Sequence[Line], *, by_depth: bool = False, reference: float | None = None) -> str:
+def over_epochs(name: str, rows: Sequence[Mapping[str, Any]], column: str, factor: float = 1) -> Line:
+    """A column of rows that have an epoch."""
+    return Line(name, [row["epoch"] for row in rows], [factor * row[column] for row in rows])
+
+
+@theme.drawn
+def lines(quantity: str, shown: Sequence[Line], *, by_depth: bool = False, reference: float | None = None) -> Drawing:
     """Lines over epochs, with a legend under them if there are several; line i has the id "line-i".
 
     Args:
-        title: What is shown.
+        quantity: What is shown, with its unit.
         shown: The lines, in the order of the legend.
         by_depth: Colour them from first to last, as layers of a network.
         reference: Where a dotted line across is drawn.
     """
     columns = 2 if max(len(line.name) for line in shown) < 24 else 1
     legend = 0.19 * -(-len(shown) // columns) if len(shown) > 1 else 0.0
-    figure = Figure(figsize=(4.6, 2.9 + legend), layout="constrained")
+    figure = Figure(figsize=(3.9, 2.6 + legend), layout="constrained")
     axes = figure.subplots()
-    colours = mpl.colormaps["viridis" if by_depth else "tab10"]
     for index, line in enumerate(shown):
-        colour = colours(index / len(shown)) if by_depth else colours(index % colours.N)
-        (drawn,) = axes.plot(line.x, line.y, color=colour, label=line.name, marker="o", markersize=3)
-        drawn.set(gid=f"line-{index}", marker="o" if len(line.x) < 30 else "")
+        hue = theme.DEPTHS[_step(index, len(shown))] if by_depth else theme.HUES[index % len(theme.HUES)]
+        marker = theme.MARKERS[index % len(theme.MARKERS)]
+        (made,) = axes.plot(line.x, line.y, color=colour(hue), label=line.name, marker=marker, markersize=3.5)
+        made.set(gid=f"line-{index}", markevery=max(1, len(line.x) // 12))
     if reference is not None:
-        axes.axhline(reference, color="#a8a29e", linestyle=":", linewidth=1)
-    axes.set(title=title, xlabel="epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.spines[["top", "right"]].set_visible(False)
+        axes.axhline(reference, color=colour("rule"), linestyle=":", linewidth=1)
+    axes.set(xlabel="epoch", ylabel=quantity)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(6))
     if len(shown) > 1:
-        key = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
-        for text in key.get_texts():
-            # A name is no formula, whatever it holds.
-            text.set_parse_math(False)
-    return _svg(figure)
+        _legend(figure, columns)
+    ends = "; ".join(f"{line.name} from {line.y[0]:.4g} to {line.y[-1]:.4g}" for line in shown)
+    first, last = min(line.x[0] for line in shown), max(line.x[-1] for line in shown)
+    return drawing(figure, f"{quantity}, epochs {first:.0f} to {last:.0f}: {ends}")
 
 
-def stacked_seconds(epochs: Sequence[float], parts: Mapping[str, Sequence[float]]) -> str:
+def _step(index: int, count: int) -> int:
+    """The colour of a layer of so many."""
+    return round(index * (len(theme.DEPTHS) - 1) / max(1, count - 1))
+
+
+def _legend(figure: Figure, columns: int) -> None:
+    key = figure.legend(loc="outside lower center", ncols=columns, fontsize=9)
+    for text in key.get_texts():
+        # A name is no formula, whatever it holds.
+        text.set_parse_math(False)
+
+
+@theme.drawn
+def stacked_seconds(epochs: Sequence[float], parts: Mapping[str, Sequence[float]]) -> Drawing:
     """Seconds of every epoch, divided into parts.
 
     Args:
         epochs: Their numbers.
         parts: Seconds of each part, one number an epoch.
     """
-    figure = Figure(figsize=(6.2, 3.8), layout="constrained")
+    figure = Figure(figsize=(4.8, 3.4), layout="constrained")
     axes = figure.subplots()
-    colours = mpl.colormaps["tab10"]
     bottom = [0.0] * len(epochs)
-    for index, (name, seconds) in enumerate(parts.items()):
-        axes.bar(epochs, seconds, 0.8, bottom=bottom, color=colours(index), label=name)
+    for (name, seconds), hue in zip(parts.items(), theme.HUES, strict=False):
+        axes.bar(epochs, seconds, 0.8, bottom=bottom, color=colour(hue), label=name)
         bottom = [low + high for low, high in zip(bottom, seconds, strict=True)]
-    axes.set(xlabel="epoch", ylabel="seconds")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    return _svg(figure)
+    axes.set(xlabel="epoch", ylabel="time of an epoch, s")
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    _legend(figure, 4)
+    sums = ", ".join(f"{name} {sum(seconds):.1f} s" for name, seconds in parts.items())
+    return drawing(figure, f"Time of every epoch by part; all epochs together: {sums}")
 
 
-def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
-    """Confusion matrix with counts; rows are true classes."""
-    side = min(12.0, 1.5 + 0.42 * len(classes))
+@theme.drawn
+def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Drawing:
+    """Confusion matrix with counts; rows are true classes, a cell is as dense as its share of them."""
+    side = min(12.0, 1.7 + 0.36 * len(classes))
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
-    shares = [[count / max(1, sum(row)) for count in row] for row in matrix]
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if len(classes) <= 30:
-        for i, row in enumerate(matrix):
-            for j, count in enumerate(row):
-                if count:
-                    color = "white" if shares[i][j] > 0.5 else "black"
-                    axes.text(j, i, str(count), ha="center", va="center", color=color, fontsize=8)
-        axes.set_xticks(
-            range(len(classes)), classes, rotation=90 if max(map(len, classes)) > 2 else 0, parse_math=False
-        )
+    counts = np.array(matrix, float)
+    shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
+    cells = np.empty((*shares.shape, 4))
+    cells[..., :3], cells[..., 3] = mpl.colors.to_rgb(_CELL), _DENSEST * shares
+    axes.imshow(cells)
+    named = len(classes) <= 30
+    if named:
+        for row, column in zip(*counts.nonzero(), strict=True):
+            axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", fontsize=8)
+        turned = 90 if max(map(len, classes)) > 2 else 0
+        axes.set_xticks(range(len(classes)), classes, rotation=turned, parse_math=False)
         axes.set_yticks(range(len(classes)), classes, parse_math=False)
-    axes.set(xlabel="predicted", ylabel="true")
-    return _svg(figure)
+    words = "" if named else ", by number"
+    axes.set(xlabel=f"predicted class{words}", ylabel=f"true class{words}")
+    axes.spines[["top", "right"]].set_visible(True)
+    right, images = np.trace(counts), counts.sum()
+    return drawing(figure, f"Images by true and predicted class: {right:.0f} of {images:.0f} on the diagonal are right")
 
 
-def path_shares(layers: Sequence[PathShare]) -> str:
+@theme.drawn
+def path_shares(layers: Sequence[PathShare]) -> Drawing:
     """The share of the attention path in what both add to every layer's output."""
-    figure = Figure(figsize=(6.2, 1.1 + 0.3 * len(layers)), layout="constrained")
+    figure = Figure(figsize=(4.8, 1.2 + 0.28 * len(layers)), layout="constrained")
     axes = figure.subplots()
+    shares = _draw_shares(axes, layers)
+    for place, share in enumerate(shares):
+        # Beside the end of the bar, in the longer part, so that it never lies on both colours.
+        side, offset = ("left", 5) if share < 50 else ("right", -5)
+        words, paper = f"{share:.0f} %", colour("paper")
+        place_of = {"xytext": (offset, 0), "textcoords": "offset points", "ha": side, "va": "center"}
+        axes.annotate(words, (share, place), fontsize=8, color=paper, **place_of)
+    axes.set(xlabel=_SHARE)
+    return drawing(figure, _shares_in_words(layers))
+
+
+def _draw_shares(axes: Axes, layers: Sequence[PathShare]) -> list[float]:
+    """A bar a layer, divided; its shares of attention in percent."""
     places = range(len(layers))
     shares = [100 * layer.share for layer in layers]
-    bars = axes.barh(places, shares, 0.7, color=_ATTENTION, label="attention")
-    axes.barh(places, [100 - share for share in shares], 0.7, left=shares, color=_CONVOLUTION, label="convolution")
-    axes.bar_label(bars, [f"{share:.0f} %" for share in shares], label_type="center", color="white", fontsize=8)
+    axes.barh(places, shares, 0.7, color=colour(ATTENTION), label="attention")
+    rest = [100 - share for share in shares]
+    axes.barh(places, rest, 0.7, left=shares, color=colour(CONVOLUTION), label="convolution")
     axes.set_yticks(places, [layer.layer for layer in layers], parse_math=False)
     axes.invert_yaxis()
-    axes.set(xlabel="share of the sum of both, %", xlim=(0, 100))
-    axes.legend(frameon=False, ncols=2, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1))
-    axes.spines[["top", "right"]].set_visible(False)
-    return _svg(figure)
+    axes.set_xlim(0, 100)
+    axes.legend(ncols=2, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1))
+    return shares
 
 
-def attention(image: Image.Image, maps: Tensor, cell: tuple[int, int]) -> str:
+def _shares_in_words(layers: Sequence[PathShare]) -> str:
+    shares = ", ".join(f"{layer.layer} {100 * layer.share:.0f} %" for layer in layers)
+    return f"Attention's share of what both paths add: {shares}"
+
+
+@theme.drawn
+def attention(image: Image.Image, maps: Tensor, cell: tuple[int, int]) -> Drawing:
     """An image and what the marked cell attends to in every head.
 
     Args:
@@ -145,23 +175,34 @@ def attention(image: Image.Image, maps: Tensor, cell: tuple[int, int]) -> str:
         cell: Row and column of the query in the maps.
     """
     heads, height, width = maps.shape
-    figure = Figure(figsize=(2.0 * (heads + 1), 2.3), layout="constrained")
+    figure = Figure(figsize=(1.55 * (heads + 1), 1.8), layout="constrained")
     axes = figure.subplots(1, heads + 1)
-    frame = (-0.5, width - 0.5, height - 0.5, -0.5)
-    axes[0].set_title("image and pixel", fontsize=9)
+    frame = (0, width, height, 0)
+    axes[0].set_title("image and cell", fontsize=8)
     axes[0].imshow(image, extent=frame)
     for head in range(heads):
-        axes[head + 1].imshow(image, extent=frame, cmap="gray", alpha=0.35)
-        axes[head + 1].imshow(maps[head].numpy(), extent=frame, cmap="magma", alpha=0.75, vmin=0)
-        axes[head + 1].set_title(f"head {head + 1}, largest {maps[head].max():.2f}", fontsize=9)
+        _overlay(axes[head + 1], image, frame, maps[head])
+        axes[head + 1].set_title(_head(head, maps[head]), fontsize=8)
     for part in axes:
-        part.plot(cell[1], cell[0], marker="s", color="none", markeredgecolor="#22d3ee", markersize=7, linewidth=1)
+        part.add_patch(_frame((cell[0], cell[0] + 1, cell[1], cell[1] + 1)))
         part.set_axis_off()
-    return _svg(figure)
+    most = ", ".join(f"head {head + 1} {weights.max():.2f}" for head, weights in enumerate(maps))
+    return drawing(figure, f"The image, and where row {cell[0]}, column {cell[1]} attends to; at most: {most}")
 
 
-def explanation(picture: Image.Image, attention: Sequence[PixelAttention], evidence: Sequence[Tensor]) -> bytes:
-    """An image layer by layer: the pixel and its cell, what it attends to in every head, evidence for a class; PNG.
+def _head(head: int, weights: Tensor) -> str:
+    return f"head {head + 1}, at most {weights.max():.2f}"
+
+
+def _frame(region: tuple[float, float, float, float]) -> Rectangle:
+    """Around top, bottom, left and right."""
+    top, bottom, left, right = region
+    return Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=_FRAME, linewidth=1.2)
+
+
+@theme.drawn
+def explanation(picture: Image.Image, attention: Sequence[PixelAttention], evidence: Sequence[Tensor]) -> Figure:
+    """An image layer by layer: the pixel and its cell, what it attends to in every head, evidence for a class.
 
     Args:
         picture: The input as the network sees it.
@@ -171,32 +212,39 @@ def explanation(picture: Image.Image, attention: Sequence[PixelAttention], evide
     heads = max(part.weights.shape[1] for part in attention)
     height, width = attention[0].size
     frame, shape = (0, width, height, 0), 1.55 * height / width
-    figure = Figure(figsize=(1.55 * (heads + 2), (shape + 0.32) * len(attention)), layout="constrained")
-    grid = figure.subplots(len(attention), heads + 2, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for row, part, map_ in zip(grid, attention, evidence, strict=True):
-        cells = "x".join(map(str, part.weights.shape[-2:]))
-        row[0].set_title(f"{part.layer}, {cells}", fontsize=8)
-        row[0].imshow(picture, extent=frame)
+    figure = Figure(figsize=(1.55 * (heads + 2), (shape + 0.5) * len(attention)), layout="constrained")
+    rows = figure.subfigures(len(attention), squeeze=False)[:, 0]
+    for row, part, map_ in zip(rows, attention, evidence, strict=True):
+        cells = " x ".join(map(str, part.weights.shape[-2:]))
+        row.suptitle(f"{part.layer}: {cells} cells", x=0.01, ha="left", fontsize=9, parse_math=False)
+        panels = row.subplots(1, heads + 2)
+        for axes in panels:
+            axes.set_axis_off()
+        panels[0].set_title("image and cell", fontsize=8)
+        panels[0].imshow(picture, extent=frame)
         for head, weights in enumerate(part.weights[0].cpu()):
-            _overlay(row[head + 1], picture, frame, weights, cmap="magma", vmin=0)
-            row[head + 1].set_title(f"head {head + 1}, at most {weights.max():.2f}", fontsize=8)
-        most = max(float(map_.abs().max()), _SILENT)
-        _overlay(row[-1], picture, frame, map_.cpu(), cmap="RdBu_r", vmin=-most, vmax=most)
-        row[-1].set_title("evidence", fontsize=8)
-        top, bottom, left, right = part.region
-        for axes in row[: part.weights.shape[1] + 1]:
-            box = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="#22d3ee", linewidth=1.2)
-            axes.add_patch(box)
-    return _save(figure, "png")
+            _overlay(panels[head + 1], picture, frame, weights)
+            panels[head + 1].set_title(_head(head, weights), fontsize=8)
+        _overlay(panels[-1], picture, frame, map_.cpu(), signed=True)
+        panels[-1].set_title("evidence", fontsize=8)
+        for axes in panels[: part.weights.shape[1] + 1]:
+            axes.add_patch(_frame(part.region))
+    return figure
 
 
 def _overlay(
-    axes: Axes, picture: Image.Image, frame: tuple[float, float, float, float], values: Tensor, **colors: Any
+    axes: Axes,
+    picture: Image.Image,
+    frame: tuple[float, float, float, float],
+    values: Tensor,
+    *,
+    signed: bool = False,
 ) -> None:
-    axes.imshow(picture.convert("L"), extent=frame, cmap="gray", alpha=0.5)
-    axes.imshow(values.numpy(), extent=frame, alpha=0.65, **colors)
+    """A map over a faint picture: on black where 0 is black, on white where 0 is white; no paper shines through."""
+    most = max(float(values.abs().max()), _SILENT)
+    ground, colours, least = ((-255, 255), "RdBu_r", -most) if signed else ((0, 510), "magma", 0)
+    axes.imshow(picture.convert("L"), extent=frame, cmap="gray", vmin=ground[0], vmax=ground[1])
+    axes.imshow(values.numpy(), extent=frame, alpha=0.65, cmap=colours, vmin=least, vmax=most)
 
 
 def heat(values: Tensor, *, signed: bool, side: int) -> Image.Image:
@@ -215,26 +263,21 @@ def heat(values: Tensor, *, signed: bool, side: int) -> Image.Image:
     return picture.resize((scale * picture.width, scale * picture.height), Image.Resampling.NEAREST)
 
 
-def paths(shares: Sequence[PathShare], rates: Sequence[Rates], changes: Sequence[KernelChange]) -> bytes:
-    """What either path adds, the rates' log |alpha / beta| and how far the kernels moved, layer by layer; PNG."""
-    figure = Figure(figsize=(10, 1.1 + 0.3 * len(shares)), layout="constrained")
+@theme.drawn
+def paths(shares: Sequence[PathShare], rates: Sequence[Rates], changes: Sequence[KernelChange]) -> tuple[Figure, str]:
+    """What either path adds, the rates' log |alpha / beta| and how far the kernels moved, layer by layer; in words."""
+    figure = Figure(figsize=(8.6, 1.4 + 0.28 * len(shares)), layout="constrained")
     added, ratio, moved = figure.subplots(1, 3, sharey=True)
     places = range(len(shares))
-    attention = [100 * part.share for part in shares]
-    added.barh(places, attention, color=_ATTENTION, label="attention")
-    added.barh(places, [100 - part for part in attention], left=attention, color=_CONVOLUTION, label="convolution")
-    added.axvline(50, color="white", linestyle=":", linewidth=1)
-    ratio.plot([part.log_ratio for part in rates], places, "o-", color="#57534e", markersize=4)
-    ratio.axvline(0, color="#a8a29e", linestyle=":", linewidth=1)
-    moved.barh(places, [part.distance for part in changes], color="#15803d")
-    added.set_yticks(places, [part.layer for part in shares])
-    added.invert_yaxis()
-    added.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.12))
-    for axes, title in (
-        (added, "share of what the paths add, %"),
-        (ratio, "log |alpha / beta|"),
-        (moved, "kernels' distance from shifts"),
-    ):
-        axes.set_title(title, fontsize=9)
-        axes.spines[["top", "right"]].set_visible(False)
-    return _save(figure, "png")
+    _draw_shares(added, shares)
+    added.axvline(50, color=colour("paper"), linestyle=":", linewidth=1)
+    # Dots: layers are no points of one curve.
+    ratio.plot([part.log_ratio for part in rates], places, "o", color=colour("violet"), markersize=5)
+    ratio.axvline(0, color=colour("rule"), linestyle=":", linewidth=1)
+    moved.barh(places, [part.distance for part in changes], color=colour("green"))
+    labels = (_SHARE, "log |alpha / beta|", "kernels' distance from shifts,\nrelative to them")
+    for axes, label in zip((added, ratio, moved), labels, strict=True):
+        axes.set_xlabel(label, fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.tick_params(labelsize=9)
+    return figure, f"{_shares_in_words(shares)}; the rates and the kernels' changes are in the table"

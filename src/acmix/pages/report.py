@@ -1,4 +1,4 @@
-"""Runs as HTML pages that open without a network: one run with all that is known of it, or several side by side."""
+"""A run as an HTML page that opens without a network, with all that is known of it."""
 
 import statistics
 from collections import Counter
@@ -18,25 +18,26 @@ from acmix.data import ImageSource, data_record, open_evaluation
 from acmix.errors import InputError
 from acmix.nn import ACmix
 from acmix.pages import figures, html
-from acmix.storage import write_atomically
 from acmix.tasks.classification.inference import Outcome, classify, tally
-from acmix.tasks.comparison import RunComparison
 from acmix.tasks.loop import run
+from acmix.tasks.loop.measures import EpochRow, Measure
 from acmix.tasks.loop.progress import PARTS
 from acmix.tasks.record import Run, read_run
 
 # Pictures of one kind, images whose layers are looked into, problems of one kind, pairs of classes.
 _TILES, _EXAMPLES, _PROBLEMS, _PAIRS = 12, 4, 20, 10
-# Images that a problem names, letters of a name in a legend.
-_NAMED, _NAME = 5, 40
-# How columns are written, beside those of a validation.
+# Images that a problem names.
+_NAMED = 5
+# Columns of the table of epochs, beside those of a validation: what each is called and how it is written.
 _EPOCH_COLUMNS = {
-    "epoch": "{:.0f}",
-    "train_loss": "{:.4f}",
-    "learning_rate": "{:.3e}",
-    "seconds": "{:.1f}",
-    "images_per_second": "{:.1f}",
-} | {f"{part}_seconds": "{:.2f}" for part in PARTS}
+    "epoch": ("epoch", "{:.0f}"),
+    "train_loss": ("training loss", "{:.4f}"),
+    "learning_rate": ("learning rate", "{:.3e}"),
+    "images_per_second": ("images/s", "{:.1f}"),
+    "seconds": ("all, s", "{:.1f}"),
+} | {f"{part}_seconds": (f"{part}, s", "{:.2f}") for part in PARTS}
+# Settings that make what is learned harder than what is validated.
+_HARDER = ("label_smoothing", "mixup", "cutmix", "random_erase", "drop_rate", "drop_path")
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,6 @@ class _Tile:
     prediction: str
     probability: str
     loss: str
-
-
-@dataclass(frozen=True)
-class _Example:
-    """One image with the attention of one of its pixels."""
-
-    title: str
-    figure: str
 
 
 def write_report(
@@ -88,7 +81,7 @@ def write_report(
             the page says why it has no pictures.
     """
     found = read_run(folder)
-    output = _checked_output(output or folder / run.REPORT)
+    output = html.check_output(output or folder / run.REPORT)
     if missing := [name for name in (run.METRICS, run.BEST) if not (folder / name).is_file()]:
         raise InputError(f"{folder} is not a run with a finished epoch: {', '.join(missing)} missing")
     if not found.rows:
@@ -102,10 +95,8 @@ def write_report(
         "data": data,
         "run": found,
         "config": found.config,
-        "rows": found.rows,
         "best": found.best,
-        "duration": str(timedelta(seconds=round(sum(row["seconds"] for row in found.rows)))),
-        "speed": statistics.median(row["images_per_second"] for row in found.rows),
+        "facts": _facts(found),
         "curves": _curves(found),
         "epochs": _epoch_table(found),
         "problems": _problems(found),
@@ -114,89 +105,73 @@ def write_report(
     empty = dict.fromkeys(("confusion", "confused", "without_images", "mistakes", "hardest", "easiest", "examples"))
     context |= empty | {"paths": None, "shares": []} | seen | _times(found)
     context |= _rates(found, context["shares"])
-    _render("report.html", context, output)
+    html.write("report.html", context, output)
     return output
 
 
-def write_comparison(runs: Sequence[Run], comparison: RunComparison, output: Path) -> Path:
-    """Write runs side by side.
-
-    Args:
-        runs: The runs.
-        comparison: What `acmix.tasks.comparison.compare_runs` made of them.
-        output: The HTML file.
-
-    Returns:
-        The file written.
-
-    Raises:
-        InputError: If output lies in no folder.
-    """
-    _checked_output(output)
-    shown = [(item, name) for item, name in zip(runs, _short_names(runs), strict=True) if item.rows]
-    panels = [
-        (f"validation {measure.title}{', %' if measure.share else ''}", measure.name, 100 if measure.share else 1)
-        for measure in (shown[0][0].measures if shown else ())
-        if not measure.optional
+def _curves(found: Run) -> list[html.Panel]:
+    training, note = _losses(found.config["settings"])
+    losses = [
+        figures.over_epochs(training, found.rows, "train_loss"),
+        figures.over_epochs("validation", found.rows, "val_loss"),
     ]
-    panels += [("training loss", "train_loss", 1), ("images/s", "images_per_second", 1)]
-    curves = [
-        html.svg(figures.lines(title, [_line(item, name, column, factor) for item, name in shown]))
-        for title, column, factor in panels
-        if shown
+    shares = [
+        figures.over_epochs(measure.title, found.rows, measure.name, 100) for measure in found.measures if measure.share
     ]
-    context = {
-        "title": f"{len(runs)} runs - acmix",
-        "runs": comparison.runs,
-        "facts": comparison.facts,
-        "differing": comparison.differing,
-        "curves": curves,
+    rate = [figures.over_epochs("learning rate", found.rows, "learning_rate")]
+    return [
+        html.Panel("Loss", figures.lines("loss, nats", losses), note),
+        html.Panel("Validation", figures.lines(f"validation {' and '.join(line.name for line in shares)}, %", shares)),
+        html.Panel("Learning rate", figures.lines("learning rate", rate), "At the end of each epoch."),
+    ]
+
+
+def _losses(settings: dict[str, Any]) -> tuple[str, str]:
+    """What the training loss is called, and how it differs from that of a validation."""
+    changes = [f"{name.replace('_', ' ')} {settings[name]:g}" for name in _HARDER if settings.get(name)]
+    mean = "Training: mean over the epoch, while the network learns, on augmented images"
+    if not changes:
+        return "training", f"{mean}. Validation: after the epoch."
+    also = f", with {', '.join(changes)}"
+    return (
+        "training" + also,
+        f"{mean}{also}. Validation: after the epoch, without, so the two are not the same quantity.",
+    )
+
+
+def _facts(found: Run) -> dict[str, str]:
+    """What a reader asks first, with the words for it."""
+    first, rows = found.measures[0], found.rows
+    speed = statistics.median(row["images_per_second"] for row in rows)
+    return {
+        f"best validation {first.title}, epoch {found.best['epoch']:.0f}": _value(first, found.best),
+        "epochs": f"{found.trained} of {found.epochs}",
+        "training and validation": str(timedelta(seconds=round(sum(row["seconds"] for row in rows)))),
+        "training images a second, median": f"{speed:,.0f}",
+        "parameters": f"{found.config['parameters'] / 1e6:.2f} M",
     }
-    _render("compare.html", context, output)
-    return output
 
 
-def _short_names(runs: Sequence[Run]) -> list[str]:
-    """Names that fit under a figure: of the folders if they differ, else the ends of their paths."""
-    names = [item.folder.resolve().name for item in runs]
-    names = names if len(set(names)) == len(names) else [str(item.folder) for item in runs]
-    return [name if len(name) <= _NAME else f"...{name[3 - _NAME :]}" for name in names]
-
-
-def _checked_output(output: Path) -> Path:
-    if not output.parent.is_dir():
-        raise InputError(f"output {output} cannot be written: {output.parent} is not a folder")
-    return output
-
-
-def _render(template: str, context: dict[str, Any], output: Path) -> None:
-    text = html.template(template).render(context)
-    try:
-        write_atomically(output, text)
-    except OSError as error:
-        raise InputError(f"output {output} cannot be written: {error.strerror or error}") from error
-
-
-def _line(found: Run, name: str, column: str, factor: float = 1) -> figures.Line:
-    return figures.Line(name, [row["epoch"] for row in found.rows], [factor * row[column] for row in found.rows])
-
-
-def _curves(found: Run) -> list[str]:
-    shares = [_line(found, measure.title, measure.name, 100) for measure in found.measures if measure.share]
-    panels = {
-        "loss": [_line(found, "training", "train_loss"), _line(found, "validation", "val_loss")],
-        "validation accuracy, %": shares,
-        "learning rate": [_line(found, "learning rate", "learning_rate")],
-    }
-    return [html.svg(figures.lines(title, shown)) for title, shown in panels.items()]
+def _value(measure: Measure, row: EpochRow) -> str:
+    return f"{100 * row[measure.name]:.2f} %" if measure.share else f"{row[measure.name]:.4f}"
 
 
 def _epoch_table(found: Run) -> list[list[str]]:
-    forms = _EPOCH_COLUMNS | {measure.name: "{:.4f}" for measure in found.measures}
-    columns = {name: forms[name] for name in found.rows[0] if name in forms}
-    heading = [name.removesuffix("_seconds") + ", s" if name.endswith("seconds") else name for name in columns]
-    heading = [name.replace("seconds, s", "all, s").replace("_", " ") for name in heading]
-    return [heading, *([form.format(row[name]) for name, form in columns.items()] for row in found.rows)]
+    measures = {each.name: each for each in found.measures}
+    names = [name for name in found.rows[0] if name in _EPOCH_COLUMNS or name in measures]
+    heading = [
+        _EPOCH_COLUMNS[name][0] if name in _EPOCH_COLUMNS else f"validation {measures[name].title}" for name in names
+    ]
+    return [
+        heading,
+        *(
+            [
+                _EPOCH_COLUMNS[name][1].format(row[name]) if name in _EPOCH_COLUMNS else _value(measures[name], row)
+                for name in names
+            ]
+            for row in found.rows
+        ),
+    ]
 
 
 def _times(found: Run) -> dict[str, Any]:
@@ -209,7 +184,7 @@ def _times(found: Run) -> dict[str, Any]:
     total = sum(sums.values())
     table = [(part, f"{seconds:.2f}", f"{100 * seconds / total:.1f} %") for part, seconds in sums.items()]
     figure = figures.stacked_seconds([row["epoch"] for row in found.rows], parts)
-    return {"time_figure": html.svg(figure), "times": table}
+    return {"time_figure": html.Panel("Time of every epoch by part", figure), "times": table}
 
 
 def _rates(found: Run, shares: Sequence[explain.PathShare]) -> dict[str, Any]:
@@ -217,19 +192,19 @@ def _rates(found: Run, shares: Sequence[explain.PathShare]) -> dict[str, Any]:
     layers = list(dict.fromkeys(row["layer"] for row in found.rates))
     if not layers:
         return {"rates": [], "layers": []}
-    panels = {"alpha, of attention": "attention", "beta, of convolution": "convolution"}
     own = {name: [row for row in found.rates if row["layer"] == name] for name in layers}
     curves = [
-        figures.lines(
-            title,
-            [
-                figures.Line(name, [row["epoch"] for row in rows], [row[path] for row in rows])
-                for name, rows in own.items()
-            ],
-            by_depth=True,
-            reference=0.5,
+        html.Panel(
+            f"Rate {rate} of the {path} path",
+            figures.lines(
+                f"{rate}, of {path}",
+                [figures.over_epochs(name, rows, path) for name, rows in own.items()],
+                by_depth=True,
+                reference=0.5,
+            ),
+            "One line a layer; dotted: where fresh layers start.",
         )
-        for title, path in panels.items()
+        for rate, path in (("alpha", "attention"), ("beta", "convolution"))
     ]
     table = [["layer", "alpha", "beta"]]
     table += [[name, f"{rows[-1]['attention']:.4f}", f"{rows[-1]['convolution']:.4f}"] for name, rows in own.items()]
@@ -240,7 +215,7 @@ def _rates(found: Run, shares: Sequence[explain.PathShare]) -> dict[str, Any]:
             layer = by_name[cells[0]]
             share = f"{100 * layer.share:.1f} %"
             cells += [f"{layer.attention:.4g}", f"{layer.convolution:.4g}", share]
-    return {"rates": [html.svg(curve) for curve in curves], "layers": table}
+    return {"rates": curves, "layers": table}
 
 
 def _problems(found: Run) -> list[tuple[str, int, list[str]]]:
@@ -264,12 +239,22 @@ def _in_words(problem: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _configuration(found: Run) -> dict[str, Any]:
+def _configuration(found: Run) -> dict[str, dict[str, Any]]:
+    """What was asked for, and apart from it what was found and what it ran with."""
     config = found.config
     names = ("images_an_update", "processes", "weights", "updates_an_epoch")
-    more = {name.replace("_", " "): config[name] for name in names if config.get(name) is not None}
+    data = {name: value for name, value in config["data"].items() if not name.endswith("fingerprint")}
+    origin = {"goes on from": config["extends"]["run"]} if "extends" in config else {}
     versions = {f"version of {name}": version for name, version in config["versions"].items()}
-    return config["settings"] | config["data"] | more | config["preprocessing"] | versions
+    fingerprints = {name: value for name, value in config["data"].items() if name not in data}
+    parts = {
+        "Settings": config["settings"],
+        "Data": data | {"training images": config["train_images"], "validation images": config["validation_images"]},
+        "Run": {name: config[name] for name in names if config.get(name) is not None} | origin,
+        "Preprocessing": config["preprocessing"],
+        "Versions and fingerprints": versions | fingerprints,
+    }
+    return {part: {name: html.as_typed(value) for name, value in values.items()} for part, values in parts.items()}
 
 
 def _how_to_see(found: Run) -> str:
@@ -324,7 +309,8 @@ def _confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> dict[
         (classes[true], classes[taken], count, f"{100 * count / sum(matrix[true]):.1f} %")
         for count, true, taken in pairs[:_PAIRS]
     ]
-    return {"confusion": html.svg(figures.confusion(matrix, classes)), "confused": confused}
+    note = "Colour is the share of the true class, from none to all of it; numbers are images."
+    return {"confusion": html.Panel("Confusion matrix", figures.confusion(matrix, classes), note), "confused": confused}
 
 
 def _look_inside(classifier: Classifier, images: ImageSource) -> dict[str, Any]:
@@ -343,10 +329,14 @@ def _look_inside(classifier: Classifier, images: ImageSource) -> dict[str, Any]:
         picture = classifier.as_seen(tensor)
         cell = _brightest_cell(picture, feature, layer.stride[0])
         maps = explain.attention_map(layer, feature[None], cell)[0]
-        place = f"row {cell[0]}, column {cell[1]} of the {tuple(feature.shape[1:])} map of {name}"
-        title = f"{classifier.classes[label]}: {place}"
-        examples.append(_Example(title, html.svg(figures.attention(picture, maps, cell))))
-    return {"examples": examples, "shares": shares, "paths": html.svg(figures.path_shares(shares)), "looked_at": count}
+        height, width = feature.shape[1:]
+        place = f"Row {cell[0]}, column {cell[1]} of the {height} x {width} map of {name}."
+        examples.append(
+            html.Panel(f"An image of {classifier.classes[label]}", figures.attention(picture, maps, cell), place)
+        )
+    note = f"Sizes are roots of the mean square over {count} validation images."
+    panel = html.Panel("What either path adds to the output", figures.path_shares(shares), note)
+    return {"examples": examples, "shares": shares, "paths": panel}
 
 
 def _brightest_cell(picture: Image.Image, feature: Tensor, stride: int) -> tuple[int, int]:

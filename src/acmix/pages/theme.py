@@ -5,6 +5,7 @@ import io
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
@@ -82,7 +83,7 @@ class Drawing:
     """A figure as SVG.
 
     Attributes:
-        root: Its colours are classes such as "fill-ink", which `rules` and `variables` fill.
+        root: Its colours are classes such as "fill-ink", which `literal` and `variables` give a colour.
         label: What is seen, in words.
     """
 
@@ -90,7 +91,7 @@ class Drawing:
     label: str
 
     def within(self, prefix: str) -> str:
-        """As an element of an HTML page that has `rules` and `variables`; ids begin with the prefix."""
+        """As an element of an HTML page whose style has `variables`; ids begin with the prefix."""
         root = copy.deepcopy(self.root)
         for element in root.iter():
             element.tag = element.tag.removeprefix(f"{{{_SVG}}}")
@@ -172,3 +173,13 @@ def literal(classes: Iterable[str]) -> str:
         "".join(f"  .{each} {{ {part}: {COLOURS[name][scheme]} }}\n" for each, part, name in rules) for scheme in (0, 1)
     )
     return f"{light}@media (prefers-color-scheme: dark) {{\n{dark}}}"
+
+
+@cache
+def variables() -> str:
+    """What `Drawing.within` needs of a page's style: colours as variables of both schemes, and their classes."""
+    light, dark = (" ".join(f"--{name}: {pair[scheme]};" for name, pair in COLOURS.items()) for scheme in (0, 1))
+    classes = "\n".join(f".{part}-{name} {{ {part}: var(--{name}) }}" for name in COLOURS for part in _PROPERTIES)
+    # Paper that is printed on is white.
+    dark = f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}"
+    return f":root {{ color-scheme: light dark; {light} }}\n{dark}\n{classes}\n"
