@@ -69,6 +69,7 @@ PUBLIC = {
         "study",
         "surgery",
         "tasks",
+        "train",
     ],
     "acmix.ops": ["backends", "check_backend", "local_attention", "mix", "project_and_mix", "shift_conv", "why_not"],
 }

@@ -12,6 +12,7 @@ from acmix.registration import register_with_timm
 
 if TYPE_CHECKING:
     from acmix import bench, checkpoints, data, explain, export, models, ops, pages, study, surgery, tasks
+    from acmix.cli.python import train
     from acmix.models import create_model, detection_backbone, segmentation_backbone
     from acmix.nn import ACmix
     from acmix.surgery import fuse, replace_convolutions
@@ -37,6 +38,7 @@ __all__ = [
     "study",
     "surgery",
     "tasks",
+    "train",
 ]
 
 # Public names by the modules that they are of, and packages.
@@ -47,6 +49,7 @@ _NAMES = {
     "fuse": "acmix.surgery",
     "replace_convolutions": "acmix.surgery",
     "segmentation_backbone": "acmix.models",
+    "train": "acmix.cli.python",
 }
 _PACKAGES = ("bench", "checkpoints", "data", "explain", "export", "models", "ops", "pages", "study", "surgery", "tasks")
 

@@ -6,7 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
-from acmix.cli import outputs, training
+from acmix.cli import outputs, python
 from acmix.errors import InputError
 
 _DEMO_RUN = Path("demo/run")
@@ -74,7 +74,7 @@ def demo(checkpoint: Path | None = None, *, port: int | None = None) -> int:
             sets = " ".join(f"--set {name}={value}" for name, value in demonstration.CHANGES.items())
             command = f"acmix train {demonstration.DATA} {sets} --output {_DEMO_RUN}"
             sys.stdout.write(f"{checkpoint} is not there yet: training it on {demonstration.DATA}\n$ {command}\n")
-            training.fit_and_report(demonstration.DATA, demonstration.settings(), _DEMO_RUN)
+            python.fit_and_report(demonstration.DATA, demonstration.settings(), _DEMO_RUN)
     classifier = load_classifier(checkpoint)
     from acmix.pages.demo import serve
 

@@ -15,10 +15,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-import acmix
+import acmix.records
 from acmix.cli.completion import SHELLS, PrintCompletion, remember
 from acmix.cli.wording import SettingsOf, spelled
-from acmix.records import described
 from acmix.tasks.loop.fields import Setting
 
 
@@ -89,7 +88,7 @@ _path = _Kind(Path, "path")
 
 
 def _add_parameters(parser: ArgumentParser, function: Callable[..., int]) -> None:
-    helps, hints = described(function), typing.get_type_hints(function, include_extras=True)
+    helps, hints = acmix.records.described(function), typing.get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             _add_settings(parser, typing.get_args(hints[name])[1])

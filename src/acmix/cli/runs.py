@@ -68,7 +68,7 @@ def report_end(run: Path, outcomes: "Sequence[Outcome]") -> None:
         sys.stderr.write(f"acmix train: no report: {error}\n")
 
 
-def report_stop(run: Path) -> None:
+def report_stop(run: Path, *, quiet: bool = False) -> None:
     """Write the report of a run that an error or a signal ends, if an epoch is finished: at once, without pictures.
 
     A scheduler that stops a run kills it soon after, and a device that failed cannot classify images.
@@ -79,6 +79,9 @@ def report_stop(run: Path) -> None:
     if not (run / METRICS).is_file():
         return
     try:
-        sys.stderr.write(f"report: {write_report(run, pictures=False)}\n")
+        page = write_report(run, pictures=False)
     except Exception as error:
         sys.stderr.write(f"acmix train: no report: {error}\n")
+    else:
+        if not quiet:
+            sys.stderr.write(f"report: {page}\n")

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from acmix.cli import outputs, runs
+from acmix.cli import python
 from acmix.cli.settings import COMMON, changes
 from acmix.cli.wording import SettingsOf
 from acmix.errors import InputError, printable
@@ -55,60 +55,34 @@ def train(
     if sys.stderr.isatty():
         # At once: what comes next loads for seconds.
         sys.stderr.write(f"acmix train: reading {printable(data)}\n")
-    from acmix.tasks.classification.choice import choose
     from acmix.tasks.loop import recipes, states
-    from acmix.tasks.loop.run import free_folder
 
-    if (resume or requeue) and output is None:
-        raise InputError(f"--{'resume' if resume else 'requeue'} needs --output, the folder of the run to continue")
+    if requeue and output is None:
+        raise InputError("output must be given: the folder of the run to begin or to continue")
     resume = resume or (output is not None and requeue and bool(states.paths(output)))
-    settings = choose(data, recipe, changes(Settings, changed, set), base=output if resume else extend)
+    own = changes(Settings, changed, set)
     if print_config:
+        settings, _ = python.plan(data, output, recipe, own, resume=resume, extend=extend)
         sys.stdout.write(recipes.as_yaml(settings))
         return 0
-    output = output or free_folder(Path("runs"), f"{printable(Path(data).resolve().name)}-{settings.model}")
-    outputs.check_folder("--output", output)
-    fit_and_report(
+    python.train(
         data,
-        settings,
-        output,
-        save_minutes=save_minutes,
-        keep_states=keep_states,
+        output=output,
+        recipe=recipe,
         validation=validation,
         resume=resume,
         extend=extend,
         weights=weights,
         workers=workers,
-        check_images=check_images,
         devices=devices,
         strategy=strategy,
+        save_minutes=save_minutes,
+        keep_states=keep_states,
+        check_images=check_images,
+        quiet=False,
+        **own,
     )
     return 0
-
-
-def fit_and_report(
-    data: str,
-    settings: Settings,
-    output: Path,
-    *,
-    save_minutes: float = 15.0,
-    keep_states: int = 2,
-    **options: Any,
-) -> None:
-    """Train as `acmix.tasks.classification.fitting.fit` does, which takes the options; show it, and leave a report."""
-    from acmix.cli.display import progress
-    from acmix.cli.display import training as display
-    from acmix.tasks.classification.fitting import fit
-
-    interactive = sys.stderr.isatty() and sys.stdout.isatty()
-    with display.TrainingDisplay(settings.epochs, live=interactive) as shown:
-        reporting = shown.reporting(
-            save_minutes=save_minutes, keep_states=keep_states, on_stop=lambda: runs.report_stop(output)
-        )
-        result = fit(data, settings, output, progress=progress.track, reporting=reporting, **options)
-    if result is not None:
-        runs.report_end(output, result.outcomes)
-        display.show_training(result, data)
 
 
 def recipes(*, name: str | None = None, settings: bool = False, markdown: bool = False) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from lightning.fabric import Fabric, seed_everything
 
-from acmix.checkpoints.classifier import load_classifier
+from acmix.checkpoints.classifier import Classifier, load_classifier
 from acmix.data import EvaluationImages, ImageData, open_dataset
 from acmix.errors import InputError, counted
 from acmix.models.names import check_name
@@ -54,6 +54,10 @@ class TrainingResult:
     images_per_second: float
     validation: Evaluation
     outcomes: list[Outcome]
+
+    def load(self) -> Classifier:
+        """The best checkpoint, ready to use."""
+        return load_classifier(self.output / run.BEST)
 
 
 def fit(
