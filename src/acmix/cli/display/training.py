@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,11 +11,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from acmix.cli.display.tables import duration, make_table
+from acmix.errors import printable
 
 if TYPE_CHECKING:
     from acmix.tasks.loop.fields import Setting
+
+# Columns from which the bar is long, and seconds between two lines in a file.
+_WIDE, _BETWEEN = 120, 60.0
 
 
 def show_recipes(recipes: Mapping[str, Mapping[str, Any]]) -> None:
@@ -48,17 +54,19 @@ def show_settings(settings: "Mapping[str, Setting]", *, as_markdown: bool) -> No
 class TrainingDisplay:
     """One line for a finished epoch; above them, where a person looks on, a live line of the present one.
 
+    Elsewhere, in a file for instance, a line a minute says how far a long epoch is.
+
     Args:
         epochs: How many there will be.
         live: Whether a person looks on.
     """
 
     def __init__(self, epochs: int, *, live: bool) -> None:
-        self.epochs = epochs
+        self.epochs, self._live, self._told = epochs, live, time.monotonic()
         self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}  {task.fields[state]}"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=20 if get_console().width >= _WIDE else 8),
+            TextColumn("{task.fields[state]}", table_column=Column(no_wrap=True)),
             console=get_console(),
             transient=True,
             disable=not live,
@@ -87,25 +95,44 @@ class TrainingDisplay:
         )
 
     def _show_epoch(self, row: Mapping[str, float]) -> None:
-        get_console().print(
-            f"epoch {row['epoch']:>3.0f}/{self.epochs}  train loss {row['train_loss']:.4f}  "
-            f"val loss {row['val_loss']:.4f}  val top-1 {row['val_top1']:7.2%}  {row['seconds']:.1f} s",
-            highlight=False,
-        )
+        from acmix.tasks.classification.measures import MEASURES
+
+        self._told = time.monotonic()
+        validated = (each.described(row[each.name]) for each in MEASURES if each.name in row and not each.optional)
+        line = [
+            f"train loss {row['train_loss']:.4f}",
+            *(f"val {words}" for words in validated),
+            f"{row['seconds']:.1f} s",
+        ]
+        get_console().print(f"epoch {row['epoch']:>3.0f}/{self.epochs}", *line, sep="  ", highlight=False)
 
     def _show_update(self, progress: Any) -> None:
-        loads = f"loader {progress.loader_images_per_second:,.0f}/s"
-        state = (
-            f"loss {progress.loss:.4f}  rate {progress.learning_rate:.2e}  {progress.images_per_second:,.0f} images/s  "
-            f"{loads}, waits {progress.waiting:.0%}  {duration(progress.seconds_left)} left"
-        )
+        # The most wanted first: a narrow terminal shows what fits.
+        parts = [
+            f"{progress.update}/{progress.updates}",
+            f"loss {progress.loss:.4f}",
+            f"{duration(progress.seconds_left)} left",
+            f"{progress.images_per_second:,.0f} images/s",
+            f"rate {progress.learning_rate:.2e}",
+            f"loader {progress.loader_images_per_second:,.0f}/s, waits {progress.waiting:.0%}",
+        ]
+        epoch = f"epoch {progress.epoch}/{self.epochs}"
+        if not self._live:
+            if time.monotonic() >= self._told + _BETWEEN:
+                self._told = time.monotonic()
+                Console(stderr=True).print(epoch, *parts, sep="  ", highlight=False, soft_wrap=True)
+            return
+        width = get_console().width
+        room = width - len(epoch) - (20 if width >= _WIDE else 8) - 2
+        while len("  ".join(parts)) > room and len(parts) > 1:
+            parts.pop()
         self._bar.update(
             self._task,
             visible=True,
-            description=f"epoch {progress.epoch}/{self.epochs}",
+            description=epoch,
             completed=progress.update,
             total=progress.updates,
-            state=state,
+            state="  ".join(parts),
         )
 
     def _show_start(self, facts: Mapping[str, str]) -> None:
@@ -121,6 +148,7 @@ def show_training(result: Any, data: str) -> None:
     table = make_table("Training finished", show_header=False)
     table.add_row("best top-1", f"{result.best_top1:.2%} in epoch {result.best_epoch} of {result.epochs}")
     table.add_row("time", f"{result.seconds:.1f} s, {result.images_per_second:,.0f} images/s")
+    # Names alone: a path would be broken where the terminal ends.
     for name, meaning in (
         ("best.safetensors", "best checkpoint"),
         ("last.safetensors", "last checkpoint"),
@@ -128,11 +156,12 @@ def show_training(result: Any, data: str) -> None:
         ("metrics.csv", "every epoch"),
         ("summary.json", "this summary, confusion matrix"),
         ("config.json", "settings, versions"),
-        ("tensorboard", "tensorboard --logdir"),
+        ("tensorboard", "logs, for tensorboard --logdir"),
     ):
-        table.add_row(meaning, str(result.output / name))
+        table.add_row(meaning, name)
     console = get_console()
     console.print(table)
+    sys.stdout.write(f"all of it in {printable(result.output)}\n")
     console.print("next:", style="bold")
     # Plain text: a command must not be wrapped, or it cannot be copied.
     sys.stdout.write(shlex.join(["acmix", "validate", str(result.output / "best.safetensors"), data]) + "\n")

@@ -24,6 +24,10 @@ class Measure:
     falling: bool = False
     optional: bool = False
 
+    def described(self, value: float) -> str:
+        """Title and value in words: "top-1 33.43%"."""
+        return f"{self.title} {value:.2%}" if self.share else f"{self.title} {value:.4f}"
+
 
 def stale_epochs(rows: Sequence[EpochRow], measures: Sequence[Measure]) -> int:
     """How many of the last epochs were no better by the first measure than the best before them."""
