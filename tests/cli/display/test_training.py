@@ -9,7 +9,7 @@ from acmix.tasks.loop.progress import Progress
 
 PROGRESS = Progress(
     epoch=7,
-    update=12,
+    update=120,
     updates=230,
     loss=2.375,
     learning_rate=1e-3,
@@ -23,9 +23,9 @@ PROGRESS = Progress(
 @pytest.mark.parametrize(
     ("columns", "shown", "left_out"),
     [
-        (80, ["epoch 7/90", "12/230", "loss 2.3750", "0:12:34 left", "640 images/s"], "loader"),
-        (50, ["epoch 7/90", "12/230", "loss 2.3750"], "images/s"),
-        (200, ["epoch 7/90", "12/230", "0:12:34 left", "rate 1.00e-03", "loader 8,630/s, waits 4%"], "…"),
+        (80, ["epoch 7/90", "120/230", "loss 2.3750", "0:12:34 left", "640 images/s"], "loader"),
+        (50, ["epoch 7/90", "120/230", "loss 2.3750"], "images/s"),
+        (200, ["epoch 7/90", "120/230", "0:12:34 left", "rate 1.00e-03", "loader 8,630/s, waits 4%"], "…"),
     ],
 )
 def test_the_live_line_shows_bar_and_time_left_first(columns, shown, left_out, monkeypatch):
@@ -50,7 +50,7 @@ def test_a_long_epoch_tells_of_itself_in_a_file(monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err == (
-        "epoch 7/90  12/230  loss 2.3750  0:12:34 left  640 images/s  rate 1.00e-03  loader 8,630/s, waits 4%\n"
+        "epoch 7/90  120/230  loss 2.3750  0:12:34 left  640 images/s  rate 1.00e-03  loader 8,630/s, waits 4%\n"
     )
 
 
