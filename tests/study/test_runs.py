@@ -64,7 +64,7 @@ def test_an_interrupted_study_continues_to_the_same_results(data, tmp_path):
         if (seed, progress.epoch) == (1, 2):
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match="equal-rates, seed 1, was stopped.*same command continues"):
+    with pytest.raises(KeyboardInterrupt, match="equal-rates, seed 1, was stopped and is saved$"):
         study(data, tmp_path / "cut", watching=Watching(on_update=stop))
     assert len(load_study(tmp_path / "cut" / RESULTS).trainings) == 1
 

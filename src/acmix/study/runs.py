@@ -217,7 +217,7 @@ def _train(
         state = states.read(saved[-1]) if saved else None
         execute(prepared, fabric, files, state, reporting)
     except (KeyboardInterrupt, PreemptedError) as error:
-        stopped = f"{name}, seed {settings.seed}, was stopped and is saved; the same command continues the study"
+        stopped = f"{name}, seed {settings.seed}, was stopped and is saved"
         raise type(error)(stopped) from error
     last = files.rows[-1]
     trained = Trained(

@@ -1,7 +1,4 @@
-"""The `acmix` command: the subcommands, and how each may end.
-
-Bad usage and bad input end with exit code 2 and one line on stderr; Ctrl-C ends with 130.
-"""
+"""The subcommands, and how each may end: bad usage and bad input with exit code 2 and one line on stderr."""
 
 import argparse
 import io
@@ -12,6 +9,7 @@ from typing import Any
 
 from acmix.cli import bench, data, explain, networks, runs, study, training
 from acmix.cli.parser import build_parser
+from acmix.cli.stopping import continued
 from acmix.cli.wording import as_typed, readable
 from acmix.errors import InputError, PreemptedError, TrainingError
 
@@ -54,17 +52,12 @@ _GROUPS = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
+def run(arguments: Sequence[str]) -> int:
+    """Run a command; arguments and exit codes are those of `acmix.cli.main`.
 
-    Args:
-        arguments: Without the program's name; None takes those of the process.
-
-    Returns:
-        The exit code: 0 done, 1 done in part, 2 bad usage or input, 75 stopped by a scheduler and to be continued
-        with --resume, 130 stopped with Ctrl-C.
+    Raises:
+        KeyboardInterrupt: If it was stopped with Ctrl-C; its message says what is kept.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that a terminal cannot show is no reason to fail; in JSON the escape is the same name.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -80,17 +73,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _fail(program, as_typed(str(error), command))
     except TrainingError as error:
-        sys.stderr.write(f"{program}: {' '.join(str(error).split())}\n")
-        return _TRY_AGAIN if isinstance(error, PreemptedError) else 1
+        preempted = isinstance(error, PreemptedError)
+        said = continued(arguments, str(error)) if preempted else str(error)
+        sys.stderr.write(f"{program}: {' '.join(said.split())}\n")
+        return _TRY_AGAIN if preempted else 1
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         for extra, packages in _EXTRAS.items():
             if missing in packages:
                 return _fail(program, f"this needs {error.name}; install it with: pip install 'acmix[{extra}]'")
         raise
-    except KeyboardInterrupt as error:
-        sys.stderr.write(f"\n{program}: {str(error) or 'stopped'}\n")
-        return 130
     except BrokenPipeError:
         # The reader of the output has gone, head for instance; keep Python from complaining again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,99 @@
+"""Ctrl-C at any moment: one line, and the whole command where there is something to continue."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from acmix.cli import main
+from acmix.cli.stopping import at_once_in_imports, continued, stopped
+
+# A module that takes an interrupted import for a missing one, as libraries do.
+MODULE = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except BaseException:
+    pass
+"""
+PROGRAM = """
+import sys
+import acmix.cli
+{patch}
+sys.exit(acmix.cli.main({arguments}))
+"""
+INSTEAD = """
+import acmix.cli.commands
+def run(arguments):
+    import stubborn
+acmix.cli.commands.run = run
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["info"], "acmix info: stopped"),
+        (["study", "run", "my images"], "acmix study run: stopped; continue with: acmix study run 'my images'"),
+    ],
+)
+def test_an_interrupted_import_ends_at_once(tmp_path, arguments, line):
+    (tmp_path / "stubborn.py").write_text(MODULE)
+    program = PROGRAM.format(patch=INSTEAD, arguments=arguments)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"\n{line}\n")
+
+
+def test_elsewhere_it_is_an_exception_and_the_handler_is_put_back():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), at_once_in_imports(["info"]):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    # Another thread cannot have signals, and works without.
+    done = []
+    thread = threading.Thread(target=lambda: done.append(main(["recipes", "--name", "none"])))
+    thread.start()
+    thread.join()
+    assert done == [2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "line"),
+    [
+        (["train", "digits"], "", "acmix train: stopped"),
+        (
+            ["train", "digits", "--output", "a b", "--resume"],
+            "",
+            "stopped; continue with: acmix train digits --output 'a b' --resume",
+        ),
+        (
+            ["train", "digits", "--output", "a", "--requeue"],
+            "stopped; acmix report a",
+            "acmix train: stopped; acmix report a",
+        ),
+        (["--help"], "", "acmix: stopped"),
+        ([], "", "acmix: stopped"),
+        (
+            ["study", "run", "digits"],
+            "a, seed 1, is saved",
+            "a, seed 1, is saved; continue with: acmix study run digits",
+        ),
+        (["study", "show", "a.json"], "", "acmix study show: stopped"),
+        (["bench", "layer", "--repeat"], "", "acmix bench layer: stopped"),
+    ],
+)
+def test_what_continues_is_the_whole_command(arguments, said, line):
+    assert stopped(arguments, said).startswith("\nacmix")
+    assert stopped(arguments, said).endswith(f"{line}\n")
+
+
+def test_what_is_stopped_is_said_once():
+    assert (
+        continued(["study", "run", "a"], "it is saved; continue with: acmix x") == "it is saved; continue with: acmix x"
+    )
