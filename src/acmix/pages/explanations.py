@@ -108,7 +108,7 @@ def write_explanations(
 
 def _cells(row: _Row) -> list[str]:
     numbers = (row.rates.attention, row.rates.convolution, row.rates.log_ratio, row.change.distance)
-    forms = ("{:.3f}", "{:.3f}", "{:+.2f}", "{:.2f}")
+    forms = ("{:.3f}", "{:.3f}", "{:+.3f}", "{:.4f}")
     words = [form.format(number) for form, number in zip(forms, numbers, strict=True)]
     return [row.rates.layer, f"{100 * row.share.share:.0f} %", *words]
 

@@ -8,8 +8,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.textpath import TextPath
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from PIL import Image
 from torch import Tensor
 
@@ -23,6 +25,8 @@ _SILENT = 1e-30
 _FRAME = "#22d3ee"
 # Of a cell of a confusion matrix at most: words in ink are legible on it in both schemes.
 _CELL, _DENSEST = "#2563eb", 0.8
+# Classes that are named, and letters of a name at most.
+_NAMED_CLASSES, _NAME = 30, 30
 # What both figures of the paths' sizes show.
 _SHARE = "share of what both paths add, %"
 
@@ -62,14 +66,22 @@ def lines(quantity: str, shown: Sequence[Line], *, by_depth: bool = False, refer
         made.set(gid=f"line-{index}", markevery=max(1, len(line.x) // 12))
     if reference is not None:
         axes.axhline(reference, color=colour("rule"), linestyle=":", linewidth=1)
-    axes.set(xlabel="epoch", ylabel=quantity)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    first, last = min(line.x[0] for line in shown), max(line.x[-1] for line in shown)
+    axes.set_ylabel(quantity)
     axes.yaxis.set_major_locator(MaxNLocator(6))
+    # Numbers are whole: none of them is a part whose unit stands elsewhere.
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    _epoch_axis(axes, first, last)
     if len(shown) > 1:
         _legend(figure, columns)
     ends = "; ".join(f"{line.name} from {line.y[0]:.4g} to {line.y[-1]:.4g}" for line in shown)
-    first, last = min(line.x[0] for line in shown), max(line.x[-1] for line in shown)
     return drawing(figure, f"{quantity}, epochs {first:.0f} to {last:.0f}: {ends}")
+
+
+def _epoch_axis(axes: Axes, first: float, last: float) -> None:
+    axes.set_xlabel("epoch")
+    axes.set_xlim(first - 0.5, last + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
 
 
 def _step(index: int, count: int) -> int:
@@ -98,8 +110,8 @@ def stacked_seconds(epochs: Sequence[float], parts: Mapping[str, Sequence[float]
     for (name, seconds), hue in zip(parts.items(), theme.HUES, strict=False):
         axes.bar(epochs, seconds, 0.8, bottom=bottom, color=colour(hue), label=name)
         bottom = [low + high for low, high in zip(bottom, seconds, strict=True)]
-    axes.set(xlabel="epoch", ylabel="time of an epoch, s")
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.set_ylabel("time of an epoch, s")
+    _epoch_axis(axes, epochs[0], epochs[-1])
     _legend(figure, 4)
     sums = ", ".join(f"{name} {sum(seconds):.1f} s" for name, seconds in parts.items())
     return drawing(figure, f"Time of every epoch by part; all epochs together: {sums}")
@@ -108,7 +120,11 @@ def stacked_seconds(epochs: Sequence[float], parts: Mapping[str, Sequence[float]
 @theme.drawn
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Drawing:
     """Confusion matrix with counts; rows are true classes, a cell is as dense as its share of them."""
-    side = min(12.0, 1.7 + 0.36 * len(classes))
+    named = len(classes) <= _NAMED_CLASSES
+    names = [name if len(name) <= _NAME else f"{name[: _NAME - 3]}..." for name in classes] if named else []
+    # Names take room of their own, or they would take it from the cells.
+    longest = max((TextPath((0, 0), name, size=9).get_extents().width for name in names if name), default=0) / 72
+    side = min(8.0, 0.32 * len(classes)) + longest + 0.9
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     counts = np.array(matrix, float)
@@ -116,14 +132,13 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Drawin
     cells = np.empty((*shares.shape, 4))
     cells[..., :3], cells[..., 3] = mpl.colors.to_rgb(_CELL), _DENSEST * shares
     axes.imshow(cells)
-    named = len(classes) <= 30
     if named:
         for row, column in zip(*counts.nonzero(), strict=True):
-            axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", fontsize=8)
-        turned = 90 if max(map(len, classes)) > 2 else 0
-        axes.set_xticks(range(len(classes)), classes, rotation=turned, parse_math=False)
-        axes.set_yticks(range(len(classes)), classes, parse_math=False)
-    words = "" if named else ", by number"
+            axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", fontsize=7)
+        turned = 90 if max(map(len, names)) > 2 else 0
+        axes.set_xticks(range(len(names)), names, rotation=turned, parse_math=False, fontsize=9)
+        axes.set_yticks(range(len(names)), names, parse_math=False, fontsize=9)
+    words = "" if named else ", by its number from 0"
     axes.set(xlabel=f"predicted class{words}", ylabel=f"true class{words}")
     axes.spines[["top", "right"]].set_visible(True)
     right, images = np.trace(counts), counts.sum()
@@ -155,7 +170,7 @@ def _draw_shares(axes: Axes, layers: Sequence[PathShare]) -> list[float]:
     axes.barh(places, rest, 0.7, left=shares, color=colour(CONVOLUTION), label="convolution")
     axes.set_yticks(places, [layer.layer for layer in layers], parse_math=False)
     axes.invert_yaxis()
-    axes.set_xlim(0, 100)
+    axes.set(xlim=(0, 100), ylabel="layer")
     axes.legend(ncols=2, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1))
     return shares
 
@@ -266,7 +281,7 @@ def heat(values: Tensor, *, signed: bool, side: int) -> Image.Image:
 @theme.drawn
 def paths(shares: Sequence[PathShare], rates: Sequence[Rates], changes: Sequence[KernelChange]) -> tuple[Figure, str]:
     """What either path adds, the rates' log |alpha / beta| and how far the kernels moved, layer by layer; in words."""
-    figure = Figure(figsize=(8.6, 1.4 + 0.28 * len(shares)), layout="constrained")
+    figure = Figure(figsize=(8.6, 1.4 + 0.28 * len(shares)), layout=ConstrainedLayoutEngine(wspace=0.08))
     added, ratio, moved = figure.subplots(1, 3, sharey=True)
     places = range(len(shares))
     _draw_shares(added, shares)
@@ -278,6 +293,6 @@ def paths(shares: Sequence[PathShare], rates: Sequence[Rates], changes: Sequence
     labels = (_SHARE, "log |alpha / beta|", "kernels' distance from shifts,\nrelative to them")
     for axes, label in zip((added, ratio, moved), labels, strict=True):
         axes.set_xlabel(label, fontsize=9)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.tick_params(labelsize=9)
     return figure, f"{_shares_in_words(shares)}; the rates and the kernels' changes are in the table"
