@@ -13,7 +13,11 @@ def test_runs_are_compared(capsys, checkpoint, tmp_path):
     (broken / "config.json").write_text(json.dumps(config))
     code, out, err = call(capsys, "compare", finished, broken, "--output", tmp_path / "page.html")
     assert (code, err) == (0, "")
+    assert out.startswith("2 runs ")
     assert "unfinished, 0 of 9 epochs" in out
+    # No word is broken at 80 columns.
+    assert "test_resnet.r160_in1k" in out
+    assert call(capsys, "compare", finished)[1].startswith("1 run ")
     assert out.splitlines()[-1] == f"page: {tmp_path / 'page.html'}"
     assert "<svg " in (tmp_path / "page.html").read_text()
     code, out, err = call(capsys, "compare", finished, broken, "--json")

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from acmix import InputError
+from acmix import InputError, storage
 from acmix.data import Digits
 from acmix.errors import TrainingError
 from acmix.study import RESULTS, VARIANTS, Watching, load_study, run_study, save_study, time_study
@@ -53,6 +53,13 @@ def test_equal_seeds_are_equal_conditions(data, tmp_path, monkeypatch):
     assert load_study(tmp_path / RESULTS) == again != found
     assert again.trainings == found.trainings
     assert not any((tmp_path / "running").iterdir())
+
+
+def test_two_studies_do_not_work_in_one_folder(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "PATIENCE", 0.1)
+    with storage.held(tmp_path), pytest.raises(InputError, match="is of a study that goes on in another process; wait"):
+        study(data, tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_interrupted_study_continues_to_the_same_results(data, tmp_path):

@@ -52,8 +52,7 @@ def run(
     from acmix.cli.display import study as display
 
     names = list(study.USUAL_VARIANTS) if variants is None else [name.strip() for name in variants.split(",")]
-    live = sys.stderr.isatty() and sys.stdout.isatty()
-    with display.StudyDisplay(live=live) as shown:
+    with display.StudyDisplay() as shown:
         done = study.run_study(
             data,
             settings,
@@ -66,7 +65,9 @@ def run(
             watching=shown.watching(),
         )
     command = shlex.join(["acmix", "study", "show", str(output / study.RESULTS), "--plot", "study.svg"])
-    sys.stdout.write(f"\n{study.as_markdown(done)}\n{command}\n")
+    sys.stdout.write("\n")
+    display.show_study(done, as_markdown=False)
+    sys.stdout.write(f"\n{command}\n")
     return 0
 
 
@@ -80,22 +81,25 @@ def time(results: Path, *, threads: int | None = None, seconds: float = 30.0) ->
     """
     _use_threads(threads)
     from acmix import study
+    from acmix.cli.display import study as display
 
-    sys.stdout.write(study.as_markdown(study.time_study(results, seconds=seconds)))
+    display.show_study(study.time_study(results, seconds=seconds), as_markdown=False)
     return 0
 
 
-def show(results: Path, *, plot: Path | None = None, table: Path | None = None) -> int:
-    """Draw table and plot of a study anew from its results; nothing is trained.
+def show(results: Path, *, plot: Path | None = None, table: Path | None = None, markdown: bool = False) -> int:
+    """Draw tables and plot of a study anew from its results; nothing is trained.
 
     Args:
         results: The study.json of acmix study run.
         plot: A PNG or SVG file for a plot of accuracy against cost.
-        table: A Markdown file for the table (default: the terminal).
+        table: A Markdown file for the tables (default: the terminal).
+        markdown: Print Markdown on a terminal, too; a pipe and a file always get it.
     """
     outputs.check_file("--plot", plot, outputs.PICTURES)
     outputs.check_file("--table", table)
     from acmix import study
+    from acmix.cli.display import study as display
 
     loaded = study.load_study(results)
     text = study.as_markdown(loaded)
@@ -104,7 +108,7 @@ def show(results: Path, *, plot: Path | None = None, table: Path | None = None) 
 
         write_atomically(plot, plots.study(plot.suffix[1:], study.summarise(loaded), loaded.batch))
     if table is None:
-        sys.stdout.write(text)
+        display.show_study(loaded, as_markdown=markdown)
     else:
         write_atomically(table, text)
     return 0

@@ -1,6 +1,8 @@
 """A study as Markdown: what was trained, a line a network, every test, and what follows; nothing is typed by hand."""
 
 import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from acmix.study.results import ACMIX, CONVOLUTION, Study
 from acmix.study.statistics import FEWEST_RANKS
@@ -9,16 +11,46 @@ from acmix.study.summary import Difference, Summary, differences, summarise
 _LEVEL = 0.05
 
 
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+        headings: Of its columns.
+        rows: Cells.
+        named: How many columns on the left are names, not numbers.
+    """
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    named: int
+
+
 def as_markdown(study: Study) -> str:
     """Tables and sentences.
 
     Raises:
         InputError: If fewer than two seeds are finished.
     """
+    return "\n\n".join(part if isinstance(part, str) else _in_markdown(part) for part in parts(study)) + "\n"
+
+
+def _in_markdown(table: Table) -> str:
+    rows = [table.headings, *table.rows]
+    lines = [f"| {' | '.join(cells)} |" for cells in rows]
+    return "\n".join([lines[0], f"|{'---|' * len(table.headings)}", *lines[1:]])
+
+
+def parts(study: Study) -> list[str | Table]:
+    """What there is to say, in its order; names of code stand in backquotes.
+
+    Raises:
+        InputError: If fewer than two seeds are finished.
+    """
     summaries, tests = summarise(study), differences(study)
-    parts = [_conditions(study), _networks(summaries, study.batch), _tests(tests, study), _rates(study)]
-    parts.append(_verdict(summaries, tests))
-    return "\n\n".join(part for part in parts if part) + "\n"
+    found = [_conditions(study), _networks(summaries, study.batch)]
+    found += [*_tests(tests, study), _rates(study), _verdict(summaries, tests)]
+    return [part for part in found if part]
 
 
 def _conditions(study: Study) -> str:
@@ -44,36 +76,38 @@ def _conditions(study: Study) -> str:
     return text
 
 
-def _networks(summaries: list[Summary], batch: int) -> str:
-    lines = [
-        "| network | accuracy, % | training loss | parameters | multiply-adds, M | forward, ms an image "
-        "| forward + backward, ms |",
-        "|---|---|---|---|---|---|---|",
-    ]
+def _networks(summaries: list[Summary], batch: int) -> Table:
+    headings = (
+        "network",
+        "accuracy, %",
+        "training loss",
+        "parameters",
+        "multiply-adds, M",
+        "forward, ms an image",
+        "forward + backward, ms",
+    )
+    rows: list[Sequence[str]] = []
     for item in summaries:
         cost = item.cost
         times = [
             "not measured" if timing is None else f"{1e3 * timing.fastest / batch:.3f}"
             for timing in (cost.forward, cost.training)
         ]
-        lines.append(
-            f"| {cost.title} | {100 * item.accuracy.mean:.2f} ± {100 * item.accuracy.margin:.2f} "
-            f"| {item.train_loss:.3f} | {cost.parameters:,} | {cost.multiply_adds / 1e6:.2f} | {' | '.join(times)} |"
-        )
-    return "\n".join(lines)
+        accuracy = f"{100 * item.accuracy.mean:.2f} ± {100 * item.accuracy.margin:.2f}"
+        costs = (f"{item.train_loss:.3f}", f"{cost.parameters:,}", f"{cost.multiply_adds / 1e6:.2f}")
+        rows.append((cost.title, accuracy, *costs, *times))
+    return Table(headings, rows, named=1)
 
 
-def _tests(tests: list[Difference], study: Study) -> str:
+def _tests(tests: list[Difference], study: Study) -> list[str | Table]:
     if not tests:
-        return ""
+        return []
     titles = {name: item.title for name, item in study.variants.items()}
-    lines = [
-        "| network | minus | difference, points | t-test | corrected | Wilcoxon, corrected |",
-        "|---|---|---|---|---|---|",
-    ]
+    headings = ("network", "minus", "difference, points", "t-test", "corrected", "Wilcoxon, corrected")
+    rows: list[Sequence[str]] = []
     for item in tests:
         cells = [_probability(value) for value in (item.found.t_test, item.t_test, item.ranks)]
-        lines.append(f"| {titles[item.name]} | {titles[item.reference]} | {_points(item)} | {' | '.join(cells)} |")
+        rows.append((titles[item.name], titles[item.reference], _points(item), *cells))
     ranks = (
         ""
         if len(study.seeds()) >= FEWEST_RANKS
@@ -83,7 +117,7 @@ def _tests(tests: list[Difference], study: Study) -> str:
         "Differences are paired by seed, with 95 % intervals; two-sided paired t-tests and Wilcoxon's signed-rank "
         f"tests, corrected for all {len(tests)} comparisons by Holm.{ranks}"
     )
-    return "\n".join(lines) + f"\n\n{note}"
+    return [Table(headings, rows, named=2), note]
 
 
 def _rates(study: Study) -> str:

@@ -1,7 +1,8 @@
 """Train every network of a study with every seed; what is finished is kept, what is interrupted continues."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric, seed_everything
 
+from acmix import storage
 from acmix.bench import machine
 from acmix.bench.comparison import Candidate, forward_call, training_call
 from acmix.bench.measure import time_interleaved
@@ -85,8 +87,10 @@ def run_study(
         raise InputError(f"seeds must be at least 2, so that there is a spread, got {seeds}")
     variants = list(dict.fromkeys(variants))
     watching = watching or Watching()
-    with session(settings, devices=1) as fabric:
-        study = _begin(data, settings, output, variants, validation, fabric)
+    with session(settings, devices=1) as fabric, ExitStack() as held:
+        facts = _look_at(data, settings, variants, validation, fabric)
+        held.enter_context(_alone(output))
+        study = _begin(facts, settings, output, variants)
         wanted = [(seed, name) for seed in range(settings.seed, settings.seed + seeds) for name in variants]
         finished = {(item.seed, item.variant) for item in study.trainings} & set(wanted)
         if watching.on_start is not None:
@@ -125,6 +129,21 @@ def time_study(results: Path, *, seconds: float = 30.0) -> Study:
     return study
 
 
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Make the folder of a study, and keep other studies from it."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output {output} cannot be made: {error.strerror or error}") from error
+    with storage.held(output) as free:
+        if not free:
+            raise InputError(
+                f"output {output} is of a study that goes on in another process; wait until it has ended, or end it"
+            )
+        yield
+
+
 def _check(variants: Sequence[str], seconds: float) -> None:
     for name in variants:
         if name not in VARIANTS:
@@ -146,15 +165,15 @@ def _open(data: str, settings: Settings, validation: str | None, *, check_images
     )
 
 
-def _begin(
-    data: str, settings: Settings, output: Path, variants: Sequence[str], validation: str | None, fabric: Fabric
-) -> Study:
-    """The study in the folder, with room for all networks asked for; a new one if there is none."""
+def _look_at(
+    data: str, settings: Settings, variants: Sequence[str], validation: str | None, fabric: Fabric
+) -> dict[str, Any]:
+    """What a study says of its data, every image of which is read."""
     images = _open(data, settings, validation, check_images=True)
     classes = len(images.train.classes)
     network = VARIANTS[variants[0]].build(settings.model, classes)
     size = prepare(network, images, settings, fabric).classifier.preprocessing["input_size"]
-    facts: dict[str, Any] = {
+    return {
         "location": images.location,
         "validation_location": images.validation_location,
         "fingerprint": images.fingerprint,
@@ -163,6 +182,10 @@ def _begin(
         "classes": classes,
         "input_size": list(size),
     }
+
+
+def _begin(facts: dict[str, Any], settings: Settings, output: Path, variants: Sequence[str]) -> Study:
+    """The study in the folder, with room for all networks asked for; a new one if there is none."""
     shared = {name: value for name, value in asdict(settings).items() if name != "seed"}
     study = Study(data=facts, settings=shared, variants={})
     if (output / RESULTS).exists():
@@ -175,6 +198,7 @@ def _begin(
                 f"{output} holds a study under other settings: {'; '.join(changed)}; choose another folder"
             )
     if new := [name for name in variants if name not in study.variants]:
+        classes, size = facts["classes"], tuple(facts["input_size"])
         costs = {name: VARIANTS[name].cost(settings.model, classes, size) for name in [*study.variants, *new]}
         # Times are of one session, in turn: a new network has all timed again.
         study.variants = {
@@ -182,10 +206,6 @@ def _begin(
             for name, variant in VARIANTS.items()
             if name in costs
         }
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"output {output} cannot be made: {error.strerror or error}") from error
     save_study(output / RESULTS, study)
     return study
 

@@ -8,6 +8,7 @@ from acmix.cli.display import training
 from acmix.tasks.loop.progress import Progress
 
 PROGRESS = Progress(
+    epochs=10,
     epoch=7,
     update=120,
     updates=230,

@@ -94,7 +94,7 @@ class ProgressLine:
 
         Seconds of measuring need no estimate of the seconds left.
         """
-        parts = [f"{self.done:,.0f} of {counted(int(self.total), self.noun)}"]
+        parts = [f"{int(self.done):,} of {counted(int(self.total), self.noun)}"]
         if self._drawn is None and (new := self.done - self._begun_with):
             left = (time.monotonic() - self._began) / new * (self.total - self.done)
             parts.append(f"{duration(left)} left")

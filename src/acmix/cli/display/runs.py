@@ -4,12 +4,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich import get_console
-from rich.markup import escape
 
-from acmix.cli.display.tables import make_table, print_json
+from acmix.cli.display.tables import print_json, print_wide
+from acmix.errors import counted
 
 if TYPE_CHECKING:
     from acmix.tasks.comparison import RunComparison
+
+
+# Letters of a path that stay on one line.
+_LONG = 24
 
 
 def show_runs(comparison: "RunComparison", *, as_json: bool) -> None:
@@ -17,14 +21,19 @@ def show_runs(comparison: "RunComparison", *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(comparison))
         return
-    table = make_table(f"{len(comparison.runs)} runs")
-    table.add_column("")
-    for run in comparison.runs:
-        table.add_column(escape(run.run), style=None if run.finished else "yellow", overflow="fold")
-    for name, cells in comparison.facts.items():
-        table.add_row(name, *map(escape, cells))
-    table.add_row("", *("" for _ in comparison.runs))
-    table.add_row("[bold]where they differ[/]" if comparison.differing else "they do not differ")
-    for name, values in comparison.differing.items():
-        table.add_row(escape(name), *(escape(str(value)) for value in values))
-    get_console().print(table)
+    names = ["", *(_in_pieces(run.run) for run in comparison.runs)]
+    styles = {place: "yellow" for place, run in enumerate(comparison.runs, 1) if not run.finished}
+    facts = [(name, *cells) for name, cells in comparison.facts.items()]
+    print_wide(counted(len(comparison.runs), "run"), names, facts, styles=styles)
+    if len(comparison.runs) == 1:
+        return
+    if not comparison.differing:
+        get_console().print("they do not differ")
+        return
+    rows = [(name, *(_in_pieces(str(value)) for value in values)) for name, values in comparison.differing.items()]
+    print_wide("where they differ", names, rows, styles=styles)
+
+
+def _in_pieces(path: str) -> str:
+    """A path that may be broken behind its folders, where it is long."""
+    return path if len(path) <= _LONG else path.replace("/", "/ ").strip()

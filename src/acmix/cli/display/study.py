@@ -1,43 +1,30 @@
 """What `acmix study` shows."""
 
+import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from rich import get_console
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
 
-from acmix.cli.display.tables import duration
+from acmix.cli.display.progress import ProgressLine
+from acmix.cli.display.tables import print_wide
 
 if TYPE_CHECKING:
-    from acmix.study import Trained, Watching
+    from acmix.study import Study, Trained, Watching
 
 
-class StudyDisplay:
-    """One line for a finished training of a study; below them, where a person looks on, a live line of the present one.
+class StudyDisplay(ExitStack):
+    """One line for a finished training of a study; below them how far the study is, and the time left of all of it."""
 
-    Args:
-        live: Whether a person looks on.
-    """
-
-    def __init__(self, *, live: bool) -> None:
-        self._bar = Bar(
-            TextColumn("{task.completed:.0f}/{task.total:.0f} trainings"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[state]}"),
-            console=get_console(),
-            transient=True,
-            disable=not live,
-        )
-        self._task = self._bar.add_task("", state="")
+    def __init__(self) -> None:
+        super().__init__()
+        self._line: ProgressLine | None = None
+        # Of the present training, as a share of it.
+        self._shown = 0.0
 
     def __enter__(self) -> Self:
-        """Begin to draw."""
-        self._bar.start()
+        """Begin to show, once there is something to tell."""
         return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Leave the terminal clean."""
-        self._bar.stop()
 
     def watching(self) -> "Watching":
         """Whom a study tells of its progress."""
@@ -46,16 +33,39 @@ class StudyDisplay:
         return Watching(on_start=self._start, on_update=self._show_update, on_trained=self._show_trained)
 
     def _start(self, finished: int, trainings: int) -> None:
-        self._bar.update(self._task, completed=finished, total=trainings)
+        self._line = self.enter_context(ProgressLine("study", trainings, "training", done=finished))
 
     def _show_update(self, name: str, seed: int, progress: Any) -> None:
-        left = duration(progress.seconds_left)
-        state = f"{name}, seed {seed}: epoch {progress.epoch}, loss {progress.loss:.4f}, {left} left"
-        self._bar.update(self._task, state=state)
+        share = (progress.epoch - 1 + progress.update / progress.updates) / progress.epochs
+        note = f"{name}, seed {seed}: epoch {progress.epoch} of {progress.epochs}, loss {progress.loss:.4f}"
+        self._advance(share, note)
 
     def _show_trained(self, trained: "Trained") -> None:
-        self._bar.advance(self._task)
+        self._advance(1.0, "")
+        self._shown = 0.0
         get_console().print(
             f"seed {trained.seed:>3}  {trained.variant:<18}  accuracy {trained.accuracy:7.2%}  {trained.seconds:.1f} s",
             highlight=False,
         )
+
+    def _advance(self, share: float, note: str) -> None:
+        if self._line is not None:
+            self._line.advance(share - self._shown, note)
+        self._shown = share
+
+
+def show_study(study: "Study", *, as_markdown: bool) -> None:
+    """Show a study: as tables on a terminal, as Markdown where that is wanted, and in a file or a pipe."""
+    from acmix.study import as_markdown as written
+    from acmix.study.page import parts
+
+    if as_markdown or not sys.stdout.isatty():
+        sys.stdout.write(written(study))
+        return
+    console = get_console()
+    for part in parts(study):
+        if isinstance(part, str):
+            console.print(part.replace("`", ""), highlight=False, markup=False)
+            console.print()
+        else:
+            print_wide("", part.headings, part.rows, named=part.named, numbers=True)

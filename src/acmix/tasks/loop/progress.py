@@ -18,6 +18,7 @@ class Progress:
 
     Attributes:
         epoch: Counted from 1.
+        epochs: That there will be.
         update: Of this epoch, counted from 1.
         updates: Of this epoch.
         loss: Mean training loss of this epoch so far.
@@ -29,6 +30,7 @@ class Progress:
     """
 
     epoch: int
+    epochs: int
     update: int
     updates: int
     loss: float

@@ -107,6 +107,7 @@ class Updates:
         left = updates * self.learner.settings.epochs - self.count
         return Progress(
             epoch=self.epoch + 1,
+            epochs=self.learner.settings.epochs,
             update=self.update,
             updates=updates,
             loss=sums.loss / max(1, sums.learned),
