@@ -57,10 +57,11 @@ def print_wide(
         styles: Of columns, by their places.
     """
     console = get_console()
-    columns = [*zip(headings, *rows, strict=True)]
+    # The names and one column fit, whatever is in them.
+    most = (console.width - 1) // (named + 1) - 3
     widths = [
-        _least_width(heading, cells, console.width // 2, whole=numbers and place >= named)
-        for place, (heading, *cells) in enumerate(columns)
+        _least_width(heading, cells, most, whole=numbers and place >= named)
+        for place, (heading, *cells) in enumerate(zip(headings, *rows, strict=True))
     ]
     places, others = [*range(named)], [*range(named, len(headings))]
     while others:
