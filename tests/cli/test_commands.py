@@ -59,6 +59,11 @@ def test_version_and_light_start():
     [
         ([], "acmix: error: .*info"),
         (["trian"], "acmix: error: .*there is no command 'trian'; the nearest is train"),
+        ([], "acmix: error: COMMAND is missing; use info, train, .*, ...; see acmix --help"),
+        (
+            ["bench"],
+            "acmix bench: error: COMMAND is missing; use layer, model, kernels, scaling; see acmix bench --help",
+        ),
         (["train"], "acmix train: error: .*required: DATA;"),
         (["train", "digits", "--epochs", "many"], "acmix train: error: --epochs must be a whole number, got .many"),
         (["train", "digits", "--epoch", "3"], "acmix train: error: there is no --epoch; the nearest is --epochs"),
@@ -81,9 +86,9 @@ def test_version_and_light_start():
         (["validate", "/nowhere", "digits"], "acmix validate: error: CHECKPOINT /nowhere does not exist"),
         (["validate", "only"], "acmix validate: error: .*required: DATA;"),
         (["predict", "/nowhere", "image.png"], "acmix predict: error: CHECKPOINT /nowhere does not exist"),
-        (["predict", "/nowhere"], "acmix predict: error: .*required: IMAGES;"),
+        (["predict", "/nowhere"], "acmix predict: error: .*required: IMAGE;"),
         (["explain", "/nowhere", "image.png"], "acmix explain: error: CHECKPOINT /nowhere does not exist"),
-        (["explain", "/nowhere"], "acmix explain: error: .*required: IMAGES;"),
+        (["explain", "/nowhere"], "acmix explain: error: .*required: IMAGE;"),
         (["demo", "--port", "0"], "acmix demo: error: --port must lie in 1 to 65535, got 0"),
         (["demo", "--port", "any"], "acmix demo: error: --port: .*whole number.*any"),
         (["export", "only"], "acmix export: error: .*required: OUTPUT;"),
@@ -111,7 +116,7 @@ def test_version_and_light_start():
         (["bench", "scaling", "time"], "acmix bench scaling: error: .*AXIS.*time"),
         (["report", "/nowhere", "digits"], "acmix report: error: /nowhere is not a run: config.json missing"),
         (["report", "/nowhere", "--workers", "-1"], "acmix report: error: --workers must be at least 0, got -1"),
-        (["compare"], "acmix compare: error: .*required: RUNS;"),
+        (["compare"], "acmix compare: error: .*required: RUN;"),
         (
             ["compare", "/nowhere"],
             "acmix compare: error: /nowhere is not a run: config.json missing",

@@ -75,9 +75,7 @@ def test_help_is_in_the_docstrings(parser, capsys):
         parser.parse_args(["bake", "--help"])
     words = " ".join(capsys.readouterr().out.split())
     assert "settings: What decides a run's result; recipes are sets of them. --eggs EGGS How many" in words
-    assert (
-        "How many eggs, large ones. (type: a whole number or none; default: none) more settings: --with-cream" in words
-    )
-    assert "--with-cream, --no-with-cream Whipped." in words
-    assert "What to follow. (required, type: path)" in words
-    assert "--minutes MINUTES In the oven. (type: int, default: 30)" in words
+    assert "How many eggs, large ones (a whole number or none; default: none). more settings: --with-cream" in words
+    assert "--with-cream, --no-with-cream Whipped (true or false; default: false)." in words
+    assert "RECIPE What to follow. EXTRA" in words
+    assert "--minutes MINUTES In the oven (default: 30)." in words

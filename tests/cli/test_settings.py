@@ -89,7 +89,7 @@ def test_help_says_what_every_setting_may_be(capsys):
         for name, setting in settings_of(Settings).items():
             if (command, name) != (["study", "run"], "quiet_shifts"):
                 assert f"--{name.replace('_', '-')}" in words
-                assert setting.kinds == (bool,) or f"(type: {setting.in_words})" in words
+                assert setting.kinds == (bool,) or f"({setting.in_words})" in words
 
 
 def test_settings_are_listed_and_documented(capsys):

@@ -17,8 +17,11 @@ from jsonargparse import ArgumentParser
 
 import acmix.records
 from acmix.cli.completion import SHELLS, PrintCompletion, remember
+from acmix.cli.formatting import HelpFormatter
 from acmix.cli.wording import SettingsOf, spelled
 from acmix.tasks.loop.fields import Setting
+
+_PARSING: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False, "formatter_class": HelpFormatter}
 
 
 def build_parser(commands: Mapping[str, Any], groups: Mapping[str, str]) -> ArgumentParser:
@@ -31,8 +34,7 @@ def build_parser(commands: Mapping[str, Any], groups: Mapping[str, str]) -> Argu
     parser = ArgumentParser(
         prog="acmix",
         description=acmix.__doc__.splitlines()[0] if acmix.__doc__ else None,
-        exit_on_error=False,
-        allow_abbrev=False,
+        **_PARSING,
     )
     parser.add_argument("--version", action="version", version=f"acmix {acmix.__version__}")
     parser.add_argument(
@@ -40,7 +42,7 @@ def build_parser(commands: Mapping[str, Any], groups: Mapping[str, str]) -> Argu
         action=PrintCompletion,
         choices=SHELLS,
         default=argparse.SUPPRESS,
-        help="print what completes this command in a shell, for ~/.local/share/bash-completion/completions/acmix say",
+        help="Print what completes this command in a shell, for ~/.local/share/bash-completion/completions/acmix say.",
     )
     _add_commands(parser, "acmix", commands, groups)
     return parser
@@ -53,7 +55,7 @@ def _add_commands(parser: ArgumentParser, program: str, commands: Mapping[str, A
     for name, content in commands.items():
         group = isinstance(content, dict)
         summary = groups[name] if group else (inspect.getdoc(content) or "").splitlines()[0]
-        command = ArgumentParser(description=summary, exit_on_error=False, allow_abbrev=False)
+        command = ArgumentParser(description=summary, **_PARSING)
         if not group:
             _add_parameters(command, content)
         # jsonargparse wants a group in its place before it gets its commands.
@@ -71,20 +73,8 @@ def _kind(hint: Any) -> Any:
     return _path if kind is Path else kind
 
 
-class _Kind:
-    """What makes a value of what is typed, as --help names it."""
-
-    def __init__(self, make: Callable[[str], Any], words: str) -> None:
-        self._make, self._words = make, words
-
-    def __call__(self, text: str) -> Any:
-        return self._make(text)
-
-    def __repr__(self) -> str:
-        return self._words
-
-
-_path = _Kind(Path, "path")
+def _path(text: str) -> Path:
+    return Path(text)
 
 
 def _add_parameters(parser: ArgumentParser, function: Callable[..., int]) -> None:
@@ -128,9 +118,9 @@ def _add_settings(parser: ArgumentParser, options: SettingsOf) -> None:
 
 
 def _add_setting(group: Any, setting: Setting) -> None:
-    fixed = {"default": argparse.SUPPRESS, "help": setting.help.replace("%", "%%")}
+    text = f"{setting.help.removesuffix('.')} ({setting.in_words})."
+    fixed = {"default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
     if setting.kinds == (bool,):
         group.add_argument(*spelled(setting.name), action=argparse.BooleanOptionalAction, **fixed)
     else:
-        kind = _Kind(str, setting.in_words)
-        remember(group.add_argument(*spelled(setting.name), type=kind, **fixed), setting.hint)
+        remember(group.add_argument(*spelled(setting.name), type=str, **fixed), setting.hint)

@@ -59,11 +59,18 @@ def readable(message: str, commands: Sequence[str], function: Callable[..., int]
         function: Of that command; None where there is none of that name.
     """
     names = {} if function is None else _names(function)
-    message = " ".join(message.split()).replace(f"{'.'.join(commands)}.", "")
+
+    def positional(name: str) -> str:
+        return names.get(name, name.upper())
+
+    message = " ".join(message.split())
+    if commands:
+        message = message.replace(f"{'.'.join(commands)}.", "")
     rules: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
         (r'^Parser key "(\w+)": ', lambda found: f"{names.get(found[1], spelled(found[1])[0])}: "),
         (r"^unrecognized arguments: (--[\w-]+).*", lambda found: _unknown(found[1], names)),
-        (r"(?<=arguments are required: ).*", lambda found: ", ".join(map(str.upper, found[0].split(", ")))),
+        (r"(?<=arguments are required: ).*", lambda found: ", ".join(map(positional, found[0].split(", ")))),
+        (r'^expected "command" to be one of {(.*)}, but it was not provided', _missing_command),
         (r"^argument COMMAND: invalid choice: '([^']*)' \(choose from (.*)\)", _no_command),
         (r"<class '(\w+)'>", r"\1"),
         (r"a typing\.Literal\[([^]]*)\]", lambda found: f"one of {found[1].replace(chr(39), '')}"),
@@ -97,3 +104,7 @@ def _no_command(found: re.Match[str]) -> str:
     commands = [name.strip(" '") for name in found[2].split(",")]
     near = nearest(found[1], commands)
     return f"there is no command {found[1]!r}; " + (f"the nearest is {near}" if near else f"use {', '.join(commands)}")
+
+
+def _missing_command(found: re.Match[str]) -> str:
+    return f"COMMAND is missing; use {', '.join(name for name in found[1].split(',') if name.strip())}"
