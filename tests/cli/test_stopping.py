@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from acmix.cli import main
-from acmix.cli.stopping import at_once_in_imports, continued, stopped
+from acmix.cli.stopping import at_once_in_imports, continued, stopped, telling
 
 # A module that takes an interrupted import for a missing one, as libraries do.
 MODULE = """
@@ -28,26 +28,34 @@ sys.exit(acmix.cli.main({arguments}))
 INSTEAD = """
 import acmix.cli.commands
 def run(arguments):
-    import stubborn
+    {context}:
+        import stubborn
 acmix.cli.commands.run = run
 """
 
 
 @pytest.mark.parametrize(
-    ("arguments", "line"),
+    ("arguments", "context", "line"),
     [
-        (["info"], "acmix info: stopped"),
-        (["study", "run", "my images"], "acmix study run: stopped; continue with: acmix study run 'my images'"),
+        (["info"], "if True", "acmix info: stopped"),
+        (["study", "run", "a b"], "if True", "acmix study run: stopped; continue with: acmix study run 'a b'"),
+        (["train", "a"], "with acmix.cli.stopping.telling(lambda: 'saved')", "acmix train: saved"),
     ],
 )
-def test_an_interrupted_import_ends_at_once(tmp_path, arguments, line):
+def test_an_interrupted_import_ends_at_once(tmp_path, arguments, context, line):
     (tmp_path / "stubborn.py").write_text(MODULE)
-    program = PROGRAM.format(patch=INSTEAD, arguments=arguments)
+    program = PROGRAM.format(patch=INSTEAD.format(context=context), arguments=arguments)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", f"\n{line}\n")
+
+
+def test_what_was_said_already_stays():
+    for said, told in (("", "it is saved"), ("it ended", "it ended")):
+        with pytest.raises(KeyboardInterrupt, match=f"^{told}$"), telling(lambda: "it is saved"):
+            raise KeyboardInterrupt(said)
 
 
 def test_elsewhere_it_is_an_exception_and_the_handler_is_put_back():

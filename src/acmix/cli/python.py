@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acmix.cli import outputs, runs
+from acmix.cli import outputs, runs, stopping
 from acmix.errors import InputError, printable
 from acmix.progress import silent
 
@@ -144,7 +144,7 @@ def fit_and_report(
     saving["on_stop"] = lambda: runs.report_stop(output, quiet=quiet)
     live = sys.stderr.isatty() and sys.stdout.isatty()
     shown = None if quiet else display.TrainingDisplay(settings.epochs, live=live)
-    try:
+    with stopping.telling(lambda: f"stopped; {what_continues(output)}"):
         with shown or nullcontext():
             reporting = Reporting(**saving) if shown is None else shown.reporting(**saving)
             track = silent if quiet else progress.track
@@ -153,8 +153,6 @@ def fit_and_report(
             runs.report_end(output, result.outcomes)
             if not quiet:
                 display.show_training(result, data)
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(str(error) or f"stopped; {what_continues(output)}") from error
     return result
 
 

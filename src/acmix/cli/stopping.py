@@ -5,10 +5,12 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+# What there is to do now if the command is stopped, see `telling`.
+_told: list[Callable[[], str]] = []
 _GROUPS = ("bench", "data", "study")
 _SHOW_CURSOR = "\x1b[?25h"
 
@@ -30,7 +32,7 @@ def at_once_in_imports(arguments: Sequence[str]) -> Iterator[None]:
         while frame is not None and frame is not caller:
             if frame.f_code.co_filename.startswith("<frozen importlib"):
                 cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
-                sys.stderr.write(cursor + stopped(arguments))
+                sys.stderr.write(cursor + stopped(arguments, _told[-1]() if _told else ""))
                 sys.stderr.flush()
                 os._exit(130)
             frame = frame.f_back
@@ -44,6 +46,25 @@ def at_once_in_imports(arguments: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def telling(what: Callable[[], str]) -> Iterator[None]:
+    """Let Ctrl-C say what is kept and what goes on, see `stopped`, unless it has said so itself.
+
+    Args:
+        what: Asked when it is stopped.
+
+    Raises:
+        KeyboardInterrupt: With what there is to do.
+    """
+    _told.append(what)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(str(error) or what()) from error
+    finally:
+        _told.pop()
 
 
 def stopped(arguments: Sequence[str], said: str = "") -> str:
