@@ -32,7 +32,7 @@ test: check
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
 
-# The demo in a headless Chromium, where there is one (Debian: chromium, chromium-driver). Gradio admits no Pillow 13, so it
+# The demo and all pages in a headless Chromium, where there is one (Debian: chromium, chromium-driver). Gradio admits no Pillow 13, so it
 # has an environment of its own, with an older Pillow, that finds everything else in .venv.
 DEMO := .venv-demo
 SITE := import sysconfig; print(sysconfig.get_path('purelib'))
@@ -47,7 +47,7 @@ $(DEMO)/.installed: $(INSTALLED)
 
 test-browser: $(DEMO)/.installed
 # Gradio leaves event loops open.
-	PYTHONPATH=src $(DEMO)/bin/python -m pytest -m browser tests/pages/test_demo.py \
+	PYTHONPATH=src $(DEMO)/bin/python -m pytest -m browser tests/pages \
 		-W default::ResourceWarning -W default::pytest.PytestUnraisableExceptionWarning
 
 # Other people's frameworks, in an environment of their own that finds in .venv what .venv has; opencv-python would want a

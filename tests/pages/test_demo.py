@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from timm.data import resolve_data_config
 
-from acmix import InputError, cli, explain, ops
+from acmix import InputError, explain, ops
 from acmix.checkpoints.classifier import Classifier, save_classifier
 from acmix.cli import main
 from acmix.data import DataRecord, Digits, read_image
@@ -34,10 +34,6 @@ LAYERS = [f"layer{number}.0.conv2" for number in (1, 2, 3, 4)]
 SIZE = 24
 # Seconds until the page or the server counts as stuck: enough for a machine many times slower than a desk's.
 PATIENCE = 300
-SWITCHES = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync"
-)
 
 
 @pytest.fixture(scope="module")
@@ -57,23 +53,6 @@ def address(classifier):
     # A network of its own: what tests compute beside it must not run through its hooks.
     with serve(replace(classifier, model=copy.deepcopy(classifier.model))) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    browser, program = shutil.which("chromium"), shutil.which("chromedriver")
-    if browser is None or program is None:
-        pytest.skip("Chromium is missing: apt-get install chromium chromium-driver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    for switch in (*SWITCHES.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(program))
-    yield driver
-    driver.quit()
 
 
 class Page:
@@ -338,7 +317,7 @@ def test_the_command_trains_what_is_missing(capsys, monkeypatch, tmp_path, class
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.explain, "_wait_for_interrupt", interrupt)
+    monkeypatch.setattr("acmix.cli.explain._wait_for_interrupt", interrupt)
     monkeypatch.setattr(demonstration, "CHANGES", {"image_size": 8, "batch_size": 512, "epochs": 1})
     save_classifier(tmp_path / "given.safetensors", classifier)
     assert main(["demo", "given.safetensors"]) == 130

@@ -23,7 +23,7 @@ from acmix.data import data_record, open_evaluation
 from acmix.data.bundled import BUNDLED
 from acmix.data.images import decode_image, read_bytes
 from acmix.errors import InputError
-from acmix.pages import figures, html
+from acmix.pages import figures, html, theme
 
 _LARGEST_UPLOAD = "32mb"
 _TOP = 5
@@ -56,7 +56,6 @@ class Demo:
         self.classifier = classifier
         self.layers = list(explain.operators(classifier.model))
         self.device = next(classifier.model.parameters()).device
-        self.rates = explain.rates(classifier.model)
         self._html: Any = html.template("demo.html").module
 
     def look(self, content: bytes, name: str) -> _Seen:
@@ -89,16 +88,16 @@ class Demo:
         ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=_FRAME, width=3)
         maps = zip(part.weights[0].cpu(), part.pixel_weights[0].cpu(), strict=True)
         tiles = [
-            (f"head {head}", f"max {cells.max():.2f}", html.png(figures.heat(pixels, signed=False, side=_SHOWN)))
+            (f"head {head}", f"at most {cells.max():.2f}", html.png(figures.heat(pixels, signed=False, side=_SHOWN)))
             for head, (cells, pixels) in enumerate(maps, 1)
         ]
         pixels = explain.spread(evidence.cpu(), *part.size)
         tiles.append(("evidence", f"for {seen.scores[0][0]}", html.png(figures.heat(pixels, signed=True, side=_SHOWN))))
-        cells = "x".join(map(str, part.weights.shape[-2:]))
+        cells = " x ".join(map(str, part.weights.shape[-2:]))
         return (
             picture,
             str(self._html.heads(tiles, layer, cells, part.pixel, part.cell)),
-            str(self._html.paths(list(zip(seen.shares, self.rates, strict=True)), layer)),
+            str(self._html.paths(seen.shares, layer)),
         )
 
     def compare(self, seen: _Seen) -> str:
@@ -241,6 +240,8 @@ def serve(classifier: Classifier, port: int | None = None) -> Iterator[str]:
                 ssr_mode=False,
                 mcp_server=False,
                 css=demo.style(),
+                # Gradio rewrites the rules of css, and loses those of a scheme.
+                head=f"<style>{theme.variables()}</style>",
                 # Gradio's own semi-bold font has but two letters.
                 theme=gr.themes.Default(primary_hue="orange", neutral_hue="stone", font=("system-ui", "sans-serif")),
             )
