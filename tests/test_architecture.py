@@ -22,6 +22,7 @@ MODULES = {
 }
 # Layers from the bottom up; a module imports from its own layer or below. Longest prefix wins.
 LAYERS = {
+    "acmix.devices": 0,
     "acmix.errors": 0,
     "acmix.registration": 3,
     "acmix.storage": 0,
@@ -61,6 +62,7 @@ PUBLIC = {
         "explain",
         "export",
         "fuse",
+        "load",
         "models",
         "ops",
         "pages",

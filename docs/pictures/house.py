@@ -14,7 +14,7 @@ LAYERS = (
     ("3", "models, checkpoints, surgery, data, accounting", "networks, weights, images, costs"),
     ("2", "nn", "ACmix: parameters and initialisation"),
     ("1", "ops", "the operator as functions of tensors; backends"),
-    ("0", "errors, storage, records, plain, conv2d, progress", "leaves"),
+    ("0", "errors, storage, records, plain, conv2d, progress, devices", "leaves"),
 )
 # Of every step: what it is called, what it does.
 WAY = (

@@ -12,6 +12,7 @@ from acmix.registration import register_with_timm
 
 if TYPE_CHECKING:
     from acmix import bench, checkpoints, data, explain, export, models, ops, pages, study, surgery, tasks
+    from acmix.checkpoints.opening import load
     from acmix.cli.python import train
     from acmix.models import create_model, detection_backbone, segmentation_backbone
     from acmix.nn import ACmix
@@ -30,6 +31,7 @@ __all__ = [
     "explain",
     "export",
     "fuse",
+    "load",
     "models",
     "ops",
     "pages",
@@ -47,6 +49,7 @@ _NAMES = {
     "create_model": "acmix.models",
     "detection_backbone": "acmix.models",
     "fuse": "acmix.surgery",
+    "load": "acmix.checkpoints.opening",
     "replace_convolutions": "acmix.surgery",
     "segmentation_backbone": "acmix.models",
     "train": "acmix.cli.python",

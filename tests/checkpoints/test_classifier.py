@@ -170,7 +170,7 @@ def test_tampered_metadata(saved, tmp_path, changes, rule):
 @pytest.mark.parametrize("change", [{"mean": "grey"}, {"input_size": [3, 0, 0]}, {"interpolation": "psychic"}])
 def test_tampered_preprocessing(original, saved, tmp_path, change):
     path = rewrite(saved, tmp_path / "tampered.safetensors", preprocessing=original.preprocessing | change)
-    with pytest.raises(InputError, match="do not fit"):
+    with pytest.raises(InputError, match="its preprocessing cannot be used"):
         load_classifier(path)
 
 
@@ -205,3 +205,12 @@ def test_picture_as_the_network_sees_it(original):
     seen = original.as_seen(original.transform(image))
     assert seen.mode == "RGB"
     assert seen.tobytes() == image.tobytes()
+
+
+def test_tied_weights(original, tmp_path):
+    """Whether the network that loads them ties them or not."""
+    model = timm.create_model(NAME, num_classes=3).eval()
+    model.layer1[0].bn2.weight = model.layer1[0].bn1.weight
+    save_classifier(tmp_path / "best.safetensors", replace(original, model=model))
+    loaded, x = load_classifier(tmp_path / "best.safetensors"), torch.randn(2, 3, 32, 32)
+    assert torch.equal(loaded.model(x), model(x))

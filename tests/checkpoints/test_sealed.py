@@ -72,3 +72,18 @@ def test_what_is_cut_off_is_refused(data, keep):
         sealed.deserialize(data[:keep])
     with pytest.raises(InputError):
         sealed.deserialize(data + b"\0")
+
+
+def test_tensors_that_share_memory():
+    """Tied weights, views of one tensor, and parts of it."""
+    whole = torch.arange(12.0).reshape(3, 4)
+    tensors = {"a": whole, "b": whole, "c": whole.t(), "d": whole[1:], "e": whole[0].expand(2, 4), "f": whole.detach()}
+    content = sealed.deserialize(sealed.serialize(tensors, {}))
+    assert all(torch.equal(content.tensors[name], tensor) for name, tensor in tensors.items())
+
+
+def test_tensors_without_numbers():
+    tensors = {"a": torch.zeros(0), "b": torch.zeros(0, 3)}
+    assert {
+        name: tensor.shape for name, tensor in sealed.deserialize(sealed.serialize(tensors, {})).tensors.items()
+    } == {name: tensor.shape for name, tensor in tensors.items()}

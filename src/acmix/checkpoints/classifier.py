@@ -1,8 +1,9 @@
 """A usable classifier in one file: safetensors weights with JSON metadata, read without running anything in it."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,18 @@ from acmix import records
 from acmix.checkpoints import sealed
 from acmix.checkpoints.files import read_bytes
 from acmix.checkpoints.loading import load_weights
+from acmix.data.given import Given, as_picture, one_by_one, stacked
 from acmix.errors import InputError
 from acmix.storage import write_atomically
 
 # Version 1 has no digests.
 FORMAT_VERSION = 2
 _METADATA_KEY = "acmix"
-_ADVICE = "give a best.safetensors of acmix train (acmix train --weights starts from any other)"
+# As runs call them.
+BEST, LAST = "best.safetensors", "last.safetensors"
+# What holds a classifier, in the words of errors; `opening` opens all of it.
+ACCEPTED = f"a run folder of acmix train, its {BEST} or {LAST}, or a folder that acmix export wrote"
+_ADVICE = f"give {ACCEPTED} (acmix train --weights starts from other weights)"
 # A file may choose a network's shape and its regularisation, never what is downloaded or loaded to build it.
 _MODEL_ARGUMENTS = {"block_args", "in_chans", "drop_rate", "drop_path_rate", "global_pool", "img_size"}
 _BLOCK_ARGUMENTS = {"heads", "kernel_att", "kernel_conv", "quiet_shifts"}
@@ -32,7 +38,7 @@ _PREPROCESSING = {"input_size", "interpolation", "mean", "std", "crop_pct", "cro
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
-    """A trained network with what is needed to use it.
+    """A trained network with what is needed to use it; `acmix.load` gives one.
 
     Attributes:
         model: `(B, 3, H, W)` to logits `(B, len(classes))`.
@@ -54,9 +60,91 @@ class Classifier:
 
     @property
     def transform(self) -> Callable[[Image.Image], Tensor]:
-        """From an RGB image to a normalised tensor `(C, H, W)`."""
+        """From an RGB image to a normalised tensor `(C, H, W)`: what loaders of images hold."""
         transform: Any = create_transform(**self.preprocessing)
         return transform
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies; the CPU if it has no tensors."""
+        return next((each.device for each in chain(self.model.parameters(), self.model.buffers())), torch.device("cpu"))
+
+    def preprocess(self, image: Given) -> Tensor:
+        """Make the network's input of one image.
+
+        Args:
+            image: A path, a picture of Pillow of any mode, or a uint8 array `(H, W, 3)`, RGB; a tensor stays as it is.
+
+        Returns:
+            `(C, H, W)`, normalised, on the CPU; stacked, such tensors are what `model` takes.
+
+        Raises:
+            InputError: If it is not such an image, or cannot be read.
+        """
+        return self._input("image", image, self.transform)
+
+    def predict(self, images: Given | Iterable[Given], *, batch_size: int = 64) -> tuple[list[str], Tensor]:
+        """Classify images, in batches, where the model lies; it is put into evaluation mode.
+
+        Args:
+            images: One or several (an iterable, of any length): paths of image files, pictures of Pillow of any mode,
+                uint8 arrays `(H, W, 3)` in RGB, or tensors `(C, H, W)` as `preprocess` makes them. An array
+                `(N, H, W, 3)` and a tensor `(N, C, H, W)` are several.
+            batch_size: Images at a time.
+
+        Returns:
+            The most probable class of each image, and the probabilities of all classes, `(N, len(classes))`, float32 on
+            the CPU, in the order of `classes`; of one image, too, they are a list and a matrix of one row.
+
+        Raises:
+            InputError: If an image is none of these or cannot be read, images of a batch differ in shape, or the
+                network takes none of this shape or answers without finite numbers.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        found, parts = self._inputs(images), [torch.zeros(0, len(self.classes))]
+        while batch := list(islice(found, batch_size)):
+            probabilities = self.probabilities(stacked(batch))
+            for (name, _), row in zip(batch, probabilities, strict=True):
+                if not row.isfinite().all():
+                    raise InputError(f"{name}: the network's answer is not finite; is every number of the image?")
+            parts.append(probabilities)
+        probabilities = torch.cat(parts)
+        return [self.classes[index] for index in probabilities.argmax(1).tolist()], probabilities
+
+    def probabilities(self, batch: Tensor) -> Tensor:
+        """Probabilities of the classes, `(B, len(classes))`, float32 on the CPU, for a batch of `preprocess`.
+
+        Args:
+            batch: `(B, C, H, W)`, anywhere, in floating point.
+
+        Raises:
+            InputError: If the network takes none of this shape.
+        """
+        expected = tuple(self.preprocessing["input_size"])
+        if batch.ndim != 4 or batch.shape[1] != expected[0]:
+            raise InputError(f"images must be (B, C, H, W) like {(1, *expected)}, got {tuple(batch.shape)}")
+        kinds = (each.dtype for each in self.model.parameters() if each.is_floating_point())
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                logits = self.model(batch.to(self.device, next(kinds, torch.float32)))
+        except torch.OutOfMemoryError as error:
+            raise InputError(f"batch_size is too large: {self.device} has no memory for {len(batch)} images") from error
+        except (RuntimeError, ValueError, AssertionError) as error:
+            if batch.shape[1:] == expected:
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"images must be like {expected}, got {tuple(batch.shape[1:])}: {reason}") from error
+        return logits.float().softmax(1).cpu()
+
+    def _inputs(self, images: Given | Iterable[Given]) -> Iterator[tuple[str, Tensor]]:
+        transform = self.transform
+        return ((name, self._input(name, image, transform)) for name, image in one_by_one(images))
+
+    def _input(self, name: str, image: Given, transform: Callable[[Image.Image], Tensor]) -> Tensor:
+        picture = as_picture(image, name)
+        return picture.detach().cpu() if isinstance(picture, Tensor) else transform(picture)
 
     def as_seen(self, tensor: Tensor) -> Image.Image:
         """The RGB picture that the network sees, out of a normalised tensor `(C, H, W)` of `transform`."""
@@ -151,10 +239,9 @@ def assemble(metadata: Any, content: sealed.Content) -> Classifier:
             training=found.training,
             versions=found.versions,
         )
-        classifier.transform(Image.new("RGB", (8, 8)))
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"its weights or preprocessing do not fit {name}: {reason}") from error
+        raise InputError(f"its weights or arguments do not fit {name}: {reason}") from error
     return classifier
 
 
@@ -196,12 +283,27 @@ def _checked(content: Any) -> Metadata:
     block = metadata.model_arguments.get("block_args", {})
     if not isinstance(block, dict) or not set(block) <= _BLOCK_ARGUMENTS:
         raise InputError(f"block_args may hold {', '.join(sorted(_BLOCK_ARGUMENTS))}, got {block!r}")
-    if not metadata.classes:
+    return replace(metadata, preprocessing=check_preprocessing(metadata.classes, metadata.preprocessing))
+
+
+def check_preprocessing(classes: Sequence[str], preprocessing: Mapping[str, Any]) -> dict[str, Any]:
+    """Preprocessing that timm makes a transform of, with tuples as timm has them.
+
+    Raises:
+        InputError: If there are no classes, or a part is missing, unknown or of no use. The message is the fault alone.
+    """
+    if not classes:
         raise InputError("classes must name at least one")
-    if set(metadata.preprocessing) != _PREPROCESSING:
+    if set(preprocessing) != _PREPROCESSING:
         raise InputError(f"preprocessing must hold {', '.join(sorted(_PREPROCESSING))}")
-    pairs = ((key, tuple(item) if isinstance(item, list) else item) for key, item in metadata.preprocessing.items())
-    return replace(metadata, preprocessing=dict(pairs))
+    pairs = ((key, tuple(item) if isinstance(item, list) else item) for key, item in preprocessing.items())
+    found: dict[str, Any] = dict(pairs)
+    try:
+        transform: Any = create_transform(**found)
+        transform(Image.new("RGB", (8, 8)))
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
+        raise InputError(f"its preprocessing cannot be used: {' '.join(str(error).split())[:200]}") from error
+    return found
 
 
 def _unusable(path: str | Path, fault: str) -> InputError:

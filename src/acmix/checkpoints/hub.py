@@ -20,7 +20,7 @@ from acmix.checkpoints.files import read_bytes
 from acmix.errors import InputError
 from acmix.storage import folder_beside, write_atomically
 
-_CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
+CONFIG, WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
 # The key of config.json that is ours; everything else is timm's.
 _RECORD = "acmix"
 # It keeps keys that it does not know, ours too, untrue of the weights that it trained and saves.
@@ -47,11 +47,11 @@ logits = model(transform(image).unsqueeze(0))  # image: of PIL, RGB
 With acmix:
 
 ```python
-from acmix.checkpoints.hub import from_pretrained
+import acmix
 
-classifier = from_pretrained("hf-hub:USER/NAME")  # or a folder
-logits = classifier.model(classifier.transform(image).unsqueeze(0))
-print(classifier.classes[logits.argmax()])
+network = acmix.load("hf-hub:USER/NAME")  # or a folder
+labels, probabilities = network.predict(image)  # also of paths, arrays, several
+print(labels[0])
 ```"""
 
 
@@ -73,7 +73,7 @@ class _Config(_Described):
     acmix: dict[str, Any] | None = None
 
 
-def save_pretrained(classifier: Classifier, folder: str | Path) -> Path:
+def save_pretrained(classifier: Classifier, folder: str | Path, *, license: str | None = None) -> Path:  # noqa: A002
     """Write a classifier as a folder that timm and `from_pretrained` load, on disk or on the hub.
 
     With `acmix.models` imported, `timm.create_model("local-dir:FOLDER", pretrained=True)` loads it, and after
@@ -84,6 +84,8 @@ def save_pretrained(classifier: Classifier, folder: str | Path) -> Path:
     Args:
         classifier: What to write; its versions are set to the ones running.
         folder: Made if missing. An earlier export is replaced once the new one is complete, other files stay.
+        license: Of the weights, in the words of the hub ("apache-2.0", "cc-by-nc-4.0", "other"); the card and
+            config.json say nothing of one by default.
 
     Returns:
         The folder.
@@ -99,29 +101,25 @@ def save_pretrained(classifier: Classifier, folder: str | Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"folder {folder} cannot be made: {error.strerror or error}; give another one") from error
-    model = _described(classifier)
+    model = _described(classifier, license)
     # Images that were trained on are the checkpoint's to remember, megabytes that a page of configuration cannot hold.
     training = {key: value for key, value in classifier.training.items() if key != "trained_images"}
     record = {"format_version": FORMAT_VERSION, "training": training, "versions": running_versions()}
-    with folder_beside(folder / _CONFIG) as temporary:
+    with folder_beside(folder / CONFIG) as temporary:
+        # timm's own weights stay behind; these have digests, which timm and others read as ever.
         timm.models.save_for_hf(
-            model,
-            str(temporary),
-            model_config={"label_names": classifier.classes, _RECORD: record},
-            safe_serialization=True,
+            model, str(temporary), model_config={"label_names": classifier.classes, _RECORD: record}
         )
-        config: Any = records.parse((temporary / _CONFIG).read_bytes())
+        config: Any = records.parse((temporary / CONFIG).read_bytes())
         # timm adds what its factory was told: how weights began, which nobody loads, and the number of classes again,
         # which transformers refuses there.
         config["model_args"] = classifier.model_arguments
-        write_atomically(temporary / _CONFIG, json.dumps(config, indent=2))
-        write_atomically(temporary / _CARD, str(_model_card(classifier)))
-        # The same again with digests, which timm and others read as ever; safetensors makes private files.
-        (temporary / _WEIGHTS).unlink()
-        (temporary / _WEIGHTS).write_bytes(sealed.serialize(model.state_dict(), {"format": "pt"}))
+        write_atomically(temporary / CONFIG, json.dumps(config, indent=2))
+        write_atomically(temporary / _CARD, str(_model_card(classifier, license)))
+        (temporary / WEIGHTS).write_bytes(sealed.serialize(model.state_dict(), {"format": "pt"}))
         # Nothing loads a folder without config.json: whoever stops this midway never gets a mixture.
-        (folder / _CONFIG).unlink(missing_ok=True)
-        for name in (_WEIGHTS, _CARD, _CONFIG):
+        (folder / CONFIG).unlink(missing_ok=True)
+        for name in (WEIGHTS, _CARD, CONFIG):
             (temporary / name).replace(folder / name)
     return folder
 
@@ -143,7 +141,7 @@ def from_pretrained(source: str | Path) -> Classifier:
     """
     folder = _find(source)
     config = _read_config(source, folder)
-    weights = read_bytes(folder / _WEIGHTS, "weights")
+    weights = read_bytes(folder / WEIGHTS, "weights")
     try:
         return assemble(_metadata(config), sealed.deserialize(weights))
     except InputError as fault:
@@ -154,9 +152,9 @@ def _check_target(folder: Path) -> None:
     """Refuse to replace what acmix did not write."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"folder {folder} is a file; give a folder")
-    held = [name for name in (_CONFIG, _WEIGHTS, _CARD) if (folder / name).exists()]
+    held = [name for name in (CONFIG, WEIGHTS, _CARD) if (folder / name).exists()]
     try:
-        config = records.parse((folder / _CONFIG).read_bytes()) if held else {}
+        config = records.parse((folder / CONFIG).read_bytes()) if held else {}
         ours = _RECORD in config and _TRANSFORMERS not in config
     except (OSError, ValueError, TypeError):
         ours = False
@@ -167,7 +165,7 @@ def _check_target(folder: Path) -> None:
         )
 
 
-def _described(classifier: Classifier) -> nn.Module:
+def _described(classifier: Classifier, license: str | None) -> nn.Module:  # noqa: A002
     """A copy of the network as safetensors wants it, configured as the classifier it has become."""
     model: Any = copy.deepcopy(classifier.model)
     model.to("cpu", memory_format=torch.contiguous_format)
@@ -177,14 +175,15 @@ def _described(classifier: Classifier) -> nn.Module:
         **dict.fromkeys(_OUTDATED),
         **classifier.preprocessing,
         "num_classes": len(classifier.classes),
+        # That of the network's first weights, if it had any, is not that of these.
+        "license": license,
     }
     if tuple(origin["input_size"]) != tuple(classifier.preprocessing["input_size"]):
         model.pretrained_cfg["pool_size"] = None
     return model
 
 
-def _model_card(classifier: Classifier) -> ModelCard:
-    configuration: Any = classifier.model.pretrained_cfg
+def _model_card(classifier: Classifier, license: str | None) -> ModelCard:  # noqa: A002
     training = classifier.training
     top1 = training.get("metrics", {}).get("val_top1")
     # Names alone: a published page need not tell where on a disk they lie.
@@ -200,7 +199,7 @@ def _model_card(classifier: Classifier) -> ModelCard:
     )
     head = ModelCardData(
         library_name="timm",
-        license=configuration.get("license") or "unknown",
+        license=license,
         pipeline_tag="image-classification",
         tags=["image-classification", "timm", "acmix"],
         model_name=classifier.model_name,
@@ -245,7 +244,7 @@ def _find(source: str | Path) -> Path:
         return Path(source)
     repository, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=[_CONFIG, _WEIGHTS]))
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=[CONFIG, WEIGHTS]))
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
@@ -257,14 +256,14 @@ def _find(source: str | Path) -> Path:
 def _read_config(source: str | Path, folder: Path) -> Any:
     if not folder.is_dir():
         raise InputError(f"{source} is not a folder; give one that save_pretrained wrote, or hf-hub:USER/NAME")
-    for name in (_CONFIG, _WEIGHTS):
+    for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise InputError(
                 f"{source} has no {name}; give a folder or repository that save_pretrained wrote, or timm's "
                 "save_for_hf with safe_serialization=True"
             )
     try:
-        return records.parse((folder / _CONFIG).read_bytes())
+        return records.parse((folder / CONFIG).read_bytes())
     except OSError as error:
         raise InputError(f"{source} cannot be read: {error.strerror or error}; check its permissions") from error
     except InputError as fault:

@@ -40,8 +40,15 @@ class Content(NamedTuple):
 
 
 def serialize(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """The bytes of a safetensors file with digests."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """The bytes of a safetensors file with digests; a tensor of several names is written under each of them."""
+    plain: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        copied = tensor.detach().cpu().contiguous()
+        # safetensors refuses two that share memory, as tied weights do; every reader wants every name.
+        copied = copied.clone() if copied.untyped_storage().data_ptr() in places else copied
+        plain[name] = copied
+        places.add(copied.untyped_storage().data_ptr())
     digests = json.dumps({name: _digest(tensor) for name, tensor in plain.items()})
     data = safetensors.torch.save(plain, {**metadata, _TENSORS: digests, _HEADER: _BLANK.decode()})
     header = _header(data)

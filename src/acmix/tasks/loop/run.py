@@ -28,13 +28,14 @@ from typing import Any
 from torch import Tensor
 
 from acmix import records
+from acmix.checkpoints.classifier import BEST, LAST
 from acmix.errors import InputError, printable
 from acmix.storage import write_atomically
 from acmix.tasks.loop import states
 from acmix.tasks.loop.measures import EpochRow, Measure, best_epoch
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.csv", "summary.json"
-BEST, LAST, PROBLEMS = "best.safetensors", "last.safetensors", "problems.jsonl"
+PROBLEMS = "problems.jsonl"
 RATES, STOPPED, REPORT = "rates.csv", "stopped.json", "report.html"
 _MARKS = (METRICS, SUMMARY, BEST, LAST)
 

@@ -1,0 +1,143 @@
+"""Classifiers in ONNX files that acmix exported, run in ONNX Runtime."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from acmix import records
+from acmix.checkpoints.classifier import Classifier, check_preprocessing
+from acmix.errors import InputError
+
+# The key of the file's metadata that is ours.
+_KEY = "acmix"
+_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Metadata:
+    """What a file must hold to be used, and what it may."""
+
+    classes: tuple[str, ...]
+    preprocessing: dict[str, Any]
+    model_name: str = "unknown"
+    training: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def metadata_of(classifier: Classifier) -> dict[str, Any]:
+    """What an ONNX file must remember so that `open_onnx` gives the classifier again: `to_onnx` stores it.
+
+    It holds the training record, paths of training data included, but for the digests of the images.
+    """
+    return {
+        "classes": classifier.classes,
+        "preprocessing": classifier.preprocessing,
+        "model_name": classifier.model_name,
+        "training": {key: value for key, value in classifier.training.items() if key != "trained_images"},
+        "versions": classifier.versions,
+    }
+
+
+class OnnxModel(nn.Module):
+    """A graph in ONNX Runtime in place of a network.
+
+    Args:
+        session: Of `onnxruntime.InferenceSession`.
+        classes: How many logits it must give.
+
+    Raises:
+        InputError: If the graph does not take images, or its output is no matrix of logits.
+    """
+
+    def __init__(self, session: Any, classes: int) -> None:
+        super().__init__()
+        self.session = session
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _DTYPES:
+            found = ", ".join(f"{each.name} {each.type} {each.shape}" for each in inputs)
+            raise InputError(f"it must take images, (B, C, H, W) in float32 or float16, got {found}")
+        if not outputs or len(outputs[0].shape) != 2 or outputs[0].shape[1] != classes:
+            found = ", ".join(f"{each.name} {each.shape}" for each in outputs)
+            raise InputError(f"it must give logits of {classes} classes, got {found}")
+        self.name, self.dtype = inputs[0].name, _DTYPES[inputs[0].type]
+        # A number where the file was exported for one image, of one size.
+        self.batch = inputs[0].shape[0] if isinstance(inputs[0].shape[0], int) else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images `(B, C, H, W)` to logits `(B, classes)`, on the CPU.
+
+        Raises:
+            InputError: If ONNX Runtime refuses them.
+        """
+        array = images.detach().cpu().numpy().astype(self.dtype)
+        parts = [array[at : at + (self.batch or len(array))] for at in range(0, len(array), self.batch or len(array))]
+        try:
+            found = [self.session.run(None, {self.name: part})[0] for part in parts]
+        except Exception as error:  # ONNX Runtime has exceptions of its own
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"ONNX Runtime does not take images {tuple(images.shape)}: {reason}") from error
+        return torch.from_numpy(np.concatenate(found))
+
+
+def open_onnx(path: Path, device: torch.device | None) -> Classifier:
+    """Open a classifier that `acmix export` wrote as ONNX; its `model` runs in ONNX Runtime.
+
+    Args:
+        path: The file.
+        device: Where it computes, the CPU or a GPU; None takes a GPU where ONNX Runtime has one.
+
+    Raises:
+        InputError: If the file is no ONNX or holds no acmix metadata, or ONNX Runtime has no such device.
+    """
+    import onnxruntime
+
+    providers = _providers(path, device, onnxruntime.get_available_providers())
+    options = onnxruntime.SessionOptions()
+    # What fails is said in one line, by us.
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # ONNX Runtime has exceptions of its own
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"checkpoint {path} cannot be used: ONNX Runtime does not open it: {reason}") from error
+    try:
+        found = _metadata(session.get_modelmeta().custom_metadata_map)
+        model = OnnxModel(session, len(found.classes))
+    except InputError as fault:
+        raise InputError(f"checkpoint {path} cannot be used: {fault}; give an .onnx that acmix export wrote") from fault
+    return Classifier(
+        model=model.eval(),
+        model_name=found.model_name,
+        classes=found.classes,
+        preprocessing=found.preprocessing,
+        training=found.training,
+        versions=found.versions,
+    )
+
+
+def _providers(path: Path, device: torch.device | None, available: list[str]) -> list[tuple[str, dict[str, int]]]:
+    kinds = ["cuda", "cpu"] if device is None else [device.type]
+    names = [name for kind in kinds if (name := _PROVIDERS.get(kind)) in available]
+    if not names:
+        known = [kind for kind, name in _PROVIDERS.items() if name in available]
+        raise InputError(
+            f"device {device} cannot be used for {path}: the installed ONNX Runtime computes on {' and '.join(known)}"
+        )
+    index = 0 if device is None else device.index or 0
+    return [(name, {"device_id": index} if name == _PROVIDERS["cuda"] else {}) for name in names]
+
+
+def _metadata(stored: Mapping[str, str]) -> _Metadata:
+    if _KEY not in stored:
+        raise InputError("it holds no acmix metadata, so that its classes and the size of its images are not known")
+    try:
+        found = records.read(_Metadata, records.parse(stored[_KEY]), others=True)
+    except InputError as fault:
+        raise InputError(f"its metadata are unusable: {fault}") from fault
+    return replace(found, preprocessing=check_preprocessing(found.classes, found.preprocessing))
