@@ -83,7 +83,7 @@ def compare_layer(
         dtype: Of input and weights.
         channels_last: Memory format of the input, the weights and so of everything between.
         compiled: Measure `torch.compile` of every candidate.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "cuda:1".
         graphs: Time CUDA graphs, so that launches cost nothing.
         seconds: Time to spend on each of the two comparisons, forward and training.
         tell: Called while measuring, in sum with twice `seconds`.
@@ -108,7 +108,7 @@ def compare_layer(
     backends = [name for name in ops.backends() if name != "reference" and ops.why_not(name, maps) is None]
     candidates = {name: candidate(_with_backend(layer, name), reference) for name in backends}
     candidates["unfold"] = candidate(Unfold(copy.deepcopy(layer)), reference)
-    if device == "cuda":
+    if torch.device(device).type == "cuda":
         candidates["flex attention"] = candidate(Flex(copy.deepcopy(layer), size, size), reference)
     candidates["convolution"] = candidate(convolution, copy.deepcopy(convolution).double())
     title, settings = layer_case(channels, size, stride, batch, dtype, device)

@@ -52,7 +52,8 @@ def time_interleaved(
     Returns:
         Name to timing, in the order given.
     """
-    clock = _GpuClock(device) if device is not None and device.type == "cuda" else _seconds
+    kind = "cpu" if device is None else device.type
+    clock = _GpuClock(device) if device and kind == "cuda" else _seconds if kind == "cpu" else _synchronised_seconds
     for call in calls.values():
         call()
     samples: dict[str, list[float]] = {name: [] for name in calls}
@@ -79,6 +80,12 @@ def _seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+def _synchronised_seconds(call: Callable[[], object]) -> float:
+    """On accelerators that work on their own, but for CUDA's."""
+    torch.accelerator.synchronize()
+    return _seconds(lambda: (call(), torch.accelerator.synchronize()))
 
 
 class _GpuClock:

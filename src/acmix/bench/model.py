@@ -35,7 +35,7 @@ def compare_networks(
         batch: Images.
         dtype: Of input and weights.
         compiled: Measure `torch.compile` of every network.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "cuda:1".
         graphs: Time CUDA graphs, so that launches cost nothing.
         seconds: Time to spend on each of the two comparisons, forward and training.
         tell: Called while measuring, in sum with twice `seconds`.

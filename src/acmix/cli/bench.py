@@ -10,7 +10,6 @@ from acmix.errors import InputError, counted
 from acmix.storage import write_atomically
 
 Dtype = Literal["float32", "float64", "float16", "bfloat16"]
-Device = Literal["cpu", "cuda"]
 
 
 def layer(
@@ -20,7 +19,7 @@ def layer(
     dtype: Dtype = "float32",
     channels_last: bool = False,
     compile: bool = False,  # noqa: A002  the option's name
-    device: Device = "cpu",
+    device: str = "cpu",
     graphs: bool = False,
     threads: int | None = None,
     seconds: float = 10.0,
@@ -35,7 +34,7 @@ def layer(
         dtype: Of input and weights.
         channels_last: Memory format of input and weights.
         compile: Measure torch.compile of every candidate.
-        device: cpu or cuda.
+        device: cpu, cuda, cuda:1 (any number), or auto.
         graphs: Time CUDA graphs, so that launches cost nothing; for cuda.
         threads: Threads of PyTorch (default: PyTorch's own choice).
         seconds: Time to spend on each comparison; there are two for each layer.
@@ -44,11 +43,11 @@ def layer(
     """
     chosen = _shapes(shapes) if shapes else None
     _check(batch_size=batch_size, seconds=seconds, threads=threads, output=output, plot=plot)
-    _check_device(device, graphs)
     from acmix.cli.display import bench as display
     from acmix.cli.display import progress
 
     with progress.working():
+        device = _check_device(device, graphs)
         import torch
 
         from acmix import bench
@@ -88,7 +87,7 @@ def model(
     batch_size: int = 4,
     dtype: Dtype = "float32",
     compile: bool = False,  # noqa: A002  the option's name
-    device: Device = "cpu",
+    device: str = "cpu",
     graphs: bool = False,
     threads: int | None = None,
     seconds: float = 60.0,
@@ -104,7 +103,7 @@ def model(
         batch_size: Images a call.
         dtype: Of images and weights.
         compile: Measure torch.compile of every network.
-        device: cpu or cuda.
+        device: cpu, cuda, cuda:1 (any number), or auto.
         graphs: Time CUDA graphs, so that launches cost nothing; for cuda.
         threads: Threads of PyTorch (default: PyTorch's own choice).
         seconds: Time to spend on each of the two comparisons.
@@ -116,11 +115,11 @@ def model(
     if baseline not in names:
         raise InputError(f"--baseline must be one of --models, {models}, got {baseline!r}")
     _check(batch_size=batch_size, seconds=seconds, threads=threads, image_size=image_size, output=output, plot=plot)
-    _check_device(device, graphs)
     from acmix.cli.display import bench as display
     from acmix.cli.display import progress
 
     with progress.working():
+        device = _check_device(device, graphs)
         import torch
 
         from acmix import bench
@@ -158,7 +157,7 @@ def kernels(
     shapes: str | None = None,
     batch_size: int = 128,
     dtype: Dtype = "bfloat16",
-    device: Device = "cuda",
+    device: str = "cuda",
     seconds: float = 10.0,
     output: Path | None = None,
 ) -> int:
@@ -174,11 +173,11 @@ def kernels(
     """
     chosen = _shapes(shapes) if shapes else None
     _check(batch_size=batch_size, seconds=seconds, output=output, plot=None)
-    _check_device(device, graphs=False)
     from acmix.cli.display import bench as display
     from acmix.cli.display import progress
 
     with progress.working():
+        device = _check_device(device, graphs=False)
         import torch
 
         from acmix import bench, ops
@@ -278,14 +277,20 @@ def _check(*, output: Path | None, plot: Path | None, **numbers: float | None) -
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
-def _check_device(device: Device, graphs: bool) -> None:
-    if graphs and device != "cuda":
-        raise InputError(f"--graphs are CUDA graphs: they need --device cuda, got --device {device}")
-    if device == "cuda":
-        import torch
+def _check_device(device: str, graphs: bool) -> str:
+    """The device to measure on, by its plain name; a GPU becomes the one that all is done on."""
+    import torch
 
-        if not torch.cuda.is_available():
-            raise InputError("--device cuda needs a GPU that PyTorch sees; it sees none")
+    from acmix.devices import find_device
+
+    place = find_device(device)
+    if place.type not in ("cpu", "cuda"):
+        raise InputError(f"--device must be cpu or cuda to measure time and memory on, got {device}, which is {place}")
+    if graphs and place.type != "cuda":
+        raise InputError(f"--graphs are CUDA graphs: they need --device cuda, got --device {device}")
+    if place.index is not None:
+        torch.cuda.set_device(place)
+    return str(place)
 
 
 def _set_threads(threads: int | None) -> None:

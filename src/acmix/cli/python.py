@@ -27,6 +27,7 @@ def train(
     extend: str | Path | None = None,
     weights: str | Path | None = None,
     workers: int | None = None,
+    device: str = "auto",
     devices: int | None = None,
     strategy: "Strategy" = "ddp",
     save_minutes: float = 15.0,
@@ -59,6 +60,7 @@ def train(
         extend: Go on from the last state of this run, finished or not: to more epochs, for instance.
         weights: Start weights, of ours, published, or a checkpoint of another trainer.
         workers: Processes that read images; by default the cores, at most 8, none for digits.
+        device: Where it computes: "auto", "cpu", "cuda", "cuda:1" or "mps".
         devices: Processes that train together on this machine.
         strategy: Each process holds the network ("ddp") or a part of it ("fsdp").
         save_minutes: The run can be resumed from a state at most this old.
@@ -74,7 +76,8 @@ def train(
         InputError: If an argument, the data or a folder cannot be used.
         TrainingError: If the run had to stop.
     """
-    options: dict[str, Any] = {"resume": resume, "workers": workers, "devices": devices, "strategy": strategy}
+    options: dict[str, Any] = {"resume": resume, "workers": workers, "device": device, "devices": devices}
+    options["strategy"] = strategy
     for name, path in (("extend", extend), ("weights", weights)):
         options[name] = None if path is None else Path(path)
     own, folder = plan(

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from acmix.tasks.classification.inference import Outcome
 
 
-def report(run: Path, data: str | None = None, *, output: Path | None = None, workers: int = 0) -> int:
+def report(
+    run: Path, data: str | None = None, *, output: Path | None = None, workers: int = 0, device: str = "auto"
+) -> int:
     """Write the report of a run as one HTML page that opens without a network.
 
     Args:
@@ -20,13 +22,18 @@ def report(run: Path, data: str | None = None, *, output: Path | None = None, wo
         data: As in acmix validate: the data of the training where they lie now (default: where they lay then).
         output: The HTML file (default: report.html in the run folder).
         workers: Processes that read the validation images.
+        device: auto, cpu, cuda, cuda:1 (any number) or mps.
     """
+    from acmix.cli.display import progress
+    from acmix.devices import find_device
     from acmix.pages.report import write_report
 
     if workers < 0:
         raise InputError(f"--workers must be at least 0, got {workers}")
+    find_device(device)
     outputs.check_file("--output", output)
-    sys.stdout.write(f"report: {write_report(run, output, data=data, workers=workers)}\n")
+    written = write_report(run, output, data=data, workers=workers, device=device, progress=progress.track)
+    sys.stdout.write(f"report: {written}\n")
     return 0
 
 

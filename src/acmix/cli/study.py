@@ -24,6 +24,7 @@ def run(
     set: list[str] | None = None,  # noqa: A002
     output: Path | None = None,
     workers: int | None = None,
+    device: str = "auto",
     threads: int | None = None,
     seconds: float = 30.0,
     **changed: Annotated[Any, SettingsOf((Settings,), COMMON, without=("quiet_shifts",))],
@@ -39,6 +40,7 @@ def run(
         set: The same as the option of that name, written name=value; may be repeated.
         output: The folder of the study (default: runs/study-DATA).
         workers: Processes that read images (default: the cores, at most 8; none for bundled digits).
+        device: auto, cpu, cuda, cuda:1 (any number) or mps.
         threads: Threads of PyTorch (default: PyTorch's own choice).
         seconds: Time to spend on timing forward passes, and on forward and backward passes.
         changed: Settings of all trainings; the model is by default acmix_resnet14_small.
@@ -61,6 +63,7 @@ def run(
             seeds=seeds,
             validation=validation,
             workers=workers,
+            device=device,
             seconds=seconds,
             watching=shown.watching(),
         )
@@ -71,11 +74,12 @@ def run(
     return 0
 
 
-def time(results: Path, *, threads: int | None = None, seconds: float = 30.0) -> int:
+def time(results: Path, *, device: str = "auto", threads: int | None = None, seconds: float = 30.0) -> int:
     """Time all networks of a study anew, on a machine that does nothing else; nothing is trained.
 
     Args:
         results: The study.json of acmix study run; it is written anew.
+        device: auto, cpu, cuda, cuda:1 (any number) or mps.
         threads: Threads of PyTorch (default: PyTorch's own choice).
         seconds: Time to spend on timing forward passes, and on forward and backward passes.
     """
@@ -83,7 +87,7 @@ def time(results: Path, *, threads: int | None = None, seconds: float = 30.0) ->
     from acmix import study
     from acmix.cli.display import study as display
 
-    display.show_study(study.time_study(results, seconds=seconds), as_markdown=False)
+    display.show_study(study.time_study(results, device=device, seconds=seconds), as_markdown=False)
     return 0
 
 

@@ -24,6 +24,7 @@ def train(
     extend: Path | None = None,
     weights: Path | None = None,
     workers: int | None = None,
+    device: str = "auto",
     devices: int | None = None,
     strategy: Literal["ddp", "fsdp"] = "ddp",
     save_minutes: float = 15.0,
@@ -45,6 +46,7 @@ def train(
         extend: Go on from the last state of this run, finished or not, in --output: to more --epochs, for instance.
         weights: Start weights, of acmix train, published, or a checkpoint of timm, Lightning or another trainer.
         workers: Processes that read images, for each that trains (default: the cores, at most 8; none for digits).
+        device: auto, cpu, cuda, cuda:1 (any number) or mps.
         devices: Processes that train together on this machine (default: what torchrun or SLURM started, else one).
         strategy: Each process holds the network (ddp) or a part of it (fsdp).
         save_minutes: The run can be resumed from a state at most this old.
@@ -74,6 +76,7 @@ def train(
         extend=extend,
         weights=weights,
         workers=workers,
+        device=device,
         devices=devices,
         strategy=strategy,
         save_minutes=save_minutes,

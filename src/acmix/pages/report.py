@@ -13,11 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from acmix import explain
-from acmix.checkpoints.classifier import Classifier, load_classifier
+from acmix.checkpoints.classifier import Classifier
+from acmix.checkpoints.opening import load
 from acmix.data import ImageSource, data_record, open_evaluation
 from acmix.errors import InputError
 from acmix.nn import ACmix
 from acmix.pages import figures, html
+from acmix.progress import Progress, silent
 from acmix.tasks.classification.inference import Outcome, classify, tally
 from acmix.tasks.loop import run
 from acmix.tasks.loop.measures import EpochRow, Measure
@@ -59,17 +61,21 @@ def write_report(
     data: str | None = None,
     pictures: bool = True,
     workers: int = 0,
+    device: str = "auto",
+    progress: Progress = silent,
     outcomes: Sequence[Outcome] | None = None,
 ) -> Path:
     """Write the report of a run of `acmix train`, finished or not.
 
     Args:
-        folder: The run folder.
+        folder: The run folder, or a checkpoint in it.
         output: The HTML file; by default report.html in the run folder.
         data: What `acmix.data.open_evaluation` takes, where the data lie now; by default where they lay in training.
         pictures: Classify the validation images with the best checkpoint: confusion matrix, worst and best predictions,
             attention, shares of the paths. Without, a second is enough.
         workers: Processes that read those images; 0 reads in this one.
+        device: Where they are classified, see `acmix.devices.find_device`.
+        progress: Shows how far that is.
         outcomes: What the best checkpoint made of the validation images, where training has just found out.
 
     Returns:
@@ -81,12 +87,15 @@ def write_report(
             the page says why it has no pictures.
     """
     found = read_run(folder)
+    folder = found.folder
     output = html.check_output(output or folder / run.REPORT)
     if missing := [name for name in (run.METRICS, run.BEST) if not (folder / name).is_file()]:
         raise InputError(f"{folder} is not a run with a finished epoch: {', '.join(missing)} missing")
     if not found.rows:
         raise InputError(f"{folder / run.METRICS} is damaged: it has no epoch")
-    seen = _look(found, data, workers, outcomes) if pictures else {"without_images": _how_to_see(found)}
+    seen = {"without_images": _how_to_see(found)}
+    if pictures:
+        seen = _look(found, data, workers, device, progress, outcomes)
     if "confusion" not in seen and found.summary is not None:
         seen |= _confusion(found.summary["validation"]["confusion_matrix"], found.config["classes"])
     context: dict[str, Any] = {
@@ -261,14 +270,23 @@ def _how_to_see(found: Run) -> str:
     return f"this page was written in haste when the run stopped; acmix report {found.folder} adds them"
 
 
-def _look(found: Run, data: str | None, workers: int, outcomes: Sequence[Outcome] | None) -> dict[str, Any]:
+def _look(
+    found: Run,
+    data: str | None,
+    workers: int,
+    device: str,
+    progress: Progress,
+    outcomes: Sequence[Outcome] | None,
+) -> dict[str, Any]:
     """All that needs the best checkpoint and the validation images, or why it cannot be had."""
-    classifier = load_classifier(found.folder / run.BEST)
+    classifier = load(found.folder / run.BEST, device=device if outcomes is None else "cpu")
     try:
         # A run that was resumed knows where the data lie now.
         record = data_record(found.config)
         images = open_evaluation(data or record.location, classifier.classes, record, check_images=False)
-        outcomes = list(classify(classifier, images, workers=workers)) if outcomes is None else outcomes
+        if outcomes is None:
+            found_out = classify(classifier, images, workers=workers)
+            outcomes = list(progress(found_out, "validating", len(images)))
     except InputError as error:
         # From a process that reads images, with its traceback around it.
         reason = str(error).splitlines()[-1].removeprefix("acmix.errors.InputError: ")

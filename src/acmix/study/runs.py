@@ -55,6 +55,7 @@ def run_study(
     seeds: int = 5,
     validation: str | None = None,
     workers: int | None = None,
+    device: str = "auto",
     seconds: float = 30.0,
     watching: Watching | None = None,
 ) -> Study:
@@ -71,6 +72,7 @@ def run_study(
         seeds: How many, at least 2.
         validation: Validation images, as in training.
         workers: Processes that read images; None as in training.
+        device: Where it computes, see `acmix.devices.find_device`.
         seconds: Time to spend on timing forward passes, and on forward and backward passes.
         watching: Whom to tell.
 
@@ -87,7 +89,7 @@ def run_study(
         raise InputError(f"seeds must be at least 2, so that there is a spread, got {seeds}")
     variants = list(dict.fromkeys(variants))
     watching = watching or Watching()
-    with session(settings, devices=1) as fabric, ExitStack() as held:
+    with session(settings, device=device, devices=1) as fabric, ExitStack() as held:
         facts = _look_at(data, settings, variants, validation, fabric)
         held.enter_context(_alone(output))
         study = _begin(facts, settings, output, variants)
@@ -110,11 +112,12 @@ def run_study(
     return study
 
 
-def time_study(results: Path, *, seconds: float = 30.0) -> Study:
+def time_study(results: Path, *, device: str = "auto", seconds: float = 30.0) -> Study:
     """Time all networks of a study anew, in turn in this process, on a machine that does nothing else.
 
     Args:
         results: The study.json of a study; it is written anew.
+        device: As in `run_study`.
         seconds: As in `run_study`.
 
     Raises:
@@ -123,7 +126,7 @@ def time_study(results: Path, *, seconds: float = 30.0) -> Study:
     study = load_study(results)
     _check(list(study.variants), seconds)
     with quiet():
-        fabric = make_fabric(study.settings["precision"], devices=1)
+        fabric = make_fabric(study.settings["precision"], device=device, devices=1)
         _measure(study, fabric.device, seconds)
     save_study(results, study)
     return study

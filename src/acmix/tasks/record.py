@@ -54,7 +54,7 @@ class Run:
     """A run, finished or not.
 
     Attributes:
-        folder: As it was given.
+        folder: Of the run, as it was given.
         config: config.json.
         rows: metrics.csv; empty before the first epoch is finished.
         rates: rates.csv; empty for a network without ACmix layers.
@@ -126,12 +126,19 @@ class Run:
 def read_run(folder: Path) -> Run:
     """Read a run of `acmix train`, finished or not.
 
+    Args:
+        folder: Of the run; a checkpoint in it stands for it.
+
     Raises:
         InputError: If the folder holds no run, or a file of it is damaged.
     """
+    if folder.name in (run.BEST, run.LAST) and folder.is_file():
+        folder = folder.parent
     if not (folder / run.CONFIG).is_file():
         raise InputError(f"{folder} is not a run: {run.CONFIG} missing; give the --output folder of acmix train")
     config = run.read_json(folder / run.CONFIG)
+    if "architecture" in config:
+        raise InputError(f"{folder} is no run but an exported network; give the --output folder of acmix train")
     try:
         records.read(_Config, config, others=True)
     except InputError as fault:

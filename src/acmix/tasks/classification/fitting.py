@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from lightning.fabric import Fabric, seed_everything
 
-from acmix.checkpoints.classifier import Classifier, load_classifier
+from acmix.checkpoints.classifier import Classifier
+from acmix.checkpoints.opening import load
 from acmix.data import EvaluationImages, ImageData, open_dataset
 from acmix.errors import InputError, counted
 from acmix.models.names import check_name
@@ -57,7 +58,7 @@ class TrainingResult:
 
     def load(self) -> Classifier:
         """The best checkpoint, ready to use."""
-        return load_classifier(self.output / run.BEST)
+        return load(self.output / run.BEST)
 
 
 def fit(
@@ -72,6 +73,7 @@ def fit(
     workers: int | None = None,
     check_images: bool = True,
     progress: Progress = silent,
+    device: str = "auto",
     devices: int | None = None,
     strategy: Strategy = "ddp",
     reporting: Reporting | None = None,
@@ -91,6 +93,7 @@ def fit(
             and is none for bundled digits.
         check_images: Decode every image once before training.
         progress: Shows how far checking is.
+        device: Where it computes, see `acmix.devices.find_device`.
         devices: Processes on this machine, see `acmix.tasks.loop.distribution.make_fabric`.
         strategy: How processes share the network, see there.
         reporting: Whom to tell of progress, and how often to save.
@@ -111,7 +114,7 @@ def fit(
         raise InputError(f"weights {weights} cannot be: the run goes on with those of {extend}; leave one out")
     run.prepare_folder(output, resume=resume, epochs=settings.epochs)
     reporting = reporting or Reporting()
-    with session(settings, devices=devices, strategy=strategy) as fabric:
+    with session(settings, device=device, devices=devices, strategy=strategy) as fabric:
         seed_everything(settings.seed, workers=True, verbose=False)
         progress = progress if fabric.is_global_zero else silent
         images, checked = _open(data, validation, settings, fabric, check_images=check_images, progress=progress)
@@ -134,7 +137,7 @@ def fit(
                 reporting.on_start(_facts(prepared, fabric, files, resumed=resume))
             execute(prepared, fabric, files, saved or state, reporting)
     try:
-        return _summarise(files, prepared) if fabric.is_global_zero else None
+        return _summarise(files, prepared, fabric.device) if fabric.is_global_zero else None
     except OSError as error:
         raise explained(error, files) from error
 
@@ -192,9 +195,9 @@ def _facts(prepared: Prepared, fabric: Fabric, files: run.RunFiles, *, resumed: 
     return facts
 
 
-def _summarise(files: run.RunFiles, prepared: Prepared) -> TrainingResult:
+def _summarise(files: run.RunFiles, prepared: Prepared, device: torch.device) -> TrainingResult:
     """Evaluate the best checkpoint as a user would load it, and write summary.json."""
-    classifier = load_classifier(files.output / run.BEST)
+    classifier = load(files.output / run.BEST, device=device)
     images, batch_size = prepared.images, prepared.settings.batch_size
     outcomes = list(classify(classifier, images.validation, batch_size=batch_size, workers=prepared.workers))
     evaluation = tally(outcomes, classifier.classes)

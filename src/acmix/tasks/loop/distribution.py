@@ -15,6 +15,7 @@ from torch.distributed import ProcessGroup
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
+from acmix.devices import find_device
 from acmix.errors import InputError
 from acmix.tasks.loop.settings import Precision
 
@@ -27,11 +28,14 @@ _PRECISION: dict[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 }
 
 
-def make_fabric(precision: Precision, *, devices: int | None = None, strategy: Strategy = "ddp") -> Fabric:
+def make_fabric(
+    precision: Precision, *, device: str = "auto", devices: int | None = None, strategy: Strategy = "ddp"
+) -> Fabric:
     """The processes of a run.
 
     Args:
         precision: float32, or automatic mixed precision.
+        device: As `acmix.devices.find_device` takes it; one with a number is for one process.
         devices: Processes on this machine, each with an accelerator of its own where there are any; None asks the
             launcher (torchrun, SLURM), and is one without a launcher.
         strategy: Every process holds the network and gradients are averaged (ddp), or each holds a part of every
@@ -41,13 +45,18 @@ def make_fabric(precision: Precision, *, devices: int | None = None, strategy: S
         InputError: If an argument breaks its rule or contradicts the launcher.
     """
     here, nodes = _launched()
+    place = find_device(device)
     if devices is not None and devices < 1:
         raise InputError(f"devices must be at least 1, got {devices}")
     if None not in (here, devices) and here != devices:
         raise InputError(f"devices is {devices}, but the launcher started {here} processes here; leave devices out")
     if strategy == "fsdp" and precision == "float16":
         raise InputError("strategy fsdp does not scale the losses of float16; choose bfloat16")
+    if precision == "float16" and place.type == "cpu":
+        raise InputError("precision float16 needs an accelerator; choose bfloat16 or float32, or another device")
     count = here or devices or 1
+    if place.index is not None and count * nodes > 1:
+        raise InputError(f"device {device} is one, {count * nodes} processes want one each; give cuda")
     kind: Any = "auto"
     if strategy == "fsdp":
         kind = ModelParallelStrategy(
@@ -56,7 +65,13 @@ def make_fabric(precision: Precision, *, devices: int | None = None, strategy: S
     elif count * nodes > 1:
         kind = DDPStrategy(gradient_as_bucket_view=True)
     try:
-        return Fabric(devices=count, num_nodes=nodes, strategy=kind, precision=_PRECISION[precision])
+        return Fabric(
+            accelerator="auto" if device == "auto" else place.type,
+            devices=count if place.index is None else [place.index],
+            num_nodes=nodes,
+            strategy=kind,
+            precision=_PRECISION[precision],
+        )
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{count} devices cannot be used: {' '.join(str(error).split())}") from error
 

@@ -9,15 +9,20 @@ from contextlib import contextmanager
 import torch
 from lightning.fabric import Fabric
 
+from acmix.errors import InputError
 from acmix.tasks.loop.distribution import Strategy, make_fabric
 from acmix.tasks.loop.settings import LoopSettings
 
 
 @contextmanager
-def session(settings: LoopSettings, *, devices: int | None = None, strategy: Strategy = "ddp") -> Iterator[Fabric]:
+def session(
+    settings: LoopSettings, *, device: str = "auto", devices: int | None = None, strategy: Strategy = "ddp"
+) -> Iterator[Fabric]:
     """Launch the processes of a run; arguments and errors are those of `make_fabric`."""
     with quiet(), _determinism(settings.deterministic):
-        fabric = make_fabric(settings.precision, devices=devices, strategy=strategy)
+        fabric = make_fabric(settings.precision, device=device, devices=devices, strategy=strategy)
+        if settings.synchronize_norms and fabric.device.type == "cpu":
+            raise InputError("synchronize_norms needs an accelerator: PyTorch has no synchronised batch norm for CPUs")
         fabric.launch()
         yield fabric
 
