@@ -1,18 +1,16 @@
 import argparse
 import json
-import os
 import pickle
 import re
+import shutil
 
 import onnx
 import pytest
 import timm
 import torch
-from PIL import Image
 
 from acmix.bench.environment import environment
-from acmix.data import export_digits
-from acmix.errors import printable
+from acmix.cli import main
 from tests.commands import call
 
 
@@ -65,36 +63,53 @@ def test_validation_repeats_the_best_epoch(capsys, checkpoint):
     assert "confusion matrix" in out
 
 
-def test_prediction(capsys, checkpoint, tmp_path):
-    images = export_digits(tmp_path / "digits", count=3)
-    code, out, err = call(capsys, "predict", checkpoint, *images, "--top", "2", "--json")
-    assert (code, err) == (0, "")
-    content = json.loads(out)
-    assert [item["path"] for item in content] == [str(path) for path in images]
-    assert all(len(item["classes"]) == 2 for item in content)
+@pytest.fixture(scope="session")
+def places(checkpoint, tmp_path_factory):
+    """What else holds the network of a checkpoint."""
+    folder = tmp_path_factory.mktemp("places")
+    for name in ("hub", "network.onnx"):
+        assert main(["export", str(checkpoint), str(folder / name)]) == 0
+    return {"run": checkpoint.parent, "hub": folder / "hub", "onnx": folder / "network.onnx"}
 
 
-@pytest.mark.parametrize("name", [b"caf\xe9.png", b"line\nbreak.jfif"])
-def test_files_of_any_name_are_predicted(capsys, checkpoint, tmp_path, name):
-    path = tmp_path / os.fsdecode(name)
-    with path.open("wb") as file:
-        Image.new("RGB", (8, 8)).save(file, "PNG")
-    code, out, err = call(capsys, "predict", checkpoint, tmp_path)
-    assert (code, err, len(out.splitlines())) == (0, "", 1)
-    assert out.startswith(f"{printable(path)}: ")
-    code, out, _ = call(capsys, "predict", checkpoint, tmp_path, "--json")
-    assert (code, json.loads(out)[0]["path"]) == (0, str(path))
+@pytest.mark.parametrize("kind", ["run", "hub", "onnx"])
+def test_whatever_holds_a_network_is_validated_alike(capsys, checkpoint, places, kind):
+    code, out, _ = call(capsys, "validate", checkpoint, "digits", "--json")
+    expected = json.loads(out)
+    code, out, err = call(capsys, "validate", places[kind], "digits", "--json", "--device", "cpu")
+    found = json.loads(out)
+    assert (code, err, found.keys()) == (0, "", expected.keys())
+    assert (found["images"], found["measured"]) == (expected["images"], expected["measured"])
+    assert found["top1"] == pytest.approx(expected["top1"], abs=0.005)
 
 
-def test_unreadable_images_are_named_and_the_rest_predicted(capsys, checkpoint, tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"no image")
-    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
-    code, out, err = call(capsys, "predict", checkpoint, tmp_path / "broken.png", tmp_path / "good.png")
-    assert code == 2
-    assert len(out.splitlines()) == 1
-    assert "good.png" in out
-    assert len(err.splitlines()) == 1
-    assert "broken.png" in err
+def test_what_needs_layers_takes_no_onnx(capsys, places, tmp_path):
+    for arguments in (["explain", "FILE", "a.png"], ["export", "FILE", str(tmp_path / "new.onnx")], ["info", "FILE"]):
+        code, out, err = call(capsys, *(places["onnx"] if argument == "FILE" else argument for argument in arguments))
+        assert (code, out, len(err.splitlines())) == (2, "", 1)
+        assert f"is a graph for ONNX Runtime; acmix {arguments[0]} needs the network's layers: give a run folder" in err
+    code, out, _ = call(capsys, "export", places["hub"], tmp_path / "again", "--license", "mit")
+    assert (code, out) == (0, f"folder: {tmp_path / 'again'}\n")
+    assert "license: mit" in (tmp_path / "again" / "README.md").read_text()
+    code, _, err = call(capsys, "export", places["hub"], tmp_path / "again.onnx", "--license", "mit")
+    assert (code, err.startswith("acmix export: error: --license is for the card of a folder")) == (2, True)
+
+
+def test_a_run_before_its_first_epoch(capsys, checkpoint, tmp_path):
+    shutil.copy(checkpoint.parent / "config.json", tmp_path)
+    for command in (["validate", tmp_path, "digits"], ["predict", tmp_path, "a.png"], ["explain", tmp_path, "a.png"]):
+        code, out, err = call(capsys, *command)
+        assert (code, out, len(err.splitlines())) == (2, "", 1)
+        assert f"error: CHECKPOINT {tmp_path} is a run that has no best.safetensors yet: no epoch is finished" in err
+
+
+def test_reports_take_a_checkpoint_for_its_run(capsys, checkpoint, places, tmp_path):
+    for command in (["report", checkpoint, "--output", tmp_path / "page.html"], ["compare", checkpoint]):
+        code, _, err = call(capsys, *command)
+        assert (code, err) == (0, "")
+    code, _, err = call(capsys, "report", places["hub"])
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "is no run but an exported network; give the --output folder of acmix train" in err
 
 
 @pytest.mark.parametrize(
@@ -134,7 +149,8 @@ def test_export(capsys, checkpoint, tmp_path):
     code, out, err = call(capsys, "export", checkpoint, tmp_path / "network.onnx", "--fixed-size")
     assert (code, err) == (0, "")
     assert re.search(r"^largest difference: \S+e-\d+$", out, re.MULTILINE)
-    assert set(json.loads(onnx.load(tmp_path / "network.onnx").metadata_props[0].value)) == {"classes", "preprocessing"}
+    found = json.loads(onnx.load(tmp_path / "network.onnx").metadata_props[0].value)
+    assert {"classes", "preprocessing", "training"} < set(found)
     code, out, _ = call(capsys, "export", checkpoint, tmp_path / "network.pt2", "--fixed-size", "--half")
     assert (code, out) == (0, f"program: {tmp_path / 'network.pt2'}\n")
     image = torch.zeros(1, 3, 32, 32).half()

@@ -18,7 +18,7 @@ SEALED = "/sys"
         (["study", "show", "none.json", "--table", f"{SEALED}/a.md"], "--table"),
         (["compare", "none", "--output", f"{SEALED}/a.html"], "--output"),
         (["report", "none", "--output", f"{SEALED}/a.html"], "--output"),
-        (["explain", "none", "a.png", "--out", f"{SEALED}/a/b"], "--out"),
+        (["explain", "none", "a.png", "--out", f"{SEALED}/a/b"], "--output"),
         (["export", "none", f"{SEALED}/a.onnx"], "OUTPUT"),
         (["export", "none", f"{SEALED}/folder"], "OUTPUT"),
     ],

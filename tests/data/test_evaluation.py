@@ -178,3 +178,17 @@ def test_unreadable_images_are_refused_unless_the_check_is_off(data, tmp_path):
     with pytest.raises(InputError, match="1 of 20 images cannot be read"):
         trained.find(other)
     assert len(trained.find(other, check_images=False).images) == 20
+
+
+def test_a_checkpoint_without_a_record_measures_what_is_there_and_says_so(data, tmp_path):
+    note = "the checkpoint does not say what it was trained on: such images are not left out"
+    found = find_evaluation(str(data), CLASSES, None)
+    assert (len(found.images), found.notes) == (20, [note])
+    for part, count in (("train", 4), ("val", 3), ("test", 2)):
+        fill(tmp_path / "parts" / part, count)
+    found = find_evaluation(str(tmp_path / "parts"), CLASSES, None)
+    assert (len(found.images), len(found.notes)) == (6, 2)
+    # What was trained on is the last to be taken.
+    shutil.rmtree(tmp_path / "parts" / "val")
+    found = find_evaluation(str(tmp_path / "parts"), CLASSES, None)
+    assert (len(found.images), found.notes) == (4, [note])

@@ -135,7 +135,7 @@ def test_unreadable_images_are_named_and_the_rest_explained(capsys, checkpoint, 
         (["--pixel", "middle"], "--pixel must be ROW,COLUMN, .*got 'middle'"),
         (["--pixel=-1,0"], "--pixel must be ROW,COLUMN"),
         (["--out", "/nowhere/out"], "/nowhere/out cannot be written"),
-        (["--out", "IMAGE"], "--out must be a folder, got the file"),
+        (["--out", "IMAGE"], "--output must be a folder, got the file"),
     ],
 )
 def test_bad_usage_is_one_line(capsys, checkpoint, image, tmp_path, monkeypatch, options, rule):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from acmix.cli import bench, data, explain, networks, runs, study, training
+from acmix.cli import bench, data, explain, networks, predictions, runs, study, training
 from acmix.cli.parser import build_parser
 from acmix.cli.stopping import continued
 from acmix.cli.wording import as_typed, readable
@@ -30,7 +30,7 @@ _COMMANDS: dict[str, Any] = {
     "train": training.train,
     "recipes": training.recipes,
     "validate": networks.validate,
-    "predict": networks.predict,
+    "predict": predictions.predict,
     "explain": explain.explain,
     "demo": explain.demo,
     "report": runs.report,

@@ -16,32 +16,38 @@ def explain(
     checkpoint: Path,
     images: list[Path],
     *,
-    out: Path = Path("explained"),
+    output: Path = Path("explained"),
     layer: str | None = None,
     pixel: str | None = None,
+    device: str = "auto",
 ) -> int:
     """Show what a pixel attends to and what each layer's paths add, as pictures and a page; exit code 2 as in predict.
 
     Args:
-        checkpoint: A best.safetensors or last.safetensors of acmix train, of a network with ACmix layers.
+        checkpoint: A run folder, a best.safetensors of acmix train, or a folder of acmix export, with ACmix layers.
         images: Image files; a folder stands for the image files directly in it.
-        out: The folder for the pictures and index.html, which opens without a network.
+        output: The folder for the pictures and index.html, which opens without a network.
         layer: The layer to show, layer1.0.conv2 for instance (default: all).
         pixel: ROW,COLUMN in the input of the network, whose size is that of its training (default: the centre).
+        device: auto, cpu, cuda, cuda:1 (any number) or mps.
     """
     place = None if pixel is None else _place(pixel)
-    outputs.check_folder("--out", out)
+    outputs.check_folder("--output", output)
     # Checked first, so that a missing package names the extra with all that is needed here.
     importlib.import_module("captum")
-    from acmix.checkpoints.classifier import load_classifier
+    from acmix.checkpoints.opening import load_network
+    from acmix.cli.display import progress
+    from acmix.data.folders import find_images
     from acmix.data.images import read_images
     from acmix.pages.explanations import write_explanations
 
+    classifier = load_network(checkpoint, "acmix explain", device=device)
     faults: list[str] = []
+    files = find_images(images, faults)
     page = write_explanations(
-        load_classifier(checkpoint),
-        read_images(images, faults),
-        out,
+        classifier,
+        read_images(progress.track(files, "explaining", len(files)), faults),
+        output,
         pixel=place,
         layers=None if layer is None else [layer],
     )
@@ -52,19 +58,23 @@ def explain(
     return 2 if faults else 0
 
 
-def demo(checkpoint: Path | None = None, *, port: int | None = None) -> int:
+def demo(checkpoint: Path | None = None, *, port: int | None = None, device: str = "auto") -> int:
     """Serve a page to this machine: drop an image, click a pixel, move through the layers. Ctrl-C stops it.
 
     Args:
-        checkpoint: A best.safetensors or last.safetensors of acmix train (default: demo/run, trained on digits first).
+        checkpoint: As in acmix explain (default: demo/run, trained on digits first).
         port: Of 127.0.0.1 (default: the first free one from 7860 on).
+        device: auto, cpu, cuda, cuda:1 (any number) or mps.
     """
     if port is not None and not 1 <= port <= 65535:
         raise InputError(f"--port must lie in 1 to 65535, got {port}")
     # Checked before anything is trained; gradio first, so that a missing package names the extra with all of them.
     for package in ("gradio", "captum", "matplotlib", "jinja2"):
         importlib.import_module(package)
-    from acmix.checkpoints.classifier import load_classifier
+    from acmix.checkpoints.opening import load_network
+    from acmix.devices import find_device
+
+    find_device(device)
 
     if checkpoint is None:
         checkpoint = _DEMO_RUN / "best.safetensors"
@@ -74,8 +84,8 @@ def demo(checkpoint: Path | None = None, *, port: int | None = None) -> int:
             sets = " ".join(f"--set {name}={value}" for name, value in demonstration.CHANGES.items())
             command = f"acmix train {demonstration.DATA} {sets} --output {_DEMO_RUN}"
             sys.stdout.write(f"{checkpoint} is not there yet: training it on {demonstration.DATA}\n$ {command}\n")
-            python.fit_and_report(demonstration.DATA, demonstration.settings(), _DEMO_RUN)
-    classifier = load_classifier(checkpoint)
+            python.fit_and_report(demonstration.DATA, demonstration.settings(), _DEMO_RUN, device=device)
+    classifier = load_network(checkpoint, "acmix demo", device=device)
     from acmix.pages.demo import serve
 
     with serve(classifier, port) as address:

@@ -46,9 +46,9 @@ def _network(model: str, image_size: int | None) -> tuple["nn.Module", tuple[int
 
         network = create_network(model)
         return network, preprocessing_for(network, image_size=image_size)["input_size"], None
-    from acmix.checkpoints.classifier import load_classifier
+    from acmix.checkpoints.opening import load_network
 
-    classifier = load_classifier(model)
+    classifier = load_network(model, "acmix info", device="cpu")
     channels, height, width = classifier.preprocessing["input_size"]
     size = (channels, height, width) if image_size is None else (channels, image_size, image_size)
     return classifier.model, size, classifier
@@ -60,71 +60,62 @@ def validate(
     *,
     batch_size: int = 64,
     workers: int = 0,
+    device: str = "auto",
     check_images: bool = True,
     json: bool = False,
 ) -> int:
     """Measure a checkpoint on held-out images: the very split of its training, val/, or any other class folders.
 
     Args:
-        checkpoint: A best.safetensors or last.safetensors of acmix train.
+        checkpoint: A run folder, a best.safetensors of acmix train, or a folder or .onnx file of acmix export.
         data: digits or a folder, as in training, or its test/; images that were trained on are left out.
         batch_size: Images at a time.
         workers: Processes that read images.
+        device: auto, cpu, cuda, cuda:1 (any number) or mps.
         check_images: Read every image once before.
         json: Print JSON.
     """
-    from acmix.checkpoints.classifier import load_classifier
+    from acmix.checkpoints.opening import load
     from acmix.cli.display import networks as display
     from acmix.cli.display import progress
     from acmix.data import TrainedImages, data_record, find_evaluation
-    from acmix.tasks.classification.inference import evaluate
+    from acmix.tasks.classification.inference import classify, tally
 
-    classifier = load_classifier(checkpoint)
+    classifier = load(checkpoint, device=device)
     found = find_evaluation(
         data,
         classifier.classes,
-        data_record(classifier.training),
+        data_record(classifier.training) if classifier.training.get("data") else None,
         TrainedImages.from_record(classifier.training),
         check_images=check_images,
         progress=progress.track,
     )
-    evaluation = evaluate(classifier, found.images, batch_size=batch_size, workers=workers)
-    display.show_evaluation(evaluation, found, as_json=json)
+    outcomes = classify(classifier, found.images, batch_size=batch_size, workers=workers)
+    outcomes = progress.track(outcomes, "validating", len(found.images))
+    display.show_evaluation(tally(outcomes, classifier.classes), found, as_json=json)
     return 0
 
 
-def predict(checkpoint: Path, images: list[Path], *, top: int = 5, json: bool = False) -> int:
-    """Name the most probable classes of images; those that can be read, with exit code 2, if some cannot.
-
-    Args:
-        checkpoint: A best.safetensors or last.safetensors of acmix train.
-        images: Image files; a folder stands for the image files directly in it.
-        top: How many classes an image.
-        json: Print JSON.
-    """
-    from acmix.checkpoints.classifier import load_classifier
-    from acmix.cli.display import networks as display
-    from acmix.tasks.classification.inference import predict as predict_images
-
-    predictions = predict_images(load_classifier(checkpoint), images, top=top)
-    display.show_predictions(predictions.predicted, as_json=json)
-    for line in predictions.unreadable:
-        sys.stderr.write(f"acmix predict: {line}\n")
-    return 2 if predictions.unreadable else 0
-
-
-def export(checkpoint: Path, output: Path, *, fixed_size: bool = False, half: bool = False) -> int:
+def export(
+    checkpoint: Path,
+    output: Path,
+    *,
+    fixed_size: bool = False,
+    half: bool = False,
+    license: str | None = None,  # noqa: A002  the option's name
+) -> int:
     """Write a checkpoint for a runtime: ONNX (.onnx), an exported program (.pt2), or a folder for the hub.
 
     An ONNX file is run in ONNX Runtime beside PyTorch before it is kept. The suffix of OUTPUT says which is meant.
 
     Args:
-        checkpoint: A best.safetensors or last.safetensors of acmix train.
+        checkpoint: A run folder, a best.safetensors of acmix train, or a folder of acmix export.
         output: The .onnx or .pt2 file, or a folder that timm and acmix load.
         fixed_size: One image of the size of its training, not every batch, height and width.
         half: Weights and images in float16; for .onnx and .pt2.
+        license: Of the weights, for the card of a folder, cc-by-4.0 for instance (default: the card names none).
     """
-    from acmix.checkpoints.classifier import load_classifier
+    from acmix.checkpoints.opening import load_network
     from acmix.cli.display import networks as display
 
     if output.suffix not in ("", ".onnx", ".pt2"):
@@ -135,10 +126,13 @@ def export(checkpoint: Path, output: Path, *, fixed_size: bool = False, half: bo
         outputs.check_folder("OUTPUT", output)
         from acmix.checkpoints.hub import save_pretrained
 
-        sys.stdout.write(f"folder: {save_pretrained(load_classifier(checkpoint), output)}\n")
+        classifier = load_network(checkpoint, "acmix export", device="cpu")
+        sys.stdout.write(f"folder: {save_pretrained(classifier, output, license=license)}\n")
         return 0
+    if license is not None:
+        raise InputError(f"--license is for the card of a folder, OUTPUT is the file {output}")
     outputs.check_file("OUTPUT", output)
-    classifier = load_classifier(checkpoint)
+    classifier = load_network(checkpoint, "acmix export", device="cpu")
     network = classifier.model.half() if half else classifier.model
     size = classifier.preprocessing["input_size"]
     if output.suffix == ".pt2":
@@ -152,11 +146,11 @@ def export(checkpoint: Path, output: Path, *, fixed_size: bool = False, half: bo
             torch.export.save(program, file)
         sys.stdout.write(f"program: {output}\n")
         return 0
+    from acmix.checkpoints.onnx_files import metadata_of
     from acmix.export import ExportError, to_onnx
 
-    metadata = {"classes": classifier.classes, "preprocessing": classifier.preprocessing}
     try:
-        written = to_onnx(network, output, input_size=size, dynamic=not fixed_size, metadata=metadata)
+        written = to_onnx(network, output, input_size=size, dynamic=not fixed_size, metadata=metadata_of(classifier))
     except ExportError as error:
         sys.stderr.write(f"acmix export: error: {error}\n")
         return 1

@@ -10,7 +10,7 @@ from acmix.errors import nearest
 from acmix.tasks.loop.fields import Setting, settings_of
 
 # What the field types for the same thing.
-_ALSO = {"learning_rate": ("--lr",), "image_size": ("--input-size",)}
+_ALSO = {"learning_rate": ("--lr",), "image_size": ("--input-size",), "output": ("--out",)}
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def open_evaluation(
 def find_evaluation(
     data: str,
     classes: tuple[str, ...],
-    record: DataRecord,
+    record: DataRecord | None,
     trained: TrainedImages | None = None,
     *,
     check_images: bool = True,
@@ -138,7 +138,7 @@ def find_evaluation(
     Args:
         data: What `open_dataset` takes; the training data stands for the validation images named beside it.
         classes: The checkpoint's classes.
-        record: The checkpoint's memory of its training data.
+        record: The checkpoint's memory of its training data; None where it has none, which is noted.
         trained: Its memory of each image; None leaves out nothing.
         check_images: Decode every file of class folders once.
         progress: Shows how far it is while checking, and while counting the images of shards.
@@ -148,7 +148,7 @@ def find_evaluation(
             checkpoint was trained on, or is the training folder with other files than in training while the checkpoint
             does not remember each image.
     """
-    if record.validation_location is not None and locate(data) == record.location:
+    if record and record.validation_location is not None and locate(data) == record.location:
         data = record.validation_location
     found = find(data)
     trained = trained or TrainedImages.nothing()
@@ -158,7 +158,8 @@ def find_evaluation(
             f"{data} has classes that the checkpoint does not know: {', '.join(unknown)}; it knows {', '.join(classes)}"
         )
     knows = len(trained.contents) > 0
-    if record.was_split and not own and found.location == record.location and found.validation is None and not knows:
+    split_here = record is not None and record.was_split and found.location == record.location
+    if split_here and not own and found.validation is None and not knows:
         raise InputError(
             f"the files in {data} have changed since training, so its held-out images cannot be told from the "
             "trained ones; give another folder of class folders"
@@ -169,22 +170,27 @@ def find_evaluation(
     else:
         if check_images:
             check_files(images, progress=progress)
-        if not own:
+        if record is None:
+            chosen.notes.append("the checkpoint does not say what it was trained on: such images are not left out")
+        elif not own:
             note = "the checkpoint does not remember its training images one by one: copies of them are not recognised"
             chosen.notes.append(note)
     return replace(chosen, images=chosen.images.with_classes(classes))
 
 
 def _measured(
-    found: Found, record: DataRecord, trained: TrainedImages, progress: Progress
+    found: Found, record: DataRecord | None, trained: TrainedImages, progress: Progress
 ) -> tuple[ImageSource, str, bool]:
     """The images to measure, what they are in words, and whether they are those that training validated with."""
     parts = [found.validation] if found.validation else [found.whole or found.train, found.test]
-    chosen = [part for part in parts if part is not None]
+    # Where nothing is known of the training, training images are the last to be taken.
+    chosen = [part for part in parts if part is not None][0 if record else -1 :]
     for part in chosen:
         images = open_together([part], progress=progress)[part]
         last = part is chosen[-1]
         learned, held_out = images, None
+        if record is None:
+            return images, part.words, False
         known = images.fingerprint() == record.fingerprint
         if known and record.was_split and isinstance(images, SplittableImages):
             learned, held_out = images.split(record.val_fraction, record.seed)

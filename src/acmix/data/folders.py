@@ -3,8 +3,9 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from acmix.data.images import is_hidden, is_image
@@ -231,22 +232,65 @@ def _files(
         left_out: Gets what is left out.
         within: Path of the folder within the data.
     """
+    for place, inside, images, folders in _walk(folder, above, met, left_out, within):
+        yield from ((inside, name) for name in images)
+        parts = {part_of(name) for name in folders}
+        if parts and None not in parts and parts != {"train"}:
+            inner = " and ".join(f"{name}/" for name in folders)
+            raise InputError(
+                f"{place} holds {inner}, splits within a class; splits must hold classes, as in train/CLASS/IMAGE; "
+                f"if {place} is all of the data, give it"
+            )
+
+
+def _walk(
+    folder: str, above: tuple[str, ...], met: set[str], left_out: LeftOut, within: str
+) -> Iterator[tuple[str, str, list[str], list[str]]]:
+    """Every folder, at any depth: its path, that within the data, names of its images and of its folders."""
     images, folders = _listed(folder, above, left_out, within)
-    yield from ((within, name) for name in images)
-    parts = {part_of(name) for name, _ in folders}
-    if parts and None not in parts and parts != {"train"}:
-        inner = " and ".join(f"{name}/" for name, _ in folders)
-        raise InputError(
-            f"{folder} holds {inner}, splits within a class; splits must hold classes, as in train/CLASS/IMAGE; "
-            f"if {folder} is all of the data, give it"
-        )
+    yield folder, within, images, [name for name, _ in folders]
     for name, real in folders:
         inside = os.path.join(within, name)
         if real in met:
             left_out.add(_TWICE, inside)
             continue
         met.add(real)
-        yield from _files(os.path.join(folder, name), (*above, real), met, left_out, inside)
+        yield from _walk(os.path.join(folder, name), (*above, real), met, left_out, inside)
+
+
+def find_images(paths: Iterable[str | Path], faults: list[str], *, recursive: bool = False) -> list[Path]:
+    """The image files that paths stand for, as they are given or in the folder that is given.
+
+    Of folders hidden files and links that dangle are left out, as `class_files` does.
+
+    Args:
+        paths: Image files; a folder stands for the image files directly in it, by name.
+        faults: Gets one line for every folder that cannot be read or holds no image files.
+        recursive: A folder stands for those at any depth, each folder's own before those of its folders.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found.append(path)
+            continue
+        try:
+            files = _images_in(path, recursive)
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        if not files:
+            deeper = "" if recursive else " directly in it (--recursive looks into its folders)"
+            faults.append(f"{path}: the folder holds no image files{deeper}")
+        found += files
+    return found
+
+
+def _images_in(folder: Path, recursive: bool) -> list[Path]:
+    real = os.path.realpath(folder)
+    walked = _walk(str(folder), (real,), {real}, LeftOut(), "")
+    return [
+        folder / inside / name for _, inside, images, _ in islice(walked, None if recursive else 1) for name in images
+    ]
 
 
 def _listed(

@@ -92,26 +92,20 @@ def read_image(path: str | Path) -> Image.Image:
     return decode_image(read_bytes(path), path)
 
 
-def read_images(paths: Iterable[str | Path], faults: list[str]) -> Iterator[tuple[Path, Image.Image]]:
+def read_images(files: Iterable[Path], faults: list[str]) -> Iterator[tuple[Path, Image.Image]]:
     """Read image files one after another as `read_image` does.
 
     Args:
-        paths: Image files; a folder stands for the image files directly in it, by name.
-        faults: Gets one line for every file that cannot be read, and for every folder without image files.
+        files: Image files.
+        faults: Gets one line for every file that cannot be read.
     """
-    for path in map(Path, paths):
-        files = [path]
-        if path.is_dir():
-            files = sorted(file for file in path.iterdir() if is_image(file.name) and not is_hidden(file.name))
-        if not files:
-            faults.append(f"{path}: the folder holds no image files")
-        for file in files:
-            try:
-                image = read_image(file)
-            except InputError as error:
-                faults.append(str(error))
-            else:
-                yield file, image
+    for file in files:
+        try:
+            image = read_image(file)
+        except InputError as error:
+            faults.append(str(error))
+        else:
+            yield file, image
 
 
 def read_bytes(path: str | Path) -> bytes:

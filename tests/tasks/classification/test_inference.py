@@ -6,6 +6,7 @@ from torch import nn
 from acmix import InputError
 from acmix.checkpoints.classifier import Classifier
 from acmix.data import LabelledImages
+from acmix.tasks.classification import inference
 from acmix.tasks.classification.inference import evaluate, predict
 
 CLASSES = ("a", "b", "c", "d", "e", "f")
@@ -53,28 +54,37 @@ def test_evaluation_checks_its_arguments(classifier, options):
 
 
 def test_prediction_goes_on_after_unreadable_files(classifier, tmp_path):
-    folder = tmp_path / "folder"
-    folder.mkdir()
     for index, value in enumerate((100, 200)):
-        grey(value).save(folder / f"{index}.png")
-    (folder / "notes.txt").touch()
+        grey(value).save(tmp_path / f"{index}.png")
     (tmp_path / "broken.png").write_bytes(b"no image")
-    (tmp_path / "empty").mkdir()
-    paths = [tmp_path / "absent.png", folder, tmp_path / "broken.png", tmp_path / "empty", folder / "0.png"]
-    result = predict(classifier, paths, top=2, batch_size=2)
-    assert [prediction.path.name for prediction in result.predicted] == ["0.png", "1.png", "0.png"]
-    assert [prediction.scores[0][0] for prediction in result.predicted] == ["c", "e", "c"]
-    assert all(len(prediction.scores) == 2 for prediction in result.predicted)
-    faults = ["absent.png", "broken.png", "empty"]
-    assert [name in line for name, line in zip(faults, result.unreadable, strict=True)] == [True] * 3
+    names = ["absent.png", "0.png", "broken.png", "1.png", "0.png"]
+    faults = []
+    found = list(predict(classifier, [tmp_path / name for name in names], faults, top=2, batch_size=2))
+    assert [prediction.path.name for prediction in found] == ["0.png", "1.png", "0.png"]
+    assert [prediction.scores[0][0] for prediction in found] == ["c", "e", "c"]
+    assert all(len(prediction.scores) == 2 for prediction in found)
+    assert [name in line for name, line in zip(("absent.png", "broken.png"), faults, strict=True)] == [True] * 2
+
+
+def test_predictions_come_while_few_images_are_in_memory(classifier, monkeypatch):
+    read = []
+
+    def read_image(path):
+        read.append(path)
+        return grey(100)
+
+    monkeypatch.setattr(inference, "read_image", read_image)
+    next(predict(classifier, ["a.png"] * 100_000, []))
+    assert len(read) < 1000
 
 
 def test_probabilities_add_up_and_top_is_capped(classifier, tmp_path):
     grey(100).save(tmp_path / "image.png")
-    scores = predict(classifier, [tmp_path / "image.png"], top=99).predicted[0].scores
-    assert len(scores) == len(CLASSES)
-    values = [value for _, value in scores]
+    (found,) = predict(classifier, [tmp_path / "image.png"], [], top=99)
+    assert len(found.scores) == len(CLASSES)
+    values = [value for _, value in found.scores]
     assert sum(values) == pytest.approx(1)
     assert values == sorted(values, reverse=True)
-    with pytest.raises(InputError, match="top must be at least 1, got 0"):
-        predict(classifier, [], top=0)
+    for name in ("top", "batch_size"):
+        with pytest.raises(InputError, match=f"{name} must be at least 1, got 0"):
+            predict(classifier, [], [], **{name: 0})

@@ -1,7 +1,6 @@
-"""What `acmix validate`, `predict` and `export` show."""
+"""What `acmix validate` and `export` show."""
 
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +8,10 @@ from rich import get_console
 from rich.markup import escape
 
 from acmix.cli.display.tables import WIDEST_MATRIX, make_table, print_json
-from acmix.errors import printable
 
 if TYPE_CHECKING:
     from acmix.data import EvaluationImages
-    from acmix.tasks.classification.inference import Evaluation, Prediction
+    from acmix.tasks.classification.inference import Evaluation
 
 
 def show_evaluation(evaluation: "Evaluation", found: "EvaluationImages", *, as_json: bool) -> None:
@@ -48,24 +46,6 @@ def show_evaluation(evaluation: "Evaluation", found: "EvaluationImages", *, as_j
     for score, row in zip(evaluation.classes, evaluation.confusion_matrix, strict=True):
         matrix.add_row(escape(score.name), *(str(count) if count else "." for count in row))
     console.print(matrix)
-
-
-def show_predictions(predictions: "Sequence[Prediction]", *, as_json: bool) -> None:
-    """Show `acmix predict`: one line an image."""
-    if as_json:
-        print_json(
-            [
-                {
-                    "path": str(prediction.path),
-                    "classes": [{"name": name, "probability": value} for name, value in prediction.scores],
-                }
-                for prediction in predictions
-            ]
-        )
-        return
-    for prediction in predictions:
-        scores = "  ".join(f"{name} {value:.1%}" for name, value in prediction.scores)
-        sys.stdout.write(f"{printable(prediction.path)}: {scores}\n")
 
 
 def show_onnx(written: Any) -> None:

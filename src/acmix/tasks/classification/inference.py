@@ -6,11 +6,12 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from acmix.checkpoints.classifier import Classifier
 from acmix.data import ImageSource, image_loader
-from acmix.data.images import read_images
+from acmix.data.images import read_image
+from acmix.data.sources import read_in_threads
 from acmix.errors import InputError
 
 
@@ -78,14 +79,6 @@ class Prediction:
     scores: list[tuple[str, float]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Predictions:
-    """What `predict` found: predictions in the order given, and one line for every file it could not read."""
-
-    predicted: list[Prediction]
-    unreadable: list[str]
-
-
 def evaluate(classifier: Classifier, images: ImageSource, *, batch_size: int = 64, workers: int = 0) -> Evaluation:
     """Classify labelled images and count; arguments and errors are those of `classify`."""
     return tally(classify(classifier, images, batch_size=batch_size, workers=workers), classifier.classes)
@@ -97,7 +90,7 @@ def classify(
     """Classify labelled images one by one, in their order.
 
     Args:
-        classifier: Its model is moved to the accelerator if there is one.
+        classifier: Computes wherever its model is.
         images: Labelled in the order of the classifier's classes; the classifier's own transform is applied.
         batch_size: Images at a time.
         workers: Processes that read images; 0 reads in this one.
@@ -105,10 +98,10 @@ def classify(
     Raises:
         InputError: If batch_size is not positive, workers is negative or an image cannot be read.
     """
-    if batch_size < 1 or workers < 0:
-        raise InputError(f"batch_size must be at least 1 and workers at least 0, got {batch_size} and {workers}")
-    device = best_device()
-    model, most = classifier.model.eval().to(device), min(5, len(classifier.classes))
+    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
+        if value < least:
+            raise InputError(f"{name} must be at least {least}, got {value}")
+    model, device, most = classifier.model.eval(), classifier.device, min(5, len(classifier.classes))
     loader = image_loader(images.with_transform(classifier.transform), batch_size=batch_size, workers=workers)
     index = 0
     for batch, labels in loader:
@@ -158,39 +151,52 @@ def tally(outcomes: Iterable[Outcome], classes: Sequence[str]) -> Evaluation:
     )
 
 
-def predict(classifier: Classifier, paths: Sequence[str | Path], *, top: int = 5, batch_size: int = 64) -> Predictions:
-    """Find the most probable classes of image files.
+def predict(
+    classifier: Classifier, files: Sequence[str | Path], faults: list[str], *, top: int = 5, batch_size: int = 64
+) -> Iterator[Prediction]:
+    """Find the most probable classes of image files, which are read in threads while few of them are in memory.
 
     Args:
-        classifier: Its model is moved to the accelerator if there is one.
-        paths: Image files; a folder stands for the image files directly in it, by name.
+        classifier: Computes wherever its model is.
+        files: Image files, of `acmix.data.images.find_images` for instance.
+        faults: Gets one line for every file that cannot be read; the rest is still predicted.
         top: How many classes an image, at most all of them.
         batch_size: Images at a time.
 
     Returns:
-        One prediction a readable file; the others are named, and the rest still predicted.
+        One prediction a readable file, in their order, as they are found.
 
     Raises:
-        InputError: If top is not positive.
+        InputError: If top or batch_size is not positive.
     """
-    if top < 1:
-        raise InputError(f"top must be at least 1, got {top}")
-    device = best_device()
-    model, transform = classifier.model.eval().to(device), classifier.transform
-    predicted: list[Prediction] = []
-    unreadable: list[str] = []
-
-    images = ((path, transform(image)) for path, image in read_images(paths, unreadable))
-    with torch.inference_mode():
-        while batch := list(islice(images, batch_size)):
-            logits = model(torch.stack([image for _, image in batch]).to(device)).float()
-            probabilities, indices = logits.softmax(1).cpu().topk(min(top, len(classifier.classes)))
-            for (path, _), values, ranks in zip(batch, probabilities.tolist(), indices.tolist(), strict=True):
-                scores = [(classifier.classes[rank], value) for rank, value in zip(ranks, values, strict=True)]
-                predicted.append(Prediction(path=path, scores=scores))
-    return Predictions(predicted=predicted, unreadable=unreadable)
+    for name, value in (("top", top), ("batch_size", batch_size)):
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
+    return _predict(classifier, [Path(file) for file in files], faults, top, batch_size)
 
 
-def best_device() -> torch.device:
-    """The accelerator of this machine, or the CPU."""
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+def _predict(
+    classifier: Classifier, files: Sequence[Path], faults: list[str], top: int, batch_size: int
+) -> Iterator[Prediction]:
+    transform = classifier.transform
+
+    def read(index: int) -> tuple[Path, Tensor] | str:
+        try:
+            return files[index], transform(read_image(files[index]))
+        except InputError as error:
+            return str(error)
+
+    def readable() -> Iterator[tuple[Path, Tensor]]:
+        for found in read_in_threads(read, range(len(files))):
+            if isinstance(found, str):
+                faults.append(found)
+            else:
+                yield found
+
+    images = readable()
+    while batch := list(islice(images, batch_size)):
+        probabilities = classifier.probabilities(torch.stack([image for _, image in batch]))
+        found, indices = probabilities.topk(min(top, len(classifier.classes)))
+        for (path, _), values, ranks in zip(batch, found.tolist(), indices.tolist(), strict=True):
+            names = (classifier.classes[rank] for rank in ranks)
+            yield Prediction(path=path, scores=list(zip(names, values, strict=True)))

@@ -1,0 +1,124 @@
+"""The subcommand that names the classes of images, and what it writes."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from acmix.cli import outputs
+from acmix.errors import InputError, counted, printable
+
+if TYPE_CHECKING:
+    from acmix.tasks.classification.inference import Prediction
+
+_TABLES = (".csv", ".json")
+# Bytes of a file's name that are kept of a longer one, so that there is room for more.
+_LONGEST = 200
+
+
+def predict(
+    checkpoint: Path,
+    images: list[Path],
+    *,
+    output: Path | None = None,
+    recursive: bool = False,
+    top: int = 5,
+    batch_size: int = 64,
+    device: str = "auto",
+    json: bool = False,
+) -> int:
+    """Name the most probable classes of images; those that can be read, with exit code 2, if some cannot.
+
+    Args:
+        checkpoint: A run folder, a best.safetensors of acmix train, or a folder or .onnx file of acmix export.
+        images: Image files; a folder stands for the image files directly in it.
+        output: A .csv or .json file for all predictions, or a folder for the pictures with theirs written on them.
+        recursive: A folder stands for the image files at any depth in it.
+        top: How many classes an image.
+        batch_size: Images at a time.
+        device: auto, cpu, cuda, cuda:1 (any number) or mps.
+        json: Print JSON.
+    """
+    _check(output, images, recursive=recursive, json=json)
+    from acmix.checkpoints.opening import load
+    from acmix.cli.display import predictions as display
+    from acmix.cli.display import progress
+    from acmix.data.folders import find_images
+    from acmix.tasks.classification.inference import predict as predict_files
+
+    classifier = load(checkpoint, device=device)
+    faults: list[str] = []
+    files = find_images(images, faults, recursive=recursive)
+    found = predict_files(classifier, files, faults, top=top, batch_size=batch_size)
+    found = progress.track(found, "predicting", len(files))
+    if output is not None and _is_table(output):
+        count = display.write_table(found, output, columns=min(top, len(classifier.classes)))
+        sys.stdout.write(f"{printable(output)}: {counted(count, 'prediction')}\n")
+    else:
+        found = found if output is None else _drawn(found, output, images, files)
+        display.show_predictions(found, as_json=json)
+    for line in faults:
+        sys.stderr.write(f"acmix predict: {line}\n")
+    if len(faults) > 1:
+        sys.stderr.write(f"acmix predict: {len(faults):,} of {counted(len(files), 'image')} cannot be read\n")
+    return 2 if faults else 0
+
+
+def _is_table(output: Path) -> bool:
+    return output.suffix.lower() in _TABLES and not output.is_dir()
+
+
+def _check(output: Path | None, images: list[Path], *, recursive: bool, json: bool) -> None:
+    if output is None:
+        return
+    if _is_table(output):
+        if json:
+            raise InputError(f"--json prints and --output {output} writes the same; leave one of them out")
+        outputs.check_file("--output", output)
+        return
+    if output.suffix and not output.is_dir():
+        raise InputError(f"--output must end in {' or '.join(_TABLES)}, or be a folder without a suffix, got {output}")
+    outputs.check_folder("--output", output)
+    real = output.resolve()
+    for folder in (image for image in images if recursive and image.is_dir()):
+        if folder.resolve() in real.parents:
+            raise InputError(f"--output {output} lies in {folder}, all of which is read; give a folder outside of it")
+
+
+def _drawn(
+    predictions: "Iterable[Prediction]", folder: Path, given: list[Path], files: list[Path]
+) -> "Iterator[Prediction]":
+    """Draw every prediction into a folder, and hand it on; files of these names there, but for the images, go."""
+    from acmix.data.images import read_image
+    from acmix.pages.drawings import drawing
+    from acmix.storage import write_atomically
+
+    # What is read is never written to; some systems take names that differ in case for one.
+    taken = {os.path.realpath(file).casefold() for file in files}
+    for prediction in predictions:
+        target = _place(folder, prediction.path, given, taken)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, drawing(read_image(prediction.path), prediction.scores))
+        yield prediction
+
+
+def _place(folder: Path, file: Path, given: list[Path], taken: set[str]) -> Path:
+    """Where a file's drawing goes: where the file lies in the folder that was given, under a name of its own."""
+    within = next((file.relative_to(path) for path in given if path in file.parents), Path(file.name))
+    stem = os.fsdecode(os.fsencode(within.stem)[:_LONGEST])
+    for name in _names(stem, file.absolute().parent.name):
+        target = folder / within.parent / f"{name}.png"
+        if (real := os.path.realpath(target).casefold()) not in taken:
+            taken.add(real)
+            return target
+    raise AssertionError("there are names without end")
+
+
+def _names(stem: str, parent: str) -> Iterator[str]:
+    yield stem
+    yield f"{stem}-{parent[: _LONGEST // 4]}"
+    number = 2
+    while True:
+        yield f"{stem}-{number}"
+        number += 1
