@@ -1,11 +1,13 @@
 import base64
 import io
+import re
+from importlib import resources
 
 import jinja2
 import pytest
 from PIL import Image
 
-from acmix.pages import html
+from acmix.pages import html, theme
 
 
 def test_pictures_lie_within_a_page():
@@ -20,3 +22,16 @@ def test_pictures_lie_within_a_page():
 def test_what_a_template_lacks_is_an_error():
     with pytest.raises(jinja2.UndefinedError):
         html.template("report.html").render()
+
+
+def test_styles_have_no_colours_of_their_own():
+    templates = resources.files("acmix.pages").joinpath("templates")
+    for path in templates.iterdir():
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"#[0-9a-fA-F]{3,8}\b(?=[^{]*[;}])|rgba?\(|hsla?\(", text), path.name
+        assert set(re.findall(r"var\(--([\w-]+)", text)) <= {*theme.COLOURS}, path.name
+    sheet = html.style_sheet()
+    for name, (light, dark) in theme.COLOURS.items():
+        both = re.findall(rf"--{name}: (\S+);", sheet)
+        assert both == [light, dark]
+        assert sheet.index(light) < sheet.index("@media screen and (prefers-color-scheme: dark)") < sheet.rindex(dark)

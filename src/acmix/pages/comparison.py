@@ -41,7 +41,13 @@ def write_comparison(runs: Sequence[Run], comparison: RunComparison, output: Pat
             1,
             "Comparable where loss, label smoothing and mixing are.",
         ),
-        ("Speed", "training images a second", "images_per_second", 1, ""),
+        (
+            "Speed",
+            "images/s",
+            "images_per_second",
+            1,
+            "Images trained on in a second; median over epochs in the table.",
+        ),
     ]
     curves = [
         html.Panel(

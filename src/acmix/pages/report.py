@@ -156,7 +156,7 @@ def _facts(found: Run) -> dict[str, str]:
         f"best validation {first.title}, epoch {found.best['epoch']:.0f}": _value(first, found.best),
         "epochs": f"{found.trained} of {found.epochs}",
         "training and validation": str(timedelta(seconds=round(sum(row["seconds"] for row in rows)))),
-        "training images a second, median": f"{speed:,.0f}",
+        "images/s, median": f"{speed:,.0f}",
         "parameters": f"{found.config['parameters'] / 1e6:.2f} M",
     }
 

@@ -84,7 +84,7 @@ def _networks(summaries: list[Summary], batch: int) -> Table:
         "parameters",
         "multiply-adds, M",
         "forward, ms an image",
-        "forward + backward, ms",
+        "forward + backward, ms an image",
     )
     rows: list[Sequence[str]] = []
     for item in summaries:
