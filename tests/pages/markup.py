@@ -97,6 +97,8 @@ class Page(html.parser.HTMLParser):
             assert len(label.split()) > 2
         assert all(each["role"] == "img" for each in self.all("svg"))
         assert len(self.all("figure")) == len(self.all("figcaption"))
+        regions = [each["aria-label"] for each in self.all("div") if each.get("role") == "region"]
+        assert len({*regions}) == len(regions)
         for tag, attributes, around in self.elements:
             if tag == "svg":
                 assert "figure" in around

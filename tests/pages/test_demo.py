@@ -174,6 +174,21 @@ def test_upload_click_layers_and_backends(page, photo, classifier):
     assert {host.split(":")[0] for host in hosts} == {"127.0.0.1"}
 
 
+def test_the_keyboard_names_a_pixel(page, photo):
+    from selenium.webdriver import Keys
+
+    page.upload(photo)
+    page.wait("#heads figure")
+    half = SIZE // 2
+    page.wait("#row input").send_keys(Keys.ARROW_UP)
+    page.wait("#heads", f"Pixel row {half + 1}, column {half} ")
+    # Beyond the picture is its edge.
+    page.wait("#column input").send_keys("99")
+    page.wait("#heads", f"Pixel row {half + 1}, column {SIZE - 1} ")
+    page.click_pixel(3, 20)
+    page.until(lambda: page.find("#row input")[0].get_property("value") == "3", "the row is not shown")
+
+
 def test_what_is_no_image_is_refused_and_the_page_goes_on(page, photo, tmp_path):
     page.upload(photo)
     page.wait("#heads figure")

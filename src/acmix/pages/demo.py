@@ -124,10 +124,11 @@ def build_page(demo: Demo, examples: Sequence[Path]) -> gr.Blocks:
     """The page: its parts, and what happens on an upload, a click and a choice of layer; examples lie with uploads."""
     title = demo.classifier.model_name
     with gr.Blocks(title=f"{title} - acmix demo", analytics_enabled=False) as page:
-        seen, pixel = gr.State(), gr.State()
+        seen = gr.State()
         gr.Markdown(
             f"# {title}\n"
-            "Drop an image. The picture is what the network sees of it: click a pixel, then move through the layers."
+            "Drop an image. The picture is what the network sees of it: click a pixel or name its row and column, then "
+            "move through the layers."
         )
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
@@ -150,6 +151,9 @@ def build_page(demo: Demo, examples: Sequence[Path]) -> gr.Blocks:
                     elem_id="picture",
                     visible=False,
                 )
+                with gr.Row(visible=False) as place:
+                    row = gr.Number(label="Pixel row", precision=0, minimum=0, min_width=100, elem_id="row")
+                    column = gr.Number(label="Pixel column", precision=0, minimum=0, min_width=100, elem_id="column")
                 scores = gr.HTML(elem_id="scores", padding=False)
             with gr.Column(scale=2, min_width=300):
                 layer = gr.Radio(demo.layers, value=demo.layers[0], label="Layer", elem_id="layers")
@@ -158,14 +162,15 @@ def build_page(demo: Demo, examples: Sequence[Path]) -> gr.Blocks:
                 button = gr.Button("Compare the backends", elem_id="compare", visible=False)
                 answers = gr.HTML(elem_id="answers", padding=False)
 
-        def shown(found: _Seen, place: tuple[int, int], name: str) -> dict[Any, Any]:
-            image, tiles, shares = demo.show_layer(found, place, name)
-            return {picture: gr.Image(image, visible=True), heads: tiles, paths: shares, pixel: place}
+        def shown(found: _Seen, pixel: tuple[int, int], name: str) -> dict[Any, Any]:
+            image, tiles, shares = demo.show_layer(found, pixel, name)
+            changed = {picture: gr.Image(image, visible=True), heads: tiles, paths: shares}
+            return changed | {place: gr.Row(visible=True), row: pixel[0], column: pixel[1]}
 
         def opened(path: str | None, name: str) -> dict[Any, Any]:
             blank = {
                 seen: None,
-                pixel: None,
+                place: gr.Row(visible=False),
                 picture: gr.Image(None, visible=False),
                 status: gr.HTML("", visible=False),
                 button: gr.Button(visible=False),
@@ -184,24 +189,28 @@ def build_page(demo: Demo, examples: Sequence[Path]) -> gr.Blocks:
         def taken(sample: list[str]) -> str:
             return sample[0]
 
-        def clicked(found: _Seen | None, name: str, place: gr.SelectData) -> dict[Any, Any]:
+        def moved(found: _Seen | None, name: str, down: int | None, across: int | None) -> dict[Any, Any]:
+            if found is None or down is None or across is None:
+                return gr.skip()
+            height, width = found.tensor.shape[-2:]
+            return shown(found, (min(max(down, 0), height - 1), min(max(across, 0), width - 1)), name)
+
+        def clicked(found: _Seen | None, name: str, point: gr.SelectData) -> dict[Any, Any]:
             if found is None:
                 return gr.skip()
             height, width = found.tensor.shape[-2:]
-            column, row = (index // _scale(width, height) for index in place.index)
-            return shown(found, (min(row, height - 1), min(column, width - 1)), name)
+            across, down = (index // _scale(width, height) for index in point.index)
+            return moved(found, name, down, across)
 
-        def moved(found: _Seen | None, place: tuple[int, int], name: str) -> dict[Any, Any]:
-            return gr.skip() if found is None else shown(found, place, name)
-
-        view = [picture, heads, paths, pixel]
+        view = [picture, heads, paths, place, row, column]
         everything = [*view, seen, status, scores, button, answers]
         # One at a time, whoever asks: hooks on the network tell neither threads nor sessions apart.
         event: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "network", "concurrency_limit": 1}
         samples.click(taken, samples, upload, api_visibility="private")
         upload.change(opened, [upload, layer], everything, **event)
         picture.select(clicked, [seen, layer], view, **event)
-        layer.input(moved, [seen, pixel, layer], view, **event)
+        for part in (layer, row, column):
+            part.input(moved, [seen, layer, row, column], view, **event)
         button.click(demo.compare, seen, answers, **event)
     return page
 

@@ -76,7 +76,9 @@ def write_explanations(
         write_atomically(folder / f"{len(sections) + 1:03d}-{path.stem[:40]}.png", theme.saved(figure, "png"))
         title, best = printable(path), explanation.scores[0][0]
         label = f"{title}, attention of every head and evidence for {best}, a row a layer"
-        panel = html.Panel("Layer by layer", theme.drawing(figure, label), _note(explanation))
+        panel = html.Panel(
+            f"Image {len(sections) + 1}, layer by layer", theme.drawing(figure, label), _note(explanation)
+        )
         sections.append(_Section(title, html.png(explanation.picture), panel, explanation))
     if not sections:
         return None

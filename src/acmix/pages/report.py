@@ -343,14 +343,14 @@ def _look_inside(classifier: Classifier, images: ImageSource) -> dict[str, Any]:
     name, features = next(iter(inputs.items()))
     layer = cast(ACmix, classifier.model.get_submodule(name))
     examples = []
-    for tensor, (_, label), feature in zip(batch, samples, features, strict=True):
+    for number, (tensor, (_, label), feature) in enumerate(zip(batch, samples, features, strict=True), 1):
         picture = classifier.as_seen(tensor)
         cell = _brightest_cell(picture, feature, layer.stride[0])
         maps = explain.attention_map(layer, feature[None], cell)[0]
         height, width = feature.shape[1:]
         place = f"Row {cell[0]}, column {cell[1]} of the {height} x {width} map of {name}."
         examples.append(
-            html.Panel(f"An image of {classifier.classes[label]}", figures.attention(picture, maps, cell), place)
+            html.Panel(f"Image {number}, of {classifier.classes[label]}", figures.attention(picture, maps, cell), place)
         )
     note = f"Sizes are roots of the mean square over {count} validation images."
     panel = html.Panel("What either path adds to the output", figures.path_shares(shares), note)
