@@ -9,7 +9,7 @@ INSTALL := $(INTO) $(BIN)/python --constraint constraints.txt
 # Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv test test-slow test-browser test-integrations test-runtimes bench-runtimes test-oldest test-pythons dist test-dist soak test-gpu check format sanitize demo bench bench-gpu bench-gpu-compiled study study-times clean
+.PHONY: venv test test-slow test-terminal test-browser test-integrations test-runtimes bench-runtimes test-oldest test-pythons dist test-dist soak test-gpu check format sanitize demo bench bench-gpu bench-gpu-compiled study study-times clean
 
 venv: $(INSTALLED)
 
@@ -44,6 +44,10 @@ $(DEMO)/.installed: $(INSTALLED)
 		--constraint $(DEMO)/constraints.txt gradio selenium
 	$(BIN)/python -c "$(SITE)" > "$$($(DEMO)/bin/python -c "$(SITE)")/development.pth"
 	touch $@
+
+# Every command, wrong and right, typed into a terminal of 80 columns.
+test-terminal: venv
+	$(BIN)/python -m pytest -m terminal tests/terminal
 
 test-browser: $(DEMO)/.installed
 # Gradio leaves event loops open.

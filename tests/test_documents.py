@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from acmix.cli import main
+from acmix.data import export_digits
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -31,6 +34,36 @@ def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
         if not target.startswith(("http:", "https:", "mailto:")):
             assert (document.parent / target).exists(), target
+
+
+def test_the_programs_of_the_readme_run_as_they_stand(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    export_digits(tmp_path, count=1)[0].rename("digit.png")
+    operator, training = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert len([line for line in operator.splitlines() if line]) <= 15
+    for program in (operator, training):
+        exec(program, {})  # noqa: S102
+    out = capsys.readouterr().out
+    assert "convolutions replaced\n" in out
+    assert re.search(r"\d% after [12] epochs, see runs/digits/report.html", out)
+    assert re.search(r"^\['\d'\] \('0', ", out, re.MULTILINE)
+    assert (tmp_path / "network.onnx").is_file()
+    assert (tmp_path / "runs/digits/report.html").is_file()
+
+
+def test_the_commands_of_the_readme_are_there():
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    commands = [
+        part.split() for block in blocks for line in block.splitlines() for part in line.partition("#")[0].split("&&")
+    ]
+    names = [words[1] for words in commands if words[:1] == ["acmix"]]
+    assert len(names) > 8
+    for name in names:
+        with pytest.raises(SystemExit) as ended:
+            main([name, "--help"])
+        assert ended.value.code == 0
 
 
 def test_the_readme_is_short():

@@ -34,14 +34,16 @@ def explain(
     place = None if pixel is None else _place(pixel)
     outputs.check_folder("--output", output)
     # Checked first, so that a missing package names the extra with all that is needed here.
-    importlib.import_module("captum")
-    from acmix.checkpoints.opening import load_network
     from acmix.cli.display import progress
-    from acmix.data.folders import find_images
-    from acmix.data.images import read_images
-    from acmix.pages.explanations import write_explanations
 
-    classifier = load_network(checkpoint, "acmix explain", device=device)
+    with progress.working():
+        importlib.import_module("captum")
+        from acmix.checkpoints.opening import load_network
+        from acmix.data.folders import find_images
+        from acmix.data.images import read_images
+        from acmix.pages.explanations import write_explanations
+
+        classifier = load_network(checkpoint, "acmix explain", device=device)
     faults: list[str] = []
     files = find_images(images, faults)
     page = write_explanations(
@@ -69,13 +71,15 @@ def demo(checkpoint: Path | None = None, *, port: int | None = None, device: str
     if port is not None and not 1 <= port <= 65535:
         raise InputError(f"--port must lie in 1 to 65535, got {port}")
     # Checked before anything is trained; gradio first, so that a missing package names the extra with all of them.
-    for package in ("gradio", "captum", "matplotlib", "jinja2"):
-        importlib.import_module(package)
-    from acmix.checkpoints.opening import load_network
-    from acmix.devices import find_device
+    from acmix.cli.display import progress
 
-    find_device(device)
+    with progress.working():
+        for package in ("gradio", "captum", "matplotlib", "jinja2"):
+            importlib.import_module(package)
+        from acmix.checkpoints.opening import load_network
+        from acmix.devices import find_device
 
+        find_device(device)
     if checkpoint is None:
         checkpoint = _DEMO_RUN / "best.safetensors"
         if not checkpoint.is_file():

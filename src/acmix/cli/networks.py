@@ -21,20 +21,26 @@ def info(model: str | None = None, *, image_size: int | None = None, json: bool 
         image_size: Side of the square image in pixels (default: the model's own).
         json: Print JSON.
     """
-    from acmix.bench.environment import environment
     from acmix.cli.display import information as display
+    from acmix.cli.display import progress
 
+    if model is None and image_size is not None:
+        raise InputError("--image-size is of a network; name one")
+    with progress.working():
+        from acmix.bench.environment import environment
+
+        here = environment()
     if model is None:
-        if image_size is not None:
-            raise InputError("--image-size is of a network; name one")
-        display.show_environment(environment(), as_json=json)
+        display.show_environment(here, as_json=json)
         return 0
-    from acmix.accounting import account
-    from acmix.tasks.classification.networks import check_input_size
+    with progress.working():
+        from acmix.accounting import account
+        from acmix.tasks.classification.networks import check_input_size
 
-    network, size, classifier = _network(model, image_size)
-    check_input_size(network, model, size)
-    display.show_network(model, account(network, size), classifier, environment(), as_json=json)
+        network, size, classifier = _network(model, image_size)
+        check_input_size(network, model, size)
+        costs = account(network, size)
+    display.show_network(model, costs, classifier, here, as_json=json)
     return 0
 
 
@@ -75,13 +81,15 @@ def validate(
         check_images: Read every image once before.
         json: Print JSON.
     """
-    from acmix.checkpoints.opening import load
     from acmix.cli.display import networks as display
     from acmix.cli.display import progress
-    from acmix.data import TrainedImages, data_record, find_evaluation
-    from acmix.tasks.classification.inference import classify, tally
 
-    classifier = load(checkpoint, device=device)
+    with progress.working():
+        from acmix.checkpoints.opening import load
+        from acmix.data import TrainedImages, data_record, find_evaluation
+        from acmix.tasks.classification.inference import classify, tally
+
+        classifier = load(checkpoint, device=device)
     found = find_evaluation(
         data,
         classifier.classes,
@@ -115,8 +123,8 @@ def export(
         half: Weights and images in float16; for .onnx and .pt2.
         license: Of the weights, for the card of a folder, cc-by-4.0 for instance (default: the card names none).
     """
-    from acmix.checkpoints.opening import load_network
     from acmix.cli.display import networks as display
+    from acmix.cli.display import progress
 
     if output.suffix not in ("", ".onnx", ".pt2"):
         raise InputError(f"OUTPUT must end in .onnx or .pt2, or be a folder without a suffix, got {output}")
@@ -124,35 +132,47 @@ def export(
         if half or fixed_size:
             raise InputError(f"--half and --fixed-size are for .onnx and .pt2 files, OUTPUT is the folder {output}")
         outputs.check_folder("OUTPUT", output)
-        from acmix.checkpoints.hub import save_pretrained
+        with progress.working():
+            from acmix.checkpoints.hub import save_pretrained
 
-        classifier = load_network(checkpoint, "acmix export", device="cpu")
+            classifier = _exported(checkpoint)
         sys.stdout.write(f"folder: {save_pretrained(classifier, output, license=license)}\n")
         return 0
     if license is not None:
         raise InputError(f"--license is for the card of a folder, OUTPUT is the file {output}")
     outputs.check_file("OUTPUT", output)
-    classifier = load_network(checkpoint, "acmix export", device="cpu")
+    with progress.working():
+        classifier = _exported(checkpoint)
     network = classifier.model.half() if half else classifier.model
     size = classifier.preprocessing["input_size"]
     if output.suffix == ".pt2":
-        import torch
+        with progress.working("exporting"):
+            import torch
 
-        from acmix.export.program import to_program
-        from acmix.storage import replacing
+            from acmix.export.program import to_program
+            from acmix.storage import replacing
 
-        program = to_program(network, input_size=size, dynamic=not fixed_size)
-        with replacing(output) as file:
-            torch.export.save(program, file)
+            program = to_program(network, input_size=size, dynamic=not fixed_size)
+            with replacing(output) as file:
+                torch.export.save(program, file)
         sys.stdout.write(f"program: {output}\n")
         return 0
     from acmix.checkpoints.onnx_files import metadata_of
     from acmix.export import ExportError, to_onnx
 
     try:
-        written = to_onnx(network, output, input_size=size, dynamic=not fixed_size, metadata=metadata_of(classifier))
+        with progress.working("exporting, then running it beside PyTorch"):
+            metadata = metadata_of(classifier)
+            written = to_onnx(network, output, input_size=size, dynamic=not fixed_size, metadata=metadata)
     except ExportError as error:
         sys.stderr.write(f"acmix export: error: {error}\n")
         return 1
     display.show_onnx(written)
     return 0
+
+
+def _exported(checkpoint: Path) -> "Classifier":
+    """The checkpoint that is exported, on the CPU."""
+    from acmix.checkpoints.opening import load_network
+
+    return load_network(checkpoint, "acmix export", device="cpu")

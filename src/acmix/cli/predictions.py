@@ -41,13 +41,15 @@ def predict(
         json: Print JSON.
     """
     _check(output, images, recursive=recursive, json=json)
-    from acmix.checkpoints.opening import load
     from acmix.cli.display import predictions as display
     from acmix.cli.display import progress
-    from acmix.data.folders import find_images
-    from acmix.tasks.classification.inference import predict as predict_files
 
-    classifier = load(checkpoint, device=device)
+    with progress.working():
+        from acmix.checkpoints.opening import load
+        from acmix.data.folders import find_images
+        from acmix.tasks.classification.inference import predict as predict_files
+
+        classifier = load(checkpoint, device=device)
     faults: list[str] = []
     files = find_images(images, faults, recursive=recursive)
     found = predict_files(classifier, files, faults, top=top, batch_size=batch_size)

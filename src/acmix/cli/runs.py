@@ -25,13 +25,15 @@ def report(
         device: auto, cpu, cuda, cuda:1 (any number) or mps.
     """
     from acmix.cli.display import progress
-    from acmix.devices import find_device
-    from acmix.pages.report import write_report
 
     if workers < 0:
         raise InputError(f"--workers must be at least 0, got {workers}")
-    find_device(device)
     outputs.check_file("--output", output)
+    with progress.working():
+        from acmix.devices import find_device
+        from acmix.pages.report import write_report
+
+        find_device(device)
     written = write_report(run, output, data=data, workers=workers, device=device, progress=progress.track)
     sys.stdout.write(f"report: {written}\n")
     return 0
@@ -53,8 +55,8 @@ def compare(runs: list[Path], *, output: Path | None = None, json: bool = False)
         from acmix.tasks.comparison import compare_runs
         from acmix.tasks.record import read_run
 
-    found = [read_run(run) for run in runs]
-    comparison = compare_runs(found)
+        found = [read_run(run) for run in runs]
+        comparison = compare_runs(found)
     if output is not None:
         from acmix.pages.comparison import write_comparison
 

@@ -50,10 +50,14 @@ def run(
     _use_threads(threads)
     output = output or Path("runs") / f"study-{Path(data).resolve().name}"
     outputs.check_folder("--output", output)
-    from acmix import study
+    from acmix.cli.display import progress
     from acmix.cli.display import study as display
 
-    names = list(study.USUAL_VARIANTS) if variants is None else [name.strip() for name in variants.split(",")]
+    with progress.working():
+        from acmix import study
+
+        usual = list(study.USUAL_VARIANTS)
+    names = usual if variants is None else [name.strip() for name in variants.split(",")]
     with display.StudyDisplay() as shown:
         done = study.run_study(
             data,
@@ -83,11 +87,15 @@ def time(results: Path, *, device: str = "auto", threads: int | None = None, sec
         threads: Threads of PyTorch (default: PyTorch's own choice).
         seconds: Time to spend on timing forward passes, and on forward and backward passes.
     """
-    _use_threads(threads)
-    from acmix import study
+    from acmix.cli.display import progress
     from acmix.cli.display import study as display
 
-    display.show_study(study.time_study(results, device=device, seconds=seconds), as_markdown=False)
+    with progress.working("timing all networks"):
+        _use_threads(threads)
+        from acmix import study
+
+        timed = study.time_study(results, device=device, seconds=seconds)
+    display.show_study(timed, as_markdown=False)
     return 0
 
 
@@ -102,8 +110,11 @@ def show(results: Path, *, plot: Path | None = None, table: Path | None = None, 
     """
     outputs.check_file("--plot", plot, outputs.PICTURES)
     outputs.check_file("--table", table)
-    from acmix import study
+    from acmix.cli.display import progress
     from acmix.cli.display import study as display
+
+    with progress.working():
+        from acmix import study
 
     loaded = study.load_study(results)
     text = study.as_markdown(loaded)
