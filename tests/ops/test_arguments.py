@@ -105,3 +105,11 @@ def test_an_explicit_backend_never_falls_back(monkeypatch):
     assert "portable" not in ops.backends()
     with pytest.raises(ValueError, match="backend 'portable' cannot run this: it rests today"):
         ops.local_attention(*QKV, backend="portable")
+
+
+def test_bias_and_rate_of_the_convolution_path_are_checked():
+    weights = PROJECTIONS, torch.randn(9, 6), torch.randn(6, 9, 3, 3)
+    with pytest.raises(ValueError, match=r"fc_bias must have the shape \(P = 9,\), got \(6,\)"):
+        ops.shift_conv(*weights, fc_bias=torch.randn(6))
+    with pytest.raises(ValueError, match=r"rate_convolution must have one element, shape \(1,\) or \(\), got \(2,\)"):
+        ops.shift_conv(*weights, rate_convolution=torch.randn(2))

@@ -46,3 +46,37 @@ def test_one_dense_convolution_is_the_convolution_path(
     expected = expected if convolution.rate is None else convolution.rate * expected
     torch.testing.assert_close(output, expected, rtol=1e-9, atol=1e-9)
     assert (of_ones is None) == (not biased)
+
+
+@given(
+    heads=st.integers(1, 4),
+    head_size=st.integers(1, 4),
+    kernel=st.sampled_from((1, 3, 5)),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+    sides=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    rated=st.booleans(),
+    last=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_a_bias_of_fc_counts_on_the_map_alone(heads, head_size, kernel, stride, dilation, sides, rated, last, seed):
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    projections = normal(2, 3 * heads, head_size, *sides)
+    if last:
+        projections = projections.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
+    fc, bias = normal(kernel**2, 3 * heads), normal(kernel**2)
+    dep, rate = normal(heads * head_size, kernel**2, kernel, kernel), normal(1)
+    mixed = torch.einsum("pc,bcdyx->bdpyx", fc, projections) + bias[:, None, None]
+    steps = {"stride": stride, "dilation": dilation}
+    expected = functional.conv2d(
+        mixed.flatten(1, 2), dep, padding=dilation * (kernel // 2), groups=head_size, **steps
+    ) * (rate if rated else 1)
+    for backend in ("auto", "portable", "reference"):
+        output = ops.shift_conv(
+            projections, fc, dep, fc_bias=bias, rate_convolution=rate if rated else None, backend=backend, **steps
+        )
+        torch.testing.assert_close(output, expected, rtol=1e-9, atol=1e-9)

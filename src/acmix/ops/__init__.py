@@ -11,9 +11,10 @@ first derivatives in reverse, and PyTorch refuses others.
 from torch import Tensor
 
 from acmix.ops import dispatch, validation
+from acmix.ops.composition import constant_map
 from acmix.ops.contract import Convolution, Grid, Projection, Weights, features_of
 from acmix.ops.dispatch import backends, check_backend, why_not
-from acmix.ops.tracing import plain_shape, unrecorded
+from acmix.ops.tracing import plain_shape
 
 __all__ = ["backends", "check_backend", "local_attention", "mix", "project_and_mix", "shift_conv", "why_not"]
 
@@ -64,21 +65,26 @@ def shift_conv(
     fc_weight: Tensor | None,
     dep_weight: Tensor,
     *,
+    fc_bias: Tensor | None = None,
+    rate_convolution: Tensor | None = None,
     stride: int = 1,
     dilation: int = 1,
     backend: str = "auto",
 ) -> Tensor:
     """The convolution path: a linear map of the 3 N projections, then a grouped convolution (arXiv 2111.14556, eq. 8).
 
-    f[b, d, p] = sum_c fc_weight[p, c] z[b, c, d] with z the 3 N projected maps; then D groups of P -> N channels, zero
-    padding e (k // 2). With P = k^2 and kernel p equal to 1 at position p and 0 elsewhere it shifts and sums. Both
-    steps run as one composed convolution where that is cheaper (3 N k^2 <= P (3 + k^2)). In 16 bits the Triton kernels
-    make NaN of the neighbour, too, of a channel that holds an infinite number or NaN.
+    f[b, d, p] = sum_c fc_weight[p, c] z[b, c, d] + fc_bias[p] with z the 3 N projected maps; then D groups of P -> N
+    channels, zero padding e (k // 2) of f, times the rate. With P = k^2 and kernel p equal to 1 at position p and 0
+    elsewhere it shifts and sums. Both steps run as one composed convolution where that is cheaper (3 N k^2 <= P (3 +
+    k^2)). In 16 bits the Triton kernels make NaN of the neighbour, too, of a channel that holds an infinite number or
+    NaN.
 
     Args:
         projections: q, k and v, shape `(B, 3 N, D, H, W)`: N queries, N keys, N values.
         fc_weight: Shape `(P, 3 N)`; None is the identity, P = 3 N: dep_weight is composed already.
         dep_weight: Shape `(D * N, P, k, k)`, k odd; output channel d * N + m.
+        fc_bias: Shape `(P,)`; None is 0.
+        rate_convolution: beta, one element; None is 1.
         stride: Stride s.
         dilation: Distance of kernel cells, e.
         backend: "auto" or a name from `backends`; a backend asked for by name never falls back.
@@ -91,12 +97,13 @@ def shift_conv(
         TypeError: If an argument is not of the kind above.
     """
     validation.check_projections(projections)
-    convolution = Convolution(dep_weight, fc_weight)
+    convolution = Convolution(dep_weight, fc_weight, rate_convolution)
     shape = plain_shape(projections)
-    unrecorded(validation.check_convolution)(projections, shape, convolution)
+    validation.check_convolution(projections, shape, convolution, fc_bias)
     grid = Grid(shape[1] // 3, plain_shape(dep_weight)[-1], stride, dilation)
     validation.check_grid(grid)
-    return dispatch.select(backend, features_of(projections), grid).shift_conv(projections, convolution, grid)
+    output = dispatch.select(backend, features_of(projections), grid).shift_conv(projections, convolution, grid)
+    return output if fc_bias is None else output + constant_map(projections, fc_bias, convolution, grid)
 
 
 def mix(

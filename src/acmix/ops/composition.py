@@ -5,8 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from acmix.ops.contract import Convolution, Projection
-from acmix.ops.geometry import composes_kernels
+from acmix.ops.contract import Convolution, Grid, Projection
+from acmix.ops.geometry import composes_kernels, output_size, window_offsets
+from acmix.ops.precision import without_autocast
+from acmix.ops.tiling import is_channels_last
 
 
 def compose(features: Tensor, heads: int, convolution: Convolution) -> tuple[Tensor, Tensor | None]:
@@ -57,6 +59,37 @@ def compose_all(projection: Projection, heads: int, convolution: Convolution) ->
         return composed.reshape(heads * len(taps), *dep.shape[2:], -1).permute(0, 3, 1, 2)
 
     return of_kernel(projection.weight), None if projection.bias is None else of_kernel(projection.bias)
+
+
+def constant_map(projections: Tensor, bias: Tensor, convolution: Convolution, grid: Grid) -> Tensor:
+    """What the convolution path makes of a bias of fc: that of the kernels which a cell's taps on the map see.
+
+    Args:
+        projections: `(B, 3 N, D, H, W)`; of the result's dtype.
+        bias: `(P,)`.
+        convolution: Its dep and its rate count.
+        grid: Of the path.
+
+    Returns:
+        `(1, C, H', W')`, with neighbouring channels next to each other in memory where the projections have them so.
+    """
+    with without_autocast(projections.device):
+        dep, constants, rate = widen_to(projections, convolution.dep, bias, convolution.rate)
+        # (C, k k), and of every tap whether it lies on the map, (k k, H' W').
+        taps = dep.flatten(2).transpose(1, 2) @ constants
+        if rate is not None:
+            taps = taps * rate
+        rows, columns = (_taps_on_map(size, grid, dep) for size in projections.shape[-2:])
+        seen = (rows[:, None, :, None] * columns[:, None]).flatten(2).flatten(0, 1)
+        constant = (seen.t() @ taps.t()).t() if is_channels_last(projections) else taps @ seen
+    return constant.to(projections.dtype).unflatten(1, (rows.shape[1], columns.shape[1]))[None]
+
+
+def _taps_on_map(size: int, grid: Grid, kernels: Tensor) -> Tensor:
+    """1 for every tap of an axis that lies on the map, and 0, `(k, size')`."""
+    outputs = grid.stride * torch.arange(output_size(size, grid.stride), device=kernels.device)
+    places = outputs + window_offsets(kernels.shape[-1], grid.dilation, kernels.device)[:, None]
+    return ((places >= 0) & (places < size)).to(kernels.dtype)
 
 
 def widen_to(features: Tensor, *parameters: Tensor | None) -> list[Any]:

@@ -83,15 +83,19 @@ def check_projection(x: Tensor, projection: Projection, grid: Grid) -> None:
         _check_autocast("bias", bias, x)
 
 
-def check_convolution(features: Tensor, shape: Sequence[int], convolution: Convolution) -> None:
-    """Raise unless fc is `(P, 3 N)`, or None for P = 3 N, and dep `(D * N, P, k, k)` with k odd.
+@unrecorded
+def check_convolution(
+    features: Tensor, shape: Sequence[int], convolution: Convolution, bias: Tensor | None = None
+) -> None:
+    """Raise unless fc is `(P, 3 N)`, or None for P = 3 N, dep `(D * N, P, k, k)` with k odd, and the rate one element.
 
     Args:
         features: What the weights are applied to.
         shape: Of its projections, `(B, 3 N, D, H, W)`.
         convolution: Its weights.
+        bias: Of fc, `(P,)`, or None.
     """
-    dep, fc, _ = convolution
+    dep, fc, rate = convolution
     device, maps, head_size = features.device, shape[1], shape[2]
     positions = maps
     if fc is not None:
@@ -107,17 +111,20 @@ def check_convolution(features: Tensor, shape: Sequence[int], convolution: Convo
         )
     if kernel[2] != kernel[3] or kernel[2] % 2 == 0:
         raise ValueError(f"dep_weight must have a square kernel of odd size, got {tuple(kernel[2:])}")
+    if rate is not None:
+        _check_rate("rate_convolution", rate, device)
+    if bias is not None:
+        _check_beside("fc_bias", bias, device)
+        if bias.shape != (positions,):
+            raise ValueError(f"fc_bias must have the shape (P = {positions},), got {tuple(bias.shape)}")
 
 
 def check_weights(features: Tensor, shape: Sequence[int], weights: Weights) -> None:
     """The same, and raise unless W_p is `(D, 2)` and both rates have one element."""
     position, rate, convolution = weights
     check_convolution(features, shape, convolution)
-    device, beta = features.device, convolution.rate
-    _check_position(position, shape[2], device)
-    _check_rate("rate_attention", rate, device)
-    if beta is not None:
-        _check_rate("rate_convolution", beta, device)
+    _check_position(position, shape[2], features.device)
+    _check_rate("rate_attention", rate, features.device)
 
 
 def _check_rate(name: str, rate: Tensor, device: torch.device) -> None:
