@@ -32,6 +32,7 @@ LAYERS = {
     "acmix.records": 0,
     "acmix.ops": 1,
     "acmix.nn": 2,
+    "acmix.paths": 2,
     "acmix.models": 3,
     "acmix.checkpoints": 3,
     "acmix.data": 3,

@@ -12,7 +12,7 @@ LAYERS = (
     ("5", "pages", "what layer 4 returns, as pictures and pages"),
     ("4", "tasks, study, explain, bench, export, integrations", "train, compare, look inside, measure, take elsewhere"),
     ("3", "models, checkpoints, surgery, data, accounting", "networks, weights, images, costs"),
-    ("2", "nn", "ACmix: parameters and initialisation"),
+    ("2", "nn, paths", "ACmix: parameters and initialisation; what the family shares"),
     ("1", "ops", "the operator as functions of tensors; backends"),
     ("0", "errors, storage, records, plain, conv2d, progress, devices", "leaves"),
 )

@@ -9,10 +9,10 @@ from acmix import conv2d, ops
 from acmix.ops import dispatch, validation
 from acmix.ops.contract import Convolution, Grid, Projection, Weights
 from acmix.ops.tracing import is_exporting, is_transformed
+from acmix.paths import TwoPaths, refuse_script, shift_kernels_
 from acmix.plain import why_not_plain
 
 _LARGEST_WINDOW = 31
-_NO_SCRIPT = "torch.jit.script does not take an ACmix; torch.jit.trace does, and its program is right for every size"
 _NO_KERNEL = (
     "the weight of an ACmix tells its dtype and device alone, it has no '{}': no kernel (C, C_in, k, k) computes the "
     "operator; see its named_parameters(), and acmix.fuse to fold a batch norm into them"
@@ -132,10 +132,10 @@ class OperatorLayer(nn.Module):
 
     def __prepare_scriptable__(self) -> NoReturn:
         """Refuse torch.jit.script, which asks this of every module."""
-        raise RuntimeError(_NO_SCRIPT)
+        refuse_script()
 
 
-class ACmix(OperatorLayer):
+class ACmix(OperatorLayer, TwoPaths):
     r"""Convolution and self-attention on the same projections, mixed with two learned rates.
 
     Takes the place of a `k x k` convolution with padding `dilation * (k // 2)`:
@@ -252,11 +252,8 @@ class ACmix(OperatorLayer):
         self.qkv.reset_parameters()
         for weight in (self.position_weight, self.fc_weight):
             nn.init.kaiming_uniform_(weight, a=5**0.5)
+        shift_kernels_(self.dep_weight, self.shift_size)
         with torch.no_grad():
-            self.dep_weight.zero_()
-            for position in range(self.kernel_conv**2):
-                row, column = divmod(position, self.kernel_conv)
-                self.dep_weight[:, position, row, column] = self.shift_size
             self.rate_attention.fill_(0.5)
             self.rate_convolution.fill_(0.5)
             if self.bias is not None:
@@ -266,6 +263,18 @@ class ACmix(OperatorLayer):
         """Of both paths."""
         convolution = Convolution(self.dep_weight, self.fc_weight, self.rate_convolution)
         return Weights(self.position_weight, self.rate_attention, convolution)
+
+    def paths(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[bad-override]
+        """alpha att and beta conv, `(B, C, H', W')` each; their sum is the output less its bias."""
+        projections = self.qkv(x).unflatten(1, (3 * self.heads, -1))
+        query, key, value = projections.chunk(3, 1)
+        steps: dict[str, Any] = {"stride": self.stride[0], "dilation": self.dilation[0], "backend": self.backend}
+        position = self.position_weight
+        attention = ops.local_attention(
+            query, key, value, position_weight=position, window=self.kernel_att, **steps
+        ).flatten(1, 2)
+        convolution = ops.shift_conv(projections, self.fc_weight, self.dep_weight, **steps)
+        return self.rate_attention * attention, self.rate_convolution * convolution
 
     def extra_repr(self) -> str:
         """Show the configuration in the repr."""

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from acmix import ops
 from acmix.errors import InputError
 from acmix.explain.layers import layer_inputs, operators
-from acmix.nn import ACmix
-from acmix.ops.geometry import position_map
 
 
 @dataclass(frozen=True)
@@ -55,23 +52,12 @@ def path_shares(network: nn.Module, batches: Iterable[Tensor]) -> list[PathShare
     for batch in batches:
         images = batch[0] if isinstance(batch, (tuple, list)) else batch
         for name, features in layer_inputs(network, images).items():
-            for path, output in enumerate(_paths(layers[name], features)):
+            with torch.no_grad():
+                outputs = layers[name].paths(features)
+            for path, output in enumerate(outputs):
                 squares[name][path] += output.double().square().sum().cpu()
             counts[name] += output.numel()
     if not all(counts.values()):
         raise InputError("batches must hold at least one image, got none; the paths are measured on images")
     means = {name: (squares[name] / counts[name]).sqrt().tolist() for name in layers}
     return [PathShare(name, attention, convolution) for name, (attention, convolution) in means.items()]
-
-
-def _paths(layer: ACmix, features: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha att and beta conv of a layer, `(B, C, H', W')` each; their sum is its output, less its bias."""
-    with torch.no_grad():
-        projections = layer.qkv(features).unflatten(1, (3 * layer.heads, -1))
-        query, key, value = projections.chunk(3, 1)
-        # pe_i cancels in the softmax (DESIGN.md, E1), so that positions are one constant map taken off the keys.
-        key = key - position_map(layer.position_weight, *features.shape[-2:]).to(key.dtype)
-        steps = {"stride": layer.stride[0], "dilation": layer.dilation[0], "backend": layer.backend}
-        attention = ops.local_attention(query, key, value, window=layer.kernel_att, **steps).flatten(1, 2)
-        convolution = ops.shift_conv(projections, layer.fc_weight, layer.dep_weight, **steps)
-        return layer.rate_attention * attention, layer.rate_convolution * convolution

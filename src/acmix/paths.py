@@ -1,0 +1,108 @@
+"""What every network of the family shares: two paths on the same projections, their rates, the convolution path."""
+
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, fx, nn
+
+from acmix import ops
+
+_NO_SCRIPT = "torch.jit.script does not take an ACmix; torch.jit.trace does, and its program is right for every size"
+
+
+def _convolve(
+    projections: Tensor, fc: Tensor, bias: Tensor | None, dep: Tensor, rate: Tensor | None, backend: str
+) -> Tensor:
+    return ops.shift_conv(projections, fc, dep, fc_bias=bias, rate_convolution=rate, backend=backend)
+
+
+# A node of its own where torch.fx traces: what it does depends on the input.
+fx.wrap("_convolve")
+
+
+class TwoPaths(nn.Module):
+    """Attention and convolution of the same projections, added with two learned rates (arXiv 2111.14556, eq. 14).
+
+    Attributes:
+        rate_attention: alpha, one element.
+        rate_convolution: beta, one element.
+        backend: "auto" or a name from `acmix.ops.backends()`.
+    """
+
+    rate_attention: nn.Parameter
+    rate_convolution: nn.Parameter
+    backend: str
+
+    def paths(self, *inputs: Any) -> tuple[Tensor, Tensor]:
+        """Both paths of its inputs, each times its rate, maps of one shape."""
+        raise NotImplementedError
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Refuse torch.jit.script, which asks this of every module."""
+        refuse_script()
+
+
+class ConvolutionPath(nn.Module):
+    r"""The convolution path as a layer, `acmix.ops.shift_conv`; it starts as shifts, which no network's loop wipes.
+
+    Args:
+        heads: N; there are 3 N maps.
+        head_size: D.
+        kernel: k, odd.
+        backend: "auto" or a name from `acmix.ops.backends()`.
+        device: Where the parameters are made.
+        dtype: Floating dtype of the parameters.
+
+    Shape:
+        `(B, 3 N, D, H, W)` to `(B, D N, H, W)`, channel d N + m.
+
+    Raises:
+        ValueError: If an argument breaks its rule.
+    """
+
+    def __init__(
+        self,
+        heads: int,
+        head_size: int,
+        *,
+        kernel: int = 3,
+        backend: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if kernel < 1 or kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd, so that it has a centre; got {kernel}")
+        ops.check_backend(backend)
+        self.backend = backend
+        positions = kernel**2
+        self.fc_weight = nn.Parameter(torch.empty(positions, 3 * heads, device=device, dtype=dtype))
+        self.fc_bias = nn.Parameter(torch.empty(positions, device=device, dtype=dtype))
+        shape = (heads * head_size, positions, kernel, kernel)
+        self.dep_weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise anew: fc as `nn.Conv2d`, kernels as shifts."""
+        nn.init.kaiming_uniform_(self.fc_weight, a=5**0.5)
+        bound = self.fc_weight.shape[1] ** -0.5
+        nn.init.uniform_(self.fc_bias, -bound, bound)
+        shift_kernels_(self.dep_weight)
+
+    def forward(self, projections: Tensor, rate: Tensor | None = None) -> Tensor:
+        """The path times the rate: `(B, 3 N, D, H, W)` to `(B, D N, H, W)`."""
+        return _convolve(projections, self.fc_weight, self.fc_bias, self.dep_weight, rate, self.backend)
+
+
+def shift_kernels_(kernels: Tensor, size: float = 1.0) -> None:
+    """Make kernels `(C, k^2, k, k)` shifts, in place: kernel p is `size` at position p and 0 elsewhere."""
+    with torch.no_grad():
+        kernels.zero_()
+        for position in range(kernels.shape[1]):
+            row, column = divmod(position, kernels.shape[-1])
+            kernels[:, position, row, column] = size
+
+
+def refuse_script() -> NoReturn:
+    """What `torch.jit.script` is told."""
+    raise RuntimeError(_NO_SCRIPT)
