@@ -1,5 +1,6 @@
 """Published names and ours: golden operators under both, exact round trips, errors that name the key."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 from torch import nn
 
 from acmix import ACmix, ops
-from acmix.checkpoints import from_published, load_weights, to_published
+from acmix.checkpoints import from_published, load_state_dict, load_weights, to_published
+from acmix.models import create_model
 
 DATA = Path(__file__).parents[1] / "data"
 GOLDEN = sorted(DATA.glob("acmix_*.npz"))
@@ -132,3 +134,69 @@ def test_our_operator_with_a_missing_key_or_wrong_shape_raises():
         to_published(without)
     with pytest.raises(ValueError, match=r"fc_weight must be \(9, 6\), got \(9, 7\)"):
         to_published({**state, "fc_weight": torch.zeros(9, 7)})
+
+
+def swin(**settings):
+    return create_model("acmix_swin_tiny", depths=(1, 2, 1, 1), embed_dim=32, num_heads=(1, 2, 4, 8), **settings)
+
+
+def as_published(state):
+    """With what published files hold besides."""
+    buffers = {
+        "layers.1.blocks.1.attn_mask": torch.zeros(16, 49, 49),
+        "layers.1.blocks.1.attn.relative_position_index": torch.zeros(49, 49, dtype=torch.int64),
+    }
+    return {**to_published(state), **buffers}
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "encoder."])
+def test_swin_round_trip_is_exact(prefix):
+    state = swin().state_dict()
+    published = {prefix + name: tensor for name, tensor in as_published(state).items()}
+    for name in ("layers.0.downsample.reduction.weight", "layers.1.blocks.1.attn.fc.weight", "head.weight"):
+        assert prefix + name in published
+    assert published[prefix + "layers.1.blocks.1.attn.dep_conv.weight"].shape == (64, 9, 3, 3)
+    ours = from_published(published)
+    kept = "" if prefix == "module." else prefix
+    assert_equal(ours, {kept + name: tensor for name, tensor in state.items()})
+    assert_equal(from_published(ours), ours)
+    assert_equal(to_published(ours), {kept + name: tensor for name, tensor in to_published(state).items()})
+
+
+def test_published_swin_loads_as_a_file_of_its_trainer(tmp_path):
+    source, target = swin(), swin()
+    torch.save({"model": as_published(source.state_dict()), "epoch": 299}, tmp_path / "swin.pth")
+    loaded = load_weights(target, load_state_dict(tmp_path / "swin.pth"))
+    assert not loaded.unused
+    assert not loaded.kept
+    assert_equal(target.state_dict(), source.state_dict())
+
+
+def test_a_lone_attention_of_a_swin_is_renamed():
+    state = swin().layers[1].blocks[0].attn.state_dict()
+    published = to_published(state)
+    assert {"fc.weight", "fc.bias", "dep_conv.weight", "rate1", "rate2"} < published.keys()
+    assert_equal(from_published(published), state)
+
+
+@pytest.mark.parametrize("name", ["fc.weight", "fc.bias", "dep_conv.weight", "rate1", "rate2"])
+def test_missing_and_wrong_keys_of_a_swin_are_named(name):
+    state = to_published(swin().state_dict())
+    key = f"layers.1.blocks.0.attn.{name}"
+    with pytest.raises(ValueError, match=re.escape(f"missing: {key}")):
+        from_published({other: tensor for other, tensor in state.items() if other != key})
+    with pytest.raises(ValueError, match=r"\(3, 5\)"):
+        from_published({**state, key: torch.zeros(3, 5)})
+
+
+def test_a_swin_under_both_names_is_refused():
+    state = swin().state_dict()
+    both = to_published(state) | {"head.fc.bias": state["head.fc.bias"]}
+    with pytest.raises(ValueError, match=r"head\.fc\.bias is there under its published and under our name"):
+        from_published(both)
+
+
+def test_a_plain_swin_passes_unchanged():
+    state = create_model("swin_tiny_patch4_window7_224", depths=(1, 1, 1, 1)).state_dict()
+    assert_equal(from_published(state), state)
+    assert_equal(to_published(state), state)

@@ -10,15 +10,25 @@ import acmix
 import acmix.models
 
 NAMES = timm.list_models("acmix_*")
+RESNETS = timm.list_models("acmix_resnet*")
 every_model = pytest.mark.parametrize("name", NAMES)
+every_resnet = pytest.mark.parametrize("name", RESNETS)
 # Where depth changes nothing but the time.
-shallow_model = pytest.mark.parametrize("name", ["acmix_resnet14_small", "acmix_resnet26"])
+shallow_model = pytest.mark.parametrize("name", ["acmix_resnet14_small", "acmix_resnet26", "acmix_swin_tiny"])
+shallow_resnet = pytest.mark.parametrize("name", ["acmix_resnet14_small", "acmix_resnet26"])
 SIZE = 64
 
 
 def create(name, **kwargs):
     torch.manual_seed(0)
-    return acmix.models.create_model(name, **kwargs)
+    # Residual branches that start at zero have no gradients within.
+    own = {"zero_init_last": False} if name in RESNETS else {}
+    return acmix.models.create_model(name, **{**own, **kwargs})
+
+
+def first(maps, model):
+    """A map of `forward_features` with its channels first."""
+    return maps.permute(0, 3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else maps
 
 
 def image(batch=1, channels=3, size=SIZE, dtype=torch.float32):
@@ -30,7 +40,14 @@ def reduced(size, reduction):
 
 
 def test_names():
-    assert NAMES == ["acmix_resnet14_small", "acmix_resnet26", "acmix_resnet38", "acmix_resnet50"]
+    assert NAMES == [
+        "acmix_resnet14_small",
+        "acmix_resnet26",
+        "acmix_resnet38",
+        "acmix_resnet50",
+        "acmix_swin_small",
+        "acmix_swin_tiny",
+    ]
     assert acmix.create_model is timm.create_model
 
 
@@ -44,7 +61,7 @@ def test_default_cfg(name):
     assert state[f"{cfg['first_conv']}.weight"].shape[1] == cfg["input_size"][0]
     with torch.inference_mode():
         features = model.forward_features(torch.randn(1, *cfg["input_size"]))
-    assert features.shape == (1, model.num_features, *cfg["pool_size"])
+    assert first(features, model).shape == (1, model.num_features, *cfg["pool_size"])
 
 
 @every_model
@@ -56,17 +73,16 @@ def test_weights_that_do_not_exist_are_refused(name):
 @every_model
 def test_heads(name):
     model = create(name, num_classes=7).eval()
-    assert model.get_classifier() is model.fc
-    assert model.get_classifier(name_only=True) == "fc"
+    assert model.get_classifier() is model.get_submodule(model.default_cfg["classifier"])
     with torch.inference_mode():
         features = model.forward_features(image())
         assert model.forward_head(features).shape == (1, 7)
         pooled = model.forward_head(features, pre_logits=True)
         assert pooled.shape == (1, model.head_hidden_size)
-        torch.testing.assert_close(pooled, features.mean((2, 3)))
+        torch.testing.assert_close(pooled, first(features, model).mean((2, 3)))
         model.reset_classifier(3, "max")
         assert model.forward_head(features).shape == (1, 3)
-        torch.testing.assert_close(model.forward_head(features, pre_logits=True), features.amax((2, 3)))
+        torch.testing.assert_close(model.forward_head(features, pre_logits=True), first(features, model).amax((2, 3)))
         model.reset_classifier(0)
         assert model.forward_head(features).shape == (1, model.num_features)
         model.reset_classifier(0, "")
@@ -75,7 +91,7 @@ def test_heads(name):
 
 @every_model
 def test_every_parameter_has_a_gradient(name):
-    model = create(name, num_classes=7, drop_path_rate=0.1, drop_rate=0.1, in_chans=1, zero_init_last=False)
+    model = create(name, num_classes=7, drop_path_rate=0.1, drop_rate=0.1, in_chans=1)
     output = model(image(batch=2, channels=1))
     assert output.shape == (2, 7)
     output.square().mean().backward()
@@ -89,14 +105,14 @@ def test_features_only(name):
     model = create(name, features_only=True).eval()
     with torch.inference_mode():
         features = model(image(size=72))
-    assert len(features) == 5
+    assert len(features) == len(model.feature_info.channels())
     for feature, channels, reduction in zip(
         features, model.feature_info.channels(), model.feature_info.reduction(), strict=True
     ):
-        assert feature.shape == (1, channels, reduced(72, reduction), reduced(72, reduction))
+        assert first(feature, model).shape == (1, channels, reduced(72, reduction), reduced(72, reduction))
 
 
-@every_model
+@every_resnet
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 def test_output_stride(name, output_stride):
     model = create(name, features_only=True, output_stride=output_stride, out_indices=(3, 4)).eval()
@@ -113,12 +129,14 @@ def test_intermediates_and_pruning(name):
     model = create(name).eval()
     with torch.inference_mode():
         last, intermediates = model.forward_intermediates(image())
-        assert len(intermediates) == 5
-        assert torch.equal(last, intermediates[-1])
+        assert len(intermediates) == len(model.feature_info)
+        normed = model.forward_intermediates(image(), norm=True)[1] if name not in RESNETS else intermediates
+        assert torch.equal(first(last, model), normed[-1])
         assert torch.equal(last, model.forward_features(image()))
+        before = sum(parameter.numel() for parameter in model.parameters())
         kept = model.prune_intermediate_layers([1, 2])
         assert kept == [1, 2]
-        assert not list(model.layer3.parameters())
+        assert sum(parameter.numel() for parameter in model.parameters()) < 0.8 * before
         assert model.num_features == model.feature_info[2]["num_chs"]
         pruned = model.forward_intermediates(image(), indices=[1, 2], intermediates_only=True)
     for actual, expected in zip(pruned, intermediates[1:3], strict=True):
@@ -127,7 +145,7 @@ def test_intermediates_and_pruning(name):
 
 @shallow_model
 def test_gradient_checkpointing_changes_no_gradient(name):
-    model = create(name, zero_init_last=False, num_classes=3).eval()
+    model = create(name, num_classes=3).eval()
     model(image()).sum().backward()
     expected = {key: parameter.grad for key, parameter in model.named_parameters()}
     model.zero_grad()
@@ -148,7 +166,7 @@ def test_parameter_groups(name):
     assert len({group["lr_scale"] for group in optimizer.param_groups}) > stages
 
 
-@every_model
+@every_resnet
 def test_shift_kernels_survive_initialisation(name):
     model = create(name)
     operators = [module for module in model.modules() if isinstance(module, acmix.ACmix)]
@@ -162,15 +180,15 @@ def test_shift_kernels_survive_initialisation(name):
         assert operator.rate_attention == operator.rate_convolution == 0.5
 
 
-@every_model
+@every_resnet
 def test_zero_init_last(name):
-    blocks = [m for m in create(name).modules() if isinstance(m, acmix.models.Bottleneck)]
+    blocks = [m for m in create(name, zero_init_last=True).modules() if isinstance(m, acmix.models.Bottleneck)]
     assert all((block.bn3.weight == 0).all() for block in blocks)
-    blocks = [m for m in create(name, zero_init_last=False).modules() if isinstance(m, acmix.models.Bottleneck)]
+    blocks = [m for m in create(name).modules() if isinstance(m, acmix.models.Bottleneck)]
     assert all((block.bn3.weight == 1).all() for block in blocks)
 
 
-@every_model
+@every_resnet
 def test_drop_path_grows_to_its_rate(name):
     model = create(name, device="meta", drop_path_rate=0.2)
     rates = [m.drop_path.drop_prob if m.drop_path else 0.0 for m in model.modules() if hasattr(m, "drop_path")]
@@ -189,7 +207,7 @@ def test_device_and_dtype(name):
 @shallow_model
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_forward_in_every_dtype(name, dtype):
-    model = create(name, dtype=dtype, zero_init_last=False).eval()
+    model = create(name, dtype=dtype).eval()
     with torch.inference_mode():
         output = model(image(dtype=dtype))
     assert output.dtype == dtype

@@ -18,7 +18,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from acmix.checkpoints import swin
 from acmix.checkpoints.names import without_wrappers
+from acmix.checkpoints.shapes import Shapes, check_keys, check_shapes
 
 _PROJECTIONS = ("conv1", "conv2", "conv3")
 _CANCELLED = "conv_p.bias"
@@ -34,8 +36,6 @@ _OUR_NAMES = (
 _PUBLISHED_MARKS = ("conv_p.weight", _CANCELLED, "dep_conv.weight", "rate1", "rate2")
 _OUR_MARKS = _OUR_NAMES[2:]
 
-_Shapes = dict[str, tuple[int, ...]]
-
 
 def from_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename every published operator in a state dict to our names; anything else is passed on unchanged.
@@ -50,7 +50,7 @@ def from_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: If a published operator lacks keys or its shapes contradict each other, or two names become one.
     """
-    state = _without_wrappers(state_dict)
+    state = swin.our_swins(_without_wrappers(state_dict))
     operators = {prefix: _our_operator(prefix, state) for prefix in _prefixes(state, _PUBLISHED_MARKS)}
     return _replace(state, operators, (*_PUBLISHED_NAMES, _CANCELLED))
 
@@ -67,9 +67,17 @@ def to_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: If an operator lacks keys or its shapes contradict each other.
     """
-    state = _without_wrappers(state_dict)
-    operators = {prefix: _published_operator(prefix, state) for prefix in _prefixes(state, _OUR_MARKS)}
+    state = swin.published_swins(_without_wrappers(state_dict))
+    prefixes = (prefix for prefix in _prefixes(state, _OUR_MARKS) if not _is_path_of_another(prefix, state))
+    operators = {prefix: _published_operator(prefix, state) for prefix in prefixes}
     return _replace(state, operators, _OUR_NAMES)
+
+
+def _is_path_of_another(prefix: str, state: Mapping[str, Tensor]) -> bool:
+    """Whether it is before the convolution path, or the rates, of an operator that no published code has."""
+    path = "convolution."
+    own = any(prefix + name in state for name in ("qkv.weight", "position_weight"))
+    return prefix + path + "dep_weight" in state or (prefix.endswith(path) and not own)
 
 
 def _replace(
@@ -90,12 +98,12 @@ def _replace(
 
 
 def _our_operator(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    _check_keys(prefix, state, _PUBLISHED_NAMES, "published operator")
+    check_keys(prefix, state, _PUBLISHED_NAMES, "published operator")
     sizes = _sizes(prefix, state, "dep_conv.weight", "conv_p.weight", "conv1.weight", "published operator")
     expected = _published_shapes(*sizes)
     if prefix + _CANCELLED in state:
         expected[_CANCELLED] = (sizes[2],)
-    _check_shapes(prefix, state, expected, "published operator")
+    check_shapes(prefix, state, expected, "published operator")
 
     def joined(kind: str) -> Tensor:
         return torch.cat([state[f"{prefix}{projection}.{kind}"] for projection in _PROJECTIONS])
@@ -112,9 +120,9 @@ def _our_operator(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def _published_operator(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    _check_keys(prefix, state, _OUR_NAMES, "operator")
+    check_keys(prefix, state, _OUR_NAMES, "operator")
     sizes = _sizes(prefix, state, "dep_weight", "position_weight", "qkv.weight", "operator")
-    _check_shapes(prefix, state, _our_shapes(*sizes), "operator")
+    check_shapes(prefix, state, _our_shapes(*sizes), "operator")
     result: dict[str, Tensor] = {}
     for kind in ("weight", "bias"):
         for projection, part in zip(_PROJECTIONS, state[f"{prefix}qkv.{kind}"].chunk(3), strict=True):
@@ -132,9 +140,9 @@ def _published_operator(prefix: str, state: Mapping[str, Tensor]) -> dict[str, T
     }
 
 
-def _published_shapes(channels_in: int, channels: int, head_size: int, kernel: int) -> _Shapes:
+def _published_shapes(channels_in: int, channels: int, head_size: int, kernel: int) -> Shapes:
     positions = kernel**2
-    projections: _Shapes = {f"{name}.weight": (channels, channels_in, 1, 1) for name in _PROJECTIONS}
+    projections: Shapes = {f"{name}.weight": (channels, channels_in, 1, 1) for name in _PROJECTIONS}
     return {
         **projections,
         **{f"{name}.bias": (channels,) for name in _PROJECTIONS},
@@ -146,7 +154,7 @@ def _published_shapes(channels_in: int, channels: int, head_size: int, kernel: i
     }
 
 
-def _our_shapes(channels_in: int, channels: int, head_size: int, kernel: int) -> _Shapes:
+def _our_shapes(channels_in: int, channels: int, head_size: int, kernel: int) -> Shapes:
     positions = kernel**2
     return {
         "qkv.weight": (3 * channels, channels_in, 1, 1),
@@ -174,22 +182,6 @@ def _sizes(
             f"and {prefix}{position} {shapes[position]}"
         )
     return shapes[projection][1], channels, head_size, shapes[kernels][-1]
-
-
-def _check_keys(prefix: str, state: Mapping[str, Tensor], names: Iterable[str], kind: str) -> None:
-    missing = [prefix + name for name in names if prefix + name not in state]
-    if missing:
-        raise ValueError(f"{kind} {prefix!r} must have all of its keys, missing: {', '.join(missing)}")
-
-
-def _check_shapes(prefix: str, state: Mapping[str, Tensor], expected: _Shapes, kind: str) -> None:
-    wrong = [
-        f"{prefix}{name} must be {shape}, got {tuple(state[prefix + name].shape)}"
-        for name, shape in expected.items()
-        if tuple(state[prefix + name].shape) != shape
-    ]
-    if wrong:
-        raise ValueError(f"{kind} {prefix!r} has shapes that contradict each other: {'; '.join(wrong)}")
 
 
 def _prefixes(state: Mapping[str, Tensor], marks: tuple[str, ...]) -> list[str]:

@@ -6,16 +6,22 @@
 
 from timm import create_model
 
-from acmix.models import resnet
+from acmix.models import resnet, swin
 from acmix.models.backbones import detection_backbone, segmentation_backbone
 from acmix.models.resnet import Bottleneck, ResNet, SmallImageResNet
+from acmix.models.swin import SwinBlock, SwinTransformer, WindowACmix, mix_paths
 
 __all__ = [
     "Bottleneck",
     "ResNet",
     "SmallImageResNet",
+    "SwinBlock",
+    "SwinTransformer",
+    "WindowACmix",
     "create_model",
     "detection_backbone",
+    "mix_paths",
     "resnet",
     "segmentation_backbone",
+    "swin",
 ]

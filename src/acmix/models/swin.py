@@ -1,0 +1,300 @@
+"""ACmix-Swin: timm's `SwinTransformer` with a convolution path beside the attention of every block.
+
+Pan et al., On the Integration of Self-Attention and Convolution, CVPR 2022, arXiv 2111.14556, as published for Swin:
+the path convolves the projections of the whole, cyclically shifted map, across its seam and without the mask of the
+windows, and passes the projection of the attention by.
+"""
+
+from typing import Any
+
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import patch_embed as timm_patch_embed
+from timm.layers import to_2tuple
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import swin_transformer as timm_swin
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from acmix.ops.tracing import is_exporting
+from acmix.paths import ConvolutionPath, TwoPaths
+
+__all__ = ["SwinBlock", "SwinTransformer", "WindowACmix"]
+
+# What timm and the published code add to the logit of a query and a key that lie on two sides of the seam.
+_MASKED = -100.0
+Pair = tuple[int, int]
+
+
+def _pad(x: Tensor, window: Pair) -> Tensor:
+    """Zeros below and right of `(B, H, W, C)`, up to whole windows."""
+    # Written so that a symbolic size plus what is added is a multiple of the window without a proof.
+    down, right = ((size + cells - 1) // cells * cells - size for size, cells in zip(x.shape[1:3], window, strict=True))
+    # A graph for every size must not ask whether there are any.
+    return functional.pad(x, (0, 0, 0, right, 0, down)) if is_exporting() or down or right else x
+
+
+def _roll(x: Tensor, shift: Pair, sign: int) -> Tensor:
+    """A map `(B, H, W, C)` moved down and to the right, or back, around its borders."""
+    return torch.roll(x, [sign * cells for cells in shift], (1, 2)) if any(shift) else x
+
+
+def _attend(projections: Tensor, bias: Tensor, mask: Tensor | None, window: Pair, heads: int, dropout: float) -> Tensor:
+    """Attention within windows, `(B, H, W, 3 N D)` to `(B, H, W, N D)`; the windows divide H and W.
+
+    Args:
+        projections: Queries, keys and values, channel n D + d of each.
+        bias: Of relative positions, `(N, A, A)`, A cells a window.
+        mask: `(windows, A, A)` or None.
+        window: Its height and width.
+        heads: N.
+        dropout: Probability of a weight to be dropped.
+    """
+    batch, rows, columns = projections.shape[0], projections.shape[1] // window[0], projections.shape[2] // window[1]
+    maps = projections.reshape(batch, rows, window[0], columns, window[1], 3, heads, -1)
+    # (3, B, rows, columns, N, h, w, D)
+    parts = maps.permute(5, 0, 1, 3, 6, 2, 4, 7)
+    windows = rows * columns
+    if mask is None:
+        query, key, value = parts.reshape(3, batch * windows, heads, bias.shape[-1], -1).unbind()
+        added = bias[None]
+    else:
+        query, key, value = parts.reshape(3, batch, windows * heads, bias.shape[-1], -1).unbind()
+        added = (mask[:, None] + bias).flatten(0, 1)[None]
+    attended = functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=added.to(query.dtype), dropout_p=dropout
+    )
+    attended = attended.reshape(batch, rows, columns, heads, *window, -1).permute(0, 1, 4, 2, 5, 3, 6)
+    return attended.flatten(5, 6).flatten(3, 4).flatten(1, 2)
+
+
+def _shift_mask(height: int, width: int, window: Pair, shift: Pair, like: Tensor) -> Tensor:
+    """What is added to the logits of a shifted map's windows, `(windows, A, A)`: nothing but across the seam."""
+
+    def regions(size: int, cells: int, shifted: int) -> Tensor:
+        places = torch.arange(size, device=like.device)
+        return ((places >= size - cells).long() + (places >= size - shifted).long()).reshape(size // cells, cells)
+
+    rows, columns = (regions(*axis) for axis in zip((height, width), window, shift, strict=True))
+    region = 3 * rows[:, None, :, None] + columns[None, :, None, :]
+    region = region.flatten(2).flatten(0, 1)
+    apart = region[:, None, :] != region[:, :, None]
+    return torch.zeros(apart.shape, dtype=like.dtype, device=like.device).masked_fill(apart, _MASKED)
+
+
+# Nodes of their own where torch.fx traces: what they do depends on the input.
+fx.wrap("_pad")
+fx.wrap("_attend")
+fx.wrap("_shift_mask")
+
+
+class PatchEmbed(timm_patch_embed.PatchEmbed):
+    """timm's, for images of any size: those that patches do not divide are padded with zeros below and right."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs, dynamic_img_pad=True)
+
+    def _init_img_size(self, img_size: int | Pair) -> tuple[Pair, Pair, int]:
+        sizes: Any = to_2tuple(img_size)
+        patch: Any = to_2tuple(self.patch_size)
+        rows, columns = (-(-size // cells) for size, cells in zip(sizes, patch, strict=True))
+        return sizes, (rows, columns), rows * columns
+
+
+class WindowACmix(timm_swin.WindowAttention, TwoPaths):
+    r"""timm's window attention with a convolution path on the same projections.
+
+    .. math:: out = \alpha \, proj(att(q, k, v)) + \beta \, conv(q, k, v)
+
+    att is attention within windows, with a bias of relative positions, channel n D + d; conv is
+    `acmix.paths.ConvolutionPath` on the whole map, channel d N + m.
+
+    Args:
+        attention: Whose projections, positions and settings it takes over.
+        kernel_conv: Convolution kernel k_c, odd.
+        backend: Of the convolution path, "auto" or a name from `acmix.ops.backends()`.
+
+    Shape:
+        `(B, H, W, C)` to the same.
+
+    Raises:
+        ValueError: If an argument breaks its rule.
+    """
+
+    window_size: Any
+
+    def __init__(self, attention: timm_swin.WindowAttention, *, kernel_conv: int = 3, backend: str = "auto") -> None:
+        nn.Module.__init__(self)
+        # timm's own parts and settings as they are, whatever they are by now.
+        vars(self).update(vars(attention))
+        table = attention.relative_position_bias_table
+        made = {"device": table.device, "dtype": table.dtype}
+        head_size = attention.proj.in_features // attention.num_heads
+        if attention.proj.out_features != attention.proj.in_features:
+            raise ValueError(
+                f"head_dim times the heads must be the {attention.proj.out_features} channels of the map, to which the "
+                f"convolution path adds, got {head_size} x {attention.num_heads}"
+            )
+        self.backend = backend
+        self.convolution = ConvolutionPath(attention.num_heads, head_size, kernel=kernel_conv, backend=backend, **made)
+        self.rate_attention = nn.Parameter(torch.full((1,), 0.5, **made))
+        self.rate_convolution = nn.Parameter(torch.full((1,), 0.5, **made))
+
+    def reset_parameters(self) -> None:
+        """Initialise anew: timm's own, both rates 0.5; the convolution path is reset as a module of its own."""
+        super().reset_parameters()
+        for rate in (self.rate_attention, self.rate_convolution):
+            nn.init.constant_(rate, 0.5)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, shift: Pair = (0, 0)) -> Tensor:
+        """Both paths of a map `(B, H, W, C)`, added.
+
+        Args:
+            x: The map.
+            mask: Of the windows of the shifted, padded map, `(windows, A, A)`, or None.
+            shift: Cells by which the map is shifted, up and to the left.
+        """
+        attended, convolved = self._shifted_paths(_roll(x, shift, -1), mask)
+        return _roll(torch.addcmul(convolved, attended, self.rate_attention.to(attended.dtype)), shift, 1)
+
+    def paths(self, x: Tensor, mask: Tensor | None = None, shift: Pair = (0, 0)) -> tuple[Tensor, Tensor]:  # type: ignore[bad-override]
+        """alpha proj(att) and beta conv, `(B, H, W, C)` each; their sum is the output."""
+        attended, convolved = self._shifted_paths(_roll(x, shift, -1), mask)
+        return _roll(self.rate_attention * attended, shift, 1), _roll(convolved, shift, 1)
+
+    def _shifted_paths(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """proj(att) and beta conv."""
+        height, width = x.shape[1], x.shape[2]
+        projections = self.qkv(_pad(x, self.window_size))
+        dropout = self.attn_drop.p if self.training else 0.0
+        bias = self._get_rel_pos_bias()[0]
+        attended = _attend(projections, bias, mask, self.window_size, self.num_heads, dropout)
+        attended = self.proj_drop(self.proj(attended[:, :height, :width]))
+        maps = projections[:, :height, :width].unflatten(3, (3 * self.num_heads, -1)).permute(0, 3, 4, 1, 2)
+        return attended, self.convolution(maps, self.rate_convolution).permute(0, 2, 3, 1)
+
+
+class SwinBlock(timm_swin.SwinTransformerBlock):
+    """timm's block, whose attention is `WindowACmix`; made of timm's by `mix_paths`."""
+
+    input_resolution: Any
+    window_size: Any
+    shift_size: Any
+
+    def get_attn_mask(
+        self,
+        x: Tensor | None = None,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor | None:
+        """timm's mask `(windows, A, A)`, of a padded map `(B, H, W, C)` or else of `input_resolution`, or None."""
+        if not any(self.shift_size):
+            return None
+        if x is not None:
+            return _shift_mask(x.shape[1], x.shape[2], self.window_size, self.shift_size, x)
+        height, width = (
+            -(-size // cells) * cells for size, cells in zip(self.input_resolution, self.window_size, strict=True)
+        )
+        like = torch.empty(0, device=device, dtype=dtype)
+        return _shift_mask(height, width, self.window_size, self.shift_size, like)
+
+    def _attn(self, x: Tensor) -> Tensor:
+        mask = self.get_attn_mask(_pad(x, self.window_size)) if self.dynamic_mask else self.attn_mask
+        return self.attn(x, mask, self.shift_size)
+
+
+def mix_paths(block: timm_swin.SwinTransformerBlock, *, kernel_conv: int = 3, backend: str = "auto") -> WindowACmix:
+    """Put a convolution path beside the attention of timm's block, in place; its own weights and hooks stay.
+
+    Args:
+        block: timm's.
+        kernel_conv: Convolution kernel k_c, odd.
+        backend: Of the convolution path.
+
+    Returns:
+        The block's new `attn`.
+
+    Raises:
+        ValueError: If an argument breaks its rule; the block is then as it was.
+    """
+    mixed = WindowACmix(block.attn, kernel_conv=kernel_conv, backend=backend)
+    block.attn = mixed
+    block.__class__ = SwinBlock
+    return mixed
+
+
+class SwinTransformer(timm_swin.SwinTransformer):
+    """timm's `SwinTransformer` with the convolution path in every block, for images of any size.
+
+    Sizes that patches or windows do not divide are padded. As in timm, `img_size` and `set_input_size` fit the windows
+    to a size, and no others are taken with `strict_img_size=True`.
+
+    Args:
+        kernel_conv: Convolution kernel k_c, odd.
+        backend: Of the convolution path, "auto" or a name from `acmix.ops.backends()`.
+        **kwargs: Of timm's `SwinTransformer`.
+
+    Shape:
+        `(B, in_chans, H, W)` to `(B, num_classes)`.
+
+    Raises:
+        ValueError: If an argument breaks its rule.
+    """
+
+    def __init__(self, *, kernel_conv: int = 3, backend: str = "auto", **kwargs: Any) -> None:
+        settings: dict[str, Any] = {"embed_layer": PatchEmbed, "strict_img_size": False, **kwargs}
+        super().__init__(**settings)
+        for block in [*self.modules()]:
+            if isinstance(block, timm_swin.SwinTransformerBlock):
+                mix_paths(block, kernel_conv=kernel_conv, backend=backend)
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that are not decayed, as published: timm's, and the rates."""
+        names = (name for name, _ in self.named_parameters())
+        return super().no_weight_decay() | {name for name in names if ".rate_" in name}
+
+
+def _create(variant: str, pretrained: bool, settings: dict[str, Any]) -> SwinTransformer:
+    out_indices = settings.pop("out_indices", tuple(range(len(settings["depths"]))))
+    return build_model_with_cfg(
+        SwinTransformer,
+        variant,
+        pretrained,
+        pretrained_filter_fn=timm_swin.checkpoint_filter_fn,
+        feature_cfg={"flatten_sequential": True, "out_indices": out_indices},
+        **settings,
+    )
+
+
+def _cfg(**kwargs: Any) -> dict[str, Any]:
+    return {
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": (7, 7),
+        "crop_pct": 0.9,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head.fc",
+        "license": "apache-2.0",
+        "paper_ids": "arXiv:2111.14556",
+        **kwargs,
+    }
+
+
+default_cfgs = generate_default_cfgs({"acmix_swin_tiny": _cfg(), "acmix_swin_small": _cfg()})
+_TINY = {"patch_size": 4, "window_size": 7, "embed_dim": 96, "num_heads": (3, 6, 12, 24)}
+
+
+@register_model
+def acmix_swin_tiny(pretrained: bool = False, **kwargs: Any) -> SwinTransformer:
+    """ACmix-Swin-T, 28.6 M parameters."""
+    return _create("acmix_swin_tiny", pretrained, {**_TINY, "depths": (2, 2, 6, 2), "drop_path_rate": 0.2, **kwargs})
+
+
+@register_model
+def acmix_swin_small(pretrained: bool = False, **kwargs: Any) -> SwinTransformer:
+    """ACmix-Swin-S, 50.3 M parameters."""
+    return _create("acmix_swin_small", pretrained, {**_TINY, "depths": (2, 2, 18, 2), "drop_path_rate": 0.3, **kwargs})
