@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from acmix.errors import InputError, PreemptedError, TrainingError, counted, printable
+from acmix.errors import InputError, PreemptedError, TrainingError, counted, nearest, printable
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,13 @@ def test_messages_are_one_line_that_can_be_printed(kind):
     error = kind(f"{name}: cannot be read (line one\nline two)")
     assert str(error) == r"caf\xe9: cannot be read (line one line two)"
     assert issubclass(kind, ValueError if kind is InputError else RuntimeError)
+
+
+def test_nearest_names_are_alike_or_what_is_abbreviated():
+    known = ["learning_rate", "batch_size", "layer_decay", "mixup"]
+    assert nearest("lr", known) == "learning_rate"
+    assert nearest("mixupp", known) == "mixup"
+    assert nearest("", known) == nearest("qqq", known) == ""
 
 
 def test_counts_are_in_words():

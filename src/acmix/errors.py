@@ -30,8 +30,10 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known names most like a misspelt one, comma-separated; empty where none is like it."""
-    return ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.5))
+    """The known names most like a misspelt one, or that it abbreviates, comma-separated; empty where there is none."""
+    known = list(known)
+    short = [each for each in known if name and name == "".join(word[:1] for word in re.split("[_-]", each))]
+    return ", ".join(dict.fromkeys([*short, *difflib.get_close_matches(name, known, n=3, cutoff=0.5)]))
 
 
 class _OneLineError(Exception):

@@ -51,7 +51,7 @@ def test_it_is_the_command(tmp_path, monkeypatch, capsys):
     [
         ({"epoch": 3}, "there is no setting 'epoch'; the nearest are epochs"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"epochs": "many"}, "epochs must be a whole number, got 'many'"),
+        ({"epochs": "many"}, "epochs must be a whole number, at least 1, got 'many'"),
         ({"resume": True}, "output must be given: the folder of the run to continue"),
         ({"recipe": "smal"}, "there is no recipe and no file 'smal'; the nearest are small"),
         ({"output": "a.txt"}, "output must be a folder, got the file a.txt"),

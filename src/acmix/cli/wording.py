@@ -69,6 +69,7 @@ def readable(message: str, commands: Sequence[str], function: Callable[..., int]
     rules: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
         (r'^Parser key "(\w+)": ', lambda found: f"{names.get(found[1], spelled(found[1])[0])}: "),
         (r"^unrecognized arguments: (--[\w-]+).*", lambda found: _unknown(found[1], names)),
+        (r"^argument (--[\w-]+)\S*: expected one argument.*", r"\1 needs a value"),
         (r"(?<=arguments are required: ).*", lambda found: ", ".join(map(positional, found[0].split(", ")))),
         (r'^expected "command" to be one of {(.*)}, but it was not provided', _missing_command),
         (r"^argument COMMAND: invalid choice: '([^']*)' \(choose from (.*)\)", _no_command),

@@ -37,9 +37,9 @@ def test_printed_settings_are_a_recipe(tmp_path):
     ("content", "rule"),
     [
         ("epoch: 3", "there is no setting 'epoch'; the nearest are epochs"),
-        ("epochs: many", "epochs must be a whole number, got 'many'"),
-        ("epochs: true", "epochs must be a whole number, got True"),
-        ("warmup_epochs: 1.5", "warmup_epochs must be a whole number or null, got 1.5"),
+        ("epochs: many", "epochs must be a whole number, at least 1, got 'many'"),
+        ("epochs: true", "epochs must be a whole number, at least 1, got True"),
+        ("warmup_epochs: 1.5", "warmup_epochs must be a whole number, at least 0, or none, got 1.5"),
         ("loss: hinge", "loss must be one of cross_entropy, binary_cross_entropy, got 'hinge'"),
         ("- epochs", "must be a mapping of settings, got list"),
         ("epochs: [", "is not YAML"),

@@ -1,6 +1,7 @@
 """What a settings class says of each setting: type, range, default, help; and the check of names and values by it."""
 
 import re
+import reprlib
 import typing
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
@@ -139,11 +140,14 @@ def check_setting(kind: type, name: str, value: Any) -> Any:
         more = f"the nearest are {near}" if near else "acmix recipes --settings lists all"
         raise InputError(f"there is no setting {name!r}; {more}")
     setting = known[name]
-    value = records.value(setting.hint, _plain(setting, value), name)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if setting.range is not None and is_number and value not in setting.range:
-        raise InputError(f"{name} must be {setting.range}, got {value}")
-    return value
+    try:
+        meant = records.value(setting.hint, _plain(setting, value), name)
+    except InputError as error:
+        raise InputError(f"{name} must be {setting.values}, got {reprlib.repr(value)}") from error
+    is_number = isinstance(meant, int | float) and not isinstance(meant, bool)
+    if setting.range is not None and is_number and meant not in setting.range:
+        raise InputError(f"{name} must be {setting.range}, got {meant}")
+    return meant
 
 
 def _plain(setting: Setting, value: Any) -> Any:

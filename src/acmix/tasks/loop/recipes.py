@@ -89,7 +89,9 @@ def parse_setting(kind: type[LoopSettings], name: str, text: str) -> Any:
     except yaml.YAMLError:
         value = text
     kinds = settings_of(kind)[name].kinds if name in settings_of(kind) else ()
-    return check_setting(kind, name, text if str in kinds and type(value) not in kinds else value)
+    # Text that YAML takes for something else, and nothing at all where there must be something.
+    is_text = type(value) not in kinds and (str in kinds or value is None)
+    return check_setting(kind, name, text if is_text else value)
 
 
 def resolve(recipe: Mapping[str, Any], changes: Mapping[str, Any], kind: type[_Settings]) -> _Settings:
