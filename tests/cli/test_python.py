@@ -23,7 +23,9 @@ def test_the_lines_of_the_docstring_run(tmp_path, monkeypatch, capsys):
     lines = re.search(r"\n\n((?:        .*\n|\n)+)    Args:", acmix.train.__doc__)[1]
     exec(textwrap.dedent(lines), {})  # noqa: S102
     out, err = capsys.readouterr()
-    assert re.fullmatch(r"\d+\.\d% in epoch \d, report: runs/first/report.html\n\('0', '1', .*'9'\)\n", out)
+    assert re.fullmatch(
+        r"\d+\.\d% in epoch \d, report: runs/first/report.html\n\['\d', '\d', '\d'\] torch.Size\(\[3, 10\]\)\n", out
+    )
     assert err == ""
     assert (tmp_path / "runs" / "longer" / "report.html").is_file()
 

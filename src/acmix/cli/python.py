@@ -47,9 +47,10 @@ def train(
         longer = acmix.train("digits", output="runs/longer", extend="runs/first", epochs=3)
         assert longer.epochs == 3
 
-        # The best checkpoint, ready to use.
+        # The best checkpoint, ready to use: acmix.load("runs/longer") is the same.
         classifier = longer.load()
-        print(classifier.classes)
+        labels, probabilities = classifier.predict(acmix.data.export_digits("digits", count=3))
+        print(labels, probabilities.shape)
 
     Args:
         data: A folder of class folders, in train/ and val/ or not; shards; a saved dataset; "digits" or "mnist5k".

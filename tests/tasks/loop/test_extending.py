@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -148,10 +149,24 @@ def test_resuming_a_finished_run_answers_with_the_command_that_trains_it_longer(
     words = shlex.split(str(error.value).rpartition(": ")[2])
     wanted = {2: "4", 3: "3"}[epochs]
     new = str(tmp_path / "my run-2")
+    assert run.read_json(output / "config.json")["device"] == "auto"
     assert words == ["acmix", "train", data, "--output", new, "--extend", str(output), "--epochs", wanted]
     if epochs == 3:
         assert main([*words[1:], "--workers", "0"]) == 0
         assert read_run(tmp_path / "my run-2").status == "finished"
+
+
+def test_the_command_keeps_what_a_run_computes_on():
+    config = {
+        "data": {"location": "a b", "validation_location": "c"},
+        "processes": 2,
+        "device": "cuda",
+        "strategy": "fsdp",
+    }
+    words = shlex.split(run.continuing(Path("out"), config))
+    given = {"validation": "c", "device": "cuda", "devices": "2", "strategy": "fsdp", "output": "out"}
+    options = [word for name, value in given.items() for word in (f"--{name}", value)]
+    assert words == ["acmix", "train", "a b", *options, "--resume"]
 
 
 def test_resuming_with_more_epochs_answers_so_too(data, tmp_path):

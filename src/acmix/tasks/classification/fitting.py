@@ -122,6 +122,7 @@ def fit(
         started = None if weights is None or resume else load_start_weights(network, weights)
         prepared = prepare(network, images, settings, fabric, arguments=arguments, workers=workers)
         config = configuration(prepared, fabric.world_size, weights=weights, contents=checked.contents)
+        config |= {"device": device, "strategy": strategy}
         record = {key: config[key] for key in ("settings", "data", "weights", "taken")}
         prepared = replace(prepared, record=record | {"trained_images": checked.trained.to_record()})
         if started is not None:

@@ -132,10 +132,15 @@ def extending(output: Path, config: Mapping[str, Any], changes: Mapping[str, Any
 
 
 def _command(config: Mapping[str, Any]) -> list[str]:
-    data, processes = config["data"], config["processes"]
-    held_out = data.get("validation_location")
-    words = ["acmix", "train", data["location"], *([] if held_out is None else ["--validation", held_out])]
-    return [*words, *(["--devices", str(processes)] if processes > 1 else [])]
+    """What a run and those that go on from it have in common; a run of an older version has not all of it."""
+    options = {
+        "validation": (config["data"].get("validation_location"), None),
+        "device": (config.get("device", "auto"), "auto"),
+        "devices": (config["processes"], 1),
+        "strategy": (config.get("strategy", "ddp"), "ddp"),
+    }
+    given = [f"--{name}={value}" for name, (value, default) in options.items() if value != default]
+    return ["acmix", "train", config["data"]["location"], *(word for each in given for word in each.split("=", 1))]
 
 
 class RunFiles:
