@@ -8,11 +8,13 @@ import sys
 import pytest
 import timm
 import torch
+from timm.data import resolve_data_config
 
 import acmix
 import acmix.models  # names for timm
 from acmix import ops
 from acmix.bench import measure
+from acmix.checkpoints.classifier import Classifier, save_classifier
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -123,3 +125,18 @@ def test_no_kernel_touches_memory_that_is_not_its_own():
     # PyTorch's own allocator would hide what reaches beyond a tensor.
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     subprocess.run(command, check=True, env=environment)  # noqa: S603
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda", "cuda:0"])
+def test_a_network_is_loaded_to_the_device_and_predicts_there(tmp_path, device):
+    network = timm.create_model("acmix_resnet14_small", num_classes=3).eval()
+    preprocessing = resolve_data_config({}, model=network)
+    arguments = {"model_name": "acmix_resnet14_small", "classes": ("a", "b", "c"), "preprocessing": preprocessing}
+    save_classifier(tmp_path / "best.safetensors", Classifier(model=network, **arguments))
+    images = torch.randn(5, *preprocessing["input_size"])
+    loaded = acmix.load(tmp_path, device=device)
+    assert loaded.device.type == "cuda"
+    found = loaded.predict(images, batch_size=2)
+    expected = acmix.load(tmp_path, device="cpu").predict(images)
+    assert found[0] == expected[0]
+    torch.testing.assert_close(found[1], expected[1], atol=1e-4, rtol=0)

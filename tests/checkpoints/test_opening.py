@@ -13,7 +13,7 @@ from timm.data import resolve_data_config
 
 import acmix
 from acmix import InputError
-from acmix.checkpoints import opening
+from acmix.checkpoints import load_state_dict, opening
 from acmix.checkpoints.classifier import Classifier, save_classifier
 from acmix.checkpoints.hub import save_pretrained
 from acmix.checkpoints.onnx_files import metadata_of
@@ -146,6 +146,14 @@ def test_the_device_reaches_model_and_images(places, monkeypatch):
         acmix.load(places["onnx"], device="meta")
 
 
+def test_folders_stand_for_their_weights(original, places):
+    expected = original.model.state_dict()
+    for kind in ("run", "exported"):
+        assert load_state_dict(places[kind]).keys() == expected.keys()
+    with pytest.raises(InputError, match="is a folder; give a file"):
+        load_state_dict(places["run"].parent)
+
+
 def test_devices_are_checked_first():
     with pytest.raises(InputError, match="device must be one of"):
         acmix.load("absent", device="gpu")
@@ -159,6 +167,7 @@ def test_what_holds_no_network_is_refused(places, tmp_path):
 
     refused(tmp_path / "absent", "does not exist")
     refused(tmp_path, f"is a folder that holds no network; {ACCEPTED}")
+    refused(places["run"].parent, f"is a folder that holds no network but the runs run; {ACCEPTED}")
     (tmp_path / "config.json").write_text('{"settings": {}}')
     refused(tmp_path, "is a run that has no best.safetensors yet: no epoch is finished")
     (tmp_path / "config.json").write_text('{"architecture": "resnet18"}')

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acmix import InputError
-from acmix.data.folders import LeftOut, class_files, find_splits, look, part_of
+from acmix.data.folders import LeftOut, class_files, find_images, find_splits, look, part_of
 
 
 def touch(root, *names):
@@ -164,3 +164,27 @@ def test_what_is_left_out_is_said_in_a_line():
     left_out.join(more, "val")
     assert str(left_out) == "14 hidden (train/.0, ...), 2 links to nothing (train/a, val/a)"
     assert left_out.names["hidden"] == [f"train/.{index}" for index in range(5)]
+
+
+def test_images_of_folders(tmp_path):
+    for name in ("b/2.png", "b/1.JPG", "a.png", "b/.hidden/3.png", "b/c/4.png", "notes.txt", ".5.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "b" / "gone.png").symlink_to("nowhere")
+    (tmp_path / "b" / "c" / "loop").symlink_to(tmp_path)
+    (tmp_path / "again").symlink_to(tmp_path / "b")
+    (tmp_path / "empty").mkdir()
+
+    def found(*paths, **options):
+        faults = []
+        files = find_images([tmp_path / path for path in paths], faults, **options)
+        return [str(file.relative_to(tmp_path)) for file in files], [fault.split(": ", 1)[1] for fault in faults]
+
+    dangling = "the link leads to nothing"
+    assert found("", "absent.png") == (["a.png", "absent.png"], [])
+    assert found("b") == (["b/1.JPG", "b/2.png"], [dangling])
+    assert found("", recursive=True) == (["a.png", "b/1.JPG", "b/2.png", "b/c/4.png"], [dangling])
+    assert found("again", recursive=True) == (["again/1.JPG", "again/2.png", "again/c/4.png"], [dangling])
+    missing = "the folder holds no image files"
+    assert found("empty", recursive=True) == ([], [missing])
+    assert found("empty") == ([], [f"{missing} directly in it (--recursive looks into its folders)"])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import acmix.models
 from acmix import records
 from acmix.checkpoints import sealed
-from acmix.checkpoints.files import read_bytes
+from acmix.checkpoints.files import BEST, LAST, read_bytes
 from acmix.checkpoints.loading import load_weights
 from acmix.data.given import Given, as_picture, one_by_one, stacked
 from acmix.errors import InputError
@@ -25,10 +25,9 @@ from acmix.storage import write_atomically
 # Version 1 has no digests.
 FORMAT_VERSION = 2
 _METADATA_KEY = "acmix"
-# As runs call them.
-BEST, LAST = "best.safetensors", "last.safetensors"
 # What holds a classifier, in the words of errors; `opening` opens all of it.
-ACCEPTED = f"a run folder of acmix train, its {BEST} or {LAST}, or a folder that acmix export wrote"
+WITH_LAYERS = f"a run folder of acmix train, its {BEST} or {LAST}, or a folder that acmix export wrote"
+ACCEPTED = f"{WITH_LAYERS}; predict and validate take an .onnx of it, too"
 _ADVICE = f"give {ACCEPTED} (acmix train --weights starts from other weights)"
 # A file may choose a network's shape and its regularisation, never what is downloaded or loaded to build it.
 _MODEL_ARGUMENTS = {"block_args", "in_chans", "drop_rate", "drop_path_rate", "global_pool", "img_size"}

@@ -16,6 +16,8 @@ _AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_d
 _HOLDERS = (*_AVERAGES, "state_dict", "model_state_dict", "model", "module", "network", "net", "weights")
 _DEEPEST = 3
 _INDEX = ".index.json"
+# A run's checkpoints, and the weights of an exported folder.
+BEST, LAST, WEIGHTS = "best.safetensors", "last.safetensors", "model.safetensors"
 _SAVE = "save model.state_dict() alone or as .safetensors"
 
 
@@ -41,7 +43,8 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
         path: A `.safetensors` file, the `.index.json` of one in parts, or a file of `torch.save` that holds a state
             dict, bare or among other things as trainers store it: under "state_dict", "model", "module" and the like,
             in one another. An average ("state_dict_ema", "model_ema", "ema") is preferred, as timm does. Objects
-            beside the weights are not made, whatever they are.
+            beside the weights are not made, whatever they are. A run folder stands for its best.safetensors, an
+            exported folder for its model.safetensors, also in parts.
 
     Returns:
         Tensors by name, as stored.
@@ -55,7 +58,7 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 def read_state_file(path: str | Path) -> StateFile:
     """As `load_state_dict`, and say which of the file's weights were taken."""
-    path = Path(path)
+    path = _of_folder(Path(path))
     data = read_bytes(path, "weights")
     if path.name.endswith(_INDEX):
         return _read_parts(path, data)
@@ -78,6 +81,12 @@ def read_state_file(path: str | Path) -> StateFile:
         raise InputError(f"weights {path} must hold tensors by name, got {_describe(places)}; {_SAVE}")
     (place, tensors), *others = found
     return StateFile(tensors=tensors, place=place, others=tuple(other for other, _ in others))
+
+
+def _of_folder(path: Path) -> Path:
+    """The file of weights that a folder stands for; any other path stands for itself."""
+    names = (BEST, WEIGHTS, WEIGHTS + _INDEX) if path.is_dir() else ()
+    return next((path / name for name in names if (path / name).is_file()), path)
 
 
 def read_bytes(path: Path, kind: str) -> bytes:

@@ -16,11 +16,11 @@ from torch import nn
 from acmix import records
 from acmix.checkpoints import sealed
 from acmix.checkpoints.classifier import FORMAT_VERSION, Classifier, assemble, running_versions
-from acmix.checkpoints.files import read_bytes
+from acmix.checkpoints.files import WEIGHTS, read_bytes
 from acmix.errors import InputError
 from acmix.storage import folder_beside, write_atomically
 
-CONFIG, WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
+CONFIG, _CARD = "config.json", "README.md"
 # The key of config.json that is ours; everything else is timm's.
 _RECORD = "acmix"
 # It keeps keys that it does not know, ours too, untrue of the weights that it trained and saves.

@@ -5,9 +5,10 @@ from pathlib import Path
 import torch
 
 from acmix import records
-from acmix.checkpoints.classifier import ACCEPTED, BEST, Classifier, load_classifier
-from acmix.checkpoints.files import is_safetensors
-from acmix.checkpoints.hub import CONFIG, WEIGHTS, from_pretrained
+from acmix.checkpoints.classifier import ACCEPTED, WITH_LAYERS, Classifier, load_classifier
+from acmix.checkpoints.files import BEST, WEIGHTS, is_safetensors
+from acmix.checkpoints.hub import CONFIG, from_pretrained
+from acmix.checkpoints.loading import shorten
 from acmix.checkpoints.onnx_files import open_onnx
 from acmix.devices import find_device
 from acmix.errors import InputError
@@ -53,7 +54,7 @@ def load_network(path: str | Path, purpose: str, *, device: str | torch.device =
     """
     if _is_onnx(path):
         raise InputError(
-            f"checkpoint {path} is a graph for ONNX Runtime; {purpose} needs the network's layers: give {ACCEPTED}"
+            f"checkpoint {path} is a graph for ONNX Runtime; {purpose} needs the network's layers: give {WITH_LAYERS}"
         )
     return load(path, device=device)
 
@@ -87,7 +88,9 @@ def _open(path: str | Path) -> Classifier:
             f"checkpoint {path} is a run that has no {BEST} yet: no epoch is finished; wait for the first, or continue "
             "the run with --resume"
         )
-    raise InputError(f"checkpoint {path} is a folder that holds no network; give {ACCEPTED}")
+    runs = sorted(folder.name for folder in path.iterdir() if (folder / BEST).is_file())
+    held = f"no network but the runs {shorten(runs)}" if runs else "no network"
+    raise InputError(f"checkpoint {path} is a folder that holds {held}; give {ACCEPTED}")
 
 
 def _is_exported(folder: Path) -> bool:

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from acmix.cli import outputs
 from acmix.errors import InputError
@@ -123,56 +123,54 @@ def export(
         half: Weights and images in float16; for .onnx and .pt2.
         license: Of the weights, for the card of a folder, cc-by-4.0 for instance (default: the card names none).
     """
-    from acmix.cli.display import networks as display
-    from acmix.cli.display import progress
-
     if output.suffix not in ("", ".onnx", ".pt2"):
         raise InputError(f"OUTPUT must end in .onnx or .pt2, or be a folder without a suffix, got {output}")
-    if not output.suffix:
-        if half or fixed_size:
-            raise InputError(f"--half and --fixed-size are for .onnx and .pt2 files, OUTPUT is the folder {output}")
-        outputs.check_folder("OUTPUT", output)
-        with progress.working():
-            from acmix.checkpoints.hub import save_pretrained
-
-            classifier = _exported(checkpoint)
-        sys.stdout.write(f"folder: {save_pretrained(classifier, output, license=license)}\n")
-        return 0
-    if license is not None:
+    if output.suffix and license is not None:
         raise InputError(f"--license is for the card of a folder, OUTPUT is the file {output}")
-    outputs.check_file("OUTPUT", output)
+    if not output.suffix and (half or fixed_size):
+        raise InputError(f"--half and --fixed-size are for .onnx and .pt2 files, OUTPUT is the folder {output}")
+    if output.suffix:
+        outputs.check_file("OUTPUT", output)
+    else:
+        outputs.check_folder("OUTPUT", output)
+    from acmix.cli.display import progress
+
     with progress.working():
-        classifier = _exported(checkpoint)
-    network = classifier.model.half() if half else classifier.model
-    size = classifier.preprocessing["input_size"]
-    if output.suffix == ".pt2":
-        with progress.working("exporting"):
-            import torch
+        from acmix.checkpoints.opening import load_network
 
-            from acmix.export.program import to_program
-            from acmix.storage import replacing
+        classifier = load_network(checkpoint, "acmix export", device="cpu")
+    if output.suffix:
+        return _export_file(classifier, output, fixed_size=fixed_size, half=half)
+    from acmix.checkpoints.hub import save_pretrained
 
-            program = to_program(network, input_size=size, dynamic=not fixed_size)
-            with replacing(output) as file:
-                torch.export.save(program, file)
-        sys.stdout.write(f"program: {output}\n")
-        return 0
-    from acmix.checkpoints.onnx_files import metadata_of
-    from acmix.export import ExportError, to_onnx
-
-    try:
-        with progress.working("exporting, then running it beside PyTorch"):
-            metadata = metadata_of(classifier)
-            written = to_onnx(network, output, input_size=size, dynamic=not fixed_size, metadata=metadata)
-    except ExportError as error:
-        sys.stderr.write(f"acmix export: error: {error}\n")
-        return 1
-    display.show_onnx(written)
+    sys.stdout.write(f"folder: {save_pretrained(classifier, output, license=license)}\n")
     return 0
 
 
-def _exported(checkpoint: Path) -> "Classifier":
-    """The checkpoint that is exported, on the CPU."""
-    from acmix.checkpoints.opening import load_network
+def _export_file(classifier: "Classifier", output: Path, *, fixed_size: bool, half: bool) -> int:
+    import torch
 
-    return load_network(checkpoint, "acmix export", device="cpu")
+    from acmix.checkpoints.onnx_files import metadata_of
+    from acmix.cli.display import networks as display
+    from acmix.cli.display import progress
+    from acmix.export import ExportError, to_onnx, to_program
+    from acmix.storage import replacing
+
+    network = classifier.model.half() if half else classifier.model
+    options: dict[str, Any] = {"input_size": classifier.preprocessing["input_size"], "dynamic": not fixed_size}
+    try:
+        with progress.working("exporting, then running it beside PyTorch"):
+            if output.suffix == ".pt2":
+                program, written = to_program(network, **options), None
+                with replacing(output) as file:
+                    torch.export.save(program, file)
+            else:
+                written = to_onnx(network, output, metadata=metadata_of(classifier), **options)
+    except ExportError as error:
+        sys.stderr.write(f"acmix export: error: {error}\n")
+        return 1
+    if written is None:
+        sys.stdout.write(f"program: {output}\n")
+    else:
+        display.show_onnx(written)
+    return 0

@@ -50,8 +50,9 @@ def predict(
         from acmix.tasks.classification.inference import predict as predict_files
 
         classifier = load(checkpoint, device=device)
+    missing: list[str] = []
     faults: list[str] = []
-    files = find_images(images, faults, recursive=recursive)
+    files = find_images(images, missing, recursive=recursive)
     found = predict_files(classifier, files, faults, top=top, batch_size=batch_size)
     found = progress.track(found, "predicting", len(files))
     if output is not None and _is_table(output):
@@ -60,11 +61,11 @@ def predict(
     else:
         found = found if output is None else _drawn(found, output, images, files)
         display.show_predictions(found, as_json=json)
-    for line in faults:
+    for line in (*missing, *faults):
         sys.stderr.write(f"acmix predict: {line}\n")
     if len(faults) > 1:
         sys.stderr.write(f"acmix predict: {len(faults):,} of {counted(len(files), 'image')} cannot be read\n")
-    return 2 if faults else 0
+    return 2 if missing or faults else 0
 
 
 def _is_table(output: Path) -> bool:

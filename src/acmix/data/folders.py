@@ -261,11 +261,12 @@ def _walk(
 def find_images(paths: Iterable[str | Path], faults: list[str], *, recursive: bool = False) -> list[Path]:
     """The image files that paths stand for, as they are given or in the folder that is given.
 
-    Of folders hidden files and links that dangle are left out, as `class_files` does.
+    Of folders hidden files, and links as in `class_files`, are left out.
 
     Args:
         paths: Image files; a folder stands for the image files directly in it, by name.
-        faults: Gets one line for every folder that cannot be read or holds no image files.
+        faults: Gets one line for every folder that cannot be read or holds no image files, and for five links at most
+            of each that lead to nothing.
         recursive: A folder stands for those at any depth, each folder's own before those of its folders.
     """
     found: list[Path] = []
@@ -273,11 +274,13 @@ def find_images(paths: Iterable[str | Path], faults: list[str], *, recursive: bo
         if not path.is_dir():
             found.append(path)
             continue
+        left_out = LeftOut()
         try:
-            files = _images_in(path, recursive)
+            files = _images_in(path, recursive, left_out)
         except InputError as error:
             faults.append(str(error))
             continue
+        faults += [f"{path / name}: the link leads to nothing" for name in left_out.names.get(_DANGLING, ())]
         if not files:
             deeper = "" if recursive else " directly in it (--recursive looks into its folders)"
             faults.append(f"{path}: the folder holds no image files{deeper}")
@@ -285,9 +288,9 @@ def find_images(paths: Iterable[str | Path], faults: list[str], *, recursive: bo
     return found
 
 
-def _images_in(folder: Path, recursive: bool) -> list[Path]:
+def _images_in(folder: Path, recursive: bool, left_out: LeftOut) -> list[Path]:
     real = os.path.realpath(folder)
-    walked = _walk(str(folder), (real,), {real}, LeftOut(), "")
+    walked = _walk(str(folder), (real,), {real}, left_out, "")
     return [
         folder / inside / name for _, inside, images, _ in islice(walked, None if recursive else 1) for name in images
     ]

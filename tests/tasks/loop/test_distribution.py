@@ -15,7 +15,7 @@ from acmix import InputError
 from acmix.errors import PreemptedError
 from acmix.tasks.classification.fitting import fit
 from acmix.tasks.classification.settings import Settings
-from acmix.tasks.loop import states
+from acmix.tasks.loop import distribution, states
 from acmix.tasks.loop.distribution import make_fabric
 from acmix.tasks.loop.progress import Reporting
 
@@ -154,6 +154,25 @@ def test_arguments(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     with pytest.raises(InputError, match="devices is 3, but the launcher started 2 processes here"):
         make_fabric("float32", devices=3)
+
+
+def test_the_device_is_that_of_the_processes(monkeypatch):
+    asked = []
+    monkeypatch.setattr(distribution, "Fabric", lambda **options: asked.append(options))
+    monkeypatch.setattr(distribution, "find_device", torch.device)
+    for device, accelerator, devices in (("cpu", "cpu", 1), ("cuda", "cuda", 1), ("cuda:1", "cuda", [1])):
+        make_fabric("float32", device=device)
+        assert (asked[-1]["accelerator"], asked[-1]["devices"]) == (accelerator, devices)
+    make_fabric("float32", device="cuda", devices=2)
+    assert asked[-1]["devices"] == 2
+    with pytest.raises(InputError, match="device cuda:1 is one, 2 processes want one each; give cuda"):
+        make_fabric("float32", device="cuda:1", devices=2)
+    with pytest.raises(InputError, match="precision float16 needs an accelerator; choose .*, or another device"):
+        make_fabric("float16", device="cpu")
+    monkeypatch.undo()
+    assert make_fabric("float32", device="cpu").device == torch.device("cpu")
+    with pytest.raises(InputError, match="device must be one of auto, cpu"):
+        make_fabric("float32", device="gpu")
 
 
 def test_our_networks_are_split(data, tmp_path, start):

@@ -28,7 +28,7 @@ from typing import Any
 from torch import Tensor
 
 from acmix import records
-from acmix.checkpoints.classifier import BEST, LAST
+from acmix.checkpoints.files import BEST, LAST
 from acmix.errors import InputError, printable
 from acmix.storage import write_atomically
 from acmix.tasks.loop import states
