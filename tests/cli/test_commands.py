@@ -139,6 +139,7 @@ def test_version_and_light_start():
         (["study", "run", "digits", "--model", "resnet18"], "acmix study run: error: --model must be an ACmix-ResNet"),
         (["study", "run", "digits", "--threads", "0"], "acmix study run: error: --threads must be at least 1, got 0"),
         (["study", "run", "digits", "--quiet-shifts"], "acmix study run: error: there is no --quiet-shifts"),
+        (["study", "run", "digits", "--set", "patience=3"], "acmix study run: error: patience would choose the last"),
         (["study", "run", "digits", "--set", "quiet_shifts=true"], "acmix study run: error: quiet_shifts makes one"),
         (["study", "run", "/nowhere"], "acmix study run: error: DATA '/nowhere' does not exist"),
         (["study", "time", "none.json"], "acmix study time: error: the study none.json cannot be read"),

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from acmix.cli import outputs, python
+from acmix.cli.wording import spelled
 from acmix.errors import InputError
 
 _DEMO_RUN = Path("demo/run")
@@ -85,8 +86,8 @@ def demo(checkpoint: Path | None = None, *, port: int | None = None, device: str
         if not checkpoint.is_file():
             from acmix.tasks.classification import demonstration
 
-            sets = " ".join(f"--set {name}={value}" for name, value in demonstration.CHANGES.items())
-            command = f"acmix train {demonstration.DATA} {sets} --output {_DEMO_RUN}"
+            options = " ".join(f"{spelled(name)[0]} {value}" for name, value in demonstration.CHANGES.items())
+            command = f"acmix train {demonstration.DATA} {options} --output {_DEMO_RUN}"
             sys.stdout.write(f"{checkpoint} is not there yet: training it on {demonstration.DATA}\n$ {command}\n")
             python.fit_and_report(demonstration.DATA, demonstration.settings(), _DEMO_RUN, device=device)
     classifier = load_network(checkpoint, "acmix demo", device=device)

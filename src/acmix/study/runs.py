@@ -84,6 +84,8 @@ def run_study(
     settings.check()
     if settings.quiet_shifts:
         raise InputError("quiet_shifts makes one network of a study; leave it out, and name quiet-shifts in variants")
+    if settings.patience is not None:
+        raise InputError("patience would choose the last epoch by the images that are reported; leave it out")
     _check(variants, seconds)
     if seeds < 2:
         raise InputError(f"seeds must be at least 2, so that there is a spread, got {seeds}")

@@ -127,6 +127,13 @@ def test_all_processes_stop_together_and_resume(data, alone, tmp_path, start, st
         train(data, output, settings, resume=True)
 
 
+def test_processes_lose_patience_together(data, tmp_path, start):
+    settings = replace(SETTINGS, batch_size=10, epochs=9, patience=1, learning_rate=1e-12, optimizer="adamw")
+    assert together(start, 2, lambda: train(data, tmp_path / "run", settings)) == [0, 0]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["epochs"], summary["stopped_early"]) == (2, "1 epoch without a better top-1, patience = 1")
+
+
 def test_resuming_needs_as_many_processes(data, tmp_path, start):
     def stopped():
         with pytest.raises(PreemptedError):
