@@ -67,6 +67,7 @@ PUBLIC = {
         "models",
         "ops",
         "pages",
+        "replace_attention",
         "replace_convolutions",
         "segmentation_backbone",
         "study",

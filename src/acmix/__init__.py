@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from acmix.cli.python import train
     from acmix.models import create_model, detection_backbone, segmentation_backbone
     from acmix.nn import ACmix
-    from acmix.surgery import fuse, replace_convolutions
+    from acmix.surgery import fuse, replace_attention, replace_convolutions
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "models",
     "ops",
     "pages",
+    "replace_attention",
     "replace_convolutions",
     "segmentation_backbone",
     "study",
@@ -50,6 +51,7 @@ _NAMES = {
     "detection_backbone": "acmix.models",
     "fuse": "acmix.surgery",
     "load": "acmix.checkpoints.opening",
+    "replace_attention": "acmix.surgery",
     "replace_convolutions": "acmix.surgery",
     "segmentation_backbone": "acmix.models",
     "train": "acmix.cli.python",

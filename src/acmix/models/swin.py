@@ -125,8 +125,9 @@ class WindowACmix(timm_swin.WindowAttention, TwoPaths):
 
     def __init__(self, attention: timm_swin.WindowAttention, *, kernel_conv: int = 3, backend: str = "auto") -> None:
         nn.Module.__init__(self)
-        # timm's own parts and settings as they are, whatever they are by now.
-        vars(self).update(vars(attention))
+        parts = vars(attention)
+        # timm's own parts and settings as they are by now, in dictionaries of its own.
+        vars(self).update({name: value.copy() if isinstance(value, dict) else value for name, value in parts.items()})
         table = attention.relative_position_bias_table
         made = {"device": table.device, "dtype": table.dtype}
         head_size = attention.proj.in_features // attention.num_heads

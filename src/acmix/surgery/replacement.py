@@ -1,10 +1,8 @@
 """Put ACmix in the place of the convolutions of any network."""
 
-import difflib
-import fnmatch
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,14 +16,14 @@ from acmix.ops import validation
 from acmix.plain import why_not_plain
 from acmix.surgery.identity import exchange, tied
 from acmix.surgery.report import LayerReport, Report
+from acmix.surgery.selection import Named, selection
 from acmix.surgery.warm_start import warm_start as fit_kernel
 
-Select = str | Sequence[str] | int | Callable[[str, nn.Module], bool]
+Select = Named | int
 # More channels a head than this run on no GPU kernel.
 _LARGEST_HEAD = 128
 _USUAL_HEADS = 4
 
-_Predicate = Callable[[str, nn.Module, "Calls"], bool]
 # Sizes of the maps that a layer read and wrote, one pair a call.
 Calls = list[tuple[tuple[int, ...], tuple[int, ...]]]
 
@@ -76,15 +74,21 @@ def replace_convolutions(
     # Refuses what the new layers would refuse, before anything is done.
     ACmix(1, 1, heads=1, kernel_att=kernel_att, kernel_conv=kernel_conv or 1, backend=backend, device="meta")
     names = _convolutions(network)
-    is_selected = _selection(select, list(names.values()))
+    named = selection(None if isinstance(select, int) else select, list(names.values()), "convolutions")
     calls = {} if example_inputs is None else _watch(network, list(names), example_inputs)
+
+    def is_meant(module: _ConvNd, name: str, seen: Calls) -> bool:
+        if isinstance(select, int):
+            return bool(seen) and all(math.prod(read) <= select for read, _ in seen)
+        return named(name, module)
+
     others = tied(network)
     operators: dict[nn.Module, ACmix] = {}
     layers: list[LayerReport] = []
     for module, name in names.items():
         seen: Calls = calls.get(module, [])
         number = _choose_heads(module) if heads == "auto" else heads
-        reason = _why_not(module, number) if is_selected(name, module, seen) else "not selected"
+        reason = _why_not(module, number) if is_meant(module, name, seen) else "not selected"
         if reason is None and module in others:
             reason = f"shares weights with {others[module]}"
         residual = None
@@ -151,27 +155,6 @@ def _convolutions(network: nn.Module) -> dict[_ConvNd, str]:
     return {
         module: name for name, module in network.named_modules() if isinstance(module, _ConvNd) and module not in inside
     }
-
-
-def _selection(select: Select | None, names: Sequence[str]) -> _Predicate:
-    patterns = [select] if isinstance(select, str) else select if isinstance(select, Sequence) else []
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            near = ", ".join(difflib.get_close_matches(pattern, names, n=3, cutoff=0.5) or names[:3])
-            raise ValueError(
-                f"select must name convolutions of the network, got {pattern!r}; it has {near or 'no convolutions'}"
-            )
-
-    def is_selected(name: str, module: nn.Module, calls: Calls) -> bool:
-        if select is None:
-            return True
-        if isinstance(select, int):
-            return bool(calls) and all(math.prod(read) <= select for read, _ in calls)
-        if isinstance(select, Sequence):
-            return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-        return bool(select(name, module))
-
-    return is_selected
 
 
 def _why_not(module: _ConvNd, heads: int | None) -> str | None:

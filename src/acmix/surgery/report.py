@@ -54,6 +54,23 @@ class LayerReport(_Layer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttentionLayer(_Layer):
+    """One window attention that `replace_attention` found.
+
+    Attributes:
+        name: Its dotted name, the first where it has several.
+        attention: Its window and channels in words.
+        reason: Why it was left, which follows its name in a sentence; None where ACmix has taken its place.
+        heads: Heads of the operator; None where left.
+        parameters: Of the attention, and of what stands in its place now.
+    """
+
+    attention: str
+    heads: int | None = None
+    parameters: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class FusedLayer(_Layer):
     """One operator or batch norm that `fuse` found.
 
@@ -111,7 +128,7 @@ class _Report(Generic[_AnyLayer]):
             padding=(0, 1, 0, 0),
             pad_edge=False,
         )
-        words = ("layer", "convolution", "kind", "into")
+        words = ("layer", "convolution", "attention", "kind", "into")
         for heading in shown:
             justify = "left" if heading in words else "right"
             table.add_column(heading, justify=justify, no_wrap=heading != "convolution")
@@ -146,6 +163,21 @@ class Report(_Report[LayerReport]):
             "parameters": [_factor(layer.parameters) for layer in self.replaced],
             "MACs": [_factor(layer.multiply_adds) for layer in self.replaced],
             "residual": ["" if layer.residual is None else f"{layer.residual:.1%}" for layer in self.replaced],
+        }
+
+
+@dataclass(frozen=True)
+class AttentionReport(_Report[AttentionLayer]):
+    """Every window attention of a network and what happened to it; `rich.print` shows a table."""
+
+    what = "window attentions replaced"
+
+    def _columns(self) -> dict[str, list[str]]:
+        return {
+            "layer": [layer.name for layer in self.replaced],
+            "attention": [layer.attention for layer in self.replaced],
+            "heads": [str(layer.heads) for layer in self.replaced],
+            "parameters": [_factor(layer.parameters) for layer in self.replaced],
         }
 
 
