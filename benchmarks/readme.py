@@ -165,7 +165,8 @@ def studies() -> list[str]:
     lines: list[str] = []
     for path in sorted((ROOT / "benchmarks/results").glob("study-*.json")):
         found = study.load_study(path)
-        picture = f"![accuracy over cost](../{path.with_suffix('.svg').relative_to(ROOT)})"
+        seen = "validation accuracy of each network over its parameters, multiply-adds and time"
+        picture = f"![{seen}](../{path.with_suffix('.svg').relative_to(ROOT)})"
         lines += ["", f"### {path.stem.removeprefix('study-')}", "", study.as_markdown(found), picture, ""]
     return lines
 

@@ -12,6 +12,7 @@ from acmix.errors import InputError, PreemptedError, TrainingError, counted, nea
         ("café/猫 1.jpg", "café/猫 1.jpg"),
         ("a\nb\t\x1b[31m\x85\u2028", r"a\nb\t\x1b[31m\x85\u2028"),
         ("\ud800\udc00", r"\ud800\udc00"),
+        ("a\ufffe\uffff", r"a\ufffe\uffff"),
         ("", ""),
         (7, "7"),
     ],

@@ -4,8 +4,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
-# Control characters, line separators, and the surrogates that stand for what no encoding has.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# Control characters, line separators, the surrogates that stand for what no encoding has, and what XML forbids.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 
 def printable(name: object) -> str:

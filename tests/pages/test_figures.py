@@ -70,6 +70,7 @@ CLASSES = {
     "digits": [str(digit) for digit in range(10)],
     "two": ["", "$x$"],
     "long": [f"n{number:08} a name, and another name for the same" for number in range(30)],
+    "odd": ["a\x01b", "caf\udce9", "tab\tnew\nline", "\ufffe", "größer"],
     "many": [str(number) for number in range(120)],
 }
 
@@ -96,6 +97,17 @@ def test_confusion(figure, kind):
         )
         mixed = "#" + "".join(f"{round(part):02x}" for part in paper * (1 - density) + cell * density)
         assert contrast(theme.COLOURS["ink"][scheme], mixed) >= 4.5
+
+
+def test_names_may_be_anything():
+    odd = [*CLASSES["odd"], "日本"]
+    for drawing in (
+        figures.confusion(np.eye(len(odd)).tolist(), odd),
+        figures.lines("loss", [figures.Line(name, [1], [0.5]) for name in odd]),
+        figures.path_shares([PathShare(name, 1, 1) for name in odd]),
+    ):
+        assert {"a\\x01b", "caf\\xe9", "日本"} <= {*words(drawing.alone())}
+        drawing.within("a-").encode()
 
 
 def test_paths(figure):

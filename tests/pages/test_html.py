@@ -24,6 +24,15 @@ def test_what_a_template_lacks_is_an_error():
         html.template("report.html").render()
 
 
+def test_words_of_a_page_may_be_anything():
+    parts = html.template("parts.html").module
+    text = str(parts.table("names", "caf\udce9", ["a", "b"], [["<i>\x01", 1.5]]))
+    assert "caf\\xe9" in text
+    assert "&lt;i&gt;\\x01</th>" in text
+    assert "1.5</td>" in text
+    text.encode()
+
+
 def test_styles_have_no_colours_of_their_own():
     templates = resources.files("acmix.pages").joinpath("templates")
     for path in templates.iterdir():

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,10 @@ def test_the_picture_of_the_operator_is_what_its_source_draws():
     assert named == {*operator.CLASSES}
     for name in named:
         assert text.count(f".{name} {{") == 2
+
+
+def test_titles_of_a_study_may_be_anything():
+    found = study.load_study(RESULTS / "study-digits-rate.json")
+    summaries = study.summarise(found)
+    summaries[0] = replace(summaries[0], cost=replace(summaries[0].cost, title="$x$\ufffe<b>"))
+    assert "$x$\\ufffe<b>" in words(plots.study("svg", summaries, found.batch))

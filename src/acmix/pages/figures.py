@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from PIL import Image
 from torch import Tensor
 
+from acmix.errors import printable
 from acmix.explain import KernelChange, PathShare, PixelAttention, Rates
 from acmix.pages import theme
 from acmix.pages.theme import ATTENTION, CONVOLUTION, Drawing, colour, drawing
@@ -62,7 +63,9 @@ def lines(quantity: str, shown: Sequence[Line], *, by_depth: bool = False, refer
     for index, line in enumerate(shown):
         hue = theme.DEPTHS[_step(index, len(shown))] if by_depth else theme.HUES[index % len(theme.HUES)]
         marker = theme.MARKERS[index % len(theme.MARKERS)]
-        (made,) = axes.plot(line.x, line.y, color=colour(hue), label=line.name, marker=marker, markersize=3.5)
+        (made,) = axes.plot(
+            line.x, line.y, color=colour(hue), label=printable(line.name), marker=marker, markersize=3.5
+        )
         made.set(gid=f"line-{index}", markevery=max(1, len(line.x) // 12))
     if reference is not None:
         axes.axhline(reference, color=colour("rule"), linestyle=":", linewidth=1)
@@ -121,7 +124,8 @@ def stacked_seconds(epochs: Sequence[float], parts: Mapping[str, Sequence[float]
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Drawing:
     """Confusion matrix with counts; rows are true classes, a cell is as dense as its share of them."""
     named = len(classes) <= _NAMED_CLASSES
-    names = [name if len(name) <= _NAME else f"{name[: _NAME - 3]}..." for name in classes] if named else []
+    shown = [printable(name) for name in classes] if named else []
+    names = [name if len(name) <= _NAME else f"{name[: _NAME - 3]}..." for name in shown]
     # Names take room of their own, or they would take it from the cells.
     longest = max((TextPath((0, 0), name, size=9).get_extents().width for name in names if name), default=0) / 72
     side = min(8.0, 0.32 * len(classes)) + longest + 0.9
@@ -168,7 +172,7 @@ def _draw_shares(axes: Axes, layers: Sequence[PathShare]) -> list[float]:
     axes.barh(places, shares, 0.7, color=colour(ATTENTION), label="attention")
     rest = [100 - share for share in shares]
     axes.barh(places, rest, 0.7, left=shares, color=colour(CONVOLUTION), label="convolution")
-    axes.set_yticks(places, [layer.layer for layer in layers], parse_math=False)
+    axes.set_yticks(places, [printable(layer.layer) for layer in layers], parse_math=False)
     axes.invert_yaxis()
     axes.set(xlim=(0, 100), ylabel="layer")
     axes.legend(ncols=2, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1))
@@ -231,7 +235,7 @@ def explanation(picture: Image.Image, attention: Sequence[PixelAttention], evide
     rows = figure.subfigures(len(attention), squeeze=False)[:, 0]
     for row, part, map_ in zip(rows, attention, evidence, strict=True):
         cells = " x ".join(map(str, part.weights.shape[-2:]))
-        row.suptitle(f"{part.layer}: {cells} cells", x=0.01, ha="left", fontsize=9, parse_math=False)
+        row.suptitle(printable(f"{part.layer}: {cells} cells"), x=0.01, ha="left", fontsize=9, parse_math=False)
         panels = row.subplots(1, heads + 2)
         for axes in panels:
             axes.set_axis_off()

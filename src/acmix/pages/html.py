@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
-from acmix.errors import InputError
+from acmix.errors import InputError, printable
 from acmix.pages import theme
 from acmix.pages.theme import Drawing
 from acmix.storage import write_atomically
@@ -31,7 +31,9 @@ class Panel:
 def template(name: str) -> jinja2.Template:
     """A template of this package; what it shows is escaped, and what it lacks is an error."""
     loader = jinja2.PackageLoader("acmix.pages")
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, finalize=_printable
+    )
     numbers = itertools.count(1)
 
     def drawn(drawing: Drawing) -> Markup:
@@ -40,6 +42,11 @@ def template(name: str) -> jinja2.Template:
 
     environment.filters["drawn"] = drawn
     return environment.get_template(name, globals={"style_sheet": Markup(style_sheet())})  # noqa: S704
+
+
+def _printable(value: Any) -> Any:
+    """What a page can hold: names of files and classes may be anything."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def style_sheet() -> str:

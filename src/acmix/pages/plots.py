@@ -11,6 +11,7 @@ from matplotlib.textpath import TextPath
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from acmix.bench import Comparison, Scaling
+from acmix.errors import printable
 from acmix.pages import theme
 from acmix.pages.theme import colour
 
@@ -194,13 +195,15 @@ def _accuracy_over_cost(summaries: "Sequence[Summary]", batch: int) -> Figure:
                 linestyle="",
                 color=colour(theme.HUES[place % len(theme.HUES)]),
                 capsize=3,
-                label=item.cost.title,
+                label=printable(item.cost.title),
             )
         axes.set(xlabel=label, ylabel="validation accuracy, %")
         axes.margins(x=0.1)
         axes.xaxis.set_major_locator(MaxNLocator(5))
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=_SMALL, ncols=2, loc="outside lower center")
+    key = figure.legend(handles, labels, fontsize=_SMALL, ncols=2, loc="outside lower center")
+    for text in key.get_texts():
+        text.set_parse_math(False)
     return figure
 
 

@@ -19,6 +19,7 @@ from acmix.data import ImageSource, data_record, open_evaluation
 from acmix.errors import InputError
 from acmix.nn import ACmix
 from acmix.pages import figures, html
+from acmix.pages.theme import Drawing
 from acmix.progress import Progress, silent
 from acmix.tasks.classification.inference import Outcome, classify, tally
 from acmix.tasks.loop import run
@@ -120,19 +121,17 @@ def write_report(
 
 def _curves(found: Run) -> list[html.Panel]:
     training, note = _losses(found.config["settings"])
-    losses = [
-        figures.over_epochs(training, found.rows, "train_loss"),
-        figures.over_epochs("validation", found.rows, "val_loss"),
-    ]
-    shares = [
-        figures.over_epochs(measure.title, found.rows, measure.name, 100) for measure in found.measures if measure.share
-    ]
-    rate = [figures.over_epochs("learning rate", found.rows, "learning_rate")]
-    return [
-        html.Panel("Loss", figures.lines("loss, nats", losses), note),
-        html.Panel("Validation", figures.lines(f"validation {' and '.join(line.name for line in shares)}, %", shares)),
-        html.Panel("Learning rate", figures.lines("learning rate", rate), "At the end of each epoch."),
-    ]
+    losses = [(training, "train_loss"), ("validation", "val_loss")]
+    panels = [html.Panel("Loss", _over_epochs(found, "loss, nats", losses), note)]
+    if shares := [(measure.title, measure.name) for measure in found.measures if measure.share]:
+        named = f"validation {' and '.join(title for title, _ in shares)}"
+        panels.append(html.Panel(named.capitalize(), _over_epochs(found, f"{named}, %", shares, 100)))
+    rate = _over_epochs(found, "learning rate", [("learning rate", "learning_rate")])
+    return [*panels, html.Panel("Learning rate", rate, "At the end of each epoch.")]
+
+
+def _over_epochs(found: Run, quantity: str, columns: Sequence[tuple[str, str]], factor: float = 1) -> Drawing:
+    return figures.lines(quantity, [figures.over_epochs(title, found.rows, name, factor) for title, name in columns])
 
 
 def _losses(settings: dict[str, Any]) -> tuple[str, str]:

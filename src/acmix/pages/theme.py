@@ -13,6 +13,8 @@ from xml.etree.ElementTree import Element
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from acmix.errors import printable
+
 # Of every meaning: in the light scheme, in the dark one. Words are `ink` or `quiet` on `paper` or `panel`.
 COLOURS = {
     "paper": ("#ffffff", "#161412"),
@@ -124,7 +126,12 @@ class Drawing:
 
 
 def drawing(figure: Figure, label: str) -> Drawing:
-    """What matplotlib drew, with meanings in place of colours."""
+    """What matplotlib drew, with meanings in place of colours.
+
+    Args:
+        figure: Its words are such that XML can hold them: names go through `acmix.errors.printable`.
+        label: What is seen, in words.
+    """
     root = ElementTree.fromstring(saved(figure, "svg"))  # noqa: S314 -- written a line before
     definitions = root.find(f"{{{_SVG}}}defs")
     if definitions is not None:
@@ -135,7 +142,7 @@ def drawing(figure: Figure, label: str) -> Drawing:
         root.set(name, f"{float(root.attrib[name].removesuffix('pt')) * 4 / 3:.0f}")
     for element in root.iter():
         _give_meaning(element)
-    return Drawing(root, label)
+    return Drawing(root, printable(label))
 
 
 def saved(figure: Figure, kind: str) -> bytes:
