@@ -151,13 +151,15 @@ def _facts(found: Run) -> dict[str, str]:
     """What a reader asks first, with the words for it."""
     first, rows = found.measures[0], found.rows
     speed = statistics.median(row["images_per_second"] for row in rows)
-    return {
+    more = {"stopped early": (found.summary or {}).get("stopped_early"), "goes on from": found.origin}
+    facts = {
         f"best validation {first.title}, epoch {found.best['epoch']:.0f}": _value(first, found.best),
         "epochs": f"{found.trained} of {found.epochs}",
         "training and validation": str(timedelta(seconds=round(sum(row["seconds"] for row in rows)))),
         "images/s, median": f"{speed:,.0f}",
         "parameters": f"{found.config['parameters'] / 1e6:.2f} M",
     }
+    return facts | {words: str(value) for words, value in more.items() if value is not None}
 
 
 def _value(measure: Measure, row: EpochRow) -> str:
@@ -252,7 +254,7 @@ def _configuration(found: Run) -> dict[str, dict[str, Any]]:
     config = found.config
     names = ("images_an_update", "processes", "weights", "updates_an_epoch")
     data = {name: value for name, value in config["data"].items() if not name.endswith("fingerprint")}
-    origin = {"goes on from": config["extends"]["run"]} if "extends" in config else {}
+    origin = {} if found.origin is None else {"goes on from": str(found.origin)}
     versions = {f"version of {name}": version for name, version in config["versions"].items()}
     fingerprints = {name: value for name, value in config["data"].items() if name not in data}
     parts = {

@@ -10,6 +10,7 @@ from acmix import records
 from acmix.errors import InputError
 from acmix.tasks.classification.measures import MEASURES
 from acmix.tasks.loop import run, states
+from acmix.tasks.loop.extending import Origin
 from acmix.tasks.loop.measures import EpochRow, Measure, best_epoch
 from acmix.tasks.loop.progress import PARTS
 from acmix.tasks.loop.run import RateRow
@@ -47,6 +48,7 @@ class _Config:
     updates_an_epoch: int
     validation_images: int
     versions: dict[str, str]
+    extends: Origin | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +86,16 @@ class Run:
         return best_epoch(self.rows, self.measures)
 
     @property
+    def origin(self) -> Origin | None:
+        """Where it began, if it goes on from another run."""
+        return records.read(Origin, self.config["extends"], others=True) if "extends" in self.config else None
+
+    @property
     def trained(self) -> int:
         """Epochs that are finished, those of a run from which it went on among them."""
-        return int(self.rows[-1]["epoch"]) if self.rows else self.config.get("extends", {}).get("epoch", 0)
+        if self.rows:
+            return int(self.rows[-1]["epoch"])
+        return 0 if self.origin is None else self.origin.epoch
 
     @property
     def epochs(self) -> int:

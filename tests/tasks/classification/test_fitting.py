@@ -18,6 +18,7 @@ from acmix.data import open_dataset
 from acmix.data.writing import write_shards
 from acmix.errors import PreemptedError
 from acmix.explain import kernel_changes
+from acmix.pages.report import write_report
 from acmix.tasks.classification.fitting import fit
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop import run, states
@@ -258,6 +259,7 @@ def test_a_run_stops_where_there_is_no_patience_left(data, tmp_path):
     assert summary["stopped_early"] == result.stopped_early
     status = "finished early, 3 of 9 epochs: 2 epochs without a better top-1, patience = 2"
     assert read_run(tmp_path / "run").status == status
+    assert result.stopped_early in write_report(tmp_path / "run", pictures=False).read_text()
     with pytest.raises(InputError, match="holds a finished run"):
         fit(data, settings, tmp_path / "run", workers=0, resume=True)
     # Patience counts what the run itself has seen: killed before its summary, it ends at once.

@@ -15,6 +15,7 @@ import torch
 from acmix import InputError
 from acmix.cli import main
 from acmix.errors import PreemptedError
+from acmix.pages.report import write_report
 from acmix.tasks.classification.fitting import fit
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop import run, states
@@ -73,6 +74,7 @@ def test_a_finished_run_goes_on_and_says_where_it_began(data, finished, tmp_path
     assert run.read_json(tmp_path / "run" / "summary.json")["extends"] == origin
     assert told["goes on from"] == f"{finished} after epoch 2 (state {digest[:12]})"
     assert read_run(tmp_path / "run").status == "finished"
+    assert told["goes on from"] in write_report(tmp_path / "run", pictures=False).read_text()
     assert sorted(path.name for path in finished.rglob("*")) == before
     # The schedule is that of three epochs: its rates are those of a run of three.
     train(data, tmp_path / "whole", LONGER)

@@ -64,6 +64,7 @@ def test_patterns_name_parameters_and_parts():
     for wrong, rule in (
         ("layr1", "names 'layr1', which no parameter of 'test' matches; near are layer1"),
         ("layer1,9x", "names '9x', which no parameter of 'test' matches$"),
+        (" , ", "must name at least one part, got ' , '"),
         ("*", "leaves nothing of 'test' to learn, got"),
     ):
         with pytest.raises(InputError, match=rule):

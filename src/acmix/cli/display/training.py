@@ -147,6 +147,8 @@ def show_training(result: Any, data: str) -> None:
     """Show what a `acmix.tasks.classification.fitting.TrainingResult` achieved, where it lies and what to type next."""
     table = make_table("Training finished", show_header=False)
     table.add_row("best top-1", f"{result.best_top1:.2%} in epoch {result.best_epoch} of {result.epochs}")
+    if result.stopped_early is not None:
+        table.add_row("stopped early", result.stopped_early)
     table.add_row("time", f"{result.seconds:.1f} s, {result.images_per_second:,.0f} images/s")
     # Names alone: a path would be broken where the terminal ends.
     for name, meaning in (

@@ -48,7 +48,10 @@ def _of_stages(network: nn.Module, stages: int, model: str) -> set[str]:
 def _matching(network: nn.Module, patterns: str, model: str) -> set[str]:
     names = {name: [*_lineage(name)] for name, _ in network.named_parameters()}
     found: set[str] = set()
-    for pattern in patterns.replace(",", " ").split():
+    wanted = patterns.replace(",", " ").split()
+    if not wanted:
+        raise InputError(f"freeze must name at least one part, got {patterns!r}; leave it out to freeze nothing")
+    for pattern in wanted:
         matched = {name for name, parts in names.items() if any(fnmatchcase(part, pattern) for part in parts)}
         if not matched:
             near = nearest(pattern, {part for parts in names.values() for part in parts})
