@@ -11,6 +11,8 @@ import torch
 
 from acmix.bench.environment import environment
 from acmix.cli import main
+from acmix.cli.display import progress
+from acmix.data import export_digits
 from tests.commands import call
 
 
@@ -81,6 +83,24 @@ def test_whatever_holds_a_network_is_validated_alike(capsys, checkpoint, places,
     assert (code, err, found.keys()) == (0, "", expected.keys())
     assert (found["images"], found["measured"]) == (expected["images"], expected["measured"])
     assert found["top1"] == pytest.approx(expected["top1"], abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (["validate", "RUN", "digits"], r"validating: 64 of 359 images, \d:\d\d:\d\d left"),
+        (["report", "RUN", "--output", "page.html"], r"validating: 64 of 359 images, \d:\d\d:\d\d left"),
+        (["predict", "RUN", "."], r"predicting: 1 of 3 images, \d:\d\d:\d\d left"),
+    ],
+)
+def test_commands_say_how_far_they_are(capsys, checkpoint, tmp_path, monkeypatch, command, line):
+    monkeypatch.chdir(tmp_path)
+    export_digits(".", count=3)
+    monkeypatch.setattr(progress, "_FIRST", 0)
+    code, _, err = call(capsys, *(checkpoint.parent if word == "RUN" else word for word in command))
+    told = [told for told in err.splitlines() if re.fullmatch(line.replace("64", r"\d+"), told)]
+    assert code == 0
+    assert told
 
 
 def test_what_needs_layers_takes_no_onnx(capsys, places, tmp_path):

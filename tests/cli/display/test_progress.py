@@ -124,3 +124,13 @@ def test_work_of_unknown_length_is_one_line_in_a_file(monkeypatch, capsys):
     with progress.working("exporting"):
         assert written.wait(10)
     assert capsys.readouterr().out == "exporting\n"
+
+
+def test_what_is_printed_above_the_line_is_not_broken(monkeypatch):
+    terminal = make_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    with progress.ProgressLine("predicting", 2, "image"):
+        sys.stdout.write("a/path [b]that is[/b] much longer than the terminal is wide.png: cat 99.9%\n")
+    lines = [line.rstrip() for line in progress_lines(terminal.getvalue())]
+    assert "a/path [b]that is[/b] much longer than the terminal is wide.png: cat 99.9%" in lines

@@ -43,7 +43,8 @@ class ProgressLine:
         self._note = ""
         self._began = time.monotonic()
         self._next = self._began + _FIRST
-        console = Console(stderr=True)
+        # What a command prints above the line is not wrapped, or it could not be copied.
+        console = Console(stderr=True, soft_wrap=True)
         self._live = sys.stderr.isatty() and not console.is_dumb_terminal
         self._bar = Bar(
             TextColumn("{task.description}", markup=False),
