@@ -130,13 +130,19 @@ def test_the_keyboard_reaches_what_scrolls(driver, pages, name):
     assert driver.execute_script("return arguments[0].scrollLeft", scroller) > 0
 
 
-def test_print_is_light(driver, pages):
-    show(driver, pages["report"], 1200, "dark")
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+def test_print_is_light_and_whole(driver, pages):
+    show(driver, pages["report"], 720, "dark")
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", **dark})
     colours = driver.execute_script(
         "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
     )
     assert colours == ["rgb(28, 25, 23)", "rgb(255, 255, 255)"]
+    # Nothing scrolls on paper.
+    inner, outer = driver.execute_script(
+        "const root = document.documentElement; return [root.scrollWidth, root.clientWidth]"
+    )
+    assert inner <= outer
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 

@@ -36,8 +36,16 @@ def check_axes(figure):
             assert any(each.get_ylabel() for each in axes.get_shared_y_axes().get_siblings(axes))
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 7, 90, 1000])
-@pytest.mark.parametrize("values", [(2.3e-5, 1e-9), (0.49999, 0.50001), (1e4, 2e6), (3.0, float("nan"))])
+@pytest.mark.parametrize(
+    ("epochs", "values"),
+    [
+        (1, (2.3e-5, 2.3e-5)),
+        (2, (3.0, float("nan"))),
+        (7, (0.49999, 0.50001)),
+        (90, (2.3e-5, 1e-9)),
+        (1000, (1e4, 2e6)),
+    ],
+)
 def test_lines(figure, epochs, values):
     x = list(range(1, epochs + 1))
     names = ("training, with label smoothing 0.1", "validation", "a" * 40, "$x^2$")
@@ -57,7 +65,7 @@ def test_lines(figure, epochs, values):
     assert set(LAYERS) <= {*words(many.alone())}
 
 
-@pytest.mark.parametrize("epochs", [1, 5, 300])
+@pytest.mark.parametrize("epochs", [1, 100])
 def test_times(figure, epochs):
     parts = {name: [0.5] * epochs for name in ("waiting", "forward", "backward", "validation", "other")}
     drawing = figures.stacked_seconds(list(range(1, epochs + 1)), parts)
