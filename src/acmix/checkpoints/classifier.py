@@ -19,7 +19,7 @@ from acmix.checkpoints import sealed
 from acmix.checkpoints.files import BEST, LAST, read_bytes
 from acmix.checkpoints.loading import load_weights
 from acmix.data.given import Given, as_picture, one_by_one, stacked
-from acmix.errors import InputError
+from acmix.errors import InputError, counted
 from acmix.storage import write_atomically
 
 # Version 1 has no digests.
@@ -103,7 +103,7 @@ class Classifier:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
         found, parts = self._inputs(images), [torch.zeros(0, len(self.classes))]
         while batch := list(islice(found, batch_size)):
-            probabilities = self.probabilities(stacked(batch))
+            probabilities = self.logits(stacked(batch)).softmax(1)
             for (name, _), row in zip(batch, probabilities, strict=True):
                 if not row.isfinite().all():
                     raise InputError(f"{name}: the network's answer is not finite; is every number of the image?")
@@ -111,14 +111,14 @@ class Classifier:
         probabilities = torch.cat(parts)
         return [self.classes[index] for index in probabilities.argmax(1).tolist()], probabilities
 
-    def probabilities(self, batch: Tensor) -> Tensor:
-        """Probabilities of the classes, `(B, len(classes))`, float32 on the CPU, for a batch of `preprocess`.
+    def logits(self, batch: Tensor) -> Tensor:
+        """Logits `(B, len(classes))`, float32 on the CPU, of a batch of `preprocess`, in evaluation mode.
 
         Args:
             batch: `(B, C, H, W)`, anywhere, in floating point.
 
         Raises:
-            InputError: If the network takes none of this shape.
+            InputError: If the network takes none of this shape, or there is no memory for so many.
         """
         expected = tuple(self.preprocessing["input_size"])
         if batch.ndim != 4 or batch.shape[1] != expected[0]:
@@ -129,13 +129,15 @@ class Classifier:
             with torch.no_grad():
                 logits = self.model(batch.to(self.device, next(kinds, torch.float32)))
         except torch.OutOfMemoryError as error:
-            raise InputError(f"batch_size is too large: {self.device} has no memory for {len(batch)} images") from error
+            raise InputError(
+                f"batch_size is too large: {self.device} has no memory for {counted(len(batch), 'image')}"
+            ) from error
         except (RuntimeError, ValueError, AssertionError) as error:
             if batch.shape[1:] == expected:
                 raise
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"images must be like {expected}, got {tuple(batch.shape[1:])}: {reason}") from error
-        return logits.float().softmax(1).cpu()
+        return logits.float().cpu()
 
     def _inputs(self, images: Given | Iterable[Given]) -> Iterator[tuple[str, Tensor]]:
         transform = self.transform

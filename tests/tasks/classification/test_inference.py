@@ -88,3 +88,19 @@ def test_probabilities_add_up_and_top_is_capped(classifier, tmp_path):
     for name in ("top", "batch_size"):
         with pytest.raises(InputError, match=f"{name} must be at least 1, got 0"):
             predict(classifier, [], [], **{name: 0})
+
+
+def test_batches_without_memory_are_refused(classifier, monkeypatch, tmp_path):
+    def forward(_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(classifier.model, "forward", forward)
+    images = LabelledImages(["x"], [grey(0)], [0], CLASSES)
+    grey(100).save(tmp_path / "image.png")
+    for work in (
+        lambda: evaluate(classifier, images),
+        lambda: list(predict(classifier, [tmp_path / "image.png"], [])),
+        lambda: classifier.predict(tmp_path / "image.png"),
+    ):
+        with pytest.raises(InputError, match="batch_size is too large: cpu has no memory for 1 image"):
+            work()

@@ -101,16 +101,15 @@ def classify(
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
         if value < least:
             raise InputError(f"{name} must be at least {least}, got {value}")
-    model, device, most = classifier.model.eval(), classifier.device, min(5, len(classifier.classes))
+    most = min(5, len(classifier.classes))
     loader = image_loader(images.with_transform(classifier.transform), batch_size=batch_size, workers=workers)
     index = 0
     for batch, labels in loader:
-        with torch.inference_mode():
-            logits = model(batch.to(device)).float().cpu()
-            losses = nn.functional.cross_entropy(logits, labels, reduction="none")
-            # Small probabilities may be equal, as 0, where logits differ.
-            ranked = logits.topk(most).indices
-            among_five = (ranked == labels[:, None]).any(1)
+        logits = classifier.logits(batch)
+        losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+        # Small probabilities may be equal, as 0, where logits differ.
+        ranked = logits.topk(most).indices
+        among_five = (ranked == labels[:, None]).any(1)
         columns = (labels, ranked[:, 0], logits.softmax(1).amax(1), losses, among_five)
         for values in zip(*(column.tolist() for column in columns), strict=True):
             yield Outcome(index, *values)
@@ -195,7 +194,7 @@ def _predict(
 
     images = readable()
     while batch := list(islice(images, batch_size)):
-        probabilities = classifier.probabilities(torch.stack([image for _, image in batch]))
+        probabilities = classifier.logits(torch.stack([image for _, image in batch])).softmax(1)
         found, indices = probabilities.topk(min(top, len(classifier.classes)))
         for (path, _), values, ranks in zip(batch, found.tolist(), indices.tolist(), strict=True):
             names = (classifier.classes[rank] for rank in ranks)
