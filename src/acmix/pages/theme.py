@@ -163,6 +163,10 @@ def _give_meaning(element: Element) -> None:
     """Move what a style says of colours that have a meaning to classes; fonts are the reader's."""
     declared = dict(part.strip().split(": ", 1) for part in element.get("style", "").split(";") if part.strip())
     declared.pop("font-family", None)
+    if short := declared.pop("font", None):
+        # As matplotlib 3.9 has it: weight, size, families.
+        *weight, declared["font-size"] = short.partition(" '")[0].split()
+        declared |= {"font-weight": each for each in weight}
     meant = {name: _MEANINGS[declared[name]] for name in _PROPERTIES if declared.get(name) in _MEANINGS}
     if meant:
         element.set("class", " ".join(f"{name}-{meaning}" for name, meaning in meant.items()))
