@@ -263,3 +263,16 @@ def test_wrong_input_size(size):
 def test_input_that_the_network_cannot_take():
     with pytest.raises(ValueError, match=r"input_size must suit Conv2d, got \(5, 8, 8\)"):
         account(nn.Conv2d(3, 4, 1), (5, 8, 8))
+
+
+def test_parts_of_a_swin():
+    """The convolution path is what a Swin has more."""
+    ours, theirs = (
+        account(create_model(name, device="meta"), (3, 224, 224)).network
+        for name in ("acmix_swin_tiny", "swin_tiny_patch4_window7_224")
+    )
+    assert ours.total.parameters == 28_649_908
+    assert ours.total.parameters - theirs.total.parameters == ours.convolution.parameters + 12
+    added = ours.total.multiply_adds - theirs.total.multiply_adds
+    assert ours.convolution.multiply_adds == pytest.approx(added, rel=0.06)
+    assert ours.projection.parameters == sum(3 * c * (c + 1) * n for c, n in ((96, 2), (192, 2), (384, 6), (768, 2)))

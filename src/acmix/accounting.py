@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from acmix.nn import ACmix
 from acmix.ops import costs
 from acmix.ops.geometry import output_size
+from acmix.paths import TwoPaths
 
 Part = costs.Stage | Literal["other"]
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -211,11 +212,9 @@ def _parts(network: nn.Module, replaced: set[str]) -> dict[nn.Parameter, Part]:
         parts.update((parameter, part) for parameter in parameters)
 
     for name, module in network.named_modules():
-        if isinstance(module, ACmix):
-            assign("projection", module.qkv.parameters())
-            assign("attention", (module.position_weight, module.rate_attention))
-            assign("convolution", (module.fc_weight, module.dep_weight, module.rate_convolution))
-            assign("convolution", () if module.bias is None else (module.bias,))
+        if isinstance(module, TwoPaths):
+            for part, parameters in module.parts().items():
+                assign(cast(Part, part), parameters)
         elif name in replaced:
             assign("convolution", module.parameters())
     return parts

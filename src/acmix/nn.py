@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 from acmix import conv2d, ops
 from acmix.ops import dispatch, validation
 from acmix.ops.contract import Convolution, Grid, Projection, Weights
+from acmix.ops.geometry import position_map, reflect, window_offsets
 from acmix.ops.tracing import is_exporting, is_transformed
 from acmix.paths import TwoPaths, refuse_script, shift_kernels_
 from acmix.plain import why_not_plain
@@ -243,6 +244,11 @@ class ACmix(OperatorLayer, TwoPaths):
         self.reset_parameters()
 
     @property
+    def kernels(self) -> Tensor:
+        """Of the convolution path, `(C, k^2, k, k)`."""
+        return self.dep_weight
+
+    @property
     def shift_size(self) -> float:
         """What a kernel holds at its own position at the start: 1, or sqrt(2 / C), the norm of arXiv 1502.01852."""
         return (2 / self.out_channels) ** 0.5 if self.quiet_shifts else 1.0
@@ -275,6 +281,36 @@ class ACmix(OperatorLayer, TwoPaths):
         ).flatten(1, 2)
         convolution = ops.shift_conv(projections, self.fc_weight, self.dep_weight, **steps)
         return self.rate_attention * attention, self.rate_convolution * convolution
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Its parameters by stage: projection, attention, convolution."""
+        convolution = [self.fc_weight, self.dep_weight, self.rate_convolution]
+        return {
+            "projection": [*self.qkv.parameters()],
+            "attention": [self.position_weight, self.rate_attention],
+            "convolution": convolution if self.bias is None else [*convolution, self.bias],
+        }
+
+    def why_not(self, backend: str, x: Tensor) -> str | None:
+        """Why a backend cannot compute its input, or None."""
+        projections = self.qkv(x).unflatten(1, (3 * self.heads, -1))
+        return ops.why_not(
+            backend, projections, window=self.kernel_att, stride=self.stride[0], dilation=self.dilation[0]
+        )
+
+    def attention_of(self, cell: tuple[int, int], x: Tensor) -> Tensor:  # type: ignore[bad-override]
+        """What the query of a cell attends to, `(B, N, H, W)`; reflected cells are added to those they mirror."""
+        height, width = x.shape[-2:]
+        query, key, _ = self.qkv(x).unflatten(1, (3 * self.heads, -1)).chunk(3, 1)
+        key = key - position_map(self.position_weight, height, width).to(key.dtype)
+        offsets = window_offsets(self.kernel_att, self.dilation[0], x.device)
+        rows, columns = reflect(cell[0] + offsets, height), reflect(cell[1] + offsets, width)
+        window = key[..., rows[:, None], columns]
+        logits = torch.einsum("bnd,bnduv->bnuv", query[..., cell[0], cell[1]], window) * query.shape[2] ** -0.5
+        weights = logits.flatten(-2).softmax(-1)
+        target = (rows[:, None] * width + columns).flatten().expand_as(weights)
+        flat = weights.new_zeros(*weights.shape[:2], height * width)
+        return flat.scatter_add(-1, target, weights).unflatten(-1, (height, width))
 
     def extra_repr(self) -> str:
         """Show the configuration in the repr."""

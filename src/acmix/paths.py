@@ -27,11 +27,42 @@ class TwoPaths(nn.Module):
         rate_attention: alpha, one element.
         rate_convolution: beta, one element.
         backend: "auto" or a name from `acmix.ops.backends()`.
+        stride: Cells of the input a query, along either axis.
+        channel_axis: Of its maps, 1 or 3.
     """
 
+    channel_axis = 1
     rate_attention: nn.Parameter
     rate_convolution: nn.Parameter
     backend: str
+    stride: tuple[int, int]
+
+    @property
+    def kernels(self) -> Tensor:
+        """Of the convolution path, `(C, P, k, k)`."""
+        raise NotImplementedError
+
+    @property
+    def shift_size(self) -> float:
+        """What a kernel holds at its own position at the start."""
+        return 1.0
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Its parameters by stage: projection, attention, convolution."""
+        raise NotImplementedError
+
+    def why_not(self, backend: str, x: Tensor) -> str | None:
+        """Why a backend cannot compute its input, or None; see `acmix.ops.why_not`."""
+        raise NotImplementedError
+
+    def attention_of(self, cell: tuple[int, int], *inputs: Any) -> Tensor:
+        """What the query of a cell attends to: weights on the cells of the map, `(B, N, H, W)`, summing to 1 each."""
+        raise NotImplementedError
+
+    def map_size(self, x: Tensor) -> tuple[int, int]:
+        """Height and width of a map that it reads."""
+        first = self.channel_axis % 3 + 1
+        return x.shape[first], x.shape[first + 1]
 
     def paths(self, *inputs: Any) -> tuple[Tensor, Tensor]:
         """Both paths of its inputs, each times its rate, maps of one shape."""

@@ -8,7 +8,7 @@ from torch import nn
 
 from acmix.bench.comparison import Candidate, Comparison, compare
 from acmix.bench.measure import Hearer, nobody
-from acmix.nn import ACmix
+from acmix.paths import TwoPaths
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -73,6 +73,6 @@ def _by_definition(network: nn.Module) -> nn.Module:
     """A float64 copy whose operators compute by the definition."""
     exact = copy.deepcopy(network).double()
     for module in exact.modules():
-        if isinstance(module, ACmix):
+        if isinstance(module, TwoPaths):
             module.backend = "reference"
     return exact

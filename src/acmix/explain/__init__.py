@@ -7,7 +7,7 @@ from acmix.explain.answers import Answer, compare_backends
 from acmix.explain.attention import PixelAttention, attention_map, pixel_attention
 from acmix.explain.evidence import class_evidence
 from acmix.explain.kernels import KernelChange, kernel_changes
-from acmix.explain.layers import Rates, layer_inputs, operators, rates
+from acmix.explain.layers import Rates, layer_arguments, layer_inputs, operators, rates
 from acmix.explain.paths import PathShare, path_shares
 from acmix.explain.regions import cell_at, cell_span, spread
 
@@ -23,6 +23,7 @@ __all__ = [
     "class_evidence",
     "compare_backends",
     "kernel_changes",
+    "layer_arguments",
     "layer_inputs",
     "operators",
     "path_shares",

@@ -50,16 +50,7 @@ def compare_backends(network: nn.Module, images: Tensor, *, seconds: float = 0.5
     networks: dict[str, nn.Module] = {}
     refusals: dict[str, str | None] = {}
     for backend in ops.backends():
-        reasons = (
-            ops.why_not(
-                backend,
-                layer.qkv(inputs[name]).unflatten(1, (3 * layer.heads, -1)),
-                window=layer.kernel_att,
-                stride=layer.stride[0],
-                dilation=layer.dilation[0],
-            )
-            for name, layer in operators(network).items()
-        )
+        reasons = (layer.why_not(backend, inputs[name]) for name, layer in operators(network).items())
         with torch.no_grad():
             refusals[backend] = next((reason for reason in reasons if reason is not None), None)
         if refusals[backend] is None:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from acmix.explain.layers import layer_inputs, operators
+from acmix.explain.layers import layer_arguments, operators
 from acmix.explain.regions import cell_at, cell_span, spread
 from acmix.nn import ACmix
-from acmix.ops.geometry import position_map, reflect, window_offsets
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,8 @@ class PixelAttention:
         size: Height and width of that input.
         cell: Row and column, in the layer's input map, of the query that the pixel belongs to.
         stride: Of the layer: only every stride-th cell holds a query.
-        weights: Attention of the query on the cells of that map, `(B, N, H_l, W_l)`, summing to 1 each.
+        weights: Attention of the query on the cells of that map, `(B, N, H_l, W_l)`, summing to 1 each; to
+            less where a Swin's window reaches beyond the map.
     """
 
     layer: str
@@ -50,7 +50,8 @@ def pixel_attention(
     """What one pixel attends to, layer by layer, in every head.
 
     The pixel is taken to the cell that it lies in (see `acmix.explain.regions`) and, where the layer strides, to the
-    query at or before it. The weights are those of `attention_map`.
+    query at or before it. The weights are those of `attention_map`, or of a Swin those
+    within the cell's shifted window.
 
     Args:
         network: A network with ACmix layers; it is run once, without gradients, in the mode it is in.
@@ -64,16 +65,17 @@ def pixel_attention(
         KeyError: If a layer has another name.
     """
     named = operators(network)
-    inputs = layer_inputs(network, images)
+    inputs = layer_arguments(network, images)
     size = (images.shape[-2], images.shape[-1])
     found = []
     for name in named if layers is None else layers:
-        layer, features = named[name], inputs[name]
+        layer, arguments = named[name], inputs[name]
         row, column = (
             cell_at(place, pixels, cells) // layer.stride[0] * layer.stride[0]
-            for place, pixels, cells in zip(pixel, size, features.shape[-2:], strict=True)
+            for place, pixels, cells in zip(pixel, size, layer.map_size(arguments[0]), strict=True)
         )
-        weights = attention_map(layer, features, (row, column))
+        with torch.no_grad():
+            weights = layer.attention_of((row, column), *arguments)
         found.append(PixelAttention(name, pixel, size, (row, column), layer.stride[0], weights))
     return found
 
@@ -102,13 +104,4 @@ def attention_map(layer: ACmix, features: Tensor, cell: tuple[int, int]) -> Tens
                 f"cell's {name} must be a multiple of the stride {layer.stride[0]} in [0, {size}), got {index}"
             )
     with torch.no_grad():
-        query, key, _ = layer.qkv(features).unflatten(1, (3 * layer.heads, -1)).chunk(3, 1)
-        key = key - position_map(layer.position_weight, height, width).to(key.dtype)
-        offsets = window_offsets(layer.kernel_att, layer.dilation[0], features.device)
-        rows, columns = reflect(cell[0] + offsets, height), reflect(cell[1] + offsets, width)
-        window = key[..., rows[:, None], columns]
-        logits = torch.einsum("bnd,bnduv->bnuv", query[..., cell[0], cell[1]], window) * query.shape[2] ** -0.5
-        weights = logits.flatten(-2).softmax(-1)
-        target = (rows[:, None] * width + columns).flatten().expand_as(weights)
-        flat = weights.new_zeros(*weights.shape[:2], height * width)
-        return flat.scatter_add(-1, target, weights).unflatten(-1, (height, width))
+        return layer.attention_of(cell, features)

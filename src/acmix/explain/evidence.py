@@ -1,7 +1,12 @@
 """Where a layer holds what speaks for or against a class; needs captum, of the extra `explain`."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from acmix.paths import TwoPaths
 
 
 def class_evidence(network: nn.Module, images: Tensor, classes: Tensor, layer: nn.Module) -> Tensor:
@@ -21,8 +26,22 @@ def class_evidence(network: nn.Module, images: Tensor, classes: Tensor, layer: n
     """
     from captum.attr import LayerGradCam
 
-    with torch.enable_grad():
-        evidence = LayerGradCam(network, layer).attribute(images, target=classes)
+    axis, seen = layer.channel_axis if isinstance(layer, TwoPaths) else 1, layer
+    hooks: list[RemovableHandle] = []
+    if axis != 1:
+        # Captum takes channels to come first.
+        seen = nn.Identity()
+
+        def show(_layer: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+            return seen(output.movedim(axis, 1)).movedim(1, axis)
+
+        hooks.append(layer.register_forward_hook(show))
+    try:
+        with torch.enable_grad():
+            evidence = LayerGradCam(network, seen).attribute(images, target=classes)
+    finally:
+        for hook in hooks:
+            hook.remove()
     if not isinstance(evidence, Tensor):
         raise TypeError(f"layer must have one output, {type(layer).__name__} has {len(evidence)}")
     return evidence.detach()[:, 0]

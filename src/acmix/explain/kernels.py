@@ -37,8 +37,8 @@ def kernel_changes(network: nn.Module) -> list[KernelChange]:
     """
     changes = []
     for name, layer in operators(network).items():
-        kernels = layer.dep_weight.detach().double().cpu()
-        size = layer.kernel_conv
+        kernels = layer.kernels.detach().double().cpu()
+        size = kernels.shape[-1]
         shifts = layer.shift_size * torch.eye(size**2, dtype=kernels.dtype).unflatten(1, (size, size))
         distance = float((kernels - shifts).norm() / shifts.expand_as(kernels).norm())
         energy = float((kernels * (shifts > 0)).square().sum() / kernels.square().sum())

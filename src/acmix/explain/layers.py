@@ -1,12 +1,13 @@
 """The ACmix layers of a network, their rates, and the maps that reach them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from acmix.errors import InputError
-from acmix.nn import ACmix
+from acmix.paths import TwoPaths
 from acmix.surgery import FusedACmix
 
 
@@ -25,7 +26,7 @@ class Rates:
         return alpha - beta
 
 
-def operators(network: nn.Module) -> dict[str, ACmix]:
+def operators(network: nn.Module) -> dict[str, TwoPaths]:
     """The ACmix layers of a network by name, in the order of the network.
 
     Raises:
@@ -62,11 +63,16 @@ def layer_inputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     Raises:
         InputError: If the network is fused.
     """
-    inputs: dict[str, Tensor] = {}
+    return {name: arguments[0] for name, arguments in layer_arguments(network, images).items()}
+
+
+def layer_arguments(network: nn.Module, images: Tensor) -> dict[str, tuple[Any, ...]]:
+    """All that every ACmix layer is called with, as `layer_inputs`: a Swin's gets the mask and the shift, too."""
+    inputs: dict[str, tuple[Any, ...]] = {}
     names: dict[nn.Module, str] = {layer: name for name, layer in _layers(network).items()}
 
-    def keep(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        inputs[names[layer]] = arguments[0].detach()
+    def keep(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+        inputs[names[layer]] = (arguments[0].detach(), *arguments[1:])
 
     hooks = [layer.register_forward_pre_hook(keep) for layer in names]
     try:
@@ -78,10 +84,10 @@ def layer_inputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     return inputs
 
 
-def _layers(network: nn.Module) -> dict[str, ACmix]:
+def _layers(network: nn.Module) -> dict[str, TwoPaths]:
     if any(isinstance(module, FusedACmix) for module in network.modules()):
         raise InputError(
             f"the network {type(network).__name__} is fused: its rates and kernels are no longer apart from other "
             "weights; explain the network that acmix.fuse was given"
         )
-    return {name: module for name, module in network.named_modules() if isinstance(module, ACmix)}
+    return {name: module for name, module in network.named_modules() if isinstance(module, TwoPaths)}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from acmix.errors import InputError
-from acmix.explain.layers import layer_inputs, operators
+from acmix.explain.layers import layer_arguments, operators
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ def path_shares(network: nn.Module, batches: Iterable[Tensor]) -> list[PathShare
     counts = dict.fromkeys(layers, 0)
     for batch in batches:
         images = batch[0] if isinstance(batch, (tuple, list)) else batch
-        for name, features in layer_inputs(network, images).items():
+        for name, arguments in layer_arguments(network, images).items():
             with torch.no_grad():
-                outputs = layers[name].paths(features)
+                outputs = layers[name].paths(*arguments)
             for path, output in enumerate(outputs):
                 squares[name][path] += output.double().square().sum().cpu()
             counts[name] += output.numel()

@@ -16,6 +16,7 @@ from timm.models import swin_transformer as timm_swin
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from acmix import ops
 from acmix.ops.tracing import is_exporting
 from acmix.paths import ConvolutionPath, TwoPaths
 
@@ -121,6 +122,8 @@ class WindowACmix(timm_swin.WindowAttention, TwoPaths):
         ValueError: If an argument breaks its rule.
     """
 
+    channel_axis = 3
+    stride = (1, 1)
     window_size: Any
 
     def __init__(self, attention: timm_swin.WindowAttention, *, kernel_conv: int = 3, backend: str = "auto") -> None:
@@ -136,10 +139,23 @@ class WindowACmix(timm_swin.WindowAttention, TwoPaths):
                 f"head_dim times the heads must be the {attention.proj.out_features} channels of the map, to which the "
                 f"convolution path adds, got {head_size} x {attention.num_heads}"
             )
-        self.backend = backend
         self.convolution = ConvolutionPath(attention.num_heads, head_size, kernel=kernel_conv, backend=backend, **made)
         self.rate_attention = nn.Parameter(torch.full((1,), 0.5, **made))
         self.rate_convolution = nn.Parameter(torch.full((1,), 0.5, **made))
+
+    @property
+    def backend(self) -> str:  # type: ignore[bad-override]
+        """Of the convolution path; the attention is PyTorch's."""
+        return self.convolution.backend
+
+    @backend.setter
+    def backend(self, name: str) -> None:
+        self.convolution.backend = name
+
+    @property
+    def kernels(self) -> Tensor:
+        """Of the convolution path, `(C, k^2, k, k)`."""
+        return self.convolution.dep_weight
 
     def reset_parameters(self) -> None:
         """Initialise anew: timm's own, both rates 0.5; the convolution path is reset as a module of its own."""
@@ -163,6 +179,46 @@ class WindowACmix(timm_swin.WindowAttention, TwoPaths):
         attended, convolved = self._shifted_paths(_roll(x, shift, -1), mask)
         return _roll(self.rate_attention * attended, shift, 1), _roll(convolved, shift, 1)
 
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Its parameters by stage: projection, attention, convolution."""
+        return {
+            "projection": [*self.qkv.parameters()],
+            "attention": [self.relative_position_bias_table, *self.proj.parameters(), self.rate_attention],
+            "convolution": [*self.convolution.parameters(), self.rate_convolution],
+        }
+
+    def why_not(self, backend: str, x: Tensor) -> str | None:
+        """Why a backend cannot compute the convolution path of a map, or None."""
+        return ops.why_not(backend, self._maps(self.qkv(x)), window=self.kernels.shape[-1])
+
+    def attention_of(  # type: ignore[bad-override]
+        self, cell: Pair, x: Tensor, mask: Tensor | None = None, shift: Pair = (0, 0)
+    ) -> Tensor:
+        """What the query of a cell attends to within its window, on the cells of the map as it was before the shift.
+
+        The weights sum to less than 1 where the window reaches cells that the map is padded with.
+        """
+        height, width = x.shape[1:3]
+        padded = _pad(_roll(x, shift, -1), self.window_size)
+        sizes = zip(cell, (height, width), shift, self.window_size, strict=True)
+        (row, down), (column, right) = (divmod((place - by) % size, cells) for place, size, by, cells in sizes)
+        top, left = (number * cells for number, cells in zip((row, column), self.window_size, strict=True))
+        window = padded[:, top : top + self.window_size[0], left : left + self.window_size[1]]
+        query, key, _ = self.qkv(window.flatten(1, 2)).unflatten(2, (3, self.num_heads, -1)).unbind(2)
+        place = down * self.window_size[1] + right
+        logits = torch.einsum("bnd,bjnd->bnj", query[:, place] * query.shape[-1] ** -0.5, key)
+        logits = logits + self._get_rel_pos_bias()[:, :, place]
+        if mask is not None:
+            logits = logits + mask[row * (padded.shape[2] // self.window_size[1]) + column, place]
+        weights = logits.softmax(-1).unflatten(-1, self.window_size)
+        whole = weights.new_zeros(*weights.shape[:2], *padded.shape[1:3])
+        whole[..., top : top + self.window_size[0], left : left + self.window_size[1]] = weights
+        return torch.roll(whole[..., :height, :width], shift, (2, 3))
+
+    def _maps(self, projections: Tensor) -> Tensor:
+        """`(B, H, W, 3 N D)` as the convolution path reads it, `(B, 3 N, D, H, W)`."""
+        return projections.unflatten(3, (3 * self.num_heads, -1)).permute(0, 3, 4, 1, 2)
+
     def _shifted_paths(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """proj(att) and beta conv."""
         height, width = x.shape[1], x.shape[2]
@@ -171,7 +227,7 @@ class WindowACmix(timm_swin.WindowAttention, TwoPaths):
         bias = self._get_rel_pos_bias()[0]
         attended = _attend(projections, bias, mask, self.window_size, self.num_heads, dropout)
         attended = self.proj_drop(self.proj(attended[:, :height, :width]))
-        maps = projections[:, :height, :width].unflatten(3, (3 * self.num_heads, -1)).permute(0, 3, 4, 1, 2)
+        maps = self._maps(projections[:, :height, :width])
         return attended, self.convolution(maps, self.rate_convolution).permute(0, 2, 3, 1)
 
 

@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from acmix import explain
 from acmix.checkpoints.classifier import Classifier
 from acmix.checkpoints.opening import load
 from acmix.data import ImageSource, data_record, open_evaluation
 from acmix.errors import InputError
-from acmix.nn import ACmix
 from acmix.pages import figures, html
 from acmix.pages.theme import Drawing
 from acmix.progress import Progress, silent
@@ -337,18 +335,19 @@ def _look_inside(classifier: Classifier, images: ImageSource) -> dict[str, Any]:
     count = min(_EXAMPLES, len(images))
     samples = [images[index * len(images) // count] for index in range(count)]
     batch = torch.stack([tensor for tensor, _ in samples])
-    inputs = explain.layer_inputs(classifier.model, batch)
+    inputs = explain.layer_arguments(classifier.model, batch)
     if not inputs:
         return {}
     shares = explain.path_shares(classifier.model, [batch])
-    name, features = next(iter(inputs.items()))
-    layer = cast(ACmix, classifier.model.get_submodule(name))
+    name, (features, *beside) = next(iter(inputs.items()))
+    layer = explain.operators(classifier.model)[name]
     examples = []
     for number, (tensor, (_, label), feature) in enumerate(zip(batch, samples, features, strict=True), 1):
         picture = classifier.as_seen(tensor)
-        cell = _brightest_cell(picture, feature, layer.stride[0])
-        maps = explain.attention_map(layer, feature[None], cell)[0]
-        height, width = feature.shape[1:]
+        height, width = layer.map_size(feature[None])
+        cell = _brightest_cell(picture, (height, width), layer.stride[0])
+        with torch.no_grad():
+            maps = layer.attention_of(cell, feature[None], *beside)[0]
         place = f"Row {cell[0]}, column {cell[1]} of the {height} x {width} map of {name}."
         examples.append(
             html.Panel(f"Image {number}, of {classifier.classes[label]}", figures.attention(picture, maps, cell), place)
@@ -358,9 +357,9 @@ def _look_inside(classifier: Classifier, images: ImageSource) -> dict[str, Any]:
     return {"examples": examples, "shares": shares, "paths": panel}
 
 
-def _brightest_cell(picture: Image.Image, feature: Tensor, stride: int) -> tuple[int, int]:
+def _brightest_cell(picture: Image.Image, cells: tuple[int, int], stride: int) -> tuple[int, int]:
     """The query whose pixels are brightest, a stroke of a digit for instance."""
-    height, width = ((size + stride - 1) // stride for size in feature.shape[1:])
+    height, width = ((size + stride - 1) // stride for size in cells)
     gray = picture.convert("L").resize((width, height), Image.Resampling.BOX)
     place = max(range(height * width), key=gray.tobytes().__getitem__)
     return place // width * stride, place % width * stride

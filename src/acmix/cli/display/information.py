@@ -58,20 +58,24 @@ def show_network(
     """Show a network's cost beside its twin's, and of a checkpoint what it is."""
     if as_json:
         parts = {"network": account.network, "twin": account.twin}
-        costs = {key: asdict(cost) | {"total": asdict(cost.total)} for key, cost in parts.items()}
+        counted = {key: asdict(cost) | {"total": asdict(cost.total)} for key, cost in parts.items()}
         checkpoint: dict[str, Any] = {} if classifier is None else {"checkpoint": _record(classifier)}
         print_json(
-            {"model": name, "input_size": account.input_size} | costs | checkpoint | {"environment": environment}
+            {"model": name, "input_size": account.input_size} | counted | checkpoint | {"environment": environment}
         )
         return
     if classifier is not None:
         _show_checkpoint(name, classifier)
     table = make_table(f"{escape(name)}, input {' x '.join(map(str, account.input_size))}")
-    for heading in ("part", "parameters", "multiply-adds", "parameters", "multiply-adds"):
+    # Only convolutional networks have a twin.
+    costs = [account.network] if account.twin == account.network else [account.network, account.twin]
+    for heading in ("part", *("parameters", "multiply-adds") * len(costs)):
         table.add_column(heading, justify="left" if heading == "part" else "right")
     for part in ("projection", "attention", "convolution", "other", "total"):
-        table.add_row(part, *_cells(account.network, part), *_cells(account.twin, part), end_section=part == "other")
-    table.caption = "left: this network; right: the same network with convolutions in place of the operator"
+        cells = (cell for cost in costs for cell in _cells(cost, part))
+        table.add_row(part, *cells, end_section=part == "other")
+    if len(costs) > 1:
+        table.caption = "left: this network; right: the same network with convolutions in place of the operator"
     console = get_console()
     console.print(table)
     for kind, count in account.network.uncounted.items():

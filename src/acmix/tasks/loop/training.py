@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
 from acmix.errors import InputError, PreemptedError, TrainingError
-from acmix.nn import ACmix
+from acmix.paths import TwoPaths
 from acmix.tasks.loop import states
 from acmix.tasks.loop.distribution import summed
 from acmix.tasks.loop.interruption import Interruption
@@ -225,5 +225,5 @@ def _rates(row: EpochRow, network: nn.Module, weights: Mapping[str, Tensor]) -> 
             "convolution": float(weights[f"{name}.rate_convolution"]),
         }
         for name, module in network.named_modules()
-        if isinstance(module, ACmix)
+        if isinstance(module, TwoPaths)
     ]
