@@ -165,8 +165,8 @@ def _give_meaning(element: Element) -> None:
     declared.pop("font-family", None)
     if short := declared.pop("font", None):
         # As matplotlib 3.9 has it: weight, size, families.
-        *weight, declared["font-size"] = short.partition(" '")[0].split()
-        declared |= {"font-weight": each for each in weight}
+        weight, _, declared["font-size"] = short.partition(" '")[0].rpartition(" ")
+        declared["font-weight"] = weight or "400"
     meant = {name: _MEANINGS[declared[name]] for name in _PROPERTIES if declared.get(name) in _MEANINGS}
     if meant:
         element.set("class", " ".join(f"{name}-{meaning}" for name, meaning in meant.items()))
