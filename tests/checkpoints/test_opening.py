@@ -103,6 +103,7 @@ def test_images_of_every_kind_are_one(places, tmp_path, kind):
         torch.testing.assert_close(row, probabilities[:1], atol=1e-6, rtol=0)
     labels_of_none, rows = network.predict(iter(()))
     assert (labels_of_none, rows.shape) == ([], (0, 3))
+    assert network.model(torch.zeros(0, 3, 16, 16)).shape == (0, 3)
     assert network.predict(iter(kinds), batch_size=2)[0] == labels
 
 
@@ -116,7 +117,7 @@ def test_images_that_cannot_be_are_named(places, kind):
         network.predict(good[:1])
     with pytest.raises(InputError, match=r"images\[1\]: must be of the shape of images\[0\]"):
         network.predict([good, torch.zeros(3, 8, 8)])
-    with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(InputError, match="batch_size must be a whole number of at least 1, got 0"):
         network.predict(good, batch_size=0)
     if kind == "one image":
         with pytest.raises(

@@ -99,8 +99,8 @@ class Classifier:
             InputError: If an image is none of these or cannot be read, images of a batch differ in shape, or the
                 network takes none of this shape or answers without finite numbers.
         """
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise InputError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
         found, parts = self._inputs(images), [torch.zeros(0, len(self.classes))]
         while batch := list(islice(found, batch_size)):
             probabilities = self.logits(stacked(batch)).softmax(1)

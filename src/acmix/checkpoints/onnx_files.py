@@ -57,7 +57,7 @@ class OnnxModel(nn.Module):
 
     def __init__(self, session: Any, classes: int) -> None:
         super().__init__()
-        self.session = session
+        self.session, self.classes = session, classes
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _DTYPES:
             found = ", ".join(f"{each.name} {each.type} {each.shape}" for each in inputs)
@@ -76,13 +76,14 @@ class OnnxModel(nn.Module):
             InputError: If ONNX Runtime refuses them.
         """
         array = images.detach().cpu().numpy().astype(self.dtype)
-        parts = [array[at : at + (self.batch or len(array))] for at in range(0, len(array), self.batch or len(array))]
+        step = self.batch or max(1, len(array))
+        parts = [array[at : at + step] for at in range(0, len(array), step)]
         try:
             found = [self.session.run(None, {self.name: part})[0] for part in parts]
         except Exception as error:  # ONNX Runtime has exceptions of its own
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"ONNX Runtime does not take images {tuple(images.shape)}: {reason}") from error
-        return torch.from_numpy(np.concatenate(found))
+        return torch.from_numpy(np.concatenate(found)) if found else torch.zeros(0, self.classes)
 
 
 def open_onnx(path: Path, device: torch.device | None) -> Classifier:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from acmix.data.images import read_image
+from acmix.data.images import check_sides, read_image
 from acmix.data.pixels import to_rgb, upright
 from acmix.errors import InputError
 
@@ -53,6 +53,7 @@ def as_picture(image: Given, name: str) -> Image.Image | Tensor:
     if isinstance(image, (str, os.PathLike)):
         return read_image(os.fsdecode(image))
     if isinstance(image, Image.Image):
+        check_sides(image.size, name)
         return _converted(image, name)
     if isinstance(image, Tensor):
         if image.ndim != 3 or not image.is_floating_point():
@@ -63,9 +64,10 @@ def as_picture(image: Given, name: str) -> Image.Image | Tensor:
             )
         return image
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             kind = f"{image.dtype} of shape {image.shape}"
             raise InputError(f"{name}: an array must be uint8 of shape (H, W, 3), RGB, got {kind}")
+        check_sides((image.shape[1], image.shape[0]), name)
         return Image.fromarray(np.ascontiguousarray(image))
     raise InputError(f"{name}: must be {_KINDS}, got {type(image).__name__}")
 

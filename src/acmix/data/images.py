@@ -155,12 +155,7 @@ def open_image(content: bytes, name: str | Path) -> Iterator[Image.Image]:
     """
     try:
         with _decoding, _header(content) as image:
-            short, long = sorted(image.size)
-            if long > _LONGEST_SIDE or long > _MOST_ELONGATED * short:
-                raise InputError(
-                    f"{name}: {image.width} x {image.height} pixels are refused: a side may have {_LONGEST_SIDE:,} "
-                    f"pixels and be {_MOST_ELONGATED} times as long as the other; cut the image or remove it"
-                )
+            check_sides(image.size, name)
             yield image
     except InputError:
         raise
@@ -168,6 +163,24 @@ def open_image(content: bytes, name: str | Path) -> Iterator[Image.Image]:
         raise InputError(f"{name}: not a readable image ({_unidentified(content)})") from None
     except Exception as error:  # decoders of 40 formats raise whatever they meet in damaged bytes
         raise InputError(f"{name}: not a readable image ({_first_line(error)})") from error
+
+
+def check_sides(size: tuple[int, int], name: str | Path) -> None:
+    """Refuse a picture without pixels, or of sides that no picture has.
+
+    Args:
+        size: Width and height in pixels.
+        name: What to call it in an error.
+
+    Raises:
+        InputError: If a side is 0, has more than 65,535 pixels, or is more than 200 times as long as the other.
+    """
+    short, long = sorted(size)
+    if long > _LONGEST_SIDE or long > _MOST_ELONGATED * short or short == 0:
+        raise InputError(
+            f"{name}: {size[0]} x {size[1]} pixels are refused: a side may have {_LONGEST_SIDE:,} "
+            f"pixels and be {_MOST_ELONGATED} times as long as the other; cut the image or remove it"
+        )
 
 
 def _header(content: bytes) -> Image.Image:
