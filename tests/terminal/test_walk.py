@@ -193,7 +193,7 @@ def test_an_image_is_explained(terminal):
 
 def test_a_training_that_is_stopped_says_how_to_continue_and_does(terminal):
     child = terminal.start(f"{TRAIN} --epochs 3 --output 'runs/stopped run'")
-    child.expect(r"epoch +1/3  train loss")
+    child.expect(r"epoch +1/3  training loss")
     child.kill(signal.SIGINT)
     screen = terminal.end(child, child.read())
     assert screen.code == 130

@@ -58,4 +58,5 @@ def test_a_long_epoch_tells_of_itself_in_a_file(monkeypatch, capsys):
 def test_an_epoch_is_told_with_what_its_task_measures(capsys):
     row = {"epoch": 3, "train_loss": 0.5, "val_loss": 0.25, "val_top1": 0.875, "val_top5": 1.0, "seconds": 12.34}
     training.TrainingDisplay(9, live=False)._show_epoch(row)
-    assert capsys.readouterr().out == "epoch   3/9  train loss 0.5000  val top-1 87.50%  val loss 0.2500  12.3 s\n"
+    out = capsys.readouterr().out
+    assert out == "epoch   3/9  training loss 0.5000  validation top-1 87.50%, loss 0.2500  12.3 s\n"

@@ -98,12 +98,10 @@ class TrainingDisplay:
         from acmix.tasks.classification.measures import MEASURES
 
         self._told = time.monotonic()
-        validated = (each.described(row[each.name]) for each in MEASURES if each.name in row and not each.optional)
-        line = [
-            f"train loss {row['train_loss']:.4f}",
-            *(f"val {words}" for words in validated),
-            f"{row['seconds']:.1f} s",
-        ]
+        validated = ", ".join(
+            each.described(row[each.name]) for each in MEASURES if each.name in row and not each.optional
+        )
+        line = [f"training loss {row['train_loss']:.4f}", f"validation {validated}", f"{row['seconds']:.1f} s"]
         get_console().print(f"epoch {row['epoch']:>3.0f}/{self.epochs}", *line, sep="  ", highlight=False)
 
     def _show_update(self, progress: Any) -> None:
