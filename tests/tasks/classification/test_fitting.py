@@ -16,7 +16,7 @@ from acmix import InputError
 from acmix.checkpoints.classifier import load_classifier
 from acmix.data import open_dataset
 from acmix.data.writing import write_shards
-from acmix.errors import PreemptedError
+from acmix.errors import PreemptedError, TrainingError
 from acmix.explain import kernel_changes
 from acmix.pages.report import write_report
 from acmix.tasks.classification.fitting import fit
@@ -268,6 +268,13 @@ def test_a_run_stops_where_there_is_no_patience_left(data, tmp_path):
     assert (again.epochs, again.stopped_early) == (3, result.stopped_early)
     whole = fit(data, replace(settings, epochs=3), tmp_path / "whole", workers=0)
     assert (whole.epochs, whole.stopped_early) == (3, None)
+
+
+def test_weights_that_overflow_end_a_run_in_a_line(data, tmp_path):
+    settings = replace(TINY, epochs=1, optimizer="sgd", learning_rate=1e38, warmup_epochs=0)
+    with pytest.raises(TrainingError, match="^val_loss after epoch 1 not finite: weights have overflowed"):
+        fit(data, settings, tmp_path / "run", workers=0)
+    assert not (tmp_path / "run" / "last.safetensors").exists()
 
 
 def test_class_weights_are_told_and_need_labels(data, tmp_path):

@@ -31,7 +31,8 @@ class Classification:
     ) -> None:
         self._criterion, self._mixing = training_loss(settings), mixing(settings, classes)
         self._weights = None if class_weights is None else class_weights.to(device)
-        metrics: dict[str, Any] = {"val_loss": MeanMetric()}
+        # By default images without a finite loss would be left out of the mean.
+        metrics: dict[str, Any] = {"val_loss": MeanMetric(nan_strategy=float("inf"))}
         for count in (1, 5) if classes > 5 else (1,):
             metrics[f"val_top{count}"] = MulticlassAccuracy(num_classes=classes, average="micro", top_k=count)
         self.metrics = MetricCollection(metrics, compute_groups=False).to(device)

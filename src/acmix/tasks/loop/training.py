@@ -1,5 +1,6 @@
 """The loop: updates, epochs, states. Fabric distributes it; everything random is a function of seed and position."""
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any, cast
@@ -194,6 +195,11 @@ class Training:
                 self._stop()
         found = {name: float(value) for name, value in self.task.metrics.compute().items()}
         self.task.metrics.reset()
+        if lost := [name for name, value in found.items() if not math.isfinite(value)]:
+            raise TrainingError(
+                f"{', '.join(lost)} after epoch {self.updates.epoch + 1} not finite: weights have overflowed, and the "
+                "epoch is not kept; begin anew with a lower learning_rate, clip_norm=1 or another precision"
+            )
         return found
 
     def _finish_epoch(self, found: Mapping[str, float]) -> None:
