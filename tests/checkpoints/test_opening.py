@@ -49,7 +49,7 @@ def places(original, tmp_path_factory):
     size = original.preprocessing["input_size"]
     for name, network in (("whole", original.model), ("half", original.model), ("one", original.model)):
         network = network.half() if name == "half" else network.float()
-        dynamic = name != "one"
+        dynamic = name == "whole"
         to_onnx(network, folder / f"{name}.onnx", input_size=size, dynamic=dynamic, metadata=metadata_of(original))
     original.model.float()
     renamed = folder / "best.onnx"
