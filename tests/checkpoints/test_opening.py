@@ -1,9 +1,11 @@
+import copy
 import json
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import safetensors.torch
 import timm
@@ -47,11 +49,10 @@ def places(original, tmp_path_factory):
         save_classifier(run / name, original)
     exported = save_pretrained(original, folder / "exported")
     size = original.preprocessing["input_size"]
-    for name, network in (("whole", original.model), ("half", original.model), ("one", original.model)):
-        network = network.half() if name == "half" else network.float()
+    half = copy.deepcopy(original.model).half()
+    for name, network in (("whole", original.model), ("half", half), ("one", original.model)):
         dynamic = name == "whole"
         to_onnx(network, folder / f"{name}.onnx", input_size=size, dynamic=dynamic, metadata=metadata_of(original))
-    original.model.float()
     renamed = folder / "best.onnx"
     shutil.copy(run / "best.safetensors", renamed)
     return {
@@ -153,6 +154,14 @@ def test_folders_stand_for_their_weights(original, places):
         assert load_state_dict(places[kind]).keys() == expected.keys()
     with pytest.raises(InputError, match="is a folder; give a file"):
         load_state_dict(places["run"].parent)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_onnx_runtime_does_not_fall_back(places, monkeypatch):
+    monkeypatch.setattr(opening, "find_device", torch.device)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(InputError, match="device cuda cannot be used for .*: ONNX Runtime finds no libraries for it"):
+        acmix.load(places["onnx"], device="cuda")
 
 
 def test_devices_are_checked_first():

@@ -107,6 +107,9 @@ def open_onnx(path: Path, device: torch.device | None) -> Classifier:
     except Exception as error:  # ONNX Runtime has exceptions of its own
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"checkpoint {path} cannot be used: ONNX Runtime does not open it: {reason}") from error
+    # It goes on without what it cannot load, the libraries of CUDA for instance.
+    if device is not None and providers[0][0] not in session.get_providers():
+        raise InputError(f"device {device} cannot be used for {path}: ONNX Runtime finds no libraries for it")
     try:
         found = _metadata(session.get_modelmeta().custom_metadata_map)
         model = OnnxModel(session, len(found.classes))
