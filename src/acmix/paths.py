@@ -4,8 +4,10 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional
 
 from acmix import ops
+from acmix.plain import why_not_plain
 
 _NO_SCRIPT = "torch.jit.script does not take an ACmix; torch.jit.trace does, and its program is right for every size"
 
@@ -29,9 +31,11 @@ class TwoPaths(nn.Module):
         backend: "auto" or a name from `acmix.ops.backends()`.
         stride: Cells of the input a query, along either axis.
         channel_axis: Of its maps, 1 or 3.
+        explained: Whether `acmix.explain` can look inside.
     """
 
     channel_axis = 1
+    explained = True
     rate_attention: nn.Parameter
     rate_convolution: nn.Parameter
     backend: str
@@ -123,6 +127,18 @@ class ConvolutionPath(nn.Module):
     def forward(self, projections: Tensor, rate: Tensor | None = None) -> Tensor:
         """The path times the rate: `(B, 3 N, D, H, W)` to `(B, D N, H, W)`."""
         return _convolve(projections, self.fc_weight, self.fc_bias, self.dep_weight, rate, self.backend)
+
+
+def scaled_linear(x: Tensor, linear: nn.Module, rate: Tensor) -> Tensor:
+    """A linear map times a rate, on its weights: no map has to be multiplied, or kept for the rate's gradient.
+
+    One that is more than an `nn.Linear` (hooks, parametrisations, adapters) is called as a module.
+    """
+    if isinstance(linear, nn.Linear) and why_not_plain(linear, nn.Linear) is None:
+        bias = None if linear.bias is None else linear.bias * rate
+        return functional.linear(x, linear.weight * rate, bias)
+    output = linear(x)
+    return output * rate.to(output.dtype)
 
 
 def shift_kernels_(kernels: Tensor, size: float = 1.0) -> None:

@@ -12,9 +12,13 @@ import acmix.models
 NAMES = timm.list_models("acmix_*")
 RESNETS = timm.list_models("acmix_resnet*")
 every_model = pytest.mark.parametrize("name", NAMES)
+# Their features are maps, not tokens.
+every_map_model = pytest.mark.parametrize("name", [name for name in NAMES if "pvt" not in name])
 every_resnet = pytest.mark.parametrize("name", RESNETS)
 # Where depth changes nothing but the time.
-shallow_model = pytest.mark.parametrize("name", ["acmix_resnet14_small", "acmix_resnet26", "acmix_swin_tiny"])
+shallow_model = pytest.mark.parametrize(
+    "name", ["acmix_resnet14_small", "acmix_resnet26", "acmix_swin_tiny", "acmix_pvt_tiny"]
+)
 shallow_resnet = pytest.mark.parametrize("name", ["acmix_resnet14_small", "acmix_resnet26"])
 SIZE = 64
 
@@ -41,6 +45,8 @@ def reduced(size, reduction):
 
 def test_names():
     assert NAMES == [
+        "acmix_pvt_small",
+        "acmix_pvt_tiny",
         "acmix_resnet14_small",
         "acmix_resnet26",
         "acmix_resnet38",
@@ -61,7 +67,10 @@ def test_default_cfg(name):
     assert state[f"{cfg['first_conv']}.weight"].shape[1] == cfg["input_size"][0]
     with torch.inference_mode():
         features = model.forward_features(torch.randn(1, *cfg["input_size"]))
-    assert first(features, model).shape == (1, model.num_features, *cfg["pool_size"])
+    if cfg["pool_size"] is None:
+        assert features.shape == (1, 1 + 7 * 7, model.num_features)
+    else:
+        assert first(features, model).shape == (1, model.num_features, *cfg["pool_size"])
 
 
 @every_model
@@ -70,7 +79,7 @@ def test_weights_that_do_not_exist_are_refused(name):
         create(name, pretrained=True)
 
 
-@every_model
+@every_map_model
 def test_heads(name):
     model = create(name, num_classes=7).eval()
     assert model.get_classifier() is model.get_submodule(model.default_cfg["classifier"])
@@ -131,7 +140,8 @@ def test_intermediates_and_pruning(name):
         last, intermediates = model.forward_intermediates(image())
         assert len(intermediates) == len(model.feature_info)
         normed = model.forward_intermediates(image(), norm=True)[1] if name not in RESNETS else intermediates
-        assert torch.equal(first(last, model), normed[-1])
+        tokens = last[:, 1:].transpose(1, 2).unflatten(2, normed[-1].shape[2:]) if last.ndim == 3 else last
+        assert torch.equal(first(tokens, model), normed[-1])
         assert torch.equal(last, model.forward_features(image()))
         before = sum(parameter.numel() for parameter in model.parameters())
         kept = model.prune_intermediate_layers([1, 2])

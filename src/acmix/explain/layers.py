@@ -90,4 +90,11 @@ def _layers(network: nn.Module) -> dict[str, TwoPaths]:
             f"the network {type(network).__name__} is fused: its rates and kernels are no longer apart from other "
             "weights; explain the network that acmix.fuse was given"
         )
-    return {name: module for name, module in network.named_modules() if isinstance(module, TwoPaths)}
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, TwoPaths)}
+    unknown = next((layer for layer in layers.values() if not layer.explained), None)
+    if unknown is not None:
+        raise InputError(
+            f"the network {type(network).__name__} has layers that cannot be looked into yet, "
+            f"{type(unknown).__name__}; give an ACmix-ResNet, an ACmix-Swin or a network with ACmix layers"
+        )
+    return layers

@@ -6,13 +6,17 @@
 
 from timm import create_model
 
-from acmix.models import resnet, swin
+from acmix.models import pvt, resnet, swin
 from acmix.models.backbones import detection_backbone, segmentation_backbone
+from acmix.models.pvt import PyramidTransformer
+from acmix.models.pyramid import PyramidACmix
 from acmix.models.resnet import Bottleneck, ResNet, SmallImageResNet
 from acmix.models.swin import SwinBlock, SwinTransformer, WindowACmix, mix_paths
 
 __all__ = [
     "Bottleneck",
+    "PyramidACmix",
+    "PyramidTransformer",
     "ResNet",
     "SmallImageResNet",
     "SwinBlock",
@@ -21,6 +25,7 @@ __all__ = [
     "create_model",
     "detection_backbone",
     "mix_paths",
+    "pvt",
     "resnet",
     "segmentation_backbone",
     "swin",

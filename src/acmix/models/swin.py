@@ -9,22 +9,20 @@ from typing import Any
 
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import patch_embed as timm_patch_embed
-from timm.layers import to_2tuple
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models import swin_transformer as timm_swin
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from acmix import ops
+from acmix.models.patches import Pair, PatchEmbed
 from acmix.ops.tracing import is_exporting
-from acmix.paths import ConvolutionPath, TwoPaths
+from acmix.paths import ConvolutionPath, TwoPaths, scaled_linear
 
 __all__ = ["SwinBlock", "SwinTransformer", "WindowACmix"]
 
 # What timm and the published code add to the logit of a query and a key that lie on two sides of the seam.
 _MASKED = -100.0
-Pair = tuple[int, int]
 
 
 def _pad(x: Tensor, window: Pair) -> Tensor:
@@ -53,20 +51,24 @@ def _attend(projections: Tensor, bias: Tensor, mask: Tensor | None, window: Pair
     """
     batch, rows, columns = projections.shape[0], projections.shape[1] // window[0], projections.shape[2] // window[1]
     maps = projections.reshape(batch, rows, window[0], columns, window[1], 3, heads, -1)
-    # (3, B, rows, columns, N, h, w, D)
-    parts = maps.permute(5, 0, 1, 3, 6, 2, 4, 7)
+    # (B, rows, columns, N, h, w, D) each; apart, so that training keeps no more of them than it needs.
+    parts = maps.permute(5, 0, 1, 3, 6, 2, 4, 7).unbind()
     windows = rows * columns
-    if mask is None:
-        query, key, value = parts.reshape(3, batch * windows, heads, bias.shape[-1], -1).unbind()
-        added = bias[None]
-    else:
-        query, key, value = parts.reshape(3, batch, windows * heads, bias.shape[-1], -1).unbind()
-        added = (mask[:, None] + bias).flatten(0, 1)[None]
-    attended = functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=added.to(query.dtype), dropout_p=dropout
-    )
+    shape = (batch * windows, heads) if mask is None else (batch, windows * heads)
+    added = bias[None] if mask is None else (mask[:, None] + bias).flatten(0, 1)[None]
+    query, key, value = (part.reshape(*shape, bias.shape[-1], -1) for part in parts)
+    attended = _attend_windows(query, key, value, added.to(query.dtype), dropout)
     attended = attended.reshape(batch, rows, columns, heads, *window, -1).permute(0, 1, 4, 2, 5, 3, 6)
     return attended.flatten(5, 6).flatten(3, 4).flatten(1, 2)
+
+
+def _attend_windows(query: Tensor, key: Tensor, value: Tensor, added: Tensor, dropout: float) -> Tensor:
+    """softmax(D^-1/2 q k^T + added) v."""
+    # On CPUs PyTorch's fused attention has no gradient of what is added, and what takes its place scales keys, too.
+    if query.device.type == "cpu" and added.requires_grad and torch.is_grad_enabled():
+        weights = ((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1) + added).softmax(-1)
+        return functional.dropout(weights, dropout) @ value
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=added, dropout_p=dropout)
 
 
 def _shift_mask(height: int, width: int, window: Pair, shift: Pair, like: Tensor) -> Tensor:
@@ -87,19 +89,6 @@ def _shift_mask(height: int, width: int, window: Pair, shift: Pair, like: Tensor
 fx.wrap("_pad")
 fx.wrap("_attend")
 fx.wrap("_shift_mask")
-
-
-class PatchEmbed(timm_patch_embed.PatchEmbed):
-    """timm's, for images of any size: those that patches do not divide are padded with zeros below and right."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs, dynamic_img_pad=True)
-
-    def _init_img_size(self, img_size: int | Pair) -> tuple[Pair, Pair, int]:
-        sizes: Any = to_2tuple(img_size)
-        patch: Any = to_2tuple(self.patch_size)
-        rows, columns = (-(-size // cells) for size, cells in zip(sizes, patch, strict=True))
-        return sizes, (rows, columns), rows * columns
 
 
 class WindowACmix(timm_swin.WindowAttention, TwoPaths):
@@ -172,12 +161,12 @@ class WindowACmix(timm_swin.WindowAttention, TwoPaths):
             shift: Cells by which the map is shifted, up and to the left.
         """
         attended, convolved = self._shifted_paths(_roll(x, shift, -1), mask)
-        return _roll(torch.addcmul(convolved, attended, self.rate_attention.to(attended.dtype)), shift, 1)
+        return _roll(attended + convolved, shift, 1)
 
     def paths(self, x: Tensor, mask: Tensor | None = None, shift: Pair = (0, 0)) -> tuple[Tensor, Tensor]:  # type: ignore[bad-override]
         """alpha proj(att) and beta conv, `(B, H, W, C)` each; their sum is the output."""
         attended, convolved = self._shifted_paths(_roll(x, shift, -1), mask)
-        return _roll(self.rate_attention * attended, shift, 1), _roll(convolved, shift, 1)
+        return _roll(attended, shift, 1), _roll(convolved, shift, 1)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Its parameters by stage: projection, attention, convolution."""
@@ -220,13 +209,13 @@ class WindowACmix(timm_swin.WindowAttention, TwoPaths):
         return projections.unflatten(3, (3 * self.num_heads, -1)).permute(0, 3, 4, 1, 2)
 
     def _shifted_paths(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """proj(att) and beta conv."""
+        """alpha proj(att) and beta conv."""
         height, width = x.shape[1], x.shape[2]
         projections = self.qkv(_pad(x, self.window_size))
         dropout = self.attn_drop.p if self.training else 0.0
         bias = self._get_rel_pos_bias()[0]
         attended = _attend(projections, bias, mask, self.window_size, self.num_heads, dropout)
-        attended = self.proj_drop(self.proj(attended[:, :height, :width]))
+        attended = self.proj_drop(scaled_linear(attended[:, :height, :width], self.proj, self.rate_attention))
         maps = self._maps(projections[:, :height, :width])
         return attended, self.convolution(maps, self.rate_convolution).permute(0, 2, 3, 1)
 
@@ -342,16 +331,17 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
 
 
 default_cfgs = generate_default_cfgs({"acmix_swin_tiny": _cfg(), "acmix_swin_small": _cfg()})
-_TINY = {"patch_size": 4, "window_size": 7, "embed_dim": 96, "num_heads": (3, 6, 12, 24)}
+# timm's own drops paths unless told not to; those of the publication are in the recipes.
+_TINY = {"patch_size": 4, "window_size": 7, "embed_dim": 96, "num_heads": (3, 6, 12, 24), "drop_path_rate": 0.0}
 
 
 @register_model
 def acmix_swin_tiny(pretrained: bool = False, **kwargs: Any) -> SwinTransformer:
     """ACmix-Swin-T, 28.6 M parameters."""
-    return _create("acmix_swin_tiny", pretrained, {**_TINY, "depths": (2, 2, 6, 2), "drop_path_rate": 0.2, **kwargs})
+    return _create("acmix_swin_tiny", pretrained, {**_TINY, "depths": (2, 2, 6, 2), **kwargs})
 
 
 @register_model
 def acmix_swin_small(pretrained: bool = False, **kwargs: Any) -> SwinTransformer:
     """ACmix-Swin-S, 50.3 M parameters."""
-    return _create("acmix_swin_small", pretrained, {**_TINY, "depths": (2, 2, 18, 2), "drop_path_rate": 0.3, **kwargs})
+    return _create("acmix_swin_small", pretrained, {**_TINY, "depths": (2, 2, 18, 2), **kwargs})

@@ -1,0 +1,224 @@
+"""Parts of ACmix-PVT: attention on a reduced map with a convolution path at full resolution, blocks, stages."""
+
+import math
+from typing import Any
+
+import torch
+from timm.layers import DropPath, Mlp, resample_abs_pos_embed, trunc_normal_
+from torch import Tensor, fx, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from acmix.models.patches import Pair, PatchEmbed
+from acmix.ops.tracing import is_exporting
+from acmix.paths import ConvolutionPath, TwoPaths, scaled_linear
+
+
+def _maps(query: Tensor, reduced: Tensor, size: Pair, ratio: int, heads: int) -> Tensor:
+    """Queries `(B, H W, C)`, and keys and values of fewer cells `(B, h w, 2 C)`, as `(B, 3 N, D, H, W)`."""
+    height, width = size
+    rows, columns = (height + ratio - 1) // ratio, (width + ratio - 1) // ratio
+    cells = reduced.reshape(-1, rows, 1, columns, 1, reduced.shape[2])
+    cells = cells.expand(-1, -1, ratio, -1, ratio, -1).flatten(3, 4).flatten(1, 2)[:, :height, :width]
+    maps = torch.cat((query.reshape(-1, height, width, query.shape[2]), cells), 3)
+    return maps.unflatten(3, (3 * heads, -1)).permute(0, 3, 4, 1, 2)
+
+
+def _reduced(cells: Tensor, size: Pair, ratio: int) -> Tensor:
+    """Cells `(B, H W, C)` as a map `(B, C, h ratio, w ratio)`, with zeros below and right."""
+    height, width = size
+    maps = cells.transpose(1, 2).reshape(-1, cells.shape[2], height, width)
+    down, right = ((cells + ratio - 1) // ratio * ratio - cells for cells in size)
+    return functional.pad(maps, (0, right, 0, down)) if is_exporting() or down or right else maps
+
+
+def _placed(positions: Tensor, size: Pair, old: Pair, tokens: int) -> Tensor:
+    """Positions of a map of another size."""
+    if tuple(size) == tuple(old):
+        return positions
+    return resample_abs_pos_embed(positions, list(size), list(old), num_prefix_tokens=tokens, interpolation="bilinear")
+
+
+# Nodes of their own where torch.fx traces: what they do depends on the input.
+fx.wrap("_maps")
+fx.wrap("_reduced")
+fx.wrap("_placed")
+
+
+class PyramidACmix(TwoPaths):
+    r"""PVT's attention, whose keys and values are reduced, with a convolution path on the same projections.
+
+    .. math:: out = \alpha \, proj(att(q, k, v)) + \beta \, conv(q, k, v)
+
+    Args:
+        channels: C.
+        heads: N.
+        ratio: Cells of the map, along either axis, that a key is made of.
+        tokens: Class tokens before the cells, which have the attention path alone.
+        qkv_bias: Whether the projections have one.
+        attn_drop: Share of weights dropped.
+        proj_drop: Share of outputs of the attention dropped.
+        kernel_conv: Convolution kernel k_c, odd.
+        backend: Of the convolution path, "auto" or a name from `acmix.ops.backends()`.
+        device: Where the parameters are made.
+        dtype: Floating dtype of the parameters.
+
+    Shape:
+        `(B, tokens + H W, C)` to the same.
+
+    Raises:
+        ValueError: If an argument breaks its rule.
+    """
+
+    stride = (1, 1)
+    explained = False
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        *,
+        ratio: int = 1,
+        tokens: int = 0,
+        qkv_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        kernel_conv: int = 3,
+        backend: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"channels must be divisible by heads, got channels={channels} and heads={heads}")
+        made: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.heads, self.ratio, self.tokens, self.attn_drop = heads, ratio, tokens, attn_drop
+        self.q = nn.Linear(channels, channels, bias=qkv_bias, **made)
+        self.kv = nn.Linear(channels, 2 * channels, bias=qkv_bias, **made)
+        if ratio > 1:
+            self.sr = nn.Conv2d(channels, channels, ratio, stride=ratio, **made)
+            self.norm = nn.LayerNorm(channels, **made)
+        self.proj = nn.Linear(channels, channels, **made)
+        self.proj_drop = nn.Dropout(proj_drop)
+        self.convolution = ConvolutionPath(heads, channels // heads, kernel=kernel_conv, backend=backend, **made)
+        self.rate_attention = nn.Parameter(torch.full((1,), 0.5, **made))
+        self.rate_convolution = nn.Parameter(torch.full((1,), 0.5, **made))
+
+    @property
+    def backend(self) -> str:  # type: ignore[bad-override]
+        """Of the convolution path; the attention is PyTorch's."""
+        return self.convolution.backend
+
+    @backend.setter
+    def backend(self, name: str) -> None:
+        self.convolution.backend = name
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Its parameters by stage: projection, attention, convolution."""
+        reduction = [] if self.ratio == 1 else [*self.sr.parameters(), *self.norm.parameters()]
+        return {
+            "projection": [*self.q.parameters(), *self.kv.parameters()],
+            "attention": [*reduction, *self.proj.parameters(), self.rate_attention],
+            "convolution": [*self.convolution.parameters(), self.rate_convolution],
+        }
+
+    def forward(self, x: Tensor, size: Pair) -> Tensor:
+        """Both paths of the cells of a map of `size`, and of the tokens before them, added."""
+        attended, convolved = self.paths(x, size)
+        return attended + convolved
+
+    def paths(self, x: Tensor, size: Pair) -> tuple[Tensor, Tensor]:  # type: ignore[bad-override]
+        """alpha proj(att) and beta conv, `(B, tokens + H W, C)` each; their sum is the output."""
+        query, keys = self.q(x), x
+        if self.ratio > 1:
+            keys = self.norm(self.sr(_reduced(x[:, self.tokens :], size, self.ratio)).flatten(2).transpose(1, 2))
+        keys = self.kv(keys)
+        key, value = keys.unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        attended = functional.scaled_dot_product_attention(
+            query.unflatten(2, (self.heads, -1)).transpose(1, 2),
+            key,
+            value,
+            dropout_p=self.attn_drop if self.training else 0.0,
+        )
+        attended = attended.transpose(1, 2).flatten(2)
+        attended = self.proj_drop(scaled_linear(attended, self.proj, self.rate_attention))
+        # Reduced keys have no token.
+        reduced = keys if self.ratio > 1 else keys[:, self.tokens :]
+        maps = _maps(query[:, self.tokens :], reduced, size, self.ratio, self.heads)
+        convolved = self.convolution(maps, self.rate_convolution).flatten(2).transpose(1, 2)
+        return attended, functional.pad(convolved, (0, 0, self.tokens, 0))
+
+
+class PyramidBlock(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)), of tokens `(B, T, C)`."""
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        mlp_ratio: float,
+        drop_path: float,
+        proj_drop: float,
+        made: dict[str, Any],
+        **attention: Any,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels, eps=1e-6, **made)
+        self.attn = PyramidACmix(channels, proj_drop=proj_drop, **attention, **made)
+        self.norm2 = nn.LayerNorm(channels, eps=1e-6, **made)
+        self.mlp = Mlp(channels, int(mlp_ratio * channels), drop=proj_drop, **made)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor, size: Pair) -> Tensor:
+        """The block, on the cells of a map of `size` and the tokens before them."""
+        x = x + self.drop_path(self.attn(self.norm1(x), size))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class PyramidStage(nn.Module):
+    """Patches of a map, their positions, and blocks: `(B, C_in, H, W)` to tokens `(B, T, C)` and their map's size."""
+
+    def __init__(
+        self,
+        inputs: int,
+        channels: int,
+        *,
+        img_size: Pair,
+        patch: int,
+        tokens: int,
+        drop_paths: list[float],
+        pos_drop: float,
+        made: dict[str, Any],
+        **block: Any,
+    ) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbed(
+            img_size, patch, inputs, channels, nn.LayerNorm, output_fmt="NHWC", strict_img_size=False, **made
+        )
+        self.tokens, self.grad_checkpointing = tokens, False
+        self.cls_token = nn.Parameter(torch.zeros(1, tokens, channels, **made)) if tokens else None
+        grid: Any = self.patch_embed.grid_size
+        self.size: Pair = grid
+        self.pos_embed = nn.Parameter(torch.zeros(1, tokens + math.prod(grid), channels, **made))
+        self.pos_drop = nn.Dropout(pos_drop)
+        self.blocks = nn.ModuleList(
+            PyramidBlock(channels, tokens=tokens, drop_path=drop_path, made=made, **block) for drop_path in drop_paths
+        )
+
+    def init_weights(self) -> None:
+        """Initialise tokens and positions."""
+        trunc_normal_(self.pos_embed, std=0.02)
+        if self.cls_token is not None:
+            trunc_normal_(self.cls_token, std=0.02)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Pair]:
+        """Tokens, and height and width of the map that they are of."""
+        x = self.patch_embed(x)
+        size = x.shape[1], x.shape[2]
+        x = x.flatten(1, 2)
+        if self.cls_token is not None:
+            x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), 1)
+        x = self.pos_drop(x + _placed(self.pos_embed, size, self.size, self.tokens))
+        for block in self.blocks:
+            x = checkpoint(block, x, size, use_reentrant=False) if self.grad_checkpointing else block(x, size)
+        return x, size
