@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 
 import torch
+from timm.layers import DropPath
 from torch import nn
 
 from acmix.bench.comparison import Candidate, Comparison, compare
@@ -50,6 +51,7 @@ def compare_networks(
         for label, memory_format in FORMATS.items():
             module = copy.deepcopy(network).to(device, dtype)
             module.to(memory_format=memory_format)
+            _keep_paths(module)
             if compiled:
                 module.compile()
             candidates[f"{name}, {label}"] = Candidate(module, image.contiguous(memory_format=memory_format), exact)
@@ -67,6 +69,13 @@ def compare_networks(
     return compare(
         title, settings, candidates, baselines, seconds=seconds, input_gradient=False, graphs=graphs, tell=tell
     )
+
+
+def _keep_paths(network: nn.Module) -> None:
+    """Drop no residual branches: networks of timm differ in how many they drop unless told."""
+    for module in network.modules():
+        if isinstance(module, DropPath):
+            module.drop_prob = 0.0
 
 
 def _by_definition(network: nn.Module) -> nn.Module:
