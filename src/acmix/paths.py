@@ -84,12 +84,14 @@ class ConvolutionPath(nn.Module):
         heads: N; there are 3 N maps.
         head_size: D.
         kernel: k, odd.
+        times: Outputs a map, M = times N of them a group.
+        bias: Whether fc has one.
         backend: "auto" or a name from `acmix.ops.backends()`.
         device: Where the parameters are made.
         dtype: Floating dtype of the parameters.
 
     Shape:
-        `(B, 3 N, D, H, W)` to `(B, D N, H, W)`, channel d N + m.
+        `(B, 3 N, D, H, W)` to `(B, D M, H, W)`, channel d M + m.
 
     Raises:
         ValueError: If an argument breaks its rule.
@@ -101,6 +103,8 @@ class ConvolutionPath(nn.Module):
         head_size: int,
         *,
         kernel: int = 3,
+        times: int = 1,
+        bias: bool = True,
         backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -109,24 +113,32 @@ class ConvolutionPath(nn.Module):
         if kernel < 1 or kernel % 2 == 0:
             raise ValueError(f"kernel must be odd, so that it has a centre; got {kernel}")
         ops.check_backend(backend)
-        self.backend = backend
+        self.backend, self.heads, self.times = backend, heads, times
         positions = kernel**2
         self.fc_weight = nn.Parameter(torch.empty(positions, 3 * heads, device=device, dtype=dtype))
-        self.fc_bias = nn.Parameter(torch.empty(positions, device=device, dtype=dtype))
-        shape = (heads * head_size, positions, kernel, kernel)
+        self.fc_bias = nn.Parameter(torch.empty(positions, device=device, dtype=dtype)) if bias else None
+        shape = (times * heads * head_size, positions, kernel, kernel)
         self.dep_weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Initialise anew: fc as `nn.Conv2d`, kernels as shifts."""
         nn.init.kaiming_uniform_(self.fc_weight, a=5**0.5)
-        bound = self.fc_weight.shape[1] ** -0.5
-        nn.init.uniform_(self.fc_bias, -bound, bound)
+        if self.fc_bias is not None:
+            bound = self.fc_weight.shape[1] ** -0.5
+            nn.init.uniform_(self.fc_bias, -bound, bound)
         shift_kernels_(self.dep_weight)
 
     def forward(self, projections: Tensor, rate: Tensor | None = None) -> Tensor:
-        """The path times the rate: `(B, 3 N, D, H, W)` to `(B, D N, H, W)`."""
-        return _convolve(projections, self.fc_weight, self.fc_bias, self.dep_weight, rate, self.backend)
+        """The path times the rate: `(B, 3 N, D, H, W)` to `(B, D M, H, W)`."""
+        weights = self.fc_weight, self.fc_bias
+        if self.times == 1:
+            return _convolve(projections, *weights, self.dep_weight, rate, self.backend)
+        # N outputs of every group at a time.
+        kernels = self.dep_weight.unflatten(0, (-1, self.times, self.heads))
+        each = (kernels[:, time].flatten(0, 1) for time in range(self.times))
+        parts = [_convolve(projections, *weights, kernel, rate, self.backend) for kernel in each]
+        return torch.cat([part.unflatten(1, (-1, self.heads)) for part in parts], 2).flatten(1, 2)
 
 
 def scaled_linear(x: Tensor, linear: nn.Module, rate: Tensor) -> Tensor:

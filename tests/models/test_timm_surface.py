@@ -51,6 +51,9 @@ def test_names():
         "acmix_resnet26",
         "acmix_resnet38",
         "acmix_resnet50",
+        "acmix_san10",
+        "acmix_san15",
+        "acmix_san19",
         "acmix_swin_small",
         "acmix_swin_tiny",
     ]
@@ -89,6 +92,10 @@ def test_heads(name):
         pooled = model.forward_head(features, pre_logits=True)
         assert pooled.shape == (1, model.head_hidden_size)
         torch.testing.assert_close(pooled, first(features, model).mean((2, 3)))
+        if "san" in name:
+            with pytest.raises(ValueError, match="global_pool must be"):
+                model.reset_classifier(3, "max")
+            return
         model.reset_classifier(3, "max")
         assert model.forward_head(features).shape == (1, 3)
         torch.testing.assert_close(model.forward_head(features, pre_logits=True), first(features, model).amax((2, 3)))
@@ -100,7 +107,7 @@ def test_heads(name):
 
 @every_model
 def test_every_parameter_has_a_gradient(name):
-    model = create(name, num_classes=7, drop_path_rate=0.1, drop_rate=0.1, in_chans=1)
+    model = create(name, num_classes=7, drop_rate=0.1, in_chans=1, **({} if "san" in name else {"drop_path_rate": 0.1}))
     output = model(image(batch=2, channels=1))
     assert output.shape == (2, 7)
     output.square().mean().backward()
@@ -168,7 +175,7 @@ def test_gradient_checkpointing_changes_no_gradient(name):
 @every_model
 def test_parameter_groups(name):
     model = create(name, device="meta")
-    stages = 4
+    stages = 5 if "san" in name else 4
     groups = timm.models.group_parameters(model, model.group_matcher(coarse=True))
     assert len(groups) == 1 + stages + 1  # stem, stages, head
     assert sum(len(members) for members in groups.values()) == len(list(model.parameters()))

@@ -6,18 +6,21 @@
 
 from timm import create_model
 
-from acmix.models import pvt, resnet, swin
+from acmix.models import pvt, resnet, san, swin
 from acmix.models.backbones import detection_backbone, segmentation_backbone
 from acmix.models.pvt import PyramidTransformer
 from acmix.models.pyramid import PyramidACmix
 from acmix.models.resnet import Bottleneck, ResNet, SmallImageResNet
+from acmix.models.san import PatchwiseACmix, SelfAttentionNetwork
 from acmix.models.swin import SwinBlock, SwinTransformer, WindowACmix, mix_paths
 
 __all__ = [
     "Bottleneck",
+    "PatchwiseACmix",
     "PyramidACmix",
     "PyramidTransformer",
     "ResNet",
+    "SelfAttentionNetwork",
     "SmallImageResNet",
     "SwinBlock",
     "SwinTransformer",
@@ -27,6 +30,7 @@ __all__ = [
     "mix_paths",
     "pvt",
     "resnet",
+    "san",
     "segmentation_backbone",
     "swin",
 ]
