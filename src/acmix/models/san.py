@@ -28,9 +28,10 @@ _VALUES = 4
 
 def _windows(maps: Tensor, kernel: int) -> Tensor:
     """The reflected window of every cell: `(B, C, H, W)` to `(B, C, k^2, H, W)`."""
-    height, width = maps.shape[-2:]
     offsets = window_offsets(kernel, 1, maps.device)[:, None]
-    rows, columns = (reflect(torch.arange(size, device=maps.device) + offsets, size) for size in (height, width))
+    axes = (torch.arange(size, device=maps.device) for size in maps.shape[-2:])
+    # The number of cells as a tensor, since PyTorch's ONNX exporter takes no symbol for a divisor.
+    rows, columns = (reflect(cells + offsets, cells[-1:] + 1) for cells in axes)
     return maps[:, :, rows[:, None, :, None], columns[None, :, None, :]].flatten(2, 3)
 
 
