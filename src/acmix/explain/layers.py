@@ -30,9 +30,15 @@ def operators(network: nn.Module) -> dict[str, TwoPaths]:
     """The ACmix layers of a network by name, in the order of the network.
 
     Raises:
-        InputError: If it has none, or is fused.
+        InputError: If it has none, or is fused, or holds layers that cannot be looked into yet.
     """
     layers = _layers(network)
+    unknown = next((layer for layer in layers.values() if not layer.explained), None)
+    if unknown is not None:
+        raise InputError(
+            f"the network {type(network).__name__} has layers that cannot be looked into yet, "
+            f"{type(unknown).__name__}; give an ACmix-ResNet, an ACmix-Swin or a network with ACmix layers"
+        )
     if not layers:
         raise InputError(
             f"the network {type(network).__name__} has no ACmix layer to look into; give one with ACmix layers, "
@@ -67,9 +73,12 @@ def layer_inputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 def layer_arguments(network: nn.Module, images: Tensor) -> dict[str, tuple[Any, ...]]:
-    """All that every ACmix layer is called with, as `layer_inputs`: a Swin's gets the mask and the shift, too."""
+    """All that every ACmix layer is called with, as `layer_inputs`: a Swin's gets the mask and the shift, too.
+
+    Layers that cannot be looked into are left out.
+    """
     inputs: dict[str, tuple[Any, ...]] = {}
-    names: dict[nn.Module, str] = {layer: name for name, layer in _layers(network).items()}
+    names: dict[nn.Module, str] = {layer: name for name, layer in _layers(network).items() if layer.explained}
 
     def keep(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
         inputs[names[layer]] = (arguments[0].detach(), *arguments[1:])
@@ -90,11 +99,4 @@ def _layers(network: nn.Module) -> dict[str, TwoPaths]:
             f"the network {type(network).__name__} is fused: its rates and kernels are no longer apart from other "
             "weights; explain the network that acmix.fuse was given"
         )
-    layers = {name: module for name, module in network.named_modules() if isinstance(module, TwoPaths)}
-    unknown = next((layer for layer in layers.values() if not layer.explained), None)
-    if unknown is not None:
-        raise InputError(
-            f"the network {type(network).__name__} has layers that cannot be looked into yet, "
-            f"{type(unknown).__name__}; give an ACmix-ResNet, an ACmix-Swin or a network with ACmix layers"
-        )
-    return layers
+    return {name: module for name, module in network.named_modules() if isinstance(module, TwoPaths)}
