@@ -218,13 +218,14 @@ def starts(results: dict) -> list[str]:
     machine = results["machine"]
     lines = [
         f"{machine['processor']}, torch {machine['torch']}, {results['runs']} starts each, revision "
-        f"{machine['revision']}: seconds from typing a command to its first output on a terminal.",
+        f"{machine['revision']}: seconds from typing a command to its first output on a terminal, which may "
+        "say that PyTorch is loaded, and once to its end.",
         "",
-        "| command | fastest (median) | at most |",
-        "|---|---|---|",
+        "| command | first output: fastest (median) | at most | end |",
+        "|---|---|---|---|",
     ]
     rows = (
-        f"| `{row['command']}` | {row['fastest']:.2f} ({row['median']:.2f}) | {row['limit']:.1f} |"
+        f"| `{row['command']}` | {row['fastest']:.2f} ({row['median']:.2f}) | {row['limit']:.1f} | {row['ended']:.1f} |"
         for row in results["rows"]
     )
     return [*lines, *rows, ""]
