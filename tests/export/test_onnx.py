@@ -3,6 +3,7 @@
 import copy
 import json
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -14,7 +15,7 @@ from torch.nn.utils import parametrizations, prune
 
 import acmix
 from acmix import ACmix, InputError
-from acmix.export import ExportError, stage2, to_onnx
+from acmix.export import ExportError, stage2, to_onnx, windows
 from tests.numerics import assert_as_exact_as_eager
 from tests.surgery.test_fusion import trained
 
@@ -26,22 +27,49 @@ def run(path, images):
     return [torch.from_numpy(output) for output in session.run(None, {"images": images.numpy()})]
 
 
-def test_operators_at_every_size(tmp_path):
-    layers = trained(
-        nn.Sequential(
-            ACmix(3, 16),
-            ACmix(16, 16, dilation=2, kernel_att=5, kernel_conv=5),
-            ACmix(16, 8, stride=2, heads=2, bias=True),
-            ACmix(8, 16, heads=8, stride=3, kernel_att=3),
+class Operators(nn.Module):
+    """One of every kind: short and long rows of a head, strides, dilations, the input or projections taken."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            (
+                ACmix(3, 16),
+                ACmix(16, 16, dilation=2, kernel_att=5, kernel_conv=5),
+                ACmix(16, 72, stride=2, heads=2, bias=True),
+                ACmix(72, 32, heads=8, kernel_att=3),
+                ACmix(72, 36, stride=3, kernel_conv=5),
+            )
         )
-    )
-    written = to_onnx(layers, tmp_path / "layers.onnx", input_size=(3, 24, 20))
+
+    def forward(self, x):
+        return tuple(layer(x.repeat(1, 24, 1, 1)[:, : layer.in_channels]) for layer in self.layers)
+
+
+@pytest.fixture(scope="module")
+def operators():
+    made = Operators()
+    assert [stage2.ExportedACmix(layer).qkv is None for layer in made.layers] == [True, True, True, False, False]
+    return trained(made)
+
+
+def hold(network, path, images):
+    exact = copy.deepcopy(network).double()(images.double())
+    for number, outputs in enumerate(zip(run(path, images), network(images), exact, strict=True)):
+        assert_as_exact_as_eager(f"output {number} at {tuple(images.shape)}", *(output.detach() for output in outputs))
+
+
+def test_operators_at_every_size(operators, tmp_path):
+    written = to_onnx(operators, tmp_path / "layers.onnx", input_size=(3, 24, 20))
     assert len(written.checks) == 3
-    wide = copy.deepcopy(layers).double()
     for batch, size in enumerate(SIZES):
-        images = torch.randn(batch + 1, 3, *size)
-        (found,) = run(written.path, images)
-        assert_as_exact_as_eager(f"output at {size}", found, layers(images).detach(), wide(images.double()).detach())
+        hold(operators, written.path, torch.randn(batch + 1, 3, *size))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 8), (13, 12), (20, 33)], ids=str)
+def test_operators_at_one_size(size, operators, tmp_path):
+    written = to_onnx(operators, tmp_path / "layers.onnx", input_size=(3, *size), dynamic=False)
+    hold(operators, written.path, torch.randn(1, 3, *size))
 
 
 def test_keys_outside_of_a_window_do_not_count_however_large(tmp_path):
@@ -112,7 +140,7 @@ def test_fixed_size_and_several_outputs(tmp_path):
 
 
 def test_a_mismatch_is_an_error_and_leaves_what_was_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(stage2, "_mask", lambda *_: stage2.np.zeros((1, 1), "float32"))
+    monkeypatch.setattr(windows, "_tile_mask", lambda grid, columns: np.zeros((16, grid.keys * columns), "float32"))
     path = tmp_path / "layer.onnx"
     path.write_text("earlier")
     with pytest.raises(ExportError, match=r"for images .* differs from PyTorch by up to .*; no file was kept"):

@@ -15,8 +15,9 @@ from torch.onnx import ONNXProgram
 
 from acmix.errors import InputError
 from acmix.export.checking import Check, compare
+from acmix.export.graph import translation
 from acmix.export.sizes import check_input_size, example_images, export_with_sizes
-from acmix.export.stage2 import OPSET, ExportedACmix, translation
+from acmix.export.stage2 import OPSET, ExportedACmix
 from acmix.nn import ACmix, OperatorLayer
 from acmix.storage import folder_beside
 from acmix.surgery import FusedACmix, fuse
