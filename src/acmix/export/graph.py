@@ -129,6 +129,9 @@ def _convolve(maps: Any, inputs: int, kernels: Any, bias: Any, grid: Grid) -> An
 
 
 def _ones(maps: Any) -> Any:
-    """One map of ones, of the size of the maps."""
+    """A map of ones for every image, of the size of the maps.
+
+    One for all images would do, but OpenVINO 2026.4.1 fuses its convolution with the addition as if both had one batch.
+    """
     one = array(np.ones((1, 1, 1, 1), maps.dtype.numpy()))
-    return op.Expand(one, op.Concat(numbers(1, 1), op.Shape(maps, start=2), axis=0))
+    return op.Expand(one, op.Concat(op.Shape(maps, end=1), numbers(1), op.Shape(maps, start=2), axis=0))

@@ -58,10 +58,15 @@ class ExportedACmix(nn.Module):
         operator: Its weights are copied.
 
     Attributes:
-        arguments: Of `acmix_export::mix`, but for the maps. Projections are `(B, D * 3 N, H, W)`, all maps of one place
-            in the heads together, as the groups of the convolution path want them. The projection of an input is
-            `(3, N, C_in, D)`, its bias for queries `(N, 1, D)`, `border` the kernels `(C, 1, k, k)` that make of a map
-            of ones what the convolution path makes of the projection's bias (DESIGN.md, identity E4).
+        qkv: Makes the projections `(B, D * 3 N, H, W)`, all maps of one place in the heads together, as the groups of
+            the convolution path want them; None where the operator is given its input.
+        scales: Of what it makes, if it is more than a convolution.
+        kernels: Of the convolution path, `(C, 3 N j, k, k)` for j groups in one, or `(C, C_in, k, k)` of the input.
+        projection: Of the input, `(3, N, C_in, D)`.
+        query_bias: Its bias for queries, `(N, 1, D)`.
+        border: Kernels `(C, 1, k, k)` that make of a map of ones what the convolution path makes of that bias
+            (DESIGN.md, identity E4).
+        rate: alpha, `(1,)`, of attention on projections.
     """
 
     def __init__(self, operator: ACmix | FusedACmix) -> None:
@@ -71,8 +76,12 @@ class ExportedACmix(nn.Module):
         if operator.fc_weight is not None:
             kernels = torch.einsum("pc,opyx->ocyx", operator.fc_weight.double(), kernels)
         self.numbers = operator.heads, operator.kernel_att, operator.stride[0], operator.dilation[0]
-        self.projection = self.query_bias = self.border = self.rate = None
-        self.qkv, self.scales = None, None
+        self.projection: Tensor | None = None
+        self.query_bias: Tensor | None = None
+        self.border: Tensor | None = None
+        self.rate: Tensor | None = None
+        self.scales: Tensor | None = None
+        self.qkv: nn.Module | None = None
         self.position = _constant(operator.position_weight)
         self.bias = _constant(torch.zeros(len(kernels)).to(self.position) if operator.bias is None else operator.bias)
         if why_not_plain(operator.qkv, nn.Conv2d) is None and _is_direct(operator):
@@ -104,17 +113,18 @@ class ExportedACmix(nn.Module):
         scales = torch.ones(3 * heads, 1).to(kernels)
         scales[:heads] = size**-0.5
         self.kernels = _constant(_join_groups((kernels / scales[:, None]).to(like), heads))
-        self.qkv, self.rate = operator.qkv, _constant(operator.rate_attention)
+        self.rate = _constant(operator.rate_attention)
         if why_not_plain(operator.qkv, nn.Conv2d) is not None:
-            self.scales = _constant(scales[..., None, None].to(like))
+            self.qkv, self.scales = operator.qkv, _constant(scales[..., None, None].to(like))
             return
         weight, bias = operator.qkv.weight.double().flatten(1), operator.qkv.bias
         weight = (weight.unflatten(0, (-1, size)) * scales[..., None]).transpose(0, 1)
-        self.qkv = nn.Conv2d(operator.qkv.in_channels, 3 * heads * size, 1, bias=bias is not None).to(like)
-        self.qkv.weight = _constant(weight.reshape(self.qkv.weight.shape).to(like))
+        projection = nn.Conv2d(operator.qkv.in_channels, 3 * heads * size, 1, bias=bias is not None).to(like)
+        projection.weight = _constant(weight.reshape(projection.weight.shape).to(like))
         if bias is not None:
             bias = (bias.double().unflatten(0, (-1, size)) * scales).transpose(0, 1)
-            self.qkv.bias = _constant(bias.flatten().to(like))
+            projection.bias = _constant(bias.flatten().to(like))
+        self.qkv = projection
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`."""
