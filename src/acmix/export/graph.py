@@ -133,5 +133,7 @@ def _ones(maps: Any) -> Any:
 
     One for all images would do, but OpenVINO 2026.4.1 fuses its convolution with the addition as if both had one batch.
     """
-    one = array(np.ones((1, 1, 1, 1), maps.dtype.numpy()))
-    return op.Expand(one, op.Concat(op.Shape(maps, end=1), numbers(1), op.Shape(maps, start=2), axis=0))
+    one, shape = array(np.ones((1, 1, 1, 1), maps.dtype.numpy())), op.Shape(maps)
+    # Slices: the quantiser of ONNX Runtime 1.23 knows no part of a Shape.
+    batch, sizes = op.Slice(shape, numbers(0), numbers(1)), op.Slice(shape, numbers(2), numbers(4))
+    return op.Expand(one, op.Concat(batch, numbers(1), sizes, axis=0))
