@@ -141,6 +141,30 @@ class ConvolutionPath(nn.Module):
         return torch.cat([part.unflatten(1, (-1, self.heads)) for part in parts], 2).flatten(1, 2)
 
 
+class PathsApart(TwoPaths):
+    """Two paths of which the convolution path is a `ConvolutionPath`, and attention PyTorch's.
+
+    Attributes:
+        convolution: The convolution path.
+    """
+
+    convolution: ConvolutionPath
+
+    @property
+    def backend(self) -> str:  # type: ignore[bad-override]
+        """Of the convolution path."""
+        return self.convolution.backend
+
+    @backend.setter
+    def backend(self, name: str) -> None:
+        self.convolution.backend = name
+
+    @property
+    def kernels(self) -> Tensor:
+        """Of the convolution path, `(C, k^2, k, k)`."""
+        return self.convolution.dep_weight
+
+
 def scaled_linear(x: Tensor, linear: nn.Module, rate: Tensor) -> Tensor:
     """A linear map times a rate, on its weights: no map has to be multiplied, or kept for the rate's gradient.
 

@@ -9,20 +9,19 @@ from typing import Any
 
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import calculate_drop_path_rates, get_device_dtype, to_2tuple, trunc_normal_
+from timm.layers import calculate_drop_path_rates, to_2tuple, trunc_normal_
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from acmix.models.patches import Pair
 from acmix.models.pyramid import PyramidStage
+from acmix.models.stages import StagedNetwork
 
 __all__ = ["PyramidTransformer"]
 
-_POOLINGS = ("token", "avg", "")
 
-
-class PyramidTransformer(nn.Module):
+class PyramidTransformer(StagedNetwork):
     """ACmix-PVT, with the surface of timm's networks, for images of any size.
 
     Args:
@@ -53,6 +52,8 @@ class PyramidTransformer(nn.Module):
         ValueError: If an argument breaks its rule.
     """
 
+    poolings = ("token", "avg", "")
+
     def __init__(
         self,
         *,
@@ -77,7 +78,7 @@ class PyramidTransformer(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _check_pooling(global_pool)
+        self.check_pooling(global_pool)
         made: dict[str, Any] = {"device": device, "dtype": dtype}
         self.num_classes, self.in_chans, self.global_pool = num_classes, in_chans, global_pool
         self.num_features = self.head_hidden_size = channels[-1]
@@ -136,29 +137,7 @@ class PyramidTransformer(nn.Module):
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Layers of the network, for layer-wise learning rates."""
-        stages = r"^stages\.(\d+)"
-        blocks = stages if coarse else [(r"^stages\.(\d+)\.blocks\.(\d+)", None), (r"^stages\.(\d+)\.\w+", (0,))]
-        return {"stem": r"^stages\.0\.(?:patch_embed|pos_embed)", "blocks": blocks}
-
-    @torch.jit.ignore
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the activations of blocks in the backward pass."""
-        for stage in self.stages:
-            stage.grad_checkpointing = enable  # type: ignore[bad-argument-type]
-
-    @torch.jit.ignore
-    def get_classifier(self) -> nn.Module:
-        """The last layer."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a new classifier in the place of the old, or none."""
-        if global_pool is not None:
-            _check_pooling(global_pool)
-            self.global_pool = global_pool
-        made: dict[str, Any] = get_device_dtype(self)
-        self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes, **made) if num_classes else nn.Identity()
+        return {"stem": r"^stages\.0\.(?:patch_embed|pos_embed)", "blocks": self.stage_groups(coarse)}
 
     def forward_intermediates(
         self,
@@ -234,15 +213,6 @@ class PyramidTransformer(nn.Module):
             x = x[:, 1:].mean(1)
         x = self.head_drop(x)
         return x if pre_logits else self.head(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images to logits."""
-        return self.forward_head(self.forward_features(x))
-
-
-def _check_pooling(global_pool: str) -> None:
-    if global_pool not in _POOLINGS:
-        raise ValueError(f"global_pool must be one of {_POOLINGS}, got {global_pool!r}")
 
 
 def _create(variant: str, pretrained: bool, settings: dict[str, Any]) -> PyramidTransformer:

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from acmix.models.patches import Pair, PatchEmbed
 from acmix.ops.tracing import is_exporting
-from acmix.paths import ConvolutionPath, TwoPaths, scaled_linear
+from acmix.paths import ConvolutionPath, PathsApart, scaled_linear
 
 
 def _maps(query: Tensor, reduced: Tensor, size: Pair, ratio: int, heads: int) -> Tensor:
@@ -45,7 +45,7 @@ fx.wrap("_reduced")
 fx.wrap("_placed")
 
 
-class PyramidACmix(TwoPaths):
+class PyramidACmix(PathsApart):
     r"""PVT's attention, whose keys and values are reduced, with a convolution path on the same projections.
 
     .. math:: out = \alpha \, proj(att(q, k, v)) + \beta \, conv(q, k, v)
@@ -103,15 +103,6 @@ class PyramidACmix(TwoPaths):
         self.convolution = ConvolutionPath(heads, channels // heads, kernel=kernel_conv, backend=backend, **made)
         self.rate_attention = nn.Parameter(torch.full((1,), 0.5, **made))
         self.rate_convolution = nn.Parameter(torch.full((1,), 0.5, **made))
-
-    @property
-    def backend(self) -> str:  # type: ignore[bad-override]
-        """Of the convolution path; the attention is PyTorch's."""
-        return self.convolution.backend
-
-    @backend.setter
-    def backend(self, name: str) -> None:
-        self.convolution.backend = name
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Its parameters by stage: projection, attention, convolution."""

@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import get_device_dtype
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from acmix.models.stages import StagedNetwork
 from acmix.ops.geometry import reflect, window_offsets
-from acmix.paths import ConvolutionPath, TwoPaths
+from acmix.paths import ConvolutionPath, PathsApart
 
 __all__ = ["PatchwiseACmix", "SelfAttentionNetwork"]
 
@@ -44,7 +44,7 @@ def _pool(x: Tensor) -> Tensor:
 fx.wrap("_windows")
 
 
-class PatchwiseACmix(TwoPaths):
+class PatchwiseACmix(PathsApart):
     r"""SAN's patchwise attention with a convolution path on the same projections.
 
     .. math:: out_i = \alpha \sum_j w(q_i, k_{R(i)})_j \, v_j + \beta \, conv(q, k, v)
@@ -99,15 +99,6 @@ class PatchwiseACmix(TwoPaths):
         self.convolution = ConvolutionPath(2, size, times=2, bias=False, kernel=kernel_conv, backend=backend, **made)
         self.rate_attention = nn.Parameter(torch.full((1,), 0.5, **made))
         self.rate_convolution = nn.Parameter(torch.full((1,), 0.5, **made))
-
-    @property
-    def backend(self) -> str:  # type: ignore[bad-override]
-        """Of the convolution path; the attention is PyTorch's."""
-        return self.convolution.backend
-
-    @backend.setter
-    def backend(self, name: str) -> None:
-        self.convolution.backend = name
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Its parameters by stage: projection, attention, convolution."""
@@ -175,7 +166,7 @@ class SANStage(nn.Module):
         return self.bn(x).relu()
 
 
-class SelfAttentionNetwork(nn.Module):
+class SelfAttentionNetwork(StagedNetwork):
     """ACmix-SAN, with the surface of timm's networks, for images of any size.
 
     Args:
@@ -198,6 +189,8 @@ class SelfAttentionNetwork(nn.Module):
         ValueError: If an argument breaks its rule.
     """
 
+    poolings = ("avg", "")
+
     def __init__(
         self,
         *,
@@ -214,7 +207,7 @@ class SelfAttentionNetwork(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _check_pooling(global_pool)
+        self.check_pooling(global_pool)
         made: dict[str, Any] = {"device": device, "dtype": dtype}
         self.num_classes, self.in_chans, self.global_pool = num_classes, in_chans, global_pool
         self.num_features = self.head_hidden_size = channels[-1]
@@ -236,29 +229,7 @@ class SelfAttentionNetwork(nn.Module):
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Layers of the network, for layer-wise learning rates."""
-        stages = r"^stages\.(\d+)"
-        blocks = stages if coarse else [(r"^stages\.(\d+)\.blocks\.(\d+)", None), (r"^stages\.(\d+)\.\w+", (0,))]
-        return {"stem": r"^stem", "blocks": blocks}
-
-    @torch.jit.ignore
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the activations of blocks in the backward pass."""
-        for stage in self.stages:
-            stage.grad_checkpointing = enable  # type: ignore[bad-argument-type]
-
-    @torch.jit.ignore
-    def get_classifier(self) -> nn.Module:
-        """The last layer."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a new classifier in the place of the old, or none."""
-        if global_pool is not None:
-            _check_pooling(global_pool)
-            self.global_pool = global_pool
-        made: dict[str, Any] = get_device_dtype(self)
-        self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes, **made) if num_classes else nn.Identity()
+        return {"stem": r"^stem", "blocks": self.stage_groups(coarse)}
 
     def forward_intermediates(
         self,
@@ -321,15 +292,6 @@ class SelfAttentionNetwork(nn.Module):
         """Pooled features to logits, or the pooled features."""
         x = self.head_drop(x.mean((2, 3)) if self.global_pool else x)
         return x if pre_logits else self.head(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images to logits."""
-        return self.forward_head(self.forward_features(x))
-
-
-def _check_pooling(global_pool: str) -> None:
-    if global_pool not in ("avg", ""):
-        raise ValueError(f"global_pool must be 'avg' or '', got {global_pool!r}")
 
 
 def _create(variant: str, pretrained: bool, settings: dict[str, Any]) -> SelfAttentionNetwork:

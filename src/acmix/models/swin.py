@@ -17,7 +17,7 @@ from torch.nn import functional
 from acmix import ops
 from acmix.models.patches import Pair, PatchEmbed
 from acmix.ops.tracing import is_exporting
-from acmix.paths import ConvolutionPath, TwoPaths, scaled_linear
+from acmix.paths import ConvolutionPath, PathsApart, scaled_linear
 
 __all__ = ["SwinBlock", "SwinTransformer", "WindowACmix"]
 
@@ -91,7 +91,7 @@ fx.wrap("_attend")
 fx.wrap("_shift_mask")
 
 
-class WindowACmix(timm_swin.WindowAttention, TwoPaths):
+class WindowACmix(timm_swin.WindowAttention, PathsApart):
     r"""timm's window attention with a convolution path on the same projections.
 
     .. math:: out = \alpha \, proj(att(q, k, v)) + \beta \, conv(q, k, v)
@@ -131,20 +131,6 @@ class WindowACmix(timm_swin.WindowAttention, TwoPaths):
         self.convolution = ConvolutionPath(attention.num_heads, head_size, kernel=kernel_conv, backend=backend, **made)
         self.rate_attention = nn.Parameter(torch.full((1,), 0.5, **made))
         self.rate_convolution = nn.Parameter(torch.full((1,), 0.5, **made))
-
-    @property
-    def backend(self) -> str:  # type: ignore[bad-override]
-        """Of the convolution path; the attention is PyTorch's."""
-        return self.convolution.backend
-
-    @backend.setter
-    def backend(self, name: str) -> None:
-        self.convolution.backend = name
-
-    @property
-    def kernels(self) -> Tensor:
-        """Of the convolution path, `(C, k^2, k, k)`."""
-        return self.convolution.dep_weight
 
     def reset_parameters(self) -> None:
         """Initialise anew: timm's own, both rates 0.5; the convolution path is reset as a module of its own."""
