@@ -229,6 +229,38 @@ def test_levels(name, out_indices, extra_levels, names):
     assert backbone.out_channels == 8
 
 
+FAMILY = {
+    "acmix_swin_tiny": {"depths": (2, 1, 1, 1), "num_heads": (1, 2, 2, 4), "embed_dim": 16},
+    "acmix_pvt_tiny": {"channels": (16, 32, 32, 64), "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)},
+    "acmix_san10": {"channels": (32, 32, 64, 64, 64), "depths": (1, 1, 1, 1, 1)},
+}
+
+
+@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("size", [ODD, (30, 210), (1, 1)])
+def test_the_family_at_every_size(name, size):
+    """Detectors have the last four features by default; a Swin's maps, whose channels come last, are turned."""
+    detector = detection_backbone(name, out_channels=8, **FAMILY[name])
+    segmenter = segmentation_backbone(name, output_stride=32, auxiliary=True, **FAMILY[name])
+    image = torch.rand(2, 3, *size)
+
+    def shape(stride):
+        return tuple(-(-axis // stride) for axis in size)
+
+    for training in (True, False):
+        levels = detector.train(training)(image)
+        assert [tuple(level.shape[2:]) for level in levels.values()][:4] == [shape(2**power) for power in (2, 3, 4, 5)]
+        assert list(levels) == ["0", "1", "2", "3", "pool"]
+        outputs = segmenter.train(training)(image)
+        assert outputs["out"].shape == (2, segmenter.out_channels, *shape(32))
+        assert outputs["aux"].shape == (2, segmenter.aux_channels, *shape(16))
+    (sum(level.square().mean() for level in levels.values()) + outputs["out"].square().mean()).backward()
+    blocks = [
+        parameter for part in (detector, segmenter) for key, parameter in part.named_parameters() if "attn" in key
+    ]
+    assert sum(parameter.grad is not None for parameter in blocks) > len(blocks) / 2
+
+
 def test_pyramid_is_torchvisions_own():
     """Names and values, so that weights of torchvision's detectors fit."""
     layers = (1, 1, 1, 1)

@@ -81,20 +81,21 @@ def detection_backbone(
     name: str,
     *,
     out_channels: int = 256,
-    out_indices: Sequence[int] = (1, 2, 3, 4),
+    out_indices: Sequence[int] | None = None,
     extra_levels: ExtraLevels = "pool",
     pretrained: bool = False,
     **kwargs: Any,
 ) -> DetectionBackbone:
     """Create the backbone of torchvision's `FasterRCNN`, `MaskRCNN` or `RetinaNet`.
 
-    A ResNet has the five levels of `FasterRCNN` and `MaskRCNN` by default, and those of `RetinaNet` with
-    `out_indices=(2, 3, 4)` and `extra_levels="convolutions"`.
+    By default it has the five levels of `FasterRCNN` and `MaskRCNN`; a ResNet has those of `RetinaNet` with
+    `out_indices=(2, 3, 4)`, a Swin or PVT with `(1, 2, 3)`, and `extra_levels="convolutions"`.
 
     Args:
         name: Network of timm's registry, `acmix_resnet50` for instance.
         out_channels: Channels of every level.
-        out_indices: Features under the pyramid, increasing, as timm counts them; 0 is a ResNet's stem.
+        out_indices: Features under the pyramid, increasing, as timm counts them; 0 is a ResNet's stem. None for the
+            last four.
         extra_levels: "pool" adds one level, every second cell of the coarsest; "convolutions" adds two, each by a
             convolution of stride 2.
         pretrained: Load the network's weights.
@@ -112,6 +113,7 @@ def detection_backbone(
     if extra_levels not in get_args(ExtraLevels):
         raise InputError(f"extra_levels must be one of {get_args(ExtraLevels)}, got {extra_levels!r}")
     count = len(_without_storage(name).feature_info)
+    out_indices = range(max(count - 4, 0), count) if out_indices is None else out_indices
     if not out_indices or list(out_indices) != sorted(set(range(count)).intersection(out_indices)):
         raise InputError(
             f"out_indices must increase and lie in 0 to {count - 1}, the features of {name!r}, got {out_indices}"
