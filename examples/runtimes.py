@@ -21,8 +21,7 @@ def onnx_runtime(network: nn.Module, images: Tensor, folder: Path, dynamic: bool
 
     size = images.shape[1:]
     written = acmix.export.to_onnx(network, folder / "network.onnx", input_size=size, dynamic=dynamic)
-    session = onnxruntime.InferenceSession(written.path)
-    return lambda images: [torch.from_numpy(output) for output in session.run(None, {"images": images.numpy()})]
+    return _in_onnx_runtime(written.path)
 
 
 def onnx_runtime_int8(network: nn.Module, images: Tensor, folder: Path) -> Run:
@@ -38,7 +37,17 @@ def onnx_runtime_int8(network: nn.Module, images: Tensor, folder: Path) -> Run:
     types = ["Conv", "Gemm", "MatMul"]
     file = folder / "int8.onnx"
     quantization.quantize_static(folder / "ready.onnx", file, reader, per_channel=True, op_types_to_quantize=types)
-    session = onnxruntime.InferenceSession(file)
+    return _in_onnx_runtime(file)
+
+
+def _in_onnx_runtime(file: Path) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    # Between runs its threads would go on asking for work for a while, and hold up what else computes.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(file, options)
     return lambda images: [torch.from_numpy(output) for output in session.run(None, {"images": images.numpy()})]
 
 
@@ -86,7 +95,8 @@ def _in_openvino(model: object) -> Run:
     import openvino
 
     # Without the hint processors with bfloat16 compute in it.
-    compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    compiled = openvino.compile_model(model, "CPU", settings)
     return lambda images: [torch.from_numpy(output) for output in compiled(images.numpy()).values()]
 
 
