@@ -10,17 +10,6 @@ from acmix.bench import Comparison, Scaling
 from acmix.pages import plots
 
 ROOT = Path(__file__).parent.parent
-RUNTIMES = (
-    "onnxruntime",
-    "openvino",
-    "nncf",
-    "executorch",
-    "litert-torch",
-    "ai-edge-litert",
-    "coremltools",
-    "ncnn",
-    "pnnx",
-)
 START, END = "<!-- measured: made by `make bench`, do not edit -->", "<!-- end of measured -->"
 
 
@@ -115,7 +104,7 @@ def runtimes(results: dict) -> list[str]:
 def other_runtimes(results: dict) -> list[str]:
     """Markdown of what works in which runtime, how exact and how fast."""
     machine, found = results["machine"], results["rows"]
-    versions = ", ".join(f"{name} {machine[name]}" for name in RUNTIMES)
+    versions = ", ".join(f"{name} {version}" for name, version in results["packages"].items())
     lines = [
         f"{machine['processor']} ({machine['instructions']}), {machine['threads']} threads, torch {machine['torch']}, "
         f"{versions}, revision {machine['revision']}, {machine['withheld_share']:.0%} withheld.",

@@ -156,7 +156,7 @@ def main() -> None:
         print(f"{time.perf_counter() - start:4.0f} s {row}", flush=True)  # noqa: T201
     results = [{key: value for key, value in vars(row).items() if key != "load"} for row in found]
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    content = {"machine": machine() | versions, "rows": results}
+    content = {"machine": machine(), "packages": versions, "rows": results}
     Path(__file__).with_name("results").joinpath("runtimes-cpu.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
