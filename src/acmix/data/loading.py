@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -98,31 +99,64 @@ def replacements(index: int, count: int) -> Iterator[int]:
     yield from ((index + offset) % count for offset in offsets if offset >= _NEAR)
 
 
-class _Augmented(Dataset[Any]):
-    """Images under a random transform whose randomness is a function of seed, epoch and position alone."""
+class Examples(Protocol):
+    """What is drawn from: `acmix.data.ImageSource`, for one."""
 
-    def __init__(self, images: ImageSource, transform: Callable[[Image.Image], Any], seed: int) -> None:
+    def __len__(self) -> int:
+        """Count the images."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What to call an image."""
+        ...
+
+    def read(self, index: int) -> Any:
+        """An image with what is known of it; InputError if it cannot be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One augmented example.
+
+    Attributes:
+        example: What the transform made.
+        name: Of the image that was read.
+        unreadable: Name and reason of every image that it replaced.
+        seconds: Spent on reading and augmenting.
+    """
+
+    example: Any
+    name: str
+    unreadable: list[tuple[str, str]]
+    seconds: float
+
+
+class _Augmented(Dataset[Drawn]):
+    """Examples under a random transform whose randomness is a function of seed, epoch and position alone."""
+
+    def __init__(self, images: Examples, transform: Callable[[Any], Any], seed: int) -> None:
         self.images, self.transform, self.seed = images, transform, seed
 
-    def __getitem__(self, index: Draw) -> tuple[Any, int, str, list[tuple[str, str]], float]:
+    def __getitem__(self, index: Draw) -> Drawn:
         began = time.perf_counter()
-        image, label, name, unreadable = self._read(index.index)
+        example, name, unreadable = self._read(index.index)
         with _randomness(self.seed, index.epoch, index.position):
-            image = self.transform(image)
-        return image, label, name, unreadable, time.perf_counter() - began
+            example = self.transform(example)
+        return Drawn(example, name, unreadable, time.perf_counter() - began)
 
-    def _read(self, index: int) -> tuple[Image.Image, int, str, list[tuple[str, str]]]:
-        """An image, or another one that can be read."""
+    def _read(self, index: int) -> tuple[Any, str, list[tuple[str, str]]]:
+        """An example, or another one that can be read."""
         unreadable: list[tuple[str, str]] = []
         for at in islice(replacements(index, len(self.images)), _MOST_TRIED):
             name = f"image {at}"
             try:
                 name = self.images.name(at)
-                image, label = self.images.read(at)
+                example = self.images.read(at)
             except InputError as error:
                 unreadable.append((printable(name), str(error)))
             else:
-                return image, label, name, unreadable
+                return example, name, unreadable
         raise InputError(
             f"{unreadable[0][0]} and {len(unreadable) - 1} in its place cannot be read: {unreadable[0][1]}"
         )
@@ -144,15 +178,26 @@ def _randomness(*numbers: int) -> Iterator[None]:
         torch.set_rng_state(kept[2])
 
 
-def _collate(items: Sequence[tuple[Any, int, str, list[tuple[str, str]], float]]) -> Batch:
-    images, labels, names, unreadable, seconds = zip(*items, strict=True)
-    return Batch(
-        images=default_collate(list(images)),
-        labels=torch.tensor(labels),
-        names=list(names),
-        unreadable=[fault for faults in unreadable for fault in faults],
-        seconds=sum(seconds),
-    )
+def example_loader(
+    images: Examples,
+    sampler: EpochSampler,
+    transform: Callable[[Any], Any],
+    collate: Callable[[Sequence[Drawn]], Any],
+    *,
+    seed: int,
+    workers: int = 0,
+) -> DataLoader[Any]:
+    """A `DataLoader` of augmented examples; one that cannot be read is replaced by another.
+
+    Args:
+        images: The training images.
+        sampler: The batches of this process.
+        transform: Of what `images.read` gives; may draw random numbers.
+        collate: Makes a batch.
+        seed: Of the augmentation.
+        workers: Processes that read images; 0 reads in this one.
+    """
+    return _loader(_Augmented(images, transform, seed), workers, batch_sampler=sampler, collate_fn=collate)
 
 
 def training_loader(
@@ -163,7 +208,7 @@ def training_loader(
     seed: int,
     workers: int = 0,
 ) -> DataLoader[Batch]:
-    """A `DataLoader` of augmented images; an image that cannot be read is replaced by another.
+    """A loader of augmented images and their labels, see `example_loader`.
 
     Args:
         images: The training images.
@@ -172,4 +217,22 @@ def training_loader(
         seed: Of the augmentation.
         workers: Processes that read images; 0 reads in this one.
     """
-    return _loader(_Augmented(images, transform, seed), workers, batch_sampler=sampler, collate_fn=_collate)
+    return example_loader(images, sampler, partial(_of_image, transform), _collate, seed=seed, workers=workers)
+
+
+def _of_image(transform: Callable[[Image.Image], Any], example: tuple[Image.Image, int]) -> tuple[Any, int]:
+    return transform(example[0]), example[1]
+
+
+def _collate(drawn: Sequence[Drawn]) -> Batch:
+    images, labels = zip(*(each.example for each in drawn), strict=True)
+    return Batch(images=default_collate(list(images)), labels=torch.tensor(labels), **gathered(drawn))
+
+
+def gathered(drawn: Sequence[Drawn]) -> dict[str, Any]:
+    """What every batch of drawn examples says, see `acmix.tasks.loop.task.Batch`."""
+    return {
+        "names": [each.name for each in drawn],
+        "unreadable": [fault for each in drawn for fault in each.unreadable],
+        "seconds": sum(each.seconds for each in drawn),
+    }
