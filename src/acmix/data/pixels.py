@@ -33,12 +33,17 @@ def upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
         pixels: Of the image, in any mode.
         image: As Pillow opened it, loaded; it may have turned itself, and has no orientation then.
     """
-    turn = _TURNS.get(_orientation(image))
+    return turned(pixels, orientation(image))
+
+
+def turned(pixels: Image.Image, orientation: int) -> Image.Image:
+    """Turn pixels of an orientation of EXIF upright; of a number that is none, they stay."""
+    turn = _TURNS.get(orientation)
     return pixels if turn is None else pixels.transpose(turn)
 
 
-def _orientation(image: Image.Image) -> int:
-    """The orientation of an image, 1 where none can be read."""
+def orientation(image: Image.Image) -> int:
+    """The orientation of a loaded image as EXIF counts, 1 where none can be read."""
     if found := _entry(image.info.get("exif") or b"", ExifTags.Base.Orientation):
         return found
     try:
