@@ -1,0 +1,120 @@
+"""Networks that give every pixel a class: decoders of segmentation-models-pytorch on networks of timm's registry.
+
+Semantic FPN: Kirillov et al., CVPR 2019, arXiv 1901.02446. UPerNet: Xiao et al., ECCV 2018, arXiv 1807.10221.
+DeepLabV3+: Chen et al., ECCV 2018, arXiv 1802.02611.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from acmix.errors import InputError, nearest
+from acmix.models.names import check_name
+
+SEGMENTERS = ("semantic_fpn", "upernet", "deeplabv3_plus")
+OUTPUT_STRIDES = (8, 16)
+# Group norms of Semantic FPN have 32 groups, of half the channels of its pyramid.
+_FPN_CHANNELS = 64
+
+
+class Segmenter(nn.Module):
+    """A decoder on an encoder, for images of every size: they are continued to what strides divide, and cut again.
+
+    Args:
+        network: Of segmentation-models-pytorch.
+
+    Shape:
+        `(B, 3, H, W)` to logits `(B, classes, H, W)`.
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+        # All three decoders join features of up to this stride.
+        self.stride = 32
+        network.requires_divisible_input_shape = False
+
+    @property
+    def backbone(self) -> Any:
+        """The network of timm that gives features."""
+        return self.network.encoder.model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the logits."""
+        height, width = images.shape[-2:]
+        # The last row and column go on, as zeros would be an edge.
+        padded = functional.pad(images, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
+        return self.network(padded)[..., :height, :width]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute activations of the backbone again in the backward pass."""
+        self.backbone.set_grad_checkpointing(enable)
+
+
+def segmenter(
+    name: str,
+    *,
+    backbone: str,
+    num_classes: int,
+    decoder_channels: int = 256,
+    output_stride: int | None = None,
+    drop_rate: float | None = None,
+    **options: Any,
+) -> Segmenter:
+    """Create a network for semantic segmentation with fresh weights.
+
+    Args:
+        name: `semantic_fpn`, `upernet` or `deeplabv3_plus`.
+        backbone: Network of timm's registry, `acmix_resnet26` for instance.
+        num_classes: Size of the output.
+        decoder_channels: Channels of the pyramid, or of DeepLabV3+'s decoder.
+        output_stride: 8 or 16 of DeepLabV3+, where the backbone's last stages dilate; None is 16.
+        drop_rate: Share of features dropped before the last layer; None is the decoder's own.
+        **options: Arguments of the backbone that matter if they are not zero or empty: drop_path_rate, block_args.
+
+    Raises:
+        InputError: If there is no such network, segmentation-models-pytorch is missing or does not take the backbone,
+            or an argument breaks its rule.
+    """
+    if name not in SEGMENTERS:
+        raise InputError(f"model {name!r} is no segmenter; {nearest(name, SEGMENTERS) or ', '.join(SEGMENTERS)} is")
+    check_name(backbone)
+    arguments = {key: value for key, value in options.items() if value}
+    arguments |= _decoder(name, decoder_channels, output_stride, drop_rate)
+    try:
+        import segmentation_models_pytorch as smp
+    except ImportError as error:
+        raise InputError(
+            f"model {name!r} needs segmentation-models-pytorch: pip install 'acmix[segmentation]'"
+        ) from error
+    kinds = {"semantic_fpn": smp.FPN, "upernet": smp.UPerNet, "deeplabv3_plus": smp.DeepLabV3Plus}
+    try:
+        return Segmenter(kinds[name](f"tu-{backbone}", encoder_weights=None, classes=num_classes, **arguments))
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError, IndexError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"backbone {backbone!r} does not serve {name}: {reason}; choose another") from error
+
+
+def _decoder(name: str, channels: int, output_stride: int | None, drop_rate: float | None) -> dict[str, Any]:
+    """The decoder's arguments, as smp calls them."""
+    if name != "deeplabv3_plus" and output_stride is not None:
+        raise InputError(f"output_stride is of deeplabv3_plus, {name} has none; leave it out")
+    if name == "semantic_fpn":
+        if channels % _FPN_CHANNELS:
+            raise InputError(f"decoder_channels of semantic_fpn must be a multiple of {_FPN_CHANNELS}, got {channels}")
+        return {"decoder_pyramid_channels": channels, "decoder_segmentation_channels": channels // 2} | _given(
+            decoder_dropout=drop_rate
+        )
+    if name == "upernet":
+        if drop_rate is not None:
+            raise InputError("drop_rate is of semantic_fpn and deeplabv3_plus, upernet has none; leave it out")
+        return {"decoder_channels": channels}
+    if output_stride not in (None, *OUTPUT_STRIDES):
+        raise InputError(f"output_stride must be one of {OUTPUT_STRIDES}, got {output_stride}")
+    stride = max(OUTPUT_STRIDES) if output_stride is None else output_stride
+    return {"decoder_channels": channels, "encoder_output_stride": stride} | _given(decoder_aspp_dropout=drop_rate)
+
+
+def _given(**arguments: Any) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
