@@ -10,6 +10,8 @@ import re
 import reprlib
 import sys
 import typing
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar
@@ -17,6 +19,7 @@ from typing import Any, Literal, TypeVar
 from acmix.errors import InputError
 
 Record = TypeVar("Record")
+_SPACE = re.compile(r"[ \t\n\r]*")
 _WORDS = {
     int: "a whole number",
     float: "a number",
@@ -38,6 +41,73 @@ def parse(text: str | bytes) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"not JSON ({error})") from error
+
+
+def entries(text: str) -> Iterator[tuple[str, Any]]:
+    """What an object of lists in JSON says, one entry of a list after another, so that no more than one is in memory.
+
+    Yields:
+        Key and entry, for each entry of a list in the order of the text; key and value where the value is no list.
+
+    Raises:
+        InputError: If it is no JSON or no object, has a key twice, or has a number that is none. The message is the
+            fault alone.
+    """
+    try:
+        yield from _entries(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not JSON ({error})") from error
+
+
+def _entries(text: str) -> Iterator[tuple[str, Any]]:
+    decoder = json.JSONDecoder(object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+    at, met = _after(text, 0, "{"), set[str]()
+    while not _starts(text, at, "}"):
+        key, at = decoder.raw_decode(text, _skip(text, _after(text, at, ",") if met else at))
+        if not isinstance(key, str) or key in met:
+            raise ValueError(f"{reprlib.repr(key)} {'twice' if isinstance(key, str) else 'is no key'}")
+        met.add(key)
+        at = _skip(text, _after(text, at, ":"))
+        if not _starts(text, at, "["):
+            value, at = decoder.raw_decode(text, at)
+            yield key, value
+            continue
+        at, first = at + 1, True
+        while not _starts(text, at, "]"):
+            value, at = decoder.raw_decode(text, _skip(text, at if first else _after(text, at, ",")))
+            first = False
+            yield key, value
+        at = _after(text, at, "]")
+    if (end := _skip(text, _after(text, at, "}"))) < len(text):
+        raise json.JSONDecodeError("Extra data", text, end)
+
+
+def _skip(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _starts(text: str, at: int, mark: str) -> bool:
+    return text.startswith(mark, _skip(text, at))
+
+
+def _after(text: str, at: int, mark: str) -> int:
+    at = _skip(text, at)
+    if not text.startswith(mark, at):
+        raise json.JSONDecodeError(f"Expecting {mark!r}", text, at)
+    return at + 1
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"{reprlib.repr(twice)} twice in an object")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def read(kind: type[Record], content: Any, *, others: bool = False) -> Record:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from acmix.data.bundled import Digits
 from acmix.data.finding import Found, Part, find
@@ -11,18 +12,20 @@ from acmix.data.folders import LeftOut
 from acmix.data.labelled import LabelledImages, open_folder
 from acmix.data.shards import open_shards
 from acmix.data.shards.urls import Listing
-from acmix.data.sources import ImageSource, SplittableImages, unknown_classes
+from acmix.data.sources import ImageSource, NamedImages, SplittableImages, unknown_classes
 from acmix.data.trained import examine, refuse_unreadable
 from acmix.errors import InputError
 from acmix.progress import Progress, silent
 
+Images = TypeVar("Images", bound=NamedImages)
+
 
 @dataclass(frozen=True)
-class ImageData:
+class OpenedData(Generic[Images]):
     """Training and validation images with one list of classes.
 
     Attributes:
-        location: A name of `BUNDLED`, the absolute path of a folder, a pattern of shards, or the URL of their folder.
+        location: What DATA names, see `acmix.data.finding.Found`.
         train: Images to learn from, without a transform.
         validation: Images held out, without a transform.
         was_split: Whether validation was split off by seed, rather than having a place of its own.
@@ -35,14 +38,18 @@ class ImageData:
     """
 
     location: str
-    train: ImageSource
-    validation: ImageSource
+    train: Images
+    validation: Images
     was_split: bool
     fingerprint: str
     validation_location: str | None = None
     validation_fingerprint: str | None = None
     measured: str = ""
     taken: dict[str, str] = field(default_factory=dict)
+
+
+class ImageData(OpenedData[ImageSource]):
+    """Training and validation images of classes: opened class folders, shards, saved datasets or bundled digits."""
 
 
 @dataclass(frozen=True, kw_only=True)

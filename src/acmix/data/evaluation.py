@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from acmix import records
-from acmix.data.datasets import ImageData, check_files, held_out_of, open_together
+from acmix.data.datasets import OpenedData, check_files, held_out_of, open_together
 from acmix.data.finding import Found, find, locate
 from acmix.data.labelled import LabelledImages
 from acmix.data.sources import ImageSource, SplittableImages, unknown_classes
@@ -39,11 +39,11 @@ class DataRecord:
     validation_fingerprint: str | None = None
 
     @classmethod
-    def of(cls, images: ImageData, *, val_fraction: float, seed: int) -> "DataRecord":
+    def of(cls, images: OpenedData[Any], *, val_fraction: float, seed: int) -> "DataRecord":
         """Make the record of opened images.
 
         Args:
-            images: Of `open_dataset`.
+            images: Of `open_dataset`, or of `acmix.data.annotated.open_annotated`.
             val_fraction: As there.
             seed: As there.
         """

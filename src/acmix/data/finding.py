@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Generic, TypeAlias, TypeVar
 
 from acmix.data.bundled import BUNDLED
 from acmix.data.folders import LeftOut, beside, find_splits, look, part_of
@@ -16,10 +17,12 @@ _KINDS = "give a folder of class folders, of shards or of a saved dataset, a pat
 
 # Class folders are opened when it is known what for, shards when it is known which parts share their classes.
 Content = ImageSource | Listing | Path
+# What a part holds: Content, or what other kinds of data are read by.
+Held = TypeVar("Held")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Part:
+class PartOf(Generic[Held]):
     """One part of what DATA names, not yet opened; no two are equal.
 
     Attributes:
@@ -30,11 +33,11 @@ class Part:
 
     name: str
     words: str
-    content: Content
+    content: Held
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FoundOf(Generic[Held]):
     """What DATA names, not yet opened.
 
     Attributes:
@@ -49,16 +52,16 @@ class Found:
     """
 
     location: str
-    whole: Part | None = None
-    train: Part | None = None
-    validation: Part | None = None
-    test: Part | None = None
-    unlabelled: Part | None = None
-    others: tuple[Part, ...] = ()
+    whole: PartOf[Held] | None = None
+    train: PartOf[Held] | None = None
+    validation: PartOf[Held] | None = None
+    test: PartOf[Held] | None = None
+    unlabelled: PartOf[Held] | None = None
+    others: tuple[PartOf[Held], ...] = ()
     left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
-    def usable(self) -> list[Part]:
+    def usable(self) -> list[PartOf[Held]]:
         """All parts that can be opened."""
         parts = (self.whole, self.train, self.validation, self.test, *self.others)
         return [part for part in parts if part is not None]
@@ -68,7 +71,7 @@ class Found:
         """What all parts are called there."""
         return [part.name for part in (*self.usable, self.unlabelled) if part is not None]
 
-    def held_out(self) -> Part:
+    def held_out(self) -> PartOf[Held]:
         """The validation part, else the only one.
 
         Raises:
@@ -81,6 +84,10 @@ class Found:
                 f"{self.location} has the parts {', '.join(self.names)}, none of them called val or validation"
             )
         return self.usable[0]
+
+
+Part: TypeAlias = PartOf[Content]
+Found: TypeAlias = FoundOf[Content]
 
 
 def find(data: str) -> Found:
@@ -110,12 +117,13 @@ def _found(location: str, contents: Mapping[str, Content]) -> Found:
         if split in names:
             raise InputError(f"{location} has both {names[split]} and {name}, two names of one split; keep one of them")
         names[split] = name
-    return _by_split(location, {split: _part(location, name, contents[name]) for split, name in names.items()})
+    return by_split(location, {split: _part(location, name, contents[name]) for split, name in names.items()})
 
 
-def _by_split(location: str, parts: Mapping[str, Part]) -> Found:
+def by_split(location: str, parts: Mapping[str, PartOf[Held]]) -> FoundOf[Held]:
+    """What was found, of parts by the split that each is: "" is undivided data."""
     others = [part for split, part in parts.items() if split not in ("", "train", "validation", "test")]
-    return Found(
+    return FoundOf(
         location=location,
         whole=parts.get(""),
         train=parts.get("train"),
@@ -143,7 +151,7 @@ def _find_folders(root: Path) -> Found:
     aside = splits.pop("test") if splits.get("test") in direct else None
     parts = {split: _part(str(root), name, _content(root / name)) for split, name in splits.items()}
     return replace(
-        _by_split(str(root), parts),
+        by_split(str(root), parts),
         unlabelled=None if aside is None else _part(str(root), aside, root / aside),
         left_out=left_out,
     )
@@ -169,9 +177,15 @@ def locate(data: str) -> str:
 
 def existing_folder(data: str) -> Path:
     """The absolute path of an existing folder, or an InputError that says what is wrong."""
+    root = existing(data)
+    if not root.is_dir():
+        raise InputError(f"DATA {data!r} is not a folder; {_KINDS}")
+    return root
+
+
+def existing(data: str) -> Path:
+    """The absolute path of an existing file or folder, or an InputError that says that it does not exist."""
     root = Path(data).expanduser()
     if not root.exists():
         raise InputError(f"DATA {data!r} does not exist; {_KINDS}")
-    if not root.is_dir():
-        raise InputError(f"DATA {data!r} is not a folder; {_KINDS}")
     return root.resolve()

@@ -77,7 +77,7 @@ def part_of(name: str) -> str | None:
     return next((part for part, names in _NAMES.items() if names.fullmatch(text)), None)
 
 
-def _part_within(name: str) -> str | None:
+def part_within(name: str) -> str | None:
     """The split that one of the words of a longer name stands for, as in `seg_train`."""
     words = re.split(r"[\W_\d]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name))
     found = {part for word in words if (part := part_of(word))}
@@ -170,7 +170,7 @@ def _by_part(root: Path, named: dict[str, str]) -> dict[str, str]:
 
 def _find_longer_names(root: Path, divided: Sequence[Folder]) -> dict[str, str]:
     """Splits such as `seg_train` and `seg_test`: by a word of their names, where they hold the same classes."""
-    named = {folder.name: part for folder in divided if (part := _part_within(folder.name))}
+    named = {folder.name: part for folder in divided if (part := part_within(folder.name))}
     classes = [folder.classes for folder in divided if folder.name in named]
     if len(set(named.values())) < 2 or not frozenset.intersection(*classes):
         return {}
@@ -276,7 +276,7 @@ def find_images(paths: Iterable[str | Path], faults: list[str], *, recursive: bo
             continue
         left_out = LeftOut()
         try:
-            files = _images_in(path, recursive, left_out)
+            files = images_within(path, left_out, recursive=recursive)
         except InputError as error:
             faults.append(str(error))
             continue
@@ -288,7 +288,17 @@ def find_images(paths: Iterable[str | Path], faults: list[str], *, recursive: bo
     return found
 
 
-def _images_in(folder: Path, recursive: bool, left_out: LeftOut) -> list[Path]:
+def images_within(folder: Path, left_out: LeftOut, *, recursive: bool = True) -> list[Path]:
+    """The image files of a folder, as in `find_images`.
+
+    Args:
+        folder: The folder.
+        left_out: Gets what is left out.
+        recursive: At any depth.
+
+    Raises:
+        InputError: If a folder cannot be read.
+    """
     real = os.path.realpath(folder)
     walked = _walk(str(folder), (real,), {real}, left_out, "")
     return [

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from os.path import splitext
 from pathlib import Path
 from threading import Lock
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from acmix.data.pixels import to_rgb, upright
+from acmix.data.pixels import lies, to_rgb, upright
 from acmix.errors import InputError
 
 # What Pillow opens that is no picture to learn from: video and data of which it knows the size at most (MPEG, BUFR,
@@ -140,27 +141,29 @@ def decode_image(content: bytes, name: str | Path) -> Image.Image:
 
 
 @contextmanager
-def open_image(content: bytes, name: str | Path) -> Iterator[Image.Image]:
+def open_image(content: bytes | BinaryIO, name: str | Path) -> Iterator[Image.Image]:
     """Read the header of an image, whose pixels may then be decoded within the context.
 
     Refused before any pixel is decoded: more pixels than Pillow warns of (`PIL.Image.MAX_IMAGE_PIXELS`, 89 million as
     Pillow comes), a side of 0 or of more than 65,535 pixels, a side more than 200 times as long as the other.
 
     Args:
-        content: The bytes of the file.
+        content: The bytes of the file, or the file.
         name: What to call the image in an error.
 
     Raises:
         InputError: If it is refused or cannot be decoded, here or within the context.
     """
+    file = io.BytesIO(content) if isinstance(content, bytes) else content
     try:
-        with _decoding, _header(content) as image:
+        with _decoding, _header(file) as image:
             check_sides(image.size, name)
             yield image
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError(f"{name}: not a readable image ({_unidentified(content)})") from None
+        file.seek(0)
+        raise InputError(f"{name}: not a readable image ({_unidentified(file.read(16))})") from None
     except Exception as error:  # decoders of 40 formats raise whatever they meet in damaged bytes
         raise InputError(f"{name}: not a readable image ({_first_line(error)})") from error
 
@@ -183,8 +186,8 @@ def check_sides(size: tuple[int, int], name: str | Path) -> None:
         )
 
 
-def _header(content: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(content), formats=_kinds())
+def _header(file: BinaryIO) -> Image.Image:
+    image = Image.open(file, formats=_kinds())
     # Of PNG's 16 bits Pillow reads the high byte, but compares it with the low byte of the transparent colour.
     if image.format == "PNG" and image.tile and image.tile[0][3] == "RGB;16B" and "transparency" in image.info:
         image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])
@@ -198,23 +201,32 @@ def _kinds() -> list[str]:
 
 
 def _unidentified(content: bytes) -> str:
-    """Why no plugin took a file."""
+    """Why no plugin took a file that begins with these bytes."""
     # Plugins look at 16 bytes, and some fail if there are fewer.
     for kind in _kinds() if len(content) >= 16 else ():
         accept = Image.OPEN[kind][1]
-        if accept is not None and accept(content[:16]) is True:
+        if accept is not None and accept(content) is True:
             return f"damaged, or of a kind of {kind} that Pillow does not read; convert it to PNG"
     return "of no format that Pillow knows"
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What the header of an image says: sides in pixels, Pillow's names of mode and format."""
+    """What the header of an image says.
+
+    Attributes:
+        width: In pixels, as stored.
+        height: In pixels, as stored.
+        mode: Pillow's name.
+        format: Pillow's name.
+        size: Width and height as `decode_image` gives the image.
+    """
 
     width: int
     height: int
     mode: str
     format: str
+    size: tuple[int, int]
 
 
 def check_image(content: bytes, name: str | Path) -> ImageFacts:
@@ -228,12 +240,29 @@ def check_image(content: bytes, name: str | Path) -> ImageFacts:
         InputError: If `decode_image` would raise it.
     """
     with open_image(content, name) as image:
-        facts = ImageFacts(*image.size, mode=image.mode, format=image.format or "unknown")
+        (width, height), mode, kind = image.size, image.mode, image.format or "unknown"
         # JPEG decodes at an eighth of its size and still reads the whole file.
         image.draft(None, (1, 1))
         image.load()
         to_rgb(image)
-    return facts
+        size = (height, width) if lies(image) else (width, height)
+    return ImageFacts(width, height, mode, kind, size)
+
+
+def size_of(path: str | Path) -> tuple[int, int]:
+    """Height and width of an image file as `read_image` gives it, by its header alone.
+
+    Raises:
+        InputError: If the file cannot be read, or is refused by `open_image`.
+    """
+    try:
+        with Path(path).open("rb") as file, open_image(file, path) as image:
+            # Pillow turns TIFF's pictures itself, and gives the size turned before it has.
+            if image.format == "TIFF":
+                image.load()
+            return image.size if lies(image) else image.size[::-1]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,6 +17,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)
 # Bytes of EXIF's whole numbers, by their type.
 _WIDTHS = {1: 1, 3: 2, 4: 4}
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
@@ -40,6 +41,15 @@ def turned(pixels: Image.Image, orientation: int) -> Image.Image:
     """Turn pixels of an orientation of EXIF upright; of a number that is none, they stay."""
     turn = _TURNS.get(orientation)
     return pixels if turn is None else pixels.transpose(turn)
+
+
+def lies(image: Image.Image) -> bool:
+    """Whether `upright` turns an image onto its side.
+
+    Args:
+        image: As Pillow opened it.
+    """
+    return orientation(image) in _SIDEWAYS
 
 
 def orientation(image: Image.Image) -> int:

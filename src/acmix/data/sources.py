@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from acmix.data.folders import LeftOut
-from acmix.data.images import decode_image
+from acmix.data.images import ImageFacts, check_image, decode_image
 from acmix.errors import InputError, printable
 
 # Images whose bytes may be in memory at once.
@@ -39,24 +39,18 @@ class EncodedImage:
     label: int
 
 
-class ImageSource(Dataset[tuple[Any, int]], ABC):
-    """Labelled images with an exact count; every one can be read at any time.
+class NamedImages(ABC):
+    """Images with an exact count and a name each, whatever is known of what they show; every one can be read any time.
 
-    A source can be pickled and forked; files are opened when they are needed, in each process by itself. Item i is
-    `(transform(RGB image), label)`.
+    A source can be pickled and forked; files are opened when they are needed, in each process by itself.
 
     Attributes:
         classes: Class names in the order of the labels.
-        shard_lengths: Images of each shard, which lie together in the order of indices and are best read together;
-            None where any image costs the same as any other.
-        transform: Applied to the RGB image by indexing; None leaves the PIL image.
         left_out: What lies beside the images and is no data, where it was counted.
     """
 
     classes: tuple[str, ...]
-    shard_lengths: tuple[int, ...] | None = None
     left_out = LeftOut()
-    transform: Callable[[Image.Image], Any] | None = None
 
     @abstractmethod
     def __len__(self) -> int:
@@ -74,6 +68,51 @@ class ImageSource(Dataset[tuple[Any, int]], ABC):
         """Where a person finds the image, for errors: its file, or its name."""
         return self.name(index)
 
+    def files(self) -> Sequence[int]:
+        """The indices of the images that are files of their own, which are checked before training."""
+        return ()
+
+    @abstractmethod
+    def content(self, index: int) -> bytes:
+        """The bytes of the image's file.
+
+        Raises:
+            InputError: If it cannot be read; names the image or the file that holds it.
+        """
+
+    def check(self, index: int, content: bytes) -> ImageFacts:
+        """Decode an image once.
+
+        Args:
+            index: Of the image.
+            content: Its bytes, of `content`.
+
+        Raises:
+            InputError: If `read` would raise it.
+        """
+        return check_image(content, self.place(index))
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 of what is cheap to know of all images: equal for unchanged data, wherever it lies."""
+
+    @abstractmethod
+    def choose(self, indices: Sequence[int]) -> "NamedImages":
+        """Return the images at these indices, in this order."""
+
+
+class ImageSource(NamedImages, Dataset[tuple[Any, int]]):
+    """Labelled images: item i is `(transform(RGB image), label)`.
+
+    Attributes:
+        shard_lengths: Images of each shard, which lie together in the order of indices and are best read together;
+            None where any image costs the same as any other.
+        transform: Applied to the RGB image by indexing; None leaves the PIL image.
+    """
+
+    shard_lengths: tuple[int, ...] | None = None
+    transform: Callable[[Image.Image], Any] | None = None
+
     @abstractmethod
     def encoded(self, index: int) -> EncodedImage:
         """The image as it is stored, without decoding it.
@@ -82,9 +121,13 @@ class ImageSource(Dataset[tuple[Any, int]], ABC):
             InputError: If it cannot be read; names the image or the file that holds it.
         """
 
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """SHA-256 of what is cheap to know of all images: equal for unchanged data, wherever it lies."""
+    def content(self, index: int) -> bytes:
+        """The bytes of the image's file.
+
+        Raises:
+            InputError: If it cannot be read; names the image or the file that holds it.
+        """
+        return self.encoded(index).content
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         """One image as 8-bit RGB (see `acmix.data.read_image`), and its label.
@@ -255,7 +298,7 @@ def read_in_threads(read: Callable[[int], _Read], indices: Sequence[int]) -> Ite
             yield from pool.map(read, indices[begin : begin + _BATCH])
 
 
-def hashed_order(images: ImageSource, seed: int) -> list[int]:
+def hashed_order(images: NamedImages, seed: int) -> list[int]:
     """All indices in the order of SHA-256 of seed and name: the same shuffle with every version of everything."""
     # Names that are not UTF-8 have lone surrogates.
     texts = (f"{seed}/{images.name(index)}" for index in range(len(images)))

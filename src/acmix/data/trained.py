@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acmix import records
-from acmix.data.images import check_image
-from acmix.data.sources import ImageSource, read_in_threads
+from acmix.data.sources import NamedImages, read_in_threads
 from acmix.errors import InputError
 from acmix.progress import Progress, silent
 
@@ -37,7 +36,7 @@ class Examined:
 
 
 def examine(
-    images: ImageSource, indices: Sequence[int] | None = None, *, decode: bool = True, progress: Progress = silent
+    images: NamedImages, indices: Sequence[int] | None = None, *, decode: bool = True, progress: Progress = silent
 ) -> Examined:
     """Read images once, in threads.
 
@@ -53,9 +52,9 @@ def examine(
 
     def read(index: int) -> tuple[int, int, str | None]:
         try:
-            content = images.encoded(index).content
+            content = images.content(index)
             if decode:
-                check_image(content, images.place(index))
+                images.check(index, content)
         except InputError as error:
             return index, 0, str(error)
         return index, _digest(content), None
@@ -108,7 +107,7 @@ class TrainedImages:
     contents: NDArray[np.uint64]
 
     @classmethod
-    def of(cls, images: ImageSource, contents: NDArray[np.uint64]) -> "TrainedImages":
+    def of(cls, images: NamedImages, contents: NDArray[np.uint64]) -> "TrainedImages":
         """Make the record of images that are trained on.
 
         Args:
@@ -150,7 +149,7 @@ class TrainedImages:
             ) from error
         return cls(names, contents)
 
-    def may_hold(self, images: ImageSource) -> bool:
+    def may_hold(self, images: NamedImages) -> bool:
         """Whether some of a sample of images were trained on, or nothing is known of any."""
         if not len(self.contents):
             return True
@@ -158,7 +157,7 @@ class TrainedImages:
         sample = examine(images, range(0, len(images), step), decode=False).contents
         return bool(np.isin(sample[sample > 0], self.contents).any())
 
-    def recognise(self, images: ImageSource, contents: NDArray[np.uint64]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def recognise(self, images: NamedImages, contents: NDArray[np.uint64]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Find images that were trained on.
 
         Args:
@@ -171,6 +170,6 @@ class TrainedImages:
         return np.isin(contents, self.contents) & (contents > 0), np.isin(_names(images), self.names)
 
 
-def _names(images: ImageSource) -> NDArray[np.uint64]:
+def _names(images: NamedImages) -> NDArray[np.uint64]:
     digests = (_digest(images.name(index).encode()) for index in range(len(images)))
     return np.fromiter(digests, np.uint64, len(images))
