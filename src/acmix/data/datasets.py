@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from acmix.data.bundled import Digits
 from acmix.data.finding import Found, Part, find
 from acmix.data.folders import LeftOut
-from acmix.data.labelled import LabelledImages, open_folder
+from acmix.data.labelled import open_folder
 from acmix.data.shards import open_shards
 from acmix.data.shards.urls import Listing
 from acmix.data.sources import ImageSource, NamedImages, SplittableImages, unknown_classes
@@ -268,8 +268,8 @@ def open_together(
     return opened
 
 
-def check_files(*sources: ImageSource, progress: Progress = silent) -> None:
-    """Decode every file of class folders once; other sources are left to `check_data`.
+def check_files(*sources: NamedImages, progress: Progress = silent) -> None:
+    """Decode every image that is a file of its own once; other sources are left to `check_data`.
 
     Args:
         *sources: Any images.
@@ -281,7 +281,7 @@ def check_files(*sources: ImageSource, progress: Progress = silent) -> None:
     faults: list[str] = []
     count = 0
     for source in sources:
-        files = source.files() if isinstance(source, LabelledImages) else []
+        files = source.files()
         faults += examine(source, files, progress=progress).faults
         count += len(files)
     refuse_unreadable(faults, count)

@@ -1,16 +1,15 @@
 """Open the images to evaluate a checkpoint on, never those it was trained on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
 from acmix import records
 from acmix.data.datasets import OpenedData, check_files, held_out_of, open_together
-from acmix.data.finding import Found, find, locate
-from acmix.data.labelled import LabelledImages
-from acmix.data.sources import ImageSource, SplittableImages, unknown_classes
+from acmix.data.finding import FoundOf, Held, PartOf, find
+from acmix.data.sources import NamedImages, Splittable, unknown_classes
 from acmix.data.trained import TrainedImages, examine, refuse_unreadable
 from acmix.errors import InputError
 from acmix.progress import Progress, silent
@@ -77,14 +76,14 @@ class EvaluationImages:
     """Images to measure a checkpoint on, none of which it was trained on, and what else was found.
 
     Attributes:
-        images: Labelled in the order of the checkpoint's classes.
+        images: An `ImageSource`, or what else holds images, labelled in the order of the checkpoint's classes.
         measured: What they are, in words.
         trained_on: How many were left out, since their files were trained on, under whatever name.
         changed: How many were left out, since they are changed files of the training data.
         notes: What a person must know to trust the figures, one sentence each.
     """
 
-    images: ImageSource
+    images: Any
     measured: str
     trained_on: int = 0
     changed: int = 0
@@ -148,11 +147,52 @@ def find_evaluation(
             checkpoint was trained on, or is the training folder with other files than in training while the checkpoint
             does not remember each image.
     """
-    if record and record.validation_location is not None and locate(data) == record.location:
-        data = record.validation_location
-    found = find(data)
+    doors = Doors(find, lambda part, progress: open_together([part], progress=progress)[part])
+    return find_held_out(doors, data, classes, record, trained, check_images=check_images, progress=progress)
+
+
+@dataclass(frozen=True)
+class Doors(Generic[Held]):
+    """How data of one kind are found and opened.
+
+    Attributes:
+        find: The parts of DATA.
+        open: The images of a part; shows how far it is.
+    """
+
+    find: Callable[[str], FoundOf[Held]]
+    open: Callable[[PartOf[Held], Progress], NamedImages]
+
+
+def find_held_out(
+    doors: Doors[Held],
+    data: str,
+    classes: tuple[str, ...],
+    record: DataRecord | None,
+    trained: TrainedImages | None = None,
+    *,
+    check_images: bool = True,
+    progress: Progress = silent,
+) -> EvaluationImages:
+    """See `find_evaluation`, of data of any kind.
+
+    Args:
+        doors: To the data.
+        data: As there.
+        classes: As there.
+        record: As there.
+        trained: As there.
+        check_images: As there.
+        progress: As there.
+
+    Raises:
+        InputError: As there.
+    """
+    found = doors.find(data)
+    if record and record.validation_location is not None and found.location == record.location:
+        found = doors.find(record.validation_location)
     trained = trained or TrainedImages.nothing()
-    images, measured, own = _measured(found, record, trained, progress)
+    images, measured, own = _measured(doors, found, record, trained, progress)
     if unknown := unknown_classes(images.classes, classes):
         raise InputError(
             f"{data} has classes that the checkpoint does not know: {', '.join(unknown)}; it knows {', '.join(classes)}"
@@ -179,20 +219,20 @@ def find_evaluation(
 
 
 def _measured(
-    found: Found, record: DataRecord | None, trained: TrainedImages, progress: Progress
-) -> tuple[ImageSource, str, bool]:
+    doors: Doors[Held], found: FoundOf[Held], record: DataRecord | None, trained: TrainedImages, progress: Progress
+) -> tuple[NamedImages, str, bool]:
     """The images to measure, what they are in words, and whether they are those that training validated with."""
     parts = [found.validation] if found.validation else [found.whole or found.train, found.test]
     # Where nothing is known of the training, training images are the last to be taken.
     chosen = [part for part in parts if part is not None][0 if record else -1 :]
     for part in chosen:
-        images = open_together([part], progress=progress)[part]
+        images = doors.open(part, progress)
         last = part is chosen[-1]
         learned, held_out = images, None
         if record is None:
             return images, part.words, False
         known = images.fingerprint() == record.fingerprint
-        if known and record.was_split and isinstance(images, SplittableImages):
+        if known and record.was_split and isinstance(images, Splittable):
             learned, held_out = images.split(record.val_fraction, record.seed)
         # Sizes of uncompressed files say little: data with equal names and sizes may be others.
         known = known and trained.may_hold(learned)
@@ -208,7 +248,7 @@ def _measured(
     raise InputError(f"{found.location} has the parts {names}, none of them called val, validation or test")
 
 
-def _also(found: Found, measured: str) -> list[str]:
+def _also(found: FoundOf[Held], measured: str) -> list[str]:
     if found.test is None or measured == found.test.words:
         return []
     return [f"{found.test.words} is not measured; give it as DATA to measure it"]
@@ -218,7 +258,7 @@ def _leave_out(
     chosen: EvaluationImages, trained: TrainedImages, data: str, *, own: bool, check_images: bool, progress: Progress
 ) -> EvaluationImages:
     images, notes = chosen.images, list(chosen.notes)
-    files = isinstance(images, LabelledImages)
+    files = images.checked
     examined = examine(images, decode=check_images and files, progress=progress)
     if check_images and files:
         refuse_unreadable(examined.faults, len(images))

@@ -27,6 +27,8 @@ class LabelledImages(SplittableImages):
         transform: Applied to the RGB image by indexing; None leaves the PIL image.
     """
 
+    checked = True
+
     def __init__(
         self,
         names: Sequence[str],

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -47,10 +47,13 @@ class NamedImages(ABC):
     Attributes:
         classes: Class names in the order of the labels.
         left_out: What lies beside the images and is no data, where it was counted.
+        checked: Whether every image is read before training. Shards and saved datasets are larger: `check_data` reads
+            them.
     """
 
     classes: tuple[str, ...]
     left_out = LeftOut()
+    checked = False
 
     @abstractmethod
     def __len__(self) -> int:
@@ -69,7 +72,7 @@ class NamedImages(ABC):
         return self.name(index)
 
     def files(self) -> Sequence[int]:
-        """The indices of the images that are files of their own, which are checked before training."""
+        """The indices of the images that are files of their own."""
         return ()
 
     @abstractmethod
@@ -99,6 +102,23 @@ class NamedImages(ABC):
     @abstractmethod
     def choose(self, indices: Sequence[int]) -> "NamedImages":
         """Return the images at these indices, in this order."""
+
+    @abstractmethod
+    def with_classes(self, classes: tuple[str, ...]) -> "NamedImages":
+        """Return the same images, labelled in the order of other classes.
+
+        Raises:
+            InputError: If a class of this source is not among them.
+        """
+
+
+@runtime_checkable
+class Splittable(Protocol):
+    """Images of which some can be held out."""
+
+    def split(self, fraction: float, seed: int) -> tuple[Any, Any]:
+        """Split into training and validation images, by seed and names."""
+        ...
 
 
 class ImageSource(NamedImages, Dataset[tuple[Any, int]]):

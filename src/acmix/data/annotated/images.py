@@ -42,6 +42,8 @@ class AnnotatedImages(NamedImages, Dataset[tuple[Image.Image, Annotations]]):
         has_masks: Whether every object has a segment.
     """
 
+    checked = True
+
     def __init__(
         self,
         files: Files,

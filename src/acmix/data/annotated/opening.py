@@ -5,11 +5,10 @@ from dataclasses import replace
 from acmix.data.annotated.finding import Reader, find_annotated
 from acmix.data.annotated.findings import Findings
 from acmix.data.annotated.images import AnnotatedImages
-from acmix.data.datasets import OpenedData, held_out_of
+from acmix.data.datasets import OpenedData, check_files, held_out_of
 from acmix.data.finding import FoundOf, PartOf
 from acmix.data.folders import LeftOut
 from acmix.data.sources import unknown_classes
-from acmix.data.trained import examine, refuse_unreadable
 from acmix.errors import InputError, counted
 from acmix.progress import Progress, silent
 
@@ -56,7 +55,7 @@ def open_annotated(
     else:
         held_out = _aligned(open_part(measured), train, measured)
     if check_images:
-        check_annotated(train, held_out, progress=progress)
+        check_files(train, held_out, progress=progress)
     return AnnotatedData(
         location=found.location,
         train=train,
@@ -91,16 +90,6 @@ def _aligned(images: AnnotatedImages, train: AnnotatedImages, part: PartOf[Reade
             f"{part.words} has classes that the training images have not: {', '.join(unknown)}; rename or remove them"
         )
     return images.with_classes(train.classes)
-
-
-def check_annotated(*sources: AnnotatedImages, progress: Progress = silent) -> None:
-    """Decode every image once, and compare its size with that which its annotations count in.
-
-    Raises:
-        InputError: If images cannot be read.
-    """
-    faults = [fault for source in sources for fault in examine(source, progress=progress).faults]
-    refuse_unreadable(faults, sum(map(len, sources)))
 
 
 def _taken(
