@@ -14,7 +14,8 @@ import acmix
 import acmix.models  # names for timm
 from acmix import ops
 from acmix.bench import measure
-from acmix.checkpoints.classifier import Classifier, save_classifier
+from acmix.checkpoints.classifier import Classifier
+from acmix.checkpoints.trained import save_trained
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -132,7 +133,7 @@ def test_a_network_is_loaded_to_the_device_and_predicts_there(tmp_path, device):
     network = timm.create_model("acmix_resnet14_small", num_classes=3).eval()
     preprocessing = resolve_data_config({}, model=network)
     arguments = {"model_name": "acmix_resnet14_small", "classes": ("a", "b", "c"), "preprocessing": preprocessing}
-    save_classifier(tmp_path / "best.safetensors", Classifier(model=network, **arguments))
+    save_trained(tmp_path / "best.safetensors", Classifier(model=network, **arguments))
     images = torch.randn(5, *preprocessing["input_size"])
     loaded = acmix.load(tmp_path, device=device)
     assert loaded.device.type == "cuda"

@@ -14,7 +14,9 @@ from timm.data import resolve_data_config
 
 from acmix import InputError
 from acmix.checkpoints import sealed
-from acmix.checkpoints.classifier import Classifier, load_classifier, save_classifier
+from acmix.checkpoints.classifier import Classifier
+from acmix.checkpoints.stored import load_trained
+from acmix.checkpoints.trained import save_trained
 
 NAME = "acmix_resnet14_small"
 
@@ -34,7 +36,7 @@ def original():
 @pytest.fixture(scope="module")
 def saved(original, tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "best.safetensors"
-    save_classifier(path, original)
+    save_trained(path, original)
     return path
 
 
@@ -48,7 +50,7 @@ def rewrite(source, target, **changes):
 
 
 def test_round_trip(original, saved):
-    loaded = load_classifier(saved)
+    loaded = load_trained(saved)
     x = torch.randn(2, 3, 32, 32)
     assert not loaded.model.training
     assert torch.equal(loaded.model(x), original.model(x))
@@ -62,17 +64,17 @@ def test_round_trip(original, saved):
 def test_what_built_the_network_builds_it_again(original, tmp_path):
     arguments = {"block_args": {"kernel_att": 3, "quiet_shifts": True}}
     model = timm.create_model(NAME, num_classes=3, **arguments)
-    save_classifier(tmp_path / "quiet.safetensors", replace(original, model=model, model_arguments=arguments))
-    loaded = load_classifier(tmp_path / "quiet.safetensors")
+    save_trained(tmp_path / "quiet.safetensors", replace(original, model=model, model_arguments=arguments))
+    loaded = load_trained(tmp_path / "quiet.safetensors")
     assert loaded.model_arguments == arguments
     assert str(loaded.model) == str(model)
 
 
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        load_classifier(tmp_path / "absent.safetensors")
+        load_trained(tmp_path / "absent.safetensors")
     with pytest.raises(InputError, match="is a folder"):
-        load_classifier(tmp_path)
+        load_trained(tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, -100])
@@ -80,7 +82,7 @@ def test_truncated_file(saved, tmp_path, keep):
     path = tmp_path / "cut.safetensors"
     path.write_bytes(saved.read_bytes()[:keep])
     with pytest.raises(InputError, match="damaged or not a safetensors file"):
-        load_classifier(path)
+        load_trained(path)
 
 
 def test_every_changed_byte_is_refused(saved, tmp_path):
@@ -104,7 +106,7 @@ def test_every_changed_byte_is_refused(saved, tmp_path):
     for place in places:
         path.write_bytes(data[:place] + bytes([data[place] ^ 1 << generator.randrange(8)]) + data[place + 1 :])
         with pytest.raises(InputError, match="changed|damaged|no acmix metadata") as caught:
-            load_classifier(path)
+            load_trained(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -114,10 +116,10 @@ def test_files_of_the_version_without_digests(original, saved, tmp_path):
     path = tmp_path / "old.safetensors"
     safetensors.torch.save_file(content.tensors, path, content.metadata)
     with pytest.raises(InputError, match="its digests are gone"):
-        load_classifier(path)
+        load_trained(path)
     metadata = json.loads(content.metadata["acmix"]) | {"format_version": 1}
     safetensors.torch.save_file(content.tensors, path, {"acmix": json.dumps(metadata)})
-    assert load_classifier(path).classes == original.classes
+    assert load_trained(path).classes == original.classes
 
 
 class Explosive:
@@ -129,14 +131,14 @@ def test_pickle_is_not_run(tmp_path):
     path = tmp_path / "best.safetensors"
     path.write_bytes(pickle.dumps(Explosive()))
     with pytest.raises(InputError, match="not a safetensors file"):
-        load_classifier(path)
+        load_trained(path)
 
 
 def test_foreign_safetensors(tmp_path):
     path = tmp_path / "foreign.safetensors"
     safetensors.torch.save_file({"weight": torch.zeros(2)}, path)
     with pytest.raises(InputError, match="no acmix metadata"):
-        load_classifier(path)
+        load_trained(path)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def test_foreign_safetensors(tmp_path):
 def test_tampered_metadata(saved, tmp_path, changes, rule):
     path = rewrite(saved, tmp_path / "tampered.safetensors", **changes)
     with pytest.raises(InputError, match=rule) as caught:
-        load_classifier(path)
+        load_trained(path)
     assert "\n" not in str(caught.value)
 
 
@@ -171,14 +173,14 @@ def test_tampered_metadata(saved, tmp_path, changes, rule):
 def test_tampered_preprocessing(original, saved, tmp_path, change):
     path = rewrite(saved, tmp_path / "tampered.safetensors", preprocessing=original.preprocessing | change)
     with pytest.raises(InputError, match="its preprocessing cannot be used"):
-        load_classifier(path)
+        load_trained(path)
 
 
 def test_metadata_that_is_not_json(tmp_path):
     path = tmp_path / "foreign.safetensors"
     safetensors.torch.save_file({"weight": torch.zeros(2)}, path, {"acmix": "{"})
     with pytest.raises(InputError, match="not JSON"):
-        load_classifier(path)
+        load_trained(path)
 
 
 @pytest.fixture
@@ -195,7 +197,7 @@ def test_a_failed_write_leaves_the_old_file(original, saved, tmp_path, request):
     before = path.read_bytes()
     request.getfixturevalue("full_disk")
     with pytest.raises(OSError, match="too large"):
-        save_classifier(path, replace(original, classes=("other", "names", "here")))
+        save_trained(path, replace(original, classes=("other", "names", "here")))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -211,6 +213,6 @@ def test_tied_weights(original, tmp_path):
     """Whether the network that loads them ties them or not."""
     model = timm.create_model(NAME, num_classes=3).eval()
     model.layer1[0].bn2.weight = model.layer1[0].bn1.weight
-    save_classifier(tmp_path / "best.safetensors", replace(original, model=model))
-    loaded, x = load_classifier(tmp_path / "best.safetensors"), torch.randn(2, 3, 32, 32)
+    save_trained(tmp_path / "best.safetensors", replace(original, model=model))
+    loaded, x = load_trained(tmp_path / "best.safetensors"), torch.randn(2, 3, 32, 32)
     assert torch.equal(loaded.model(x), model(x))

@@ -15,8 +15,10 @@ from timm.data import resolve_data_config
 
 from acmix import InputError
 from acmix.checkpoints import hub
-from acmix.checkpoints.classifier import Classifier, load_classifier, save_classifier
+from acmix.checkpoints.classifier import Classifier
 from acmix.checkpoints.hub import from_pretrained, save_pretrained
+from acmix.checkpoints.stored import load_trained
+from acmix.checkpoints.trained import save_trained
 
 NAME = "acmix_resnet14_small"
 FILES = ["README.md", "config.json", "model.safetensors"]
@@ -83,8 +85,8 @@ def test_round_trip(original, saved, tmp_path):
     assert loaded.training == original.training
     assert set(loaded.versions) == {"acmix", "torch", "timm"}
     assert from_pretrained(f"local-dir:{saved}").classes == original.classes
-    save_classifier(tmp_path / "again.safetensors", loaded)
-    again = load_classifier(tmp_path / "again.safetensors")
+    save_trained(tmp_path / "again.safetensors", loaded)
+    again = load_trained(tmp_path / "again.safetensors")
     assert (again.classes, again.preprocessing) == (original.classes, original.preprocessing)
 
 

@@ -16,9 +16,10 @@ from timm.data import resolve_data_config
 import acmix
 from acmix import InputError
 from acmix.checkpoints import load_state_dict, opening
-from acmix.checkpoints.classifier import Classifier, save_classifier
+from acmix.checkpoints.classifier import Classifier
 from acmix.checkpoints.hub import save_pretrained
 from acmix.checkpoints.onnx_files import metadata_of
+from acmix.checkpoints.trained import save_trained
 from acmix.export import to_onnx
 
 NAME = "acmix_resnet14_small"
@@ -46,7 +47,7 @@ def places(original, tmp_path_factory):
     run.mkdir()
     (run / "config.json").write_text("{}")
     for name in ("best.safetensors", "last.safetensors"):
-        save_classifier(run / name, original)
+        save_trained(run / name, original)
     exported = save_pretrained(original, folder / "exported")
     size = original.preprocessing["input_size"]
     half = copy.deepcopy(original.model).half()

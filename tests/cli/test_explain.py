@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from acmix.checkpoints.classifier import load_classifier
+from acmix.checkpoints.stored import load_trained
 from acmix.cli import explain
 from acmix.tasks.classification import demonstration
 from tests.commands import call
@@ -44,7 +44,7 @@ def test_the_demo_trains_what_is_missing_once(capsys, monkeypatch, tmp_path, ser
     assert told == "demo/run/best.safetensors is not there yet: training it on digits"
     assert "epoch   1/1" in out
     assert (tmp_path / "demo" / "run" / "report.html").is_file()
-    classifier = load_classifier("demo/run/best.safetensors")
+    classifier = load_trained("demo/run/best.safetensors")
     # What was told is what trains so.
     code, config, _ = call(capsys, *command.removeprefix("$ acmix ").split(), "--print-config")
     saved = json.loads((tmp_path / "demo" / "run" / "config.json").read_text())

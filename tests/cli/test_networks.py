@@ -61,7 +61,7 @@ def test_validation_repeats_the_best_epoch(capsys, checkpoint):
     assert json.loads(out) == summary["validation"]
     code, out, _ = call(capsys, "validate", checkpoint, "digits")
     assert code == 0
-    assert f"{summary['best_top1']:.2%}" in out
+    assert f"{summary['best']:.2%}" in out
     assert "confusion matrix" in out
 
 

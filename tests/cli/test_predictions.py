@@ -125,14 +125,14 @@ def test_unreadable_images_are_counted_and_the_table_is_whole(capsys, checkpoint
 
 def test_a_table_that_is_not_finished_is_none(capsys, checkpoint, tree, tmp_path, monkeypatch):
     (tmp_path / "all.csv").write_text("before")
-    cells = display._cells
+    cell = display._path_cell
 
-    def interrupted(prediction):
-        if "001" in prediction.path.name:
+    def interrupted(path):
+        if "001" in path.name:
             raise KeyboardInterrupt
-        return cells(prediction)
+        return cell(path)
 
-    monkeypatch.setattr(display, "_cells", interrupted)
+    monkeypatch.setattr(display, "_path_cell", interrupted)
     code, out, _ = call(capsys, "predict", checkpoint, tree, "--recursive", "--output", tmp_path / "all.csv")
     assert (code, out, listed(tmp_path)) == (130, "", ["all.csv"])
     assert (tmp_path / "all.csv").read_text() == "before"
@@ -157,14 +157,7 @@ def test_names_are_no_formulas(capsys, checkpoint, tmp_path, monkeypatch, name):
     ("label", "cell"), [("=1+1", "'=1+1"), ("@x", "'@x"), ("-1", "-1"), ("+2.5", "+2.5"), ("-x", "'-x"), ("cat", "cat")]
 )
 def test_labels_are_no_formulas(label, cell):
-    prediction = display_prediction([(label, 0.25)])
-    assert list(display._cells(prediction)) == [cell, "0.25"]
-
-
-def display_prediction(scores):
-    from acmix.tasks.classification.inference import Prediction
-
-    return Prediction(path="x", scores=scores)
+    assert [display._cell(label), display._cell(0.25)] == [cell, "0.25"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import acmix
 from acmix.cli import python
 from acmix.pages import report
-from acmix.tasks.classification import fitting
+from acmix.tasks.classification import fitting, prepare
 from acmix.tasks.record import read_run
 from tests.commands import call
 
@@ -75,8 +75,8 @@ def test_ctrl_c_at_any_moment_says_what_continues(tmp_path, monkeypatch, capsys,
         os.kill(os.getpid(), signal.SIGINT)
 
     place, name = {
-        "reading images": (fitting, "check_images_together"),
-        "measuring the best": (fitting, "classify"),
+        "reading images": (fitting, "checked_images"),
+        "measuring the best": (prepare, "classify"),
         "reporting": (report, "write_report"),
     }[moment]
     with monkeypatch.context() as patched:

@@ -25,9 +25,9 @@ def test_runs_are_compared(capsys, checkpoint, tmp_path):
     assert (code, err) == (0, "")
     assert content["differing"] == {"epochs": [1, 9]}
     assert [run["finished"] for run in content["runs"]] == [True, False]
-    best = json.loads((finished / "summary.json").read_text())["best_top1"]
-    assert content["runs"][0]["best_top1"] == pytest.approx(best)
-    assert content["runs"][1]["best_top1"] is None
+    best = json.loads((finished / "summary.json").read_text())["best"]
+    assert content["runs"][0]["best"] == pytest.approx(best)
+    assert content["runs"][1]["best"] is None
     code, _, err = call(capsys, "compare", finished, "--output", tmp_path / "nowhere" / "page.html")
     assert code == 2
     assert len(err.splitlines()) == 1

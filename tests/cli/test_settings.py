@@ -1,6 +1,7 @@
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
@@ -71,7 +72,7 @@ def test_every_setting_is_an_option_that_changes_it_alone(capsys):
     code, out, _ = call(
         capsys, "train", "digits", *(part for item in GIVEN.items() for part in typed(*item)), "--print-config"
     )
-    assert (code, yaml.safe_load(out)) == (0, GIVEN)
+    assert (code, yaml.safe_load(out)) == (0, {"task": "classification"} | GIVEN)
 
 
 def test_what_a_recipe_sets_can_be_taken_back(capsys, tmp_path):
@@ -140,6 +141,8 @@ class Boxes(LoopSettings):
     Attributes:
         anchors: Boxes a place.
     """
+
+    task: ClassVar[str] = "boxes"
 
     anchors: int = 9
 

@@ -20,7 +20,8 @@ from PIL import Image
 from timm.data import resolve_data_config
 
 from acmix import InputError, explain, ops
-from acmix.checkpoints.classifier import Classifier, save_classifier
+from acmix.checkpoints.classifier import Classifier
+from acmix.checkpoints.trained import save_trained
 from acmix.cli import main
 from acmix.data import DataRecord, Digits, read_image
 from acmix.ops import reference
@@ -334,7 +335,7 @@ def test_the_command_trains_what_is_missing(capsys, monkeypatch, tmp_path, class
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("acmix.cli.explain._wait_for_interrupt", interrupt)
     monkeypatch.setattr(demonstration, "CHANGES", {"image_size": 8, "batch_size": 512, "epochs": 1})
-    save_classifier(tmp_path / "given.safetensors", classifier)
+    save_trained(tmp_path / "given.safetensors", classifier)
     assert main(["demo", "given.safetensors"]) == 130
     given = capsys.readouterr()
     assert given.out.startswith("demo: http://127.0.0.1:")

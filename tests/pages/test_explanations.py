@@ -9,7 +9,9 @@ from PIL import Image
 from timm.data import resolve_data_config
 
 from acmix import InputError
-from acmix.checkpoints.classifier import Classifier, load_classifier, save_classifier
+from acmix.checkpoints.classifier import Classifier
+from acmix.checkpoints.stored import load_trained
+from acmix.checkpoints.trained import save_trained
 from acmix.cli import main
 from acmix.data import read_image
 from acmix.explain import layer_inputs
@@ -26,7 +28,7 @@ LAYERS = [f"layer{number}.0.conv2" for number in (1, 2, 3, 4)]
 def make_checkpoint(path, name="acmix_resnet14_small"):
     model = timm.create_model(name, num_classes=3).eval()
     preprocessing = {**resolve_data_config({"img_size": 20}, model=model), "crop_pct": 1.0}
-    save_classifier(path, Classifier(model=model, model_name=name, classes=CLASSES, preprocessing=preprocessing))
+    save_trained(path, Classifier(model=model, model_name=name, classes=CLASSES, preprocessing=preprocessing))
     return path
 
 
@@ -67,7 +69,7 @@ def test_shown_attention_is_the_definition_s(capsys, monkeypatch, checkpoint, im
     monkeypatch.setattr(theme, "saved", lambda figure, kind: drawn.append(figure) or save(figure, kind))
     code, out, err = call(capsys, "explain", checkpoint, image, "--out", tmp_path / "out", "--pixel", "19,2")
     assert (code, out, err) == (0, f"page: {tmp_path / 'out' / 'index.html'}\n", "")
-    classifier = load_classifier(checkpoint)
+    classifier = load_trained(checkpoint)
     tensor = classifier.transform(read_image(image))[None]
     inputs = layer_inputs(classifier.model, tensor)
     # An input of 20 pixels: maps of 10, 10, 5 and 3 cells; layers 2, 3 and 4 stride.
@@ -159,11 +161,11 @@ def test_too_many_images_are_refused(monkeypatch, checkpoint, image, tmp_path):
     monkeypatch.setattr(explanations, "_MOST", 1)
     images = [(image, read_image(image))] * 2
     with pytest.raises(InputError, match="a page holds at most 1 images"):
-        explanations.write_explanations(load_classifier(checkpoint), images, tmp_path / "out", layers=LAYERS[:1])
+        explanations.write_explanations(load_trained(checkpoint), images, tmp_path / "out", layers=LAYERS[:1])
 
 
 def test_explained_scores_are_the_most_probable(checkpoint, image):
-    classifier = load_classifier(checkpoint)
+    classifier = load_trained(checkpoint)
     explanation = explain_image(classifier, read_image(image), top=2, layers=LAYERS[2:])
     with torch.no_grad():
         probabilities = classifier.model(classifier.transform(read_image(image))[None])[0].softmax(0)

@@ -14,7 +14,7 @@ import pytest
 from torch import from_numpy
 
 from acmix import InputError, explain
-from acmix.checkpoints.classifier import load_classifier
+from acmix.checkpoints.stored import load_trained
 from acmix.data import data_record, open_dataset, open_evaluation
 from acmix.errors import PreemptedError
 from acmix.pages import html
@@ -131,7 +131,7 @@ def test_report_of_a_finished_run(finished, page):
     assert page.headings[:4] == ["Curves", "Where the time went", "Confusions", "Predictions on validation images"]
     assert {"What a pixel attends to", "The two paths", "Problems", "Configuration"} < set(page.headings)
     summary = json.loads((finished / "summary.json").read_text())
-    assert f"{100 * summary['best_top1']:.2f} %" in page.words
+    assert f"{100 * summary['best']:.2f} %" in page.words
     assert "has not finished" not in page.words
     assert NASTY in page.words
     assert NASTY not in page.text
@@ -139,7 +139,7 @@ def test_report_of_a_finished_run(finished, page):
 
 
 def test_predictions_are_the_worst_and_the_best(finished, page):
-    classifier = load_classifier(finished / "best.safetensors")
+    classifier = load_trained(finished / "best.safetensors")
     record = data_record(classifier.training)
     images = open_evaluation(record.location, classifier.classes, record)
     found = list(classify(classifier, images, batch_size=5))
@@ -175,7 +175,7 @@ def test_paths_of_every_layer(finished, page):
 
 
 def test_both_norms_are_of_what_is_added(finished):
-    network = load_classifier(finished / "best.safetensors").model
+    network = load_trained(finished / "best.safetensors").model
     images = np.random.default_rng(0).random((2, 3, 8, 8), dtype=np.float32)
     before = explain.path_shares(network, [from_numpy(images)])
     name = before[0].layer
@@ -284,8 +284,8 @@ def test_comparison(finished, broken, tmp_path):
     assert shown[""] == [str(finished), str(broken), str(empty)]
     assert shown["state"] == ["finished", "stopped, 1 of 2 epochs", "unfinished, 0 of 2 epochs"]
     best = json.loads((finished / "summary.json").read_text())
-    assert shown["best top-1"][0] == f"{best['best_top1']:.2%} in epoch {best['best_epoch']}"
-    assert shown["best top-1"][2] == shown["images/s, median"][2] == "-"
+    assert shown["best"][0] == f"top-1 {best['best']:.2%} in epoch {best['best_epoch']}"
+    assert shown["best"][2] == shown["images/s, median"][2] == "-"
     assert shown["parameters"][1] == f"{json.loads((broken / 'config.json').read_text())['parameters'] / 1e6:.2f} M"
     differing = {row[0]: row[1:] for row in page.tables["differing"][1:]}
     assert differing == {

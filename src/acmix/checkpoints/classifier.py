@@ -1,34 +1,20 @@
-"""A usable classifier in one file: safetensors weights with JSON metadata, read without running anything in it."""
+"""A classifier and its checkpoint: timm's network, its classes and its preprocessing."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain, islice
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, ClassVar
 
 import timm
 import torch
 from PIL import Image
 from timm.data import create_transform
-from torch import Tensor, nn
+from torch import Tensor
 
-import acmix.models
-from acmix import records
-from acmix.checkpoints import sealed
-from acmix.checkpoints.files import BEST, LAST, read_bytes
-from acmix.checkpoints.loading import load_weights
+from acmix.checkpoints.trained import Metadata, TrainedNetwork
 from acmix.data.given import Given, as_picture, one_by_one, stacked
 from acmix.errors import InputError, counted
-from acmix.storage import write_atomically
 
-# Version 1 has no digests.
-FORMAT_VERSION = 2
-_METADATA_KEY = "acmix"
-# What holds a classifier, in the words of errors; `opening` opens all of it.
-WITH_LAYERS = f"a run folder of acmix train, its {BEST} or {LAST}, or a folder that acmix export wrote"
-ACCEPTED = f"{WITH_LAYERS}; predict and validate take an .onnx of it, too"
-_ADVICE = f"give {ACCEPTED} (acmix train --weights starts from other weights)"
 # A file may choose a network's shape and its regularisation, never what is downloaded or loaded to build it.
 _MODEL_ARGUMENTS = {"block_args", "in_chans", "drop_rate", "drop_path_rate", "global_pool", "img_size"}
 _BLOCK_ARGUMENTS = {"heads", "kernel_att", "kernel_conv", "quiet_shifts"}
@@ -36,8 +22,8 @@ _PREPROCESSING = {"input_size", "interpolation", "mean", "std", "crop_pct", "cro
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classifier:
-    """A trained network with what is needed to use it; `acmix.load` gives one.
+class Classifier(TrainedNetwork):
+    """A trained classifier with what is needed to use it; `acmix.load` gives one.
 
     Attributes:
         model: `(B, 3, H, W)` to logits `(B, len(classes))`.
@@ -49,24 +35,33 @@ class Classifier:
         versions: Of acmix, torch and timm that wrote the file.
     """
 
-    model: nn.Module
-    model_name: str
-    classes: tuple[str, ...]
-    preprocessing: dict[str, Any]
-    model_arguments: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
+    task: ClassVar[str] = "classification"
+
+    @classmethod
+    def check(cls, metadata: Metadata) -> Metadata:
+        """See `TrainedNetwork.check`."""
+        check_arguments(metadata.model_name, metadata.model_arguments)
+        return replace(metadata, preprocessing=check_preprocessing(metadata.classes, metadata.preprocessing))
+
+    @classmethod
+    def build(cls, metadata: Metadata) -> "Classifier":
+        """See `TrainedNetwork.build`."""
+        name, arguments, classes = metadata.model_name, metadata.model_arguments, metadata.classes
+        return cls(
+            model=timm.create_model(name, num_classes=len(classes), **arguments),
+            model_name=name,
+            classes=classes,
+            preprocessing=metadata.preprocessing,
+            model_arguments=arguments,
+            training=metadata.training,
+            versions=metadata.versions,
+        )
 
     @property
     def transform(self) -> Callable[[Image.Image], Tensor]:
         """From an RGB image to a normalised tensor `(C, H, W)`: what loaders of images hold."""
         transform: Any = create_transform(**self.preprocessing)
         return transform
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model lies; the CPU if it has no tensors."""
-        return next((each.device for each in chain(self.model.parameters(), self.model.buffers())), torch.device("cpu"))
 
     def preprocess(self, image: Given) -> Tensor:
         """Make the network's input of one image.
@@ -154,137 +149,15 @@ class Classifier:
         return Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).cpu().numpy()).convert("RGB")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Metadata:
-    """What lies beside the weights of a classifier: its parts, and the version of the format."""
-
-    format_version: int
-    model_name: str
-    model_arguments: dict[str, Any]
-    classes: tuple[str, ...]
-    preprocessing: dict[str, Any]
-    training: dict[str, Any]
-    versions: dict[str, str]
-
-
-@dataclass(frozen=True)
-class _Format:
-    format_version: int
-
-
-def save_classifier(path: str | Path, classifier: Classifier, weights: Mapping[str, Tensor] | None = None) -> None:
-    """Write a classifier; an existing file is replaced only once the new one is complete.
-
-    The file holds digests of its tensors and its header: a byte that changes later is noticed when it is read.
-
-    Args:
-        path: The file, by convention `.safetensors`.
-        classifier: What to write; its versions are set to the ones running.
-        weights: In place of its model's own: an average of them, or those that processes hold in parts.
-
-    Raises:
-        OSError: If the file cannot be written.
-    """
-    metadata = Metadata(
-        format_version=FORMAT_VERSION,
-        model_name=classifier.model_name,
-        model_arguments=classifier.model_arguments,
-        classes=classifier.classes,
-        preprocessing=classifier.preprocessing,
-        training=classifier.training,
-        versions=running_versions(),
-    )
-    weights = classifier.model.state_dict() if weights is None else weights
-    write_atomically(path, sealed.serialize(weights, {_METADATA_KEY: json.dumps(vars(metadata), allow_nan=False)}))
-
-
-def load_classifier(path: str | Path) -> Classifier:
-    """Read a classifier that `save_classifier` wrote, onto the CPU, in evaluation mode.
-
-    Raises:
-        InputError: If the file is missing, truncated, changed in any byte, not a safetensors file, not a classifier, of
-            a newer format, or contradicts itself (metadata of the wrong type, an unknown network, weights of another
-            network).
-    """
-    metadata, content = _read(path)
-    try:
-        return assemble(metadata, content)
-    except InputError as fault:
-        raise _unusable(path, str(fault)) from fault
-
-
-def assemble(metadata: Any, content: sealed.Content) -> Classifier:
-    """Make a classifier of metadata that nobody has checked, on the CPU, in evaluation mode.
-
-    Args:
-        metadata: What `save_classifier` stores beside the weights.
-        content: Exactly the network's weights; with digests, unless the metadata are of a version that had none.
-
-    Raises:
-        InputError: If the metadata breaks its rules, the weights are of another network or without their digests. The
-            message is the fault alone: the caller knows where both came from.
-    """
-    found = _checked(metadata)
-    name, arguments, classes = found.model_name, found.model_arguments, found.classes
-    if found.format_version > 1 and not content.sealed:
-        raise InputError("its digests are gone: it was changed since it was written")
-    try:
-        model = timm.create_model(name, num_classes=len(classes), **arguments)
-        load_weights(model, content.tensors)
-        classifier = Classifier(
-            model=model.eval(),
-            model_name=name,
-            classes=classes,
-            preprocessing=found.preprocessing,
-            model_arguments=arguments,
-            training=found.training,
-            versions=found.versions,
-        )
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"its weights or arguments do not fit {name}: {reason}") from error
-    return classifier
-
-
-def running_versions() -> dict[str, str]:
-    """Versions of acmix, torch and timm."""
-    return {"acmix": acmix.__version__, "torch": torch.__version__, "timm": timm.__version__}
-
-
-def _read(path: str | Path) -> tuple[Any, sealed.Content]:
-    path = Path(path)
-    data = read_bytes(path, "checkpoint")
-    try:
-        content = sealed.deserialize(data)
-    except InputError as fault:
-        raise _unusable(path, str(fault)) from fault
-    if _METADATA_KEY not in content.metadata:
-        raise InputError(
-            f"checkpoint {path} holds weights but not what is needed to use them (no acmix metadata); {_ADVICE}"
-        )
-    try:
-        return records.parse(content.metadata[_METADATA_KEY]), content
-    except InputError as fault:
-        raise _unusable(path, f"its metadata are {fault}") from fault
-
-
-def _checked(content: Any) -> Metadata:
-    """Metadata whose every part may be used; tuples in the preprocessing, as timm has them."""
-    # Another version may hold other parts.
-    version = records.read(_Format, content, others=True).format_version
-    if not 1 <= version <= FORMAT_VERSION:
-        raise InputError(f"it has format version {version}, this acmix reads 1 to {FORMAT_VERSION} (upgrade acmix)")
-    metadata = records.read(Metadata, content, others=True)
-    if not timm.is_model(metadata.model_name):
-        raise InputError(f"unknown network {metadata.model_name!r}")
-    if not set(metadata.model_arguments) <= _MODEL_ARGUMENTS:
-        raise InputError(
-            f"model_arguments may hold {', '.join(sorted(_MODEL_ARGUMENTS))}, got {metadata.model_arguments!r}"
-        )
-    block = metadata.model_arguments.get("block_args", {})
+def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
+    """Raise InputError unless timm knows the network and the arguments are of its shape and regularisation."""
+    if not timm.is_model(name):
+        raise InputError(f"unknown network {name!r}")
+    if not set(arguments) <= _MODEL_ARGUMENTS:
+        raise InputError(f"model_arguments may hold {', '.join(sorted(_MODEL_ARGUMENTS))}, got {dict(arguments)!r}")
+    block = arguments.get("block_args", {})
     if not isinstance(block, dict) or not set(block) <= _BLOCK_ARGUMENTS:
         raise InputError(f"block_args may hold {', '.join(sorted(_BLOCK_ARGUMENTS))}, got {block!r}")
-    return replace(metadata, preprocessing=check_preprocessing(metadata.classes, metadata.preprocessing))
 
 
 def check_preprocessing(classes: Sequence[str], preprocessing: Mapping[str, Any]) -> dict[str, Any]:
@@ -305,7 +178,3 @@ def check_preprocessing(classes: Sequence[str], preprocessing: Mapping[str, Any]
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
         raise InputError(f"its preprocessing cannot be used: {' '.join(str(error).split())[:200]}") from error
     return found
-
-
-def _unusable(path: str | Path, fault: str) -> InputError:
-    return InputError(f"checkpoint {path} cannot be used: {fault}; {_ADVICE}")

@@ -15,8 +15,10 @@ from torch import nn
 
 from acmix import records
 from acmix.checkpoints import sealed
-from acmix.checkpoints.classifier import FORMAT_VERSION, Classifier, assemble, running_versions
+from acmix.checkpoints.classifier import Classifier
 from acmix.checkpoints.files import WEIGHTS, read_bytes
+from acmix.checkpoints.stored import assemble
+from acmix.checkpoints.trained import FORMAT_VERSION, TrainedNetwork, running_versions
 from acmix.errors import InputError
 from acmix.storage import folder_beside, write_atomically
 
@@ -124,7 +126,7 @@ def save_pretrained(classifier: Classifier, folder: str | Path, *, license: str 
     return folder
 
 
-def from_pretrained(source: str | Path) -> Classifier:
+def from_pretrained(source: str | Path) -> TrainedNetwork:
     """Load a classifier from a folder or the hub, onto the CPU, in evaluation mode. Nothing is run or unpickled.
 
     Args:

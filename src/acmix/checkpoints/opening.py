@@ -5,11 +5,13 @@ from pathlib import Path
 import torch
 
 from acmix import records
-from acmix.checkpoints.classifier import ACCEPTED, WITH_LAYERS, Classifier, load_classifier
+from acmix.checkpoints.classifier import Classifier
 from acmix.checkpoints.files import BEST, WEIGHTS, is_safetensors
 from acmix.checkpoints.hub import CONFIG, from_pretrained
 from acmix.checkpoints.loading import shorten
 from acmix.checkpoints.onnx_files import open_onnx
+from acmix.checkpoints.stored import load_trained
+from acmix.checkpoints.trained import ACCEPTED, WITH_LAYERS, TrainedNetwork
 from acmix.devices import find_device
 from acmix.errors import InputError
 
@@ -17,7 +19,7 @@ _ADDRESSES = ("hf-hub:", "local-dir:")
 _ONNX = ".onnx"
 
 
-def load(path: str | Path, *, device: str | torch.device = "auto") -> Classifier:
+def load(path: str | Path, *, device: str | torch.device = "auto") -> TrainedNetwork:
     """Load a trained network with what is needed to use it. Nothing is run or unpickled.
 
     Args:
@@ -27,8 +29,8 @@ def load(path: str | Path, *, device: str | torch.device = "auto") -> Classifier
         device: Where it computes: "auto" (the accelerator of this machine, or the CPU), "cpu", "cuda", "cuda:1", "mps".
 
     Returns:
-        Its `predict` classifies images; `classes` are the names in the order of the logits, `preprocess` makes an
-        image the input of `model`, which lies on the device, in evaluation mode.
+        A `Classifier`, or what else was trained: its `predict` takes images; `classes` are the names in the order of
+        the network's, `preprocess` makes an image the input of `model`, which lies on the device, in evaluation mode.
 
     Raises:
         InputError: If path holds no network that can be used, or there is no such device here.
@@ -36,12 +38,12 @@ def load(path: str | Path, *, device: str | torch.device = "auto") -> Classifier
     place = find_device(device)
     if _is_onnx(path):
         return open_onnx(Path(path), None if device == "auto" else place)
-    classifier = _open(path)
-    classifier.model.to(place)
-    return classifier
+    trained = _open(path)
+    trained.model.to(place)
+    return trained
 
 
-def load_network(path: str | Path, purpose: str, *, device: str | torch.device = "auto") -> Classifier:
+def load_network(path: str | Path, purpose: str, *, device: str | torch.device = "auto") -> TrainedNetwork:
     """As `load`, for what needs layers and weights, which an .onnx file has no more.
 
     Args:
@@ -59,6 +61,18 @@ def load_network(path: str | Path, purpose: str, *, device: str | torch.device =
     return load(path, device=device)
 
 
+def load_classifier(path: str | Path, purpose: str, *, device: str | torch.device = "auto") -> Classifier:
+    """As `load_network`, for what is made for classifiers alone.
+
+    Raises:
+        InputError: As there, and for any other network.
+    """
+    trained = load_network(path, purpose, device=device)
+    if not isinstance(trained, Classifier):
+        raise InputError(f"checkpoint {path} is of {trained.task}; {purpose} takes classifiers")
+    return trained
+
+
 def _is_onnx(path: str | Path) -> bool:
     """Whether a file is to be taken for ONNX: by its name, unless it is safetensors within."""
     path = Path(path)
@@ -71,16 +85,16 @@ def _is_onnx(path: str | Path) -> bool:
         raise InputError(f"checkpoint {path} cannot be read: {error.strerror or error}") from error
 
 
-def _open(path: str | Path) -> Classifier:
+def _open(path: str | Path) -> TrainedNetwork:
     if str(path).startswith(_ADDRESSES):
         return from_pretrained(path)
     path = Path(path)
     if not path.is_dir():
         # The weights of an exported folder, as a person may take them for all of it.
         beside = path.name == WEIGHTS and path.is_file() and (path.parent / CONFIG).is_file()
-        return from_pretrained(path.parent) if beside else load_classifier(path)
+        return from_pretrained(path.parent) if beside else load_trained(path)
     if (path / BEST).is_file():
-        return load_classifier(path / BEST)
+        return load_trained(path / BEST)
     if (path / WEIGHTS).is_file() or _is_exported(path):
         return from_pretrained(path)
     if (path / CONFIG).is_file():

@@ -39,12 +39,12 @@ def explain(
 
     with progress.working():
         importlib.import_module("captum")
-        from acmix.checkpoints.opening import load_network
+        from acmix.checkpoints.opening import load_classifier
         from acmix.data.folders import find_images
         from acmix.data.images import read_images
         from acmix.pages.explanations import write_explanations
 
-        classifier = load_network(checkpoint, "acmix explain", device=device)
+        classifier = load_classifier(checkpoint, "acmix explain", device=device)
     faults: list[str] = []
     files = find_images(images, faults)
     page = write_explanations(
@@ -77,7 +77,7 @@ def demo(checkpoint: Path | None = None, *, port: int | None = None, device: str
     with progress.working():
         for package in ("gradio", "captum", "matplotlib", "jinja2"):
             importlib.import_module(package)
-        from acmix.checkpoints.opening import load_network
+        from acmix.checkpoints.opening import load_classifier
         from acmix.devices import find_device
 
         find_device(device)
@@ -85,12 +85,15 @@ def demo(checkpoint: Path | None = None, *, port: int | None = None, device: str
         checkpoint = _DEMO_RUN / "best.safetensors"
         if not checkpoint.is_file():
             from acmix.tasks.classification import demonstration
+            from acmix.tasks.kinds import KINDS
 
             options = " ".join(f"{spelled(name)[0]} {value}" for name, value in demonstration.CHANGES.items())
             command = f"acmix train {demonstration.DATA} {options} --output {_DEMO_RUN}"
             sys.stdout.write(f"{checkpoint} is not there yet: training it on {demonstration.DATA}\n$ {command}\n")
-            python.fit_and_report(demonstration.DATA, demonstration.settings(), _DEMO_RUN, device=device)
-    classifier = load_network(checkpoint, "acmix demo", device=device)
+            python.fit_and_report(
+                KINDS["classification"], demonstration.DATA, demonstration.settings(), _DEMO_RUN, device=device
+            )
+    classifier = load_classifier(checkpoint, "acmix demo", device=device)
     from acmix.pages.demo import serve
 
     with serve(classifier, port) as address:

@@ -52,9 +52,9 @@ def _network(model: str, image_size: int | None) -> tuple["nn.Module", tuple[int
 
         network = create_network(model)
         return network, preprocessing_for(network, image_size=image_size)["input_size"], None
-    from acmix.checkpoints.opening import load_network
+    from acmix.checkpoints.opening import load_classifier
 
-    classifier = load_network(model, "acmix info", device="cpu")
+    classifier = load_classifier(model, "acmix info", device="cpu")
     channels, height, width = classifier.preprocessing["input_size"]
     size = (channels, height, width) if image_size is None else (channels, image_size, image_size)
     return classifier.model, size, classifier
@@ -70,7 +70,7 @@ def validate(
     check_images: bool = True,
     json: bool = False,
 ) -> int:
-    """Measure a checkpoint on held-out images: the very split of its training, val/, or any other class folders.
+    """Measure a checkpoint on held-out images: the very split of its training, val/, or any other data of its kind.
 
     Args:
         checkpoint: A run folder, a best.safetensors of acmix train, or a folder or .onnx file of acmix export.
@@ -86,21 +86,13 @@ def validate(
 
     with progress.working():
         from acmix.checkpoints.opening import load
-        from acmix.data import TrainedImages, data_record, find_evaluation
-        from acmix.tasks.classification.inference import classify, tally
+        from acmix.tasks.kinds import KINDS
 
-        classifier = load(checkpoint, device=device)
-    found = find_evaluation(
-        data,
-        classifier.classes,
-        data_record(classifier.training) if classifier.training.get("data") else None,
-        TrainedImages.from_record(classifier.training),
-        check_images=check_images,
-        progress=progress.track,
+        trained = load(checkpoint, device=device)
+    measured = KINDS[trained.task].measure(
+        trained, data, batch_size=batch_size, workers=workers, check_images=check_images, progress=progress.track
     )
-    outcomes = classify(classifier, found.images, batch_size=batch_size, workers=workers)
-    outcomes = progress.track(outcomes, "validating", len(found.images))
-    display.show_evaluation(tally(outcomes, classifier.classes), found, as_json=json)
+    display.show_evaluation(measured, as_json=json)
     return 0
 
 
@@ -136,9 +128,9 @@ def export(
     from acmix.cli.display import progress
 
     with progress.working():
-        from acmix.checkpoints.opening import load_network
+        from acmix.checkpoints.opening import load_classifier
 
-        classifier = load_network(checkpoint, "acmix export", device="cpu")
+        classifier = load_classifier(checkpoint, "acmix export", device="cpu")
     if output.suffix:
         return _export_file(classifier, output, fixed_size=fixed_size, half=half)
     from acmix.checkpoints.hub import save_pretrained

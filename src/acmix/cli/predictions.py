@@ -2,15 +2,15 @@
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from acmix.cli import outputs
 from acmix.errors import InputError, counted, printable
 
 if TYPE_CHECKING:
-    from acmix.tasks.classification.inference import Prediction
+    from acmix.tasks.loop.results import Prediction
 
 _TABLES = (".csv", ".json")
 # Bytes of a file's name that are kept of a longer one, so that there is room for more.
@@ -23,19 +23,19 @@ def predict(
     *,
     output: Path | None = None,
     recursive: bool = False,
-    top: int = 5,
+    top: int | None = None,
     batch_size: int = 64,
     device: str = "auto",
     json: bool = False,
 ) -> int:
-    """Name the most probable classes of images; those that can be read, with exit code 2, if some cannot.
+    """Say what a network makes of images; those that can be read, with exit code 2, if some cannot.
 
     Args:
         checkpoint: A run folder, a best.safetensors of acmix train, or a folder or .onnx file of acmix export.
         images: Image files; a folder stands for the image files directly in it.
         output: A .csv or .json file for all predictions, or a folder for the pictures with theirs written on them.
         recursive: A folder stands for the image files at any depth in it.
-        top: How many classes an image.
+        top: How many classes an image, of a classifier (default: 5).
         batch_size: Images at a time.
         device: auto, cpu, cuda, cuda:1 (any number) or mps.
         json: Print JSON.
@@ -47,19 +47,23 @@ def predict(
     with progress.working():
         from acmix.checkpoints.opening import load
         from acmix.data.folders import find_images
-        from acmix.tasks.classification.inference import predict as predict_files
+        from acmix.pages.kinds import part_of
+        from acmix.tasks.kinds import KINDS
 
-        classifier = load(checkpoint, device=device)
+        trained = load(checkpoint, device=device)
+    kind = KINDS[trained.task]
+    options: dict[str, Any] = {} if top is None else {"top": top}
+    kind.check_options(options)
     missing: list[str] = []
     faults: list[str] = []
     files = find_images(images, missing, recursive=recursive)
-    found = predict_files(classifier, files, faults, top=top, batch_size=batch_size)
+    found = kind.predict(trained, files, faults, batch_size=batch_size, **options)
     found = progress.track(found, "predicting", len(files))
     if output is not None and _is_table(output):
-        count = display.write_table(found, output, columns=min(top, len(classifier.classes)))
+        count = display.write_table(found, output, kind.headings(trained, **options))
         sys.stdout.write(f"{printable(output)}: {counted(count, 'prediction')}\n")
     else:
-        found = found if output is None else _drawn(found, output, images, files)
+        found = found if output is None else _drawn(found, part_of(kind.name).draw, output, images, files)
         display.show_predictions(found, as_json=json)
     for line in (*missing, *faults):
         sys.stderr.write(f"acmix predict: {line}\n")
@@ -90,11 +94,14 @@ def _check(output: Path | None, images: list[Path], *, recursive: bool, json: bo
 
 
 def _drawn(
-    predictions: "Iterable[Prediction]", folder: Path, given: list[Path], files: list[Path]
+    predictions: "Iterable[Prediction]",
+    draw: Callable[[Any, Any], bytes],
+    folder: Path,
+    given: list[Path],
+    files: list[Path],
 ) -> "Iterator[Prediction]":
     """Draw every prediction into a folder, and hand it on; files of these names there, but for the images, go."""
     from acmix.data.images import read_image
-    from acmix.pages.drawings import drawing
     from acmix.storage import write_atomically
 
     # What is read is never written to; some systems take names that differ in case for one.
@@ -102,7 +109,7 @@ def _drawn(
     for prediction in predictions:
         target = _place(folder, prediction.path, given, taken)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, drawing(read_image(prediction.path), prediction.scores))
+        write_atomically(target, draw(read_image(prediction.path), prediction))
         yield prediction
 
 

@@ -12,9 +12,10 @@ from acmix.errors import InputError, printable
 from acmix.progress import silent
 
 if TYPE_CHECKING:
-    from acmix.tasks.classification.fitting import TrainingResult
-    from acmix.tasks.classification.settings import Settings
+    from acmix.tasks.kinds import Kind
     from acmix.tasks.loop.distribution import Strategy
+    from acmix.tasks.loop.results import TrainingResult
+    from acmix.tasks.loop.settings import LoopSettings
 
 
 def train(
@@ -36,12 +37,12 @@ def train(
     quiet: bool | None = None,
     **settings: Any,
 ) -> "TrainingResult | None":
-    """Train a classifier: the command `acmix train`, with the same rules, defaults, run folder and report.
+    """Train a network: the command `acmix train`, with the same rules, defaults, run folder and report.
 
         import acmix
 
         result = acmix.train("digits", output="runs/first", epochs=2, image_size=16, batch_size=64, learning_rate=0.003)
-        print(f"{result.best_top1:.1%} in epoch {result.best_epoch}, report: {result.output / 'report.html'}")
+        print(f"{result.best:.1%} in epoch {result.best_epoch}, report: {result.output / 'report.html'}")
 
         # Longer, as a run of its own that goes on from the first one's state.
         longer = acmix.train("digits", output="runs/longer", extend="runs/first", epochs=3)
@@ -81,7 +82,7 @@ def train(
     options["strategy"] = strategy
     for name, path in (("extend", extend), ("weights", weights)):
         options[name] = None if path is None else Path(path)
-    own, folder = plan(
+    kind, own, folder = plan(
         str(data),
         None if output is None else Path(output),
         None if recipe is None else str(recipe),
@@ -90,6 +91,7 @@ def train(
         extend=options["extend"],
     )
     return fit_and_report(
+        kind,
         str(data),
         own,
         folder,
@@ -110,27 +112,30 @@ def plan(
     *,
     resume: bool,
     extend: Path | None,
-) -> "tuple[Settings, Path]":
-    """The settings of a training and its folder, as `train` is asked for them.
+) -> "tuple[Kind, LoopSettings, Path]":
+    """The kind of a training, its settings and its folder, as `train` is asked for them.
 
     Raises:
         InputError: If there is no such recipe, a setting has the wrong name, type or range, no folder is named whose
             run should continue, or it cannot be written into.
     """
-    from acmix.tasks.classification.choice import choose
+    from acmix.tasks.kinds import kind_of
     from acmix.tasks.loop.run import free_folder
 
     if resume and output is None:
         raise InputError("output must be given: the folder of the run to continue")
-    own = choose(data, recipe, changes, base=output if resume else extend)
+    base = output if resume else extend
+    kind = kind_of(data, recipe, base)
+    own = kind.choose(data, recipe, changes, base=base)
     output = output or free_folder(Path("runs"), f"{printable(Path(data).resolve().name)}-{own.model}")
     outputs.check_folder("output", output)
-    return own, output
+    return kind, own, output
 
 
 def fit_and_report(
+    kind: "Kind",
     data: str,
-    settings: "Settings",
+    settings: "LoopSettings",
     output: Path,
     *,
     quiet: bool = False,
@@ -138,25 +143,24 @@ def fit_and_report(
     keep_states: int = 2,
     **options: Any,
 ) -> "TrainingResult | None":
-    """Train as `acmix.tasks.classification.fitting.fit` does, which takes the options; show it, and leave a report."""
+    """Train as the kind's `fit` does, which takes the options; show it, and leave a report."""
     from acmix.cli.display import progress
     from acmix.cli.display import training as display
-    from acmix.tasks.classification.fitting import fit
     from acmix.tasks.loop.progress import Reporting
 
     saving: dict[str, Any] = {"save_minutes": save_minutes, "keep_states": keep_states}
     saving["on_stop"] = lambda: runs.report_stop(output, quiet=quiet)
     live = sys.stderr.isatty() and sys.stdout.isatty()
-    shown = None if quiet else display.TrainingDisplay(settings.epochs, live=live)
+    shown = None if quiet else display.TrainingDisplay(settings.epochs, kind.measures, live=live)
     with stopping.telling(lambda: f"stopped; {what_continues(output)}"):
         with shown or nullcontext():
             reporting = Reporting(**saving) if shown is None else shown.reporting(**saving)
             track = silent if quiet else progress.track
-            result = fit(data, settings, output, progress=track, reporting=reporting, **options)
+            result = kind.fit(data, settings, output, progress=track, reporting=reporting, **options)
         if result is not None:
             runs.report_end(output, result.outcomes)
             if not quiet:
-                display.show_training(result, data)
+                display.show_training(result, kind.measures[0], data)
     return result
 
 

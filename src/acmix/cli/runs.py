@@ -3,13 +3,10 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from acmix.cli import outputs
 from acmix.errors import InputError
-
-if TYPE_CHECKING:
-    from acmix.tasks.classification.inference import Outcome
 
 
 def report(
@@ -67,7 +64,7 @@ def compare(runs: list[Path], *, output: Path | None = None, json: bool = False)
     return 0
 
 
-def report_end(run: Path, outcomes: "Sequence[Outcome]") -> None:
+def report_end(run: Path, outcomes: Sequence[Any]) -> None:
     """Write the report of a run that has just finished; what it achieved is safe if that fails."""
     from acmix.pages.report import write_report
 

@@ -8,7 +8,10 @@ from acmix.cli import python
 from acmix.cli.settings import COMMON, changes
 from acmix.cli.wording import SettingsOf
 from acmix.errors import InputError, printable
-from acmix.tasks.classification.settings import Settings
+from acmix.tasks.kinds import KINDS, kind_named, kind_of
+
+# Options of train are the settings of all kinds.
+_SETTINGS = SettingsOf(tuple(kind.settings for kind in KINDS.values()), COMMON)
 
 
 def train(
@@ -30,9 +33,9 @@ def train(
     save_minutes: float = 15.0,
     keep_states: int = 2,
     check_images: bool = True,
-    **changed: Annotated[Any, SettingsOf((Settings,), COMMON)],
+    **changed: Annotated[Any, _SETTINGS],
 ) -> int:
-    """Train a classifier on a folder of images, on shards, or on digits.
+    """Train a network on a folder of images, on shards, or on digits; what DATA is says which kind of network.
 
     Args:
         data: Class folders, in train/ and val/ or not; shards; a saved dataset; or the bundled digits or mnist5k.
@@ -62,9 +65,11 @@ def train(
     if requeue and output is None:
         raise InputError("output must be given: the folder of the run to begin or to continue")
     resume = resume or (output is not None and requeue and bool(states.paths(output)))
-    own = changes(Settings, changed, set)
+    kind = kind_of(data, recipe, output if resume else extend)
+    kind.check_names([*changed, *(assignment.partition("=")[0] for assignment in set or ())])
+    own = changes(kind.settings, changed, set)
     if print_config:
-        settings, _ = python.plan(data, output, recipe, own, resume=resume, extend=extend)
+        _, settings, _ = python.plan(data, output, recipe, own, resume=resume, extend=extend)
         sys.stdout.write(recipes.as_yaml(settings))
         return 0
     python.train(
@@ -101,11 +106,11 @@ def recipes(*, name: str | None = None, settings: bool = False, markdown: bool =
 
     if (name is not None and settings) or (markdown and not settings):
         raise InputError("--settings stands without --name, --markdown with --settings")
+    known = [(recipe, shipped.task_of(recipe)) for recipe in shipped.names()]
     if settings:
-        display.show_settings(SettingsOf((Settings,), COMMON).settings, as_markdown=markdown)
+        display.show_settings(_SETTINGS, as_markdown=markdown)
     elif name is None:
-        display.show_recipes({recipe: shipped.load(recipe, Settings) for recipe in shipped.names()})
+        display.show_recipes({recipe: (task, shipped.load(recipe, KINDS[task].settings)) for recipe, task in known})
     else:
-        default = {"model": "acmix_resnet26"}
-        sys.stdout.write(shipped.as_yaml(shipped.resolve(default | shipped.load(name, Settings), {}, Settings)))
+        sys.stdout.write(shipped.as_yaml(kind_named(shipped.task_of(name)).choose("", name, {})))
     return 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from acmix.errors import nearest
 from acmix.tasks.loop.fields import Setting, settings_of
+from acmix.tasks.loop.settings import LoopSettings
 
 # What the field types for the same thing.
 _ALSO = {"learning_rate": ("--lr",), "image_size": ("--input-size",), "output": ("--out",)}
@@ -25,7 +26,7 @@ class SettingsOf:
         without: Names of those that are no options.
     """
 
-    classes: tuple[type, ...]
+    classes: tuple[type[LoopSettings], ...]
     common: Sequence[str] = ()
     without: Sequence[str] = ()
 
@@ -36,6 +37,11 @@ class SettingsOf:
         for kind in reversed(self.classes):
             found |= settings_of(kind)
         return {name: found[name] for name in dict.fromkeys((*self.common, *found)) if name not in self.without}
+
+    def tasks_of(self, name: str) -> list[str]:
+        """The kinds that have a setting; none where all have it."""
+        own = [kind.task for kind in self.classes if name in settings_of(kind)]
+        return own if len(own) < len(self.classes) else []
 
 
 def spelled(name: str) -> tuple[str, ...]:

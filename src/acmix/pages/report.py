@@ -3,30 +3,24 @@
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
-
 from acmix import explain
-from acmix.checkpoints.classifier import Classifier
 from acmix.checkpoints.opening import load
-from acmix.data import ImageSource, data_record, open_evaluation
 from acmix.errors import InputError
 from acmix.pages import figures, html
+from acmix.pages.kinds import part_of
 from acmix.pages.theme import Drawing
 from acmix.progress import Progress, silent
-from acmix.tasks.classification.inference import Outcome, classify, tally
 from acmix.tasks.loop import run
 from acmix.tasks.loop.measures import EpochRow, Measure
 from acmix.tasks.loop.progress import PARTS
 from acmix.tasks.record import Run, read_run
 
-# Pictures of one kind, images whose layers are looked into, problems of one kind, pairs of classes.
-_TILES, _EXAMPLES, _PROBLEMS, _PAIRS = 12, 4, 20, 10
+# Problems of one kind that are shown.
+_PROBLEMS = 20
 # Images that a problem names.
 _NAMED = 5
 # Columns of the table of epochs, beside those of a validation: what each is called and how it is written.
@@ -41,18 +35,6 @@ _EPOCH_COLUMNS = {
 _HARDER = ("label_smoothing", "mixup", "cutmix", "random_erase", "drop_rate", "drop_path")
 
 
-@dataclass(frozen=True)
-class _Tile:
-    """One validation image and what the network made of it."""
-
-    name: str
-    picture: str
-    truth: str
-    prediction: str
-    probability: str
-    loss: str
-
-
 def write_report(
     folder: Path,
     output: Path | None = None,
@@ -62,7 +44,7 @@ def write_report(
     workers: int = 0,
     device: str = "auto",
     progress: Progress = silent,
-    outcomes: Sequence[Outcome] | None = None,
+    outcomes: Sequence[Any] | None = None,
 ) -> Path:
     """Write the report of a run of `acmix train`, finished or not.
 
@@ -70,10 +52,10 @@ def write_report(
         folder: The run folder, or a checkpoint in it.
         output: The HTML file; by default report.html in the run folder.
         data: What `acmix.data.open_evaluation` takes, where the data lie now; by default where they lay in training.
-        pictures: Classify the validation images with the best checkpoint: confusion matrix, worst and best predictions,
-            attention, shares of the paths. Without, a second is enough.
+        pictures: Look at the validation images with the best checkpoint: confusion matrix, worst and best predictions,
+            attention, shares of the paths, or what else the kind of training has. Without, a second is enough.
         workers: Processes that read those images; 0 reads in this one.
-        device: Where they are classified, see `acmix.devices.find_device`.
+        device: Where it computes, see `acmix.devices.find_device`.
         progress: Shows how far that is.
         outcomes: What the best checkpoint made of the validation images, where training has just found out.
 
@@ -92,15 +74,15 @@ def write_report(
         raise InputError(f"{folder} is not a run with a finished epoch: {', '.join(missing)} missing")
     if not found.rows:
         raise InputError(f"{folder / run.METRICS} is damaged: it has no epoch")
-    seen = {"without_images": _how_to_see(found)}
+    own = part_of(found.kind.name)
+    seen = own.known(found) | {"without_images": _how_to_see(found)}
     if pictures:
         seen = _look(found, data, workers, device, progress, outcomes)
-    if "confusion" not in seen and found.summary is not None:
-        seen |= _confusion(found.summary["validation"]["confusion_matrix"], found.config["classes"])
     context: dict[str, Any] = {
         "title": f"{folder.resolve().name} - acmix run report",
         "name": folder.resolve().name,
         "data": data,
+        "part": f"report_{found.kind.name}.html",
         "run": found,
         "config": found.config,
         "best": found.best,
@@ -110,8 +92,7 @@ def write_report(
         "problems": _problems(found),
         "configuration": _configuration(found),
     }
-    empty = dict.fromkeys(("confusion", "confused", "without_images", "mistakes", "hardest", "easiest", "examples"))
-    context |= empty | {"paths": None, "shares": []} | seen | _times(found)
+    context |= {"paths": None, "shares": []} | seen | _times(found)
     context |= _rates(found, context["shares"])
     html.write("report.html", context, output)
     return output
@@ -270,96 +251,18 @@ def _how_to_see(found: Run) -> str:
 
 
 def _look(
-    found: Run,
-    data: str | None,
-    workers: int,
-    device: str,
-    progress: Progress,
-    outcomes: Sequence[Outcome] | None,
+    found: Run, data: str | None, workers: int, device: str, progress: Progress, outcomes: Sequence[Any] | None
 ) -> dict[str, Any]:
     """All that needs the best checkpoint and the validation images, or why it cannot be had."""
-    classifier = load(found.folder / run.BEST, device=device if outcomes is None else "cpu")
+    own = part_of(found.kind.name)
+    trained = load(found.folder / run.BEST, device=device if outcomes is None else "cpu")
     try:
-        # A run that was resumed knows where the data lie now.
-        record = data_record(found.config)
-        images = open_evaluation(data or record.location, classifier.classes, record, check_images=False)
-        if outcomes is None:
-            found_out = classify(classifier, images, workers=workers)
-            outcomes = list(progress(found_out, "validating", len(images)))
+        seen = own.look(found, trained, data, workers=workers, progress=progress, outcomes=outcomes)
     except InputError as error:
         # From a process that reads images, with its traceback around it.
         reason = str(error).splitlines()[-1].removeprefix("acmix.errors.InputError: ")
         if data is not None:
             raise InputError(reason) from error
-        return {"without_images": f"{reason}; if the data have moved, acmix report {found.folder} DATA finds them"}
-    mistakes = sorted((item for item in outcomes if not item.right), key=lambda item: -item.probability)
-    hardest = sorted(outcomes, key=lambda item: -item.loss)
-    easiest = sorted((item for item in outcomes if item.right), key=lambda item: item.loss)
-    groups = {"mistakes": mistakes, "hardest": hardest, "easiest": easiest}
-    shown = images.with_transform(classifier.transform)
-    tiles = {name: [_tile(classifier, shown, item) for item in group[:_TILES]] for name, group in groups.items()}
-    matrix = tally(outcomes, classifier.classes).confusion_matrix
-    classifier.model.cpu()
-    return tiles | _confusion(matrix, classifier.classes) | _look_inside(classifier, shown)
-
-
-def _tile(classifier: Classifier, images: ImageSource, outcome: Outcome) -> _Tile:
-    return _Tile(
-        name=images.name(outcome.index),
-        picture=html.png(classifier.as_seen(images[outcome.index][0])),
-        truth=classifier.classes[outcome.label],
-        prediction=classifier.classes[outcome.prediction],
-        probability=f"{100 * outcome.probability:.1f} %",
-        loss=f"{outcome.loss:.3f}",
-    )
-
-
-def _confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> dict[str, Any]:
-    pairs = [
-        (count, true, taken)
-        for true, row in enumerate(matrix)
-        for taken, count in enumerate(row)
-        if count and true != taken
-    ]
-    pairs.sort(key=lambda pair: (-pair[0], pair[1:]))
-    confused = [
-        (classes[true], classes[taken], count, f"{100 * count / sum(matrix[true]):.1f} %")
-        for count, true, taken in pairs[:_PAIRS]
-    ]
-    note = "Colour is the share of the true class, from none to all of it; numbers are images."
-    return {"confusion": html.Panel("Confusion matrix", figures.confusion(matrix, classes), note), "confused": confused}
-
-
-def _look_inside(classifier: Classifier, images: ImageSource) -> dict[str, Any]:
-    """Paths of every layer and attention of the first, for a few images that lie evenly over the whole set."""
-    count = min(_EXAMPLES, len(images))
-    samples = [images[index * len(images) // count] for index in range(count)]
-    batch = torch.stack([tensor for tensor, _ in samples])
-    inputs = explain.layer_arguments(classifier.model, batch)
-    if not inputs:
-        return {}
-    shares = explain.path_shares(classifier.model, [batch])
-    name, (features, *beside) = next(iter(inputs.items()))
-    layer = explain.operators(classifier.model)[name]
-    examples = []
-    for number, (tensor, (_, label), feature) in enumerate(zip(batch, samples, features, strict=True), 1):
-        picture = classifier.as_seen(tensor)
-        height, width = layer.map_size(feature[None])
-        cell = _brightest_cell(picture, (height, width), layer.stride[0])
-        with torch.no_grad():
-            maps = layer.attention_of(cell, feature[None], *beside)[0]
-        place = f"Row {cell[0]}, column {cell[1]} of the {height} x {width} map of {name}."
-        examples.append(
-            html.Panel(f"Image {number}, of {classifier.classes[label]}", figures.attention(picture, maps, cell), place)
-        )
-    note = f"Sizes are roots of the mean square over {count} validation images."
-    panel = html.Panel("What either path adds to the output", figures.path_shares(shares), note)
-    return {"examples": examples, "shares": shares, "paths": panel}
-
-
-def _brightest_cell(picture: Image.Image, cells: tuple[int, int], stride: int) -> tuple[int, int]:
-    """The query whose pixels are brightest, a stroke of a digit for instance."""
-    height, width = ((size + stride - 1) // stride for size in cells)
-    gray = picture.convert("L").resize((width, height), Image.Resampling.BOX)
-    place = max(range(height * width), key=gray.tobytes().__getitem__)
-    return place // width * stride, place % width * stride
+        where = f"if the data have moved, acmix report {found.folder} DATA finds them"
+        return own.known(found) | {"without_images": f"{reason}; {where}"}
+    return seen | {"without_images": None}

@@ -18,12 +18,12 @@ from acmix.data import ImageData, open_dataset
 from acmix.errors import InputError, PreemptedError, nearest
 from acmix.study.results import Measured, Study, Trained, load_study, save_study
 from acmix.study.variants import USUAL_VARIANTS, VARIANTS, rates
-from acmix.tasks.classification.execute import execute
 from acmix.tasks.classification.measures import MEASURES
 from acmix.tasks.classification.prepare import prepare
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop import run, states
 from acmix.tasks.loop.distribution import make_fabric
+from acmix.tasks.loop.execute import execute
 from acmix.tasks.loop.fields import defaults
 from acmix.tasks.loop.progress import Progress, Reporting
 from acmix.tasks.loop.session import quiet, session
@@ -177,7 +177,7 @@ def _look_at(
     images = _open(data, settings, validation, check_images=True)
     classes = len(images.train.classes)
     network = VARIANTS[variants[0]].build(settings.model, classes)
-    size = prepare(network, images, settings, fabric).classifier.preprocessing["input_size"]
+    size = prepare(network, images, settings, fabric).trained.preprocessing["input_size"]
     return {
         "location": images.location,
         "validation_location": images.validation_location,

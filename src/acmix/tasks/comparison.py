@@ -4,12 +4,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
 from typing import Any
 
-from acmix.accounting import account
-from acmix.errors import InputError
-from acmix.tasks.classification.networks import create_network
 from acmix.tasks.record import Run
 
 
@@ -21,14 +17,16 @@ class RunSummary:
         run: The run folder as it was given.
         status: Whether it finished, in a few words.
         finished: Whether it finished.
-        model: timm's name of the network.
+        task: Its kind of training.
+        model: Name of the network.
         parameters: Of the network.
         multiply_adds: Of one image; None for a network that this installation does not have or cannot count.
-        best_top1: Highest validation accuracy, 0..1.
+        measure: What its epochs are ranked by, in words.
+        best: The best of it.
         best_epoch: Its epoch, counted from 1.
         epochs: Finished.
         train_loss: Of the last epoch.
-        val_loss: Of the last epoch.
+        val_loss: Of the last epoch; None for a kind that has none.
         images_per_second: Training images a second, median over the epochs.
         seconds: Of all epochs, validation included.
     """
@@ -36,10 +34,12 @@ class RunSummary:
     run: str
     status: str
     finished: bool
+    task: str
     model: str
     parameters: int
     multiply_adds: int | None
-    best_top1: float | None
+    measure: str
+    best: float | None
     best_epoch: int | None
     epochs: int
     train_loss: float | None
@@ -68,7 +68,7 @@ class RunComparison:
             "model": lambda run: run.model,
             "parameters": lambda run: f"{run.parameters / 1e6:.2f} M",
             "multiply-adds": lambda run: _text(run.multiply_adds, lambda count: f"{count / 1e6:,.1f} M"),
-            "best top-1": lambda run: _text(run.best_top1, lambda share: f"{share:.2%} in epoch {run.best_epoch}"),
+            "best": lambda run: _text(run.best, lambda share: f"{run.measure} {share:.2%} in epoch {run.best_epoch}"),
             "last training loss": lambda run: _text(run.train_loss, "{:.4f}".format),
             "last validation loss": lambda run: _text(run.val_loss, "{:.4f}".format),
             "images/s, median": lambda run: _text(run.images_per_second, "{:,.0f}".format),
@@ -104,28 +104,21 @@ def _conditions(run: Run) -> dict[str, Any]:
 
 def _summary(run: Run) -> RunSummary:
     best, last = (run.best, run.rows[-1]) if run.rows else (None, None)
-    name, size = run.config["settings"]["model"], run.config["preprocessing"]["input_size"]
+    first = run.kind.measures[0]
     return RunSummary(
         run=str(run.folder),
         status=run.status,
         finished=run.summary is not None,
-        model=name,
+        task=run.kind.name,
+        model=run.config["settings"]["model"],
         parameters=run.config["parameters"],
-        multiply_adds=_multiply_adds(name, len(run.config["classes"]), *size),
-        best_top1=None if best is None else best["val_top1"],
+        multiply_adds=run.kind.multiply_adds(run.config),
+        measure=first.title,
+        best=None if best is None else best[first.name],
         best_epoch=None if best is None else int(best["epoch"]),
         epochs=run.trained,
         train_loss=None if last is None else last["train_loss"],
-        val_loss=None if last is None else last["val_loss"],
+        val_loss=None if last is None else last.get("val_loss"),
         images_per_second=statistics.median(row["images_per_second"] for row in run.rows) if run.rows else None,
         seconds=sum(row["seconds"] for row in run.rows),
     )
-
-
-@cache
-def _multiply_adds(model: str, classes: int, channels: int, height: int, width: int) -> int | None:
-    try:
-        network = create_network(model, num_classes=classes)
-        return account(network, (channels, height, width)).network.total.multiply_adds
-    except (InputError, ValueError):
-        return None

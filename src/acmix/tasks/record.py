@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from acmix import records
+from acmix.checkpoints.files import FIRST_TASK
 from acmix.errors import InputError
-from acmix.tasks.classification.measures import MEASURES
+from acmix.tasks.kinds import Kind, kind_named
 from acmix.tasks.loop import run, states
 from acmix.tasks.loop.extending import Origin
 from acmix.tasks.loop.measures import EpochRow, Measure, best_epoch
@@ -30,18 +31,13 @@ class _Data:
 
 
 @dataclass(frozen=True)
-class _Preprocessing:
-    input_size: tuple[int, int, int]
-
-
-@dataclass(frozen=True)
 class _Config:
     """What config.json must hold at least."""
 
     classes: list[str]
     data: _Data
     parameters: int
-    preprocessing: _Preprocessing
+    preprocessing: dict[str, Any]
     processes: int
     settings: _Settings
     train_images: int
@@ -49,6 +45,7 @@ class _Config:
     validation_images: int
     versions: dict[str, str]
     extends: Origin | None = None
+    task: str = FIRST_TASK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +54,7 @@ class Run:
 
     Attributes:
         folder: Of the run, as it was given.
+        kind: Of training.
         config: config.json.
         rows: metrics.csv; empty before the first epoch is finished.
         rates: rates.csv; empty for a network without ACmix layers.
@@ -67,6 +65,7 @@ class Run:
     """
 
     folder: Path
+    kind: Kind
     config: dict[str, Any]
     rows: list[EpochRow]
     rates: list[RateRow]
@@ -78,7 +77,7 @@ class Run:
     @property
     def measures(self) -> Sequence[Measure]:
         """What its validations found, in the order in which epochs are ranked by it."""
-        return [each for each in MEASURES if not self.rows or each.name in self.rows[0]]
+        return [each for each in self.kind.measures if not self.rows or each.name in self.rows[0]]
 
     @property
     def best(self) -> EpochRow:
@@ -149,7 +148,7 @@ def read_run(folder: Path) -> Run:
     if "architecture" in config:
         raise InputError(f"{folder} is no run but an exported network; give the --output folder of acmix train")
     try:
-        records.read(_Config, config, others=True)
+        kind = kind_named(records.read(_Config, config, others=True).task)
     except InputError as fault:
         raise InputError(f"{folder / run.CONFIG} is damaged: {fault}") from fault
     summary = run.read_json(folder / run.SUMMARY) if (folder / run.SUMMARY).is_file() else None
@@ -157,8 +156,9 @@ def read_run(folder: Path) -> Run:
     found = states.paths(folder)
     return Run(
         folder=folder,
+        kind=kind,
         config=config,
-        rows=_read_metrics(folder / run.METRICS),
+        rows=_read_metrics(folder / run.METRICS, kind),
         rates=_read_rates(folder / run.RATES),
         problems=_read_problems(folder / run.PROBLEMS),
         summary=summary,
@@ -167,8 +167,8 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def _read_metrics(path: Path) -> list[EpochRow]:
-    found = {measure.name for measure in MEASURES if not measure.optional}
+def _read_metrics(path: Path, kind: Kind) -> list[EpochRow]:
+    found = {measure.name for measure in kind.measures if not measure.optional}
     rows = _read_table(path, _METRICS | found | {f"{part}_seconds" for part in PARTS})
     try:
         return [{key: float(value) for key, value in row.items()} for row in rows]

@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from acmix.cli.display import training
+from acmix.tasks.classification.measures import MEASURES
 from acmix.tasks.loop.progress import Progress
 
 PROGRESS = Progress(
@@ -33,7 +34,7 @@ def test_the_live_line_shows_bar_and_time_left_first(columns, shown, left_out, m
     terminal = io.StringIO()
     console = Console(file=terminal, force_terminal=True, width=columns, color_system=None)
     monkeypatch.setattr(training, "get_console", lambda: console)
-    with training.TrainingDisplay(90, live=True) as display:
+    with training.TrainingDisplay(90, (), live=True) as display:
         display._show_update(PROGRESS)
         display._bar.refresh()
     lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue()).splitlines()
@@ -46,7 +47,7 @@ def test_the_live_line_shows_bar_and_time_left_first(columns, shown, left_out, m
 
 def test_a_long_epoch_tells_of_itself_in_a_file(monkeypatch, capsys):
     monkeypatch.setattr(training, "_BETWEEN", 0.0)
-    with training.TrainingDisplay(90, live=False) as display:
+    with training.TrainingDisplay(90, (), live=False) as display:
         display._show_update(PROGRESS)
     out, err = capsys.readouterr()
     assert out == ""
@@ -57,6 +58,6 @@ def test_a_long_epoch_tells_of_itself_in_a_file(monkeypatch, capsys):
 
 def test_an_epoch_is_told_with_what_its_task_measures(capsys):
     row = {"epoch": 3, "train_loss": 0.5, "val_loss": 0.25, "val_top1": 0.875, "val_top5": 1.0, "seconds": 12.34}
-    training.TrainingDisplay(9, live=False)._show_epoch(row)
+    training.TrainingDisplay(9, MEASURES, live=False)._show_epoch(row)
     out = capsys.readouterr().out
     assert out == "epoch   3/9  training loss 0.5000  validation top-1 87.50%, loss 0.2500  12.3 s\n"

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from acmix import InputError
-from acmix.checkpoints.classifier import load_classifier
+from acmix.checkpoints.stored import load_trained
 from acmix.data import open_dataset
 from acmix.data.writing import write_shards
 from acmix.errors import PreemptedError, TrainingError
@@ -69,18 +69,18 @@ def test_best_checkpoint_is_the_best_epoch(finished):
     result, rows = finished
     best = max(rows, key=lambda row: (row["val_top1"], -row["val_loss"]))
     assert result.best_epoch == best["epoch"]
-    assert result.best_top1 == pytest.approx(best["val_top1"])
+    assert result.best == pytest.approx(best["val_top1"])
     assert result.validation.top5 == pytest.approx(best["val_top5"])
-    record = load_classifier(result.output / "best.safetensors").training
+    record = load_trained(result.output / "best.safetensors").training
     assert record["metrics"] == best
-    assert load_classifier(result.output / "last.safetensors").training["metrics"] == rows[-1]
+    assert load_trained(result.output / "last.safetensors").training["metrics"] == rows[-1]
 
 
 def test_summary_and_configuration(finished):
     result, _ = finished
     summary = json.loads((result.output / "summary.json").read_text())
     config = json.loads((result.output / "config.json").read_text())
-    assert summary["best_top1"] == result.best_top1
+    assert summary["best"] == result.best
     matrix = torch.tensor(summary["validation"]["confusion_matrix"])
     assert matrix.sum() == summary["validation"]["images"] == config["validation_images"] == 12
     assert config["train_images"] == 48
@@ -169,7 +169,7 @@ def test_start_weights_keep_a_fresh_head_for_other_classes(finished, data, tmp_p
     start = finished[0].output / "best.safetensors"
     output = tmp_path / "run"
     fit(str(tmp_path / "three"), replace(TINY, epochs=1, learning_rate=1e-9), output, weights=start, workers=0)
-    before, after = safetensors.torch.load_file(start), load_classifier(output / "last.safetensors").model.state_dict()
+    before, after = safetensors.torch.load_file(start), load_trained(output / "last.safetensors").model.state_dict()
     assert after["fc.weight"].shape[0] == 3
     assert torch.allclose(before["conv1.0.weight"], after["conv1.0.weight"], atol=1e-6)
 
@@ -228,7 +228,7 @@ def test_rates_of_every_epoch_survive_a_stop(data, tmp_path):
     for row in rows[len(layers) :]:
         assert float(row["attention"]) == weights[f"{row['layer']}.rate_attention"].item() != 0.5
         assert float(row["convolution"]) == weights[f"{row['layer']}.rate_convolution"].item()
-    network = load_classifier(tmp_path / "run" / "last.safetensors").model
+    network = load_trained(tmp_path / "run" / "last.safetensors").model
     # Against unit shifts they would have moved by 1 - sqrt(2 / C) at least.
     assert all(0 < change.distance < 1 - 0.5**0.5 for change in kernel_changes(network))
 

@@ -7,12 +7,13 @@ import torch
 from lightning.fabric import Fabric
 
 from acmix import InputError
-from acmix.checkpoints.classifier import load_classifier
+from acmix.checkpoints.stored import load_trained
 from acmix.data import open_dataset
-from acmix.tasks.classification.execute import execute
 from acmix.tasks.classification.measures import MEASURES
-from acmix.tasks.classification.prepare import configuration, fresh_network, prepare
+from acmix.tasks.classification.prepare import fresh_network, prepare
 from acmix.tasks.classification.settings import Settings
+from acmix.tasks.loop.execute import execute
+from acmix.tasks.loop.prepared import configuration, writer
 from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.loop.run import BEST, RunFiles
 
@@ -35,22 +36,22 @@ def test_what_is_prepared_is_trained(images, fabric, tmp_path):
     prepared = prepare(network, images, SETTINGS, fabric, arguments=arguments)
     # A check leaves no trace.
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert (prepared.workers, prepared.digits, prepared.sampler.update_sizes) == (0, True, (32,) * 5 + (19,))
-    prepared = replace(prepared, record={"settings": "mine"})
-    execute(prepared, fabric, RunFiles(tmp_path, MEASURES, prepared.save, "go on"), None, Reporting())
-    found = load_classifier(tmp_path / BEST)
+    assert (prepared.workers, prepared.sampler.update_sizes) == (0, (32,) * 5 + (19,))
+    save = writer(prepared.trained, {"settings": "mine"})
+    execute(prepared, fabric, RunFiles(tmp_path, MEASURES, save, "go on"), None, Reporting())
+    found = load_trained(tmp_path / BEST)
     assert found.model_arguments == {"block_args": {"quiet_shifts": True}}
     assert found.training["settings"] == "mine"
     assert found.training["metrics"]["epoch"] == 1
     assert not torch.equal(found.model.state_dict()["fc.weight"], before["fc.weight"])
 
 
-def test_what_config_json_holds(images, fabric, tmp_path):
+def test_what_config_json_holds(images, fabric):
     prepared = prepare(fresh_network(SETTINGS, 10)[0], images, SETTINGS, fabric, workers=3)
-    config = configuration(prepared, 4, weights=tmp_path, contents="digest")
+    config = configuration(prepared, 4)
     assert prepared.workers == 3
     assert (config["processes"], config["images_an_update"], config["updates_an_epoch"]) == (4, 128, 6)
-    assert (config["weights"], config["contents"], config["data"]["location"]) == (str(tmp_path), "digest", "digits")
+    assert (config["task"], config["data"]["location"]) == ("classification", "digits")
     assert len(config["classes"]) == 10
 
 

@@ -22,7 +22,7 @@ from torch import nn
 from acmix import InputError, storage
 from acmix.cli import main
 from acmix.errors import PreemptedError, TrainingError
-from acmix.tasks.classification import execute, task
+from acmix.tasks.classification import prepare, task
 from acmix.tasks.classification.fitting import fit
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop import states
@@ -378,7 +378,7 @@ def test_a_reader_that_dies_is_reported(data, tmp_path, monkeypatch):
 
         return die
 
-    monkeypatch.setattr(execute, "training_transform", transform)
+    monkeypatch.setattr(prepare, "training_transform", transform)
     with pytest.raises(TrainingError, match=r"a process that reads images died .*use fewer --workers"):
         train(data, tmp_path / "run", workers=1)
 

@@ -1,7 +1,6 @@
 """What `acmix validate` and `export` show."""
 
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich import get_console
@@ -10,16 +9,15 @@ from rich.markup import escape
 from acmix.cli.display.tables import WIDEST_MATRIX, make_table, print_json
 
 if TYPE_CHECKING:
-    from acmix.data import EvaluationImages
-    from acmix.tasks.classification.inference import Evaluation
+    from acmix.tasks.loop.results import Measured
 
 
-def show_evaluation(evaluation: "Evaluation", found: "EvaluationImages", *, as_json: bool) -> None:
+def show_evaluation(measured: "Measured", *, as_json: bool) -> None:
     """Show `acmix validate`."""
     if as_json:
-        print_json(asdict(evaluation) | found.facts)
+        print_json(measured.record)
         return
-    console = get_console()
+    console, found = get_console(), measured.found
     # Plain text: paths must not be wrapped, or they cannot be copied.
     sys.stdout.write(f"measured: {found.measured}\n")
     if found.trained_on:
@@ -27,25 +25,17 @@ def show_evaluation(evaluation: "Evaluation", found: "EvaluationImages", *, as_j
     if found.changed:
         sys.stdout.write(f"left out: {found.changed:,} images that changed since the network was trained on them\n")
     sys.stdout.writelines(f"note: {note}\n" for note in found.notes)
-    top5 = "" if evaluation.top5 is None else f", top-5 {evaluation.top5:.2%}"
-    console.print(f"{evaluation.images:,} images: top-1 {evaluation.top1:.2%}{top5}", highlight=False, style="bold")
-    scores = make_table("per class")
-    for heading in ("class", "images", "recall", "precision", "F1"):
-        scores.add_column(heading, justify="left" if heading == "class" else "right")
-    for score in evaluation.classes:
-        percents = (f"{value:.2%}" for value in (score.recall, score.precision, score.f1))
-        scores.add_row(escape(score.name), str(score.images), *percents)
-    console.print(scores)
-    if len(evaluation.classes) > WIDEST_MATRIX:
-        console.print(f"confusion matrix of {len(evaluation.classes)} classes: see --json")
-        return
-    matrix = make_table("confusion matrix (row: true, column: predicted)")
-    matrix.add_column("")
-    for score in evaluation.classes:
-        matrix.add_column(escape(score.name), justify="right")
-    for score, row in zip(evaluation.classes, evaluation.confusion_matrix, strict=True):
-        matrix.add_row(escape(score.name), *(str(count) if count else "." for count in row))
-    console.print(matrix)
+    console.print(measured.evaluation.words, highlight=False, style="bold")
+    for each in measured.evaluation.tables:
+        if len(each.heading) - 1 > WIDEST_MATRIX:
+            console.print(f"{each.title.partition(' (')[0]} of {len(each.heading) - 1} classes: see --json")
+            continue
+        table = make_table(each.title)
+        for place, heading in enumerate(each.heading):
+            table.add_column(escape(heading), justify="right" if place else "left")
+        for row in each.rows:
+            table.add_row(*map(escape, row))
+        console.print(table)
 
 
 def show_onnx(written: Any) -> None:

@@ -3,7 +3,7 @@
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from rich import get_console
@@ -17,29 +17,34 @@ from acmix.cli.display.tables import duration, make_table
 from acmix.errors import printable
 
 if TYPE_CHECKING:
-    from acmix.tasks.loop.fields import Setting
+    from acmix.cli.wording import SettingsOf
+    from acmix.tasks.loop.measures import Measure
+    from acmix.tasks.loop.results import TrainingResult
 
 # Columns from which the bar is long, and seconds between two lines in a file.
 _WIDE, _BETWEEN = 120, 60.0
 
 
-def show_recipes(recipes: Mapping[str, Mapping[str, Any]]) -> None:
-    """Show `acmix recipes`."""
+def show_recipes(recipes: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
+    """Show `acmix recipes`: task and settings by name."""
     table = make_table("recipes, for acmix train DATA --recipe NAME")
-    names = {"model": "model", "epochs": "epochs", "optimizer": "optimizer", "learning_rate": "rate"}
+    names = {"task": "task", "model": "model", "epochs": "epochs", "optimizer": "optimizer", "learning_rate": "rate"}
     for heading in ("recipe", *names.values()):
-        left = heading in ("recipe", "model")
+        left = heading in ("recipe", "task", "model")
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
-    for recipe, settings in recipes.items():
-        table.add_row(recipe, *(str(settings.get(name, "any" if name == "model" else "")) for name in names))
+    for recipe, (task, settings) in recipes.items():
+        shown = {"task": task, **settings}
+        table.add_row(recipe, *(str(shown.get(name, "any" if name == "model" else "")) for name in names))
     table.caption = "acmix recipes --name NAME prints one in full"
     get_console().print(table)
 
 
-def show_settings(settings: "Mapping[str, Setting]", *, as_markdown: bool) -> None:
+def show_settings(options: "SettingsOf", *, as_markdown: bool) -> None:
     """Show `acmix recipes --settings`."""
+    helps = {name: _help(options, name) for name in options.settings}
+    settings = options.settings
     if as_markdown:
-        rows = [(f"`{name}`", each.values, each.default_in_words, each.help) for name, each in settings.items()]
+        rows = [(f"`{name}`", each.values, each.default_in_words, helps[name]) for name, each in settings.items()]
         lines = [("setting", "values", "default", "meaning"), ("---",) * 4, *rows]
         sys.stdout.write("".join(f"| {' | '.join(cells)} |\n" for cells in lines))
         return
@@ -47,8 +52,14 @@ def show_settings(settings: "Mapping[str, Setting]", *, as_markdown: bool) -> No
     for heading in ("setting", "values", "meaning"):
         table.add_column(heading, no_wrap=heading == "setting")
     for name, each in settings.items():
-        table.add_row(*map(escape, (name, each.in_words, each.help)))
+        table.add_row(*map(escape, (name, each.in_words, helps[name])))
     get_console().print(table)
+
+
+def _help(options: "SettingsOf", name: str) -> str:
+    """What a setting means, and for which kinds of training it is."""
+    tasks = options.tasks_of(name)
+    return f"Of {' and '.join(tasks)}: {options.settings[name].help}" if tasks else options.settings[name].help
 
 
 class TrainingDisplay:
@@ -58,10 +69,12 @@ class TrainingDisplay:
 
     Args:
         epochs: How many there will be.
+        measures: Of the kind of training.
         live: Whether a person looks on.
     """
 
-    def __init__(self, epochs: int, *, live: bool) -> None:
+    def __init__(self, epochs: int, measures: "Sequence[Measure]", *, live: bool) -> None:
+        self.measures = measures
         self.epochs, self._live, self._told = epochs, live, time.monotonic()
         self._bar = Bar(
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
@@ -95,11 +108,9 @@ class TrainingDisplay:
         )
 
     def _show_epoch(self, row: Mapping[str, float]) -> None:
-        from acmix.tasks.classification.measures import MEASURES
-
         self._told = time.monotonic()
         validated = ", ".join(
-            each.described(row[each.name]) for each in MEASURES if each.name in row and not each.optional
+            each.described(row[each.name]) for each in self.measures if each.name in row and not each.optional
         )
         line = [f"training loss {row['train_loss']:.4f}", f"validation {validated}", f"{row['seconds']:.1f} s"]
         get_console().print(f"epoch {row['epoch']:>3.0f}/{self.epochs}", *line, sep="  ", highlight=False)
@@ -141,10 +152,10 @@ class TrainingDisplay:
         Console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
-def show_training(result: Any, data: str) -> None:
-    """Show what a `acmix.tasks.classification.fitting.TrainingResult` achieved, where it lies and what to type next."""
+def show_training(result: "TrainingResult", measure: "Measure", data: str) -> None:
+    """Show what a training achieved by the first measure of its kind, where it lies and what to type next."""
     table = make_table("Training finished", show_header=False)
-    table.add_row("best top-1", f"{result.best_top1:.2%} in epoch {result.best_epoch} of {result.epochs}")
+    table.add_row(f"best {measure.title}", f"{result.best:.2%} in epoch {result.best_epoch} of {result.epochs}")
     if result.stopped_early is not None:
         table.add_row("stopped early", result.stopped_early)
     table.add_row("time", f"{result.seconds:.1f} s, {result.images_per_second:,.0f} images/s")
@@ -154,7 +165,7 @@ def show_training(result: Any, data: str) -> None:
         ("last.safetensors", "last checkpoint"),
         ("report.html", "report"),
         ("metrics.csv", "every epoch"),
-        ("summary.json", "this summary, confusion matrix"),
+        ("summary.json", "this summary, by class"),
         ("config.json", "settings, versions"),
         ("tensorboard", "logs, for tensorboard --logdir"),
     ):

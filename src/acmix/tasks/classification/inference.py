@@ -4,15 +4,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from acmix.checkpoints.classifier import Classifier
-from acmix.data import ImageSource, image_loader
+from acmix.data import ImageSource, TrainedImages, data_record, find_evaluation, image_loader
 from acmix.data.images import read_image
 from acmix.data.sources import read_in_threads
 from acmix.errors import InputError
+from acmix.progress import Progress, silent
+from acmix.tasks.loop.results import Measured, Table
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,34 @@ class Evaluation:
     classes: list[ClassScore]
     confusion_matrix: list[list[int]]
 
+    @property
+    def first(self) -> float:
+        """The first of the measures."""
+        return self.top1
+
+    @property
+    def words(self) -> str:
+        """The accuracies."""
+        top5 = "" if self.top5 is None else f", top-5 {self.top5:.2%}"
+        return f"{self.images:,} images: top-1 {self.top1:.2%}{top5}"
+
+    @property
+    def tables(self) -> list[Table]:
+        """Scores by class, and the confusion matrix."""
+        names = [score.name for score in self.classes]
+        scores = [
+            (score.name, str(score.images), f"{score.recall:.2%}", f"{score.precision:.2%}", f"{score.f1:.2%}")
+            for score in self.classes
+        ]
+        matrix = [
+            (name, *(str(count) if count else "." for count in row))
+            for name, row in zip(names, self.confusion_matrix, strict=True)
+        ]
+        return [
+            Table("per class", ("class", "images", "recall", "precision", "F1"), scores),
+            Table("confusion matrix (row: true, column: predicted)", ("", *names), matrix),
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
@@ -77,6 +108,21 @@ class Prediction:
 
     path: Path
     scores: list[tuple[str, float]]
+
+    @property
+    def words(self) -> str:
+        """All of them in a line."""
+        return "  ".join(f"{name} {value:.1%}" for name, value in self.scores)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"path": str(self.path), "classes": [{"name": n, "probability": value} for n, value in self.scores]}
+
+    @property
+    def rows(self) -> list[list[str | float]]:
+        """One row, see `headings`."""
+        return [[cell for score in self.scores for cell in score]]
 
 
 def evaluate(classifier: Classifier, images: ImageSource, *, batch_size: int = 64, workers: int = 0) -> Evaluation:
@@ -148,6 +194,47 @@ def tally(outcomes: Iterable[Outcome], classes: Sequence[str]) -> Evaluation:
         classes=scores,
         confusion_matrix=matrix.tolist(),
     )
+
+
+def measure(
+    classifier: Classifier,
+    data: str,
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    check_images: bool = True,
+    progress: Progress = silent,
+) -> Measured:
+    """Measure a classifier on images that it was not trained on.
+
+    Args:
+        classifier: Computes wherever its model is.
+        data: What `acmix.data.find_evaluation` takes.
+        batch_size: Images at a time.
+        workers: Processes that read images; 0 reads in this one.
+        check_images: Decode every file of class folders once before.
+        progress: Shows how far it is.
+
+    Raises:
+        InputError: If the data or an argument cannot be used.
+    """
+    found = find_evaluation(
+        data,
+        classifier.classes,
+        data_record(classifier.training) if classifier.training.get("data") else None,
+        TrainedImages.from_record(classifier.training),
+        check_images=check_images,
+        progress=progress,
+    )
+    outcomes = classify(classifier, found.images, batch_size=batch_size, workers=workers)
+    outcomes = progress(outcomes, "validating", len(found.images))
+    return Measured(evaluation=tally(outcomes, classifier.classes), found=found)
+
+
+def headings(classifier: Classifier, top: int = 5) -> list[str]:
+    """What the cells of `Prediction.rows` are."""
+    names = ["", *(f"_{rank}" for rank in range(2, min(top, len(classifier.classes)) + 1))]
+    return [f"{kind}{name}" for name in names for kind in ("label", "probability")]
 
 
 def predict(

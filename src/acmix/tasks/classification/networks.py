@@ -1,6 +1,7 @@
 """Networks by name, with errors a person can act on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from acmix.accounting import account
 from acmix.checkpoints import load_weights
 from acmix.checkpoints.files import read_state_file
 from acmix.errors import InputError
@@ -115,3 +117,17 @@ def load_start_weights(model: nn.Module, path: Path) -> str:
     place = f", {file.place}" if file.place else ""
     others = f" (not {', '.join(file.others)})" if file.others else ""
     return f"weights {path}{place}{others}: {loaded}"
+
+
+def multiply_adds(config: Mapping[str, Any]) -> int | None:
+    """Of one image, by a run's config.json; None for a network that cannot be made or counted here."""
+    return _multiply_adds(config["settings"]["model"], len(config["classes"]), *config["preprocessing"]["input_size"])
+
+
+@cache
+def _multiply_adds(model: str, classes: int, channels: int, height: int, width: int) -> int | None:
+    try:
+        network = create_network(model, num_classes=classes)
+        return account(network, (channels, height, width)).network.total.multiply_adds
+    except (InputError, ValueError):
+        return None

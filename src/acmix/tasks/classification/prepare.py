@@ -1,23 +1,23 @@
 """Make a classifier ready to be trained: all that can be checked without training is checked here."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from acmix.checkpoints.classifier import Classifier, running_versions, save_classifier
-from acmix.data import DataRecord, ImageData, preprocessing_for
+from acmix.checkpoints.classifier import Classifier
+from acmix.data import ImageData, image_loader, preprocessing_for, training_loader, training_transform
 from acmix.data.bundled import BUNDLED
-from acmix.data.sampling import EpochSampler
+from acmix.data.sampling import EpochSampler, evaluation_batches
+from acmix.tasks.classification.inference import Evaluation, Outcome, classify, tally
 from acmix.tasks.classification.networks import check_batches, check_input_size, create_network
 from acmix.tasks.classification.settings import Settings
-from acmix.tasks.classification.task import balanced_weights
-from acmix.tasks.loop.measures import EpochRow
+from acmix.tasks.classification.task import Classification, balanced_weights
 from acmix.tasks.loop.optimization import prepare_for_training
+from acmix.tasks.loop.task import Batches
 
 # More processes than this only wait for the network.
 _MOST_WORKERS = 8
@@ -25,34 +25,67 @@ _MOST_WORKERS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A classifier, what it will be trained with, and how.
+    """The `acmix.tasks.loop.prepared.Prepared` of classifiers.
 
     Attributes:
-        classifier: The network with its classes and preprocessing.
+        trained: The network with its classes and preprocessing.
         images: To train on and to validate with.
         settings: The run's settings.
         sampler: What this process draws of the training images, a function of the seed alone.
         workers: Processes that read images, for each that trains.
         class_weights: Of images by their class, where the settings want any.
-        record: What checkpoints tell of the training.
     """
 
-    classifier: Classifier
+    trained: Classifier
     images: ImageData
     settings: Settings
     sampler: EpochSampler
     workers: int
     class_weights: Tensor | None = None
-    record: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def digits(self) -> bool:
-        """Whether the images are bundled digits."""
-        return self.images.location in BUNDLED
+    def facts(self) -> dict[str, str]:
+        """What the network sees, and what its classes weigh."""
+        facts = {"images": " x ".join(map(str, self.trained.preprocessing["input_size"]))}
+        if (weights := self.class_weights) is not None:
+            ends = [
+                f"{weights[label]:.3g} ({self.trained.classes[label]})"
+                for label in (int(weights.argmin()), int(weights.argmax()))
+            ]
+            facts["class weights"] = f"{self.settings.class_weights}, {ends[0]} to {ends[1]}"
+        return facts
 
-    def save(self, path: Path, row: EpochRow, weights: Mapping[str, Tensor]) -> None:
-        """Write weights as a usable checkpoint, with the row of their epoch in its record."""
-        save_classifier(path, replace(self.classifier, training=self.record | {"metrics": row}), weights)
+    def task(self, device: torch.device) -> Classification:
+        """What images and labels teach."""
+        return Classification(self.settings, len(self.trained.classes), device, self.class_weights)
+
+    def batches(self, fabric: Fabric) -> Batches:
+        """Augmented images, and those to validate with as they are used later."""
+        settings, images = self.settings, self.images
+        transform = training_transform(
+            self.trained.preprocessing,
+            digits=images.location in BUNDLED,
+            random_augment=settings.random_augment,
+            random_erase=settings.random_erase,
+        )
+        own = evaluation_batches(
+            len(images.validation),
+            batch_size=settings.batch_size,
+            processes=fabric.world_size,
+            rank=fabric.global_rank,
+        )
+        seen = images.validation.with_transform(self.trained.transform)
+        return Batches(
+            training=training_loader(images.train, self.sampler, transform, seed=settings.seed, workers=self.workers),
+            sampler=self.sampler,
+            validation=image_loader(seen, batch_sampler=own, workers=self.workers),
+        )
+
+    def evaluate(self, trained: Classifier) -> tuple[Evaluation, list[Outcome]]:
+        """Classify the validation images, and count."""
+        options = {"batch_size": self.settings.batch_size, "workers": self.workers}
+        outcomes = list(classify(trained, self.images.validation, **options))
+        return tally(outcomes, trained.classes), outcomes
 
 
 def fresh_network(settings: Settings, classes: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -110,7 +143,7 @@ def prepare(
     )
     workers = _workers(images, fabric) if workers is None else workers
     return Prepared(
-        classifier=classifier,
+        trained=classifier,
         images=images,
         settings=settings,
         sampler=sampler,
@@ -137,31 +170,3 @@ def _sampler(images: ImageData, settings: Settings, fabric: Fabric) -> EpochSamp
 def _workers(images: ImageData, fabric: Fabric) -> int:
     share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))
     return 0 if images.location in BUNDLED else max(1, min(_MOST_WORKERS, share))
-
-
-def configuration(prepared: Prepared, processes: int, *, weights: Path | None, contents: str | None) -> dict[str, Any]:
-    """What config.json holds of a run.
-
-    Args:
-        prepared: What is trained.
-        processes: That train.
-        weights: The file of start weights.
-        contents: See `acmix.tasks.classification.checks.Checked`.
-    """
-    settings, images, classifier = prepared.settings, prepared.images, prepared.classifier
-    return {
-        "settings": asdict(settings),
-        "processes": processes,
-        "images_an_update": settings.batch_size * settings.accumulate * processes,
-        "weights": None if weights is None else str(weights),
-        "data": asdict(DataRecord.of(images, val_fraction=settings.val_fraction, seed=settings.seed)),
-        "taken": images.taken,
-        "train_images": len(images.train),
-        "validation_images": len(images.validation),
-        "classes": list(classifier.classes),
-        "preprocessing": {key: list(v) if isinstance(v, tuple) else v for key, v in classifier.preprocessing.items()},
-        "parameters": sum(parameter.numel() for parameter in classifier.model.parameters()),
-        "versions": running_versions(),
-        "updates_an_epoch": len(prepared.sampler.update_sizes),
-        "contents": contents,
-    }

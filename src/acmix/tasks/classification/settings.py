@@ -1,7 +1,7 @@
 """The settings of a classifier's training; this module loads without timm."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from acmix.errors import InputError
 from acmix.tasks.loop.fields import Range
@@ -33,6 +33,8 @@ class Settings(LoopSettings):
         image_size: Side of the input in pixels; by default the model's own.
         crop_share: Side of the centre crop that is evaluated, a share of the image's; None is the model's own.
     """
+
+    task: ClassVar[str] = "classification"
 
     loss: Loss = "cross_entropy"
     loss_threshold: Annotated[float | None, Range(0, 1, below=True)] = None

@@ -8,11 +8,13 @@ from typing import Any, TypeVar
 
 import yaml
 
+from acmix.checkpoints.files import FIRST_TASK
 from acmix.errors import InputError, nearest
 from acmix.tasks.loop.fields import check_setting, settings_of
 from acmix.tasks.loop.settings import LoopSettings
 
 _Settings = TypeVar("_Settings", bound=LoopSettings)
+_TASK = "task"
 _FOLDER = resources.files("acmix") / "recipes"
 
 
@@ -25,16 +27,34 @@ def load(recipe: str, kind: type[LoopSettings]) -> dict[str, Any]:
     """Settings by name, of a recipe and of the one it builds on.
 
     Args:
-        recipe: One of `names()`, or the path of a YAML file of settings; the key `base` names the recipe beneath it.
+        recipe: One of `names()`, or the path of a YAML file of settings; the key `base` names the recipe beneath it,
+            the key `task` the kind of training, see `task_of`.
         kind: Whose settings they are.
 
     Raises:
-        InputError: If there is no such recipe, it is no YAML mapping, or a setting has the wrong name, type or range.
+        InputError: If there is no such recipe, it is no YAML mapping or of another kind, or a setting has the wrong
+            name, type or range.
     """
-    return _load(recipe, kind, ())
+    content = _content(recipe, ())
+    if (task := content.pop(_TASK, FIRST_TASK)) != kind.task:
+        raise InputError(f"recipe {recipe!r} is of {task}; this is {kind.task}")
+    try:
+        return {name: check_setting(kind, name, value) for name, value in content.items()}
+    except InputError as error:
+        raise InputError(f"recipe {recipe!r}: {error}") from error
 
 
-def _load(recipe: str, kind: type[LoopSettings], above: tuple[str, ...]) -> dict[str, Any]:
+def task_of(recipe: str) -> str:
+    """The kind of training that a recipe is of, by its key `task`, or that of the recipe beneath it.
+
+    Raises:
+        InputError: If there is no such recipe, or it is no YAML mapping.
+    """
+    return str(_content(recipe, ()).get(_TASK, FIRST_TASK))
+
+
+def _content(recipe: str, above: tuple[str, ...]) -> dict[str, Any]:
+    """What a recipe and those beneath it say, which nobody has checked."""
     if recipe in above:
         raise InputError(f"recipe {recipe!r} builds on itself: {' -> '.join((*above, recipe))}")
     try:
@@ -46,11 +66,12 @@ def _load(recipe: str, kind: type[LoopSettings], above: tuple[str, ...]) -> dict
     base = content.pop("base", None)
     if base is not None and not isinstance(base, str):
         raise InputError(f"recipe {recipe!r}: base must name a recipe, got {base!r}")
-    settings: dict[str, Any] = {} if base is None else _load(base, kind, (*above, recipe))
-    try:
-        return settings | {str(name): check_setting(kind, str(name), value) for name, value in content.items()}
-    except InputError as error:
-        raise InputError(f"recipe {recipe!r}: {error}") from error
+    beneath: dict[str, Any] = {} if base is None else _content(base, (*above, recipe))
+    own = {str(name): value for name, value in content.items()}
+    task = beneath.get(_TASK, FIRST_TASK)
+    if base is not None and own.get(_TASK, task) != task:
+        raise InputError(f"recipe {recipe!r} is of {own[_TASK]}, its base {base!r} is not")
+    return beneath | own
 
 
 def _text(recipe: str) -> str:
@@ -106,4 +127,4 @@ def resolve(recipe: Mapping[str, Any], changes: Mapping[str, Any], kind: type[_S
 
 def as_yaml(settings: LoopSettings) -> str:
     """Settings as a recipe."""
-    return yaml.safe_dump(asdict(settings), sort_keys=False)
+    return yaml.safe_dump({_TASK: settings.task} | asdict(settings), sort_keys=False)

@@ -4,7 +4,7 @@ Options, help, listings, documents and errors are made of what stands here once:
 """
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from acmix.errors import InputError, nearest
 from acmix.tasks.loop.fields import Range, check_setting
@@ -49,6 +49,8 @@ class LoopSettings:
         most_unreadable: Share of unreadable training images above which the run stops.
     """
 
+    task: ClassVar[str]
+
     model: str
     epochs: Annotated[int, Range(1)] = 30
     batch_size: Annotated[int, Range(1)] = 64
@@ -74,6 +76,11 @@ class LoopSettings:
     deterministic: bool = False
     most_failures: Annotated[int, Range(1)] = 10
     most_unreadable: Annotated[float, Range(0, 1)] = 0.01
+
+    @property
+    def network(self) -> str:
+        """What is trained, in words."""
+        return self.model
 
     def check(self) -> None:
         """Check every value that does not need the data or the network.

@@ -7,11 +7,10 @@ from datetime import timedelta
 import pytest
 
 from acmix import InputError
-from acmix.checkpoints.classifier import load_classifier
+from acmix.checkpoints.stored import load_trained
 from acmix.data import TrainedImages, open_dataset
 from acmix.data.trained import examine
-from acmix.tasks.classification import checks
-from acmix.tasks.loop import distribution
+from acmix.tasks.loop import checks, distribution
 from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.loop.run import read_json
 from tests.tasks.loop.test_distribution import together
@@ -25,7 +24,7 @@ def test_a_checkpoint_remembers_what_it_was_trained_on(tmp_path):
     said = {}
     train(data, tmp_path / "run", reporting=Reporting(on_start=said.update))
     opened = open_dataset(str(data))
-    classifier = load_classifier(tmp_path / "run" / "best.safetensors")
+    classifier = load_trained(tmp_path / "run" / "best.safetensors")
     known = TrainedImages.from_record(classifier.training)
     same, named = known.recognise(opened.train, examine(opened.train).contents)
     assert same.all()
@@ -38,7 +37,7 @@ def test_a_checkpoint_remembers_what_it_was_trained_on(tmp_path):
     assert said["output"] == str(tmp_path / "run")
     assert classifier.training["taken"] == read_json(tmp_path / "run" / "config.json")["taken"]
     train(data, tmp_path / "unchecked", check_images=False)
-    unchecked = load_classifier(tmp_path / "unchecked" / "best.safetensors")
+    unchecked = load_trained(tmp_path / "unchecked" / "best.safetensors")
     assert len(TrainedImages.from_record(unchecked.training).contents) == 0
 
 
@@ -55,7 +54,7 @@ def test_a_check_takes_longer_than_collectives_wait(tmp_path, start, monkeypatch
 
     monkeypatch.setattr(checks, "examine", slow)
     assert together(start, 2, lambda: train(data, tmp_path / "run")) == [0, 0]
-    known = TrainedImages.from_record(load_classifier(tmp_path / "run" / "best.safetensors").training)
+    known = TrainedImages.from_record(load_trained(tmp_path / "run" / "best.safetensors").training)
     assert len(known.contents) == 10
 
 

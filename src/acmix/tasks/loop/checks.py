@@ -27,8 +27,16 @@ class Checked:
     copies: int = 0
 
 
+def checked_images(images: ImageData, fabric: Fabric, *, check_images: bool, progress: Progress = silent) -> Checked:
+    """Read images as `check_images_together` does, if that is wanted; copies are noted with what was taken."""
+    checked = check_images_together(images, fabric, progress=progress) if check_images else Checked()
+    if checked.copies:
+        images.taken["copies"] = f"{checked.copies:,} validation images are training images, see acmix data check"
+    return checked
+
+
 def check_images_together(images: ImageData, fabric: Fabric, *, progress: Progress = silent) -> Checked:
-    """Read and decode every image of class folders once, each process its share, however long it takes.
+    """Read and decode every image in files of its own once, each process its share, however long it takes.
 
     Shards and saved datasets are larger: `acmix data check` reads them.
 

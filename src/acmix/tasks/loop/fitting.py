@@ -1,0 +1,208 @@
+"""Train in a run folder, whatever the kind: everything is checked first, then the loop runs."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric, seed_everything
+
+from acmix.checkpoints.opening import load
+from acmix.data import EvaluationImages
+from acmix.errors import InputError, counted
+from acmix.progress import Progress, silent
+from acmix.tasks.loop import freezing, run
+from acmix.tasks.loop.checks import Checked
+from acmix.tasks.loop.distribution import Strategy
+from acmix.tasks.loop.execute import execute
+from acmix.tasks.loop.extending import Origin, extension
+from acmix.tasks.loop.failures import explained
+from acmix.tasks.loop.folder import at_work
+from acmix.tasks.loop.measures import Measure, stale_epochs
+from acmix.tasks.loop.prepared import Prepared, configuration, writer
+from acmix.tasks.loop.progress import Reporting
+from acmix.tasks.loop.results import TrainingResult
+from acmix.tasks.loop.session import session
+from acmix.tasks.loop.settings import LoopSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a person asks of a training beside data and settings.
+
+    Attributes:
+        resume: Continue the unfinished run in the folder, which had equal settings, at the update after its last state.
+        extend: The folder of a run, finished or not, from whose last state this run goes on, in a folder of its own;
+            settings may differ in `acmix.tasks.loop.resuming.EXTENDABLE`. Where resume is set it has gone on already.
+        weights: The file of start weights.
+        workers: Processes that read images, for each that trains; None leaves it to the kind.
+        progress: Shows how far checking is.
+        device: Where it computes, see `acmix.devices.find_device`.
+        devices: Processes on this machine, see `acmix.tasks.loop.distribution.make_fabric`.
+        strategy: How processes share the network, see there.
+        reporting: Whom to tell of progress, and how often to save.
+    """
+
+    resume: bool = False
+    extend: Path | None = None
+    weights: Path | None = None
+    workers: int | None = None
+    progress: Progress = silent
+    device: str = "auto"
+    devices: int | None = None
+    strategy: Strategy = "ddp"
+    reporting: Reporting | None = None
+
+    @property
+    def start_weights(self) -> Path | None:
+        """Those that are to be loaded: a run that goes on has its own."""
+        return None if self.resume else self.weights
+
+    def check(self) -> None:
+        """Raise InputError if options contradict each other."""
+        if self.workers is not None and self.workers < 0:
+            raise InputError(f"workers must be at least 0, got {self.workers}")
+        if self.extend is not None and self.weights is not None:
+            raise InputError(
+                f"weights {self.weights} cannot be: the run goes on with those of {self.extend}; leave one out"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """What a kind has made of data and settings.
+
+    Attributes:
+        prepared: What is trained.
+        checked: What reading all images told.
+        started: What was taken from the file of start weights, in a sentence; None if there is none.
+    """
+
+    prepared: Prepared
+    checked: Checked
+    started: str | None = None
+
+
+def fit(
+    begin: Callable[[Fabric, Progress], Begun],
+    settings: LoopSettings,
+    output: Path,
+    measures: Sequence[Measure],
+    options: Options,
+) -> TrainingResult | None:
+    """Train in a run folder; everything is checked before it is touched.
+
+    Args:
+        begin: Opens data and makes a network, in every process; nothing was written by then.
+        settings: The run's settings.
+        output: The run folder, made if missing; it must not hold a run, unless it is resumed.
+        measures: Of the kind.
+        options: What else is asked for.
+
+    Returns:
+        What the run achieved; None in all processes but the first.
+
+    Raises:
+        InputError: If an argument, the data or the run folder cannot be used.
+        TrainingError: If the run had to stop, `PreemptedError` because a scheduler asked it to.
+        KeyboardInterrupt: If the person stops it; the run can be resumed.
+    """
+    settings.check()
+    options.check()
+    run.prepare_folder(output, resume=options.resume, epochs=settings.epochs)
+    reporting = options.reporting or Reporting()
+    with session(settings, device=options.device, devices=options.devices, strategy=options.strategy) as fabric:
+        seed_everything(settings.seed, workers=True, verbose=False)
+        begun = begin(fabric, options.progress if fabric.is_global_zero else silent)
+        prepared, config = begun.prepared, _configuration(begun, fabric, options)
+        state = None
+        if options.extend is not None and not options.resume:
+            state, origin = extension(options.extend, config, settings)
+            config["extends"] = asdict(origin)
+        with at_work(output, config, settings, fabric, reporting, resume=options.resume) as saved:
+            advice = f"continue with: {run.continuing(output, config)}"
+            record = {key: config[key] for key in ("settings", "data", "weights", "taken")}
+            record |= {"trained_images": begun.checked.trained.to_record()}
+            files = run.RunFiles(output, measures, writer(prepared.trained, record), advice)
+            if fabric.is_global_zero and reporting.on_start is not None:
+                reporting.on_start(_facts(prepared, fabric, files, resumed=options.resume))
+            execute(prepared, fabric, files, saved or state, reporting)
+    try:
+        return _summarise(files, prepared, fabric.device) if fabric.is_global_zero else None
+    except OSError as error:
+        raise explained(error, files) from error
+
+
+def _configuration(begun: Begun, fabric: Fabric, options: Options) -> dict[str, Any]:
+    """What config.json holds."""
+    config = configuration(begun.prepared, fabric.world_size) | {
+        "weights": None if options.weights is None else str(options.weights),
+        "contents": begun.checked.contents,
+        "device": options.device,
+        "strategy": options.strategy,
+    }
+    return config if begun.started is None else config | {"start_weights": begun.started}
+
+
+def _facts(prepared: Prepared, fabric: Fabric, files: run.RunFiles, *, resumed: bool) -> dict[str, str]:
+    """What the run is made of, in words."""
+    config = run.read_json(files.output / run.CONFIG)
+    settings, sampler, network = prepared.settings, prepared.sampler, prepared.trained.model
+    own = dict(prepared.facts)
+    threads = counted(torch.get_num_threads(), "thread")
+    device = f"{fabric.device}, {threads}" if fabric.device.type == "cpu" else str(fabric.device)
+    processes = "" if fabric.world_size == 1 else f", {counted(fabric.world_size, 'process')}"
+    updates, images = counted(len(sampler.update_sizes), "update"), counted(max(sampler.update_sizes), "image")
+    facts = prepared.images.taken | {
+        "network": f"{settings.network}, {config['parameters']:,} parameters, images of {own.pop('images')}",
+        "device": f"{device}{processes}, {settings.precision}",
+        "epochs": f"{settings.epochs} of {updates}, {images} each, {settings.optimizer}",
+        "output": str(files.output),
+    }
+    if (started := config.get("start_weights")) is not None:
+        facts["weights"] = started.removeprefix("weights ")
+    if (origin := config.get("extends")) is not None:
+        facts["goes on from"] = str(Origin(**origin))
+    facts |= own
+    if (frozen := freezing.described(network)) is not None:
+        facts["frozen"] = (
+            frozen if config["weights"] or origin else f"{frozen}, with fresh weights; --weights gives others"
+        )
+    if resumed:
+        facts["continues"] = f"where {files.output} was saved last"
+    return facts
+
+
+def _summarise(files: run.RunFiles, prepared: Prepared, device: torch.device) -> TrainingResult:
+    """Evaluate the best checkpoint as a user would load it, and write summary.json."""
+    images = prepared.images
+    evaluation, outcomes = prepared.evaluate(load(files.output / run.BEST, device=device))
+    result = TrainingResult(
+        output=files.output,
+        task=prepared.settings.task,
+        best=evaluation.first,
+        best_epoch=int(files.best["epoch"]),
+        epochs=int(files.rows[-1]["epoch"]),
+        stopped_early=_why_early(files, prepared.settings),
+        seconds=sum(row["seconds"] for row in files.rows),
+        images_per_second=statistics.median(row["images_per_second"] for row in files.rows),
+        validation=evaluation,
+        outcomes=outcomes,
+    )
+    found = EvaluationImages(images=images.validation, measured=images.measured)
+    summary = vars(result) | {"output": str(files.output), "validation": asdict(result.validation) | found.facts}
+    del summary["outcomes"]
+    if (origin := run.read_json(files.output / run.CONFIG).get("extends")) is not None:
+        summary["extends"] = origin
+    run.write_json(files.output / run.SUMMARY, summary)
+    return result
+
+
+def _why_early(files: run.RunFiles, settings: LoopSettings) -> str | None:
+    """Why the run ended before its last epoch; None if it did not."""
+    if files.rows[-1]["epoch"] == settings.epochs:
+        return None
+    stale = stale_epochs(files.rows, files.measures)
+    return f"{counted(stale, 'epoch')} without a better {files.measures[0].title}, patience = {settings.patience}"
