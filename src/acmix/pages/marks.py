@@ -1,0 +1,187 @@
+"""Objects drawn on the picture that they are in: boxes, masks, names."""
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from acmix.pages.colours import COLOURS, HUES
+from acmix.pages.lettering import Font, fitting, lettered, sized
+
+# Bright lines between dark ones are seen on pictures of any colour, and so are bright words on dark.
+_DARK, _INK = "#111827", "#ffffff"
+_BRIGHT = tuple(COLOURS[hue][1] for hue in HUES)
+_VEIL = 0.4  # of a mask's colour over the picture
+_NARROWEST = 160  # of the words below the picture, in pixels
+_LINES = 4  # of classes below the picture
+_WIDEST = 0.6  # of a name, of the picture's width
+_Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mark:
+    """An object to draw.
+
+    Attributes:
+        box: x1, y1, x2, y2 in pixels of the picture; it may reach beyond it.
+        label: Index of the class, which has a colour.
+        name: Of the class.
+        score: Of a prediction, 0 to 1.
+        mask: Its pixels, `(height, width)` of the picture.
+        note: What else to say of it, in a word.
+    """
+
+    box: _Box
+    label: int
+    name: str
+    score: float | None = None
+    mask: NDArray[np.bool_] | None = None
+    note: str = ""
+
+
+def marked(image: Image.Image, marks: Sequence[Mark]) -> bytes:
+    """A PNG of a picture with objects drawn on it, and below it what there is of each class.
+
+    Small pictures are enlarged and large ones shrunk. A name stands at its box where there is room that no other name
+    has taken; names of the surest objects come first.
+
+    Args:
+        image: In RGB.
+        marks: The objects.
+    """
+    # The surest are drawn last, on top.
+    marks = sorted(marks, key=lambda mark: 1 if mark.score is None else mark.score)
+    picture = sized(image).copy()
+    shares = picture.width / image.width, picture.height / image.height
+    for mark in marks:
+        if mark.mask is not None:
+            _draw_mask(picture, mark.mask, _colour(mark))
+    size = max(12, max(picture.size) // 50)
+    draw = ImageDraw.Draw(picture)
+    boxes = [_scaled(mark.box, shares, picture.size) for mark in marks]
+    for mark, box in zip(marks, boxes, strict=True):
+        _draw_box(draw, box, _colour(mark), max(2, size // 7))
+    taken: list[_Box] = []
+    for mark, box in zip(reversed(marks), reversed(boxes), strict=True):
+        _draw_tag(draw, picture.size, mark, box, size, taken)
+    file = io.BytesIO()
+    _with_legend(picture, marks, size).save(file, "PNG")
+    return file.getvalue()
+
+
+def _colour(mark: Mark) -> str:
+    return _BRIGHT[mark.label % len(_BRIGHT)]
+
+
+def _scaled(box: _Box, shares: tuple[float, float], size: tuple[int, int]) -> _Box:
+    """A box within a picture that was enlarged or shrunk; at least a pixel of it."""
+    left, top, right, bottom = (min(max(value * shares[at % 2], 0), size[at % 2] - 1) for at, value in enumerate(box))
+    return left, top, max(left, right), max(top, bottom)
+
+
+def _draw_mask(picture: Image.Image, mask: NDArray[np.bool_], colour: str) -> None:
+    """Lay a colour over the pixels of a mask, and a line along its edge."""
+    shape = Image.fromarray(mask.astype(np.uint8) * 255).resize(picture.size, Image.Resampling.NEAREST)
+    veil = shape.point(lambda value: round(_VEIL * value))
+    picture.paste(colour, mask=veil)
+    pixels = np.asarray(shape) > 0
+    inner = np.pad(pixels, 1, mode="edge")
+    inside = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+    picture.paste(colour, mask=Image.fromarray((pixels & ~inside).astype(np.uint8) * 255))
+
+
+def _draw_box(draw: ImageDraw.ImageDraw, box: _Box, colour: str, width: int) -> None:
+    left, top, right, bottom = box
+    for grown, line, drawn in ((1, _DARK, width + 2), (0, colour, width)):
+        draw.rectangle((left - grown, top - grown, right + grown, bottom + grown), outline=line, width=drawn)
+
+
+def _draw_tag(
+    draw: ImageDraw.ImageDraw, size: tuple[int, int], mark: Mark, box: _Box, letters: int, taken: list[_Box]
+) -> None:
+    """Write what a mark is beside or in its box, where there is room."""
+    text, font = lettered(mark.name, f"class {mark.label}", letters)
+    rest = "".join(f" {part}" for part in (mark.note, "" if mark.score is None else f"{mark.score:.0%}") if part)
+    edge, after = letters // 3, draw.textlength(rest, font=font)
+    text = fitting(draw, font, text, _WIDEST * size[0] - 3 * edge - after)
+    before = draw.textlength(text, font=font)
+    width, height = before + after + 3 * edge, letters * 1.4
+    if width > size[0] or height > size[1]:
+        return
+    place = _free(box, (width, height), size, taken)
+    if place is None:
+        return
+    taken.append(place)
+    left, top, _, bottom = place
+    draw.rectangle(place, fill=_DARK)
+    draw.rectangle((left, top, left + edge, bottom), fill=_colour(mark))
+    # Apart, since words that are written from right to left would take numbers along.
+    for x, words in ((0, text), (before, rest)):
+        draw.text((left + 2 * edge + x, (top + bottom) / 2), words, fill=_INK, font=font, anchor="lm")
+
+
+def _free(box: _Box, size: tuple[float, float], within: tuple[int, int], taken: Sequence[_Box]) -> _Box | None:
+    """Where a tag hides no other tag: above its box, below it, at its top or its bottom."""
+    left = max(0.0, min(box[0], within[0] - size[0]))
+    for top in (box[1] - size[1], box[3], box[1], box[3] - size[1]):
+        place = (left, top, left + size[0], top + size[1])
+        inside = top >= 0 and place[3] <= within[1]
+        if inside and not any(_meet(place, other) for other in taken):
+            return place
+    return None
+
+
+def _meet(one: _Box, other: _Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _with_legend(picture: Image.Image, marks: Sequence[Mark], size: int) -> Image.Image:
+    """The picture with its classes and how many there are of each below it."""
+    counts = Counter((mark.label, mark.name) for mark in marks)
+    entries = [(label, f"{count}", name) for (label, name), count in counts.most_common()]
+    width, row = max(picture.width, _NARROWEST), size * 8 // 5
+    lines = _lines(ImageDraw.Draw(picture), entries, width, size)
+    whole = Image.new("RGB", (width, picture.height + row * len(lines)), _DARK)
+    whole.paste(picture, ((width - picture.width) // 2, 0))
+    draw = ImageDraw.Draw(whole)
+    for number, line in enumerate(lines):
+        middle = picture.height + row * number + row / 2
+        for x, text, font, colour in line:
+            draw.text((x, middle), text, fill=colour, font=font, anchor="lm")
+    return whole
+
+
+# Where words begin, they themselves, their font and their colour.
+_Words = tuple[float, str, Font, str]
+
+
+def _lines(
+    draw: ImageDraw.ImageDraw, entries: Sequence[tuple[int, str, str]], width: int, size: int
+) -> list[list[_Words]]:
+    """Lines of entries: the count in the colour of the class, and its name; the last says how many have no room."""
+    gap, (none, plain) = size / 2, lettered("nothing found", "", size)
+    if not entries:
+        return [[(gap, none, plain, _INK)]]
+    lines: list[list[_Words]] = [[]]
+    x, shown = gap, [0]
+    for label, count, name in entries:
+        text, font = lettered(name, f"class {label}", size)
+        before = draw.textlength(f"{count} ", font=plain)
+        text = fitting(draw, font, text, width - 2 * gap - before)
+        end = x + before + draw.textlength(text, font=font) + gap
+        if end > width and lines[-1]:
+            if len(lines) == _LINES:
+                more = len(entries) - sum(shown[:-1])
+                lines[-1] = [(gap, f"and {more} more classes", plain, _INK)]
+                break
+            lines.append([])
+            shown.append(0)
+            x, end = gap, end - x + gap
+        lines[-1] += [(x, count, plain, _BRIGHT[label % len(_BRIGHT)]), (x + before, text, font, _INK)]
+        shown[-1] += 1
+        x = end + gap
+    return lines
