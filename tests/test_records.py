@@ -104,3 +104,37 @@ def test_missing_entries_are_named_together_and_others_left_out_on_demand():
 def test_what_is_no_json_is_refused(text):
     with pytest.raises(InputError, match=r"^not JSON \(.+\)$"):
         records.parse(text)
+
+
+def test_lists_are_read_entry_by_entry():
+    text = ' { "a" : [ 1 , {"b": [2]} ,[3] ] , "c":{"d":null},"e":[ ] } '
+    assert [*records.entries(text)] == [("a", 1), ("a", {"b": [2]}), ("a", [3]), ("c", {"d": None})]
+    assert [*records.entries("{}")] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"a":[1,]}', '{"a":[,1]}', '{"a":[1 2]}', '{"a":[1]', '{"a":[1]}x', '{"a" [1]}', "{,}", "{1:2}", '{"a":1,}']
+    + ['{"a":[NaN]}', '{"a":[-Infinity]}', '{"a":1,"a":2}', '{"a":[{"b":1,"b":2}]}', '{"a":[' + "[" * 100_000],
+)  # fmt: skip
+def test_what_is_no_object_of_lists_is_refused(text):
+    with pytest.raises(InputError, match="not JSON"):
+        [*records.entries(text)]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), json_values | st.lists(json_values), max_size=4), st.sampled_from([None, 2]))
+def test_entries_are_what_json_says(content, indent):
+    found = {key: [] if isinstance(value, list) else value for key, value in content.items()}
+    for key, entry in records.entries(json.dumps(content, indent=indent)):
+        if isinstance(content[key], list):
+            found[key].append(entry)
+        else:
+            found[key] = entry
+    assert found == content

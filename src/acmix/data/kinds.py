@@ -18,27 +18,42 @@ Kind: TypeAlias = Literal["classification", "detection", "segmentation"]
 _NO_CLASSES = frozenset(("images", "labels", "annotations", "masks"))
 
 
-def kind_of(data: str) -> Kind:
-    """What can be learned of DATA: the class of an image, the objects in it, or the class of every pixel.
+def kinds_of(data: str) -> dict[Kind, str]:
+    """What can be learned of DATA: the class of an image, the objects in it, the class of every pixel.
+
+    Returns:
+        For each what tells it: a file or folder. Several where DATA can be taken for several.
 
     Raises:
-        InputError: If it may be two of these, or is none.
+        InputError: If there is nothing to learn from.
     """
     if data in BUNDLED or is_remote(data) or (is_pattern(data) and not Path(data).expanduser().exists()):
-        return "classification"
+        return {"classification": data}
     root = existing(data)
     found: dict[Kind, str] = {kind: sign for kind, signs in _SIGNS.items() if (sign := signs(root))}
-    if len(found) > 1:
-        ways = " or of ".join(f"{kind} ({sign})" for kind, sign in found.items())
-        raise InputError(f"{root} may be data of {ways}; say which with --task, or give the part that is meant")
     if found:
-        return next(iter(found))
-    if root.is_dir() and any(folder.direct or folder.classes for folder in look(root)):
-        return "classification"
+        return found
+    if root.is_dir():
+        for folder in look(root):
+            if folder.direct or folder.classes:
+                return {"classification": f"images in {folder.name}/"}
     raise InputError(
         f"{root} is no data to learn from: expected folders of classes with images in them, "
         "annotations/instances_*.json or data.yaml beside images, or images and masks in folders alike"
     )
+
+
+def kind_of(data: str) -> Kind:
+    """The kind of data that DATA is.
+
+    Raises:
+        InputError: If it may be several, or none.
+    """
+    found = kinds_of(data)
+    if len(found) > 1:
+        ways = " or of ".join(f"{kind} ({sign})" for kind, sign in found.items())
+        raise InputError(f"{data} may be data of {ways}; give the file or the part that is meant")
+    return next(iter(found))
 
 
 def _classes(root: Path) -> str:

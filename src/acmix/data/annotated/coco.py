@@ -15,7 +15,7 @@ from acmix import records
 from acmix.data.annotated.findings import Findings
 from acmix.data.annotated.images import AnnotatedImages
 from acmix.data.annotated.objects import ObjectList
-from acmix.data.annotated.places import Ground, as_path
+from acmix.data.annotated.places import Ground, as_path, words_of
 from acmix.data.annotated.segments import check_runs, run_lengths
 from acmix.data.annotated.sorting import sort_objects
 from acmix.data.images import check_sides, size_of
@@ -187,12 +187,13 @@ def _images(entries: _Entries, file: Path, ground: Ground, findings: Findings) -
         raise InputError('expected COCO\'s "images", "annotations" and "categories", got no images or no categories')
     _check_twice(entries, findings)
     folder = ground.folder_of(file, entries.names)
+    within = folder.relative_to(ground.root)
     there = np.array([ground.holds(folder / name) for name in entries.names])
     for index in np.flatnonzero(~there):
-        findings.left_out.add("images that are not there", entries.names[index])
+        findings.left_out.add("images that are not there", str(within / entries.names[index]))
     if not there.any():
         raise InputError(f"none of its images is in {folder}, such as {printable(entries.names[0])}")
-    kept, within = np.flatnonzero(there), folder.relative_to(ground.root)
+    kept = np.flatnonzero(there)
     files = Files(folder, Names(entries.names[index] for index in kept))
     sizes = np.array(entries.sizes, np.int64).reshape(-1, 2)
     for position, index in enumerate(kept):
@@ -208,7 +209,7 @@ def _images(entries: _Entries, file: Path, ground: Ground, findings: Findings) -
         sizes=sizes,
         there=there,
         findings=findings,
-        name=lambda index: f"annotation {entries.object_ids[index]}",
+        name=lambda index: f"{words_of(file)} annotation {entries.object_ids[index]}",
         broken=entries.broken,
         run_sizes=entries.run_sizes,
     )

@@ -104,12 +104,12 @@ def _taken(
     names = ", ".join(train.classes[:5]) + (", ..." if len(train.classes) > 5 else "")
     taken = {"training": f"{learned.words}: {_content(train)} of {counted(len(train.classes), 'class')} ({names})"}
     left_out = LeftOut()
-    left_out.join(train.left_out, learned.name)
+    left_out.join(train.left_out)
     if measured is None:
         taken["validation"] = f"{held_out_of(learned.words)}: {_content(held_out)}, {split}"
     else:
         taken["validation"] = f"{measured.words}: {_content(held_out)}"
-        left_out.join(held_out.left_out, measured.name)
+        left_out.join(held_out.left_out)
     if found.test:
         taken["left aside"] = f"{found.test.words}, test images: not trained on, not chosen on"
     if left_out.counts:

@@ -230,7 +230,7 @@ def _listed(file: Path, folder: Path) -> Iterator[str]:
     for line in _text(file).splitlines():
         if path := line.strip():
             # ./ is the folder of the list.
-            yield os.path.normpath(os.path.join(within, path) if path.startswith("./") else as_path(path))
+            yield as_path(os.path.normpath(os.path.join(within, path) if path.startswith("./") else path))
 
 
 def _text(file: Path) -> str:
