@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acmix.data.images import ImageFacts, check_image
+from acmix.data.labels import Label, in_words, labels_of
 from acmix.data.sources import EncodedImage, ImageSource, read_in_threads
 from acmix.errors import InputError
 from acmix.progress import Progress, silent
@@ -43,6 +44,7 @@ class PartReport:
         formats: Readable images of each of Pillow's formats.
         modes: Readable images of each of Pillow's modes.
         unreadable: Every image that cannot be read.
+        unlabelled: Images without any label, which are no fault of multi-label images.
     """
 
     images: int
@@ -52,6 +54,7 @@ class PartReport:
     formats: dict[str, int]
     modes: dict[str, int]
     unreadable: list[Unreadable]
+    unlabelled: int = 0
 
     @property
     def empty(self) -> list[str]:
@@ -61,7 +64,7 @@ class PartReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Copy:
-    """One of several identical files: its part of the data set, its name and its class."""
+    """One of several identical files: its part of the data set, its name and its class, or all its labels."""
 
     part: str
     name: str
@@ -87,7 +90,7 @@ class DataReport:
 
     @property
     def conflicting(self) -> list[list[Copy]]:
-        """Groups of identical files in more than one class."""
+        """Groups of identical files in more than one class, or with other labels."""
         return [group for group in self.duplicates if len({copy.label for copy in group}) > 1]
 
     @property
@@ -116,10 +119,7 @@ def check_data(parts: Mapping[str, ImageSource], *, progress: Progress = silent)
     return DataReport(
         parts={part: reader.report() for part, reader in read.items()},
         duplicates=[
-            [
-                Copy(part=part, name=parts[part].name(index), label=parts[part].classes[read[part].labels[index]])
-                for part, index in group
-            ]
+            [Copy(part=part, name=parts[part].name(index), label=read[part].words(index)) for part, index in group]
             for group in _identical({part: reader.digests for part, reader in read.items()})
         ],
     )
@@ -155,7 +155,8 @@ class _Read:
         self.images = images
         self.digests = np.zeros((len(images), 2), np.uint64)
         self.sides = np.zeros((len(images), 2), np.int32)
-        self.labels = np.full(len(images), -1, np.int32)
+        # None where an image could not be fetched.
+        self.labels: list[Label | None] = [None] * len(images)
         self.formats: Counter[str] = Counter()
         self.modes: Counter[str] = Counter()
         self.unreadable: list[Unreadable] = []
@@ -171,12 +172,17 @@ class _Read:
             self.formats[outcome.facts.format] += 1
             self.modes[outcome.facts.mode] += 1
 
+    def words(self, index: int) -> str:
+        label = self.labels[index]
+        return "" if label is None else in_words(label, self.images.classes)
+
     def report(self) -> PartReport:
-        counts = np.bincount(self.labels[self.labels >= 0], minlength=len(self.images.classes))
+        counts = Counter(each for label in self.labels if label is not None for each in labels_of(label))
         width, height = (_spread(side[side > 0]) for side in self.sides.T)
         return PartReport(
             images=len(self.images),
-            classes={name: int(count) for name, count in zip(self.images.classes, counts, strict=True)},
+            classes={name: counts[label] for label, name in enumerate(self.images.classes)},
+            unlabelled=self.labels.count(()),
             width=width,
             height=height,
             formats=dict(self.formats.most_common()),

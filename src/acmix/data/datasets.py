@@ -10,11 +10,13 @@ from acmix.data.bundled import Digits
 from acmix.data.finding import Found, Part, find
 from acmix.data.folders import LeftOut
 from acmix.data.labelled import open_folder
+from acmix.data.labels import labels_of
 from acmix.data.shards import open_shards
 from acmix.data.shards.urls import Listing
 from acmix.data.sources import ImageSource, NamedImages, SplittableImages, unknown_classes
+from acmix.data.tables import TableFile, open_tables
 from acmix.data.trained import examine, refuse_unreadable
-from acmix.errors import InputError
+from acmix.errors import InputError, counted
 from acmix.progress import Progress, silent
 
 Images = TypeVar("Images", bound=NamedImages)
@@ -97,7 +99,10 @@ def open_dataset(
         data: `digits` or `mnist5k`; a folder with train/ and val/, or train/ and test/, each of class folders or
             webdataset shards; one folder of class folders, which is split; a folder or URL of shards with timm's
             `_info.json` or named by their split; a pattern of shards as in `s3://bucket/train-{000..127}.tar`, see
-            `acmix.data.shards.urls.expand`; or a folder written by `save_to_disk` of Hugging Face's datasets.
+            `acmix.data.shards.urls.expand`; a folder written by `save_to_disk` of Hugging Face's datasets; or a CSV
+            file of image names and labels, or a folder with labels.csv, or with train.csv and val.csv, see
+            `acmix.data.tables`. Where the table that is trained on gives an image several labels, or none, all images
+            are multi-label.
         validation: Validation images, any of these, in place of those in data; shards without any need it.
         val_fraction: Share of each class held out where there are no validation images, between 0 and 1.
         seed: Seed of that split.
@@ -121,6 +126,10 @@ def open_dataset(
                 "the pattern or folder of the validation images"
             )
         train, held_out = train.split(val_fraction, seed)
+    if train.multi_label and not any(getattr(held_out, "labels", ())):
+        raise InputError(
+            f"no image of {parts.measured or held_out_of(parts.learned)} has a label, so nothing is measured on them"
+        )
     if check_images:
         check_files(train, held_out, progress=progress)
     return ImageData(
@@ -139,13 +148,16 @@ def open_dataset(
 def _taken(parts: Parts, train: ImageSource, held_out: ImageSource, split: str) -> dict[str, str]:
     """See `ImageData`; split says how images were held out where none had a place of their own."""
     classes = f"{len(train.classes)} classes ({_few(train.classes)})"
-    taken = {"training": f"{parts.learned}: {len(train):,} images of {classes}"}
+    read = f", {train.reading}" if train.reading else ""
+    several = ", any number an image" if train.multi_label else ""
+    taken = {"training": f"{parts.learned}: {len(train):,} images of {classes}{several}{read}"}
     if parts.validation is None:
         taken["validation"] = f"{held_out_of(parts.learned)}: {len(held_out):,} images, {split}"
     else:
-        missing = _without_images(held_out)
-        none = f", none of {len(missing)} classes ({_few(missing)})" if missing else ""
-        taken["validation"] = f"{parts.measured}: {len(held_out):,} images{none}"
+        taken["validation"] = f"{parts.measured}: {len(held_out):,} images"
+    for images, part in ((train, "training"), (held_out, "validation")):
+        if missing := _without_images(images):
+            taken[part] += f", none of {counted(len(missing), 'class')} ({_few(missing)})"
     if parts.left_aside:
         taken["left aside"] = parts.left_aside
     if parts.left_out.counts:
@@ -166,7 +178,7 @@ def _without_images(images: ImageSource) -> list[str]:
     """The classes without images, where that is known without reading them."""
     if not isinstance(images, SplittableImages):
         return []
-    present = set(images.labels)
+    present = {each for label in images.labels for each in labels_of(label)}
     return [name for label, name in enumerate(images.classes) if label not in present]
 
 
@@ -230,6 +242,12 @@ def _aligned(opened: Mapping[Part, ImageSource], part: Part | None, learned: Par
     """The images of a part, labelled in the order of the training images' classes."""
     if part is None:
         return None
+    if opened[part].multi_label != opened[learned].multi_label:
+        kinds = ("any number of labels", "one label")
+        mine, theirs = kinds if opened[learned].multi_label else kinds[::-1]
+        raise InputError(
+            f"the training images have {mine} each, the {split} images ({part.words}) {theirs}; make them one kind"
+        )
     classes, known = opened[part].classes, opened[learned].classes
     if unknown := unknown_classes(classes, known):
         missing, sides = unknown_classes(known, classes), ""
@@ -244,13 +262,21 @@ def _aligned(opened: Mapping[Part, ImageSource], part: Part | None, learned: Par
 
 
 def open_together(
-    parts: Sequence[Part], *, train: Part | None = None, progress: Progress = silent
+    parts: Sequence[Part],
+    *,
+    train: Part | None = None,
+    classes: Sequence[str] | None = None,
+    multi_label: bool | None = None,
+    progress: Progress = silent,
 ) -> dict[Part, ImageSource]:
     """Open parts of one data set; those that are shards share their classes where these are not written beside them.
 
     Args:
         parts: Of `find`.
-        train: The one among them that is trained on: its class folders must all hold images.
+        train: The one among them that is trained on: its class folders must all hold images, and its table tells
+            whether images have one label or any number.
+        classes: That tables may name, where they are known beforehand.
+        multi_label: Whether images of tables have any number of labels, where that is known beforehand.
         progress: Shows how far it is while counting the images of shards.
 
     Raises:
@@ -258,11 +284,15 @@ def open_together(
     """
     listings = {part: part.content for part in parts if isinstance(part.content, Listing)}
     shards = open_shards(listings, progress=progress)
+    files = {part: part.content.path for part in parts if isinstance(part.content, TableFile)}
+    tables = open_tables(files, train=train, classes=classes, multi_label=multi_label)
     opened: dict[Part, ImageSource] = {}
     for part in parts:
         content = part.content
         if isinstance(content, Listing):
             opened[part] = shards[part]
+        elif isinstance(content, TableFile):
+            opened[part] = tables[part]
         else:
             opened[part] = open_folder(content, held_out=part is not train) if isinstance(content, Path) else content
     return opened
@@ -307,7 +337,7 @@ def export_digits(folder: str | Path, *, count: int = 20, val_fraction: float = 
         raise InputError(f"count must lie between 1 and {len(held_out)}, the held-out digits, got {count}")
     turns: Counter[int] = Counter()
     rank: list[tuple[int, int, int]] = []
-    for index, label in enumerate(held_out.labels):
+    for index, (label,) in enumerate(map(labels_of, held_out.labels)):
         rank.append((turns[label], label, index))
         turns[label] += 1
     folder = Path(folder)

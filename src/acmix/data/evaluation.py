@@ -8,8 +8,8 @@ import numpy as np
 
 from acmix import records
 from acmix.data.datasets import OpenedData, check_files, held_out_of, open_together
-from acmix.data.finding import FoundOf, Held, PartOf, find
-from acmix.data.sources import NamedImages, Splittable, unknown_classes
+from acmix.data.finding import FoundOf, Held, Part, PartOf, find
+from acmix.data.sources import ImageSource, NamedImages, Splittable, unknown_classes
 from acmix.data.trained import TrainedImages, examine, refuse_unreadable
 from acmix.errors import InputError
 from acmix.progress import Progress, silent
@@ -97,7 +97,13 @@ class EvaluationImages:
 
 
 def open_evaluation(
-    data: str, classes: tuple[str, ...], record: DataRecord, *, check_images: bool = True, progress: Progress = silent
+    data: str,
+    classes: tuple[str, ...],
+    record: DataRecord,
+    *,
+    multi_label: bool = False,
+    check_images: bool = True,
+    progress: Progress = silent,
 ) -> Any:
     """Open validation images as `find_evaluation` does, by the record of the data alone.
 
@@ -105,6 +111,7 @@ def open_evaluation(
         data: As there.
         classes: As there.
         record: As there.
+        multi_label: As there.
         check_images: As there.
         progress: As there.
 
@@ -114,7 +121,10 @@ def open_evaluation(
     Raises:
         InputError: As there.
     """
-    return find_evaluation(data, classes, record, check_images=check_images, progress=progress).images
+    found = find_evaluation(
+        data, classes, record, multi_label=multi_label, check_images=check_images, progress=progress
+    )
+    return found.images
 
 
 def find_evaluation(
@@ -123,6 +133,7 @@ def find_evaluation(
     record: DataRecord | None,
     trained: TrainedImages | None = None,
     *,
+    multi_label: bool = False,
     check_images: bool = True,
     progress: Progress = silent,
 ) -> EvaluationImages:
@@ -139,15 +150,30 @@ def find_evaluation(
         classes: The checkpoint's classes.
         record: The checkpoint's memory of its training data; None where it has none, which is noted.
         trained: Its memory of each image; None leaves out nothing.
+        multi_label: Whether the checkpoint gives images any number of labels.
         check_images: Decode every file of class folders once.
         progress: Shows how far it is while checking, and while counting the images of shards.
 
     Raises:
         InputError: If the data cannot be opened, holds classes the checkpoint does not know, is the images that the
-            checkpoint was trained on, or is the training folder with other files than in training while the checkpoint
-            does not remember each image.
+            checkpoint was trained on, is the training folder with other files than in training while the checkpoint
+            does not remember each image, or gives images one label where the checkpoint gives any number, or the other
+            way round.
     """
-    doors = Doors(find, lambda part, progress: open_together([part], progress=progress)[part])
+
+    def opened(part: Part, progress: Progress) -> ImageSource:
+        images = open_together([part], classes=classes, multi_label=multi_label or None, progress=progress)[part]
+        if images.multi_label == multi_label:
+            return images
+        raise InputError(
+            f"{part.words} gives each image one label, and the checkpoint any number: which others an image has is not "
+            "known; give a CSV file of names and labels"
+            if multi_label
+            else f"{part.words} gives images any number of labels, and the checkpoint one; give class folders, or a "
+            "CSV file with one label an image"
+        )
+
+    doors = Doors(find, opened)
     return find_held_out(doors, data, classes, record, trained, check_images=check_images, progress=progress)
 
 

@@ -11,12 +11,16 @@ from acmix.data.huggingface import has_saved, open_saved
 from acmix.data.shards import has_shards, is_pattern, is_remote, list_folder, list_pattern
 from acmix.data.shards.urls import Listing, local_path
 from acmix.data.sources import ImageSource
+from acmix.data.tables import TableFile, check_no_classes, find_tables, has_table, is_table, is_unlabelled
 from acmix.errors import InputError
 
-_KINDS = "give a folder of class folders, of shards or of a saved dataset, a pattern of shards, digits or mnist5k"
+_KINDS = (
+    "give a folder of class folders, of shards or of a saved dataset, a pattern of shards, a CSV file of image names "
+    "and labels, digits or mnist5k"
+)
 
-# Class folders are opened when it is known what for, shards when it is known which parts share their classes.
-Content = ImageSource | Listing | Path
+# Class folders and tables are opened when it is known what for, shards when it is known which share their classes.
+Content = ImageSource | Listing | Path | TableFile
 # What a part holds: Content, or what other kinds of data are read by.
 Held = TypeVar("Held")
 
@@ -41,12 +45,13 @@ class FoundOf(Generic[Held]):
     """What DATA names, not yet opened.
 
     Attributes:
-        location: A name of `BUNDLED`, the absolute path of a folder, a pattern of shards, or the URL of their folder.
+        location: A name of `BUNDLED`, the absolute path of a folder or a table, a pattern of shards, or the URL of
+            their folder.
         whole: All images, where the data is undivided.
         train: The training images.
         validation: The validation images.
         test: The test images.
-        unlabelled: Test images that lie in no class folders, so that nothing is measured on them.
+        unlabelled: Test images that have no labels, so that nothing is measured on them.
         others: Parts of other names.
         left_out: What lies beside the parts.
     """
@@ -100,6 +105,8 @@ def find(data: str) -> Found:
     if location in BUNDLED:
         return _found(location, {"": BUNDLED[location]()})
     root = Path(location)
+    if is_table(root):
+        return _found(location, {"": TableFile(root)})
     if not root.is_dir():
         return _found(location, {"": list_pattern(location)} if is_pattern(location) else list_folder(location))
     if has_saved(root):
@@ -141,13 +148,16 @@ def _part(location: str, name: str, content: Content) -> Part:
 
 def _find_folders(root: Path) -> Found:
     folders = look(root)
-    sharded = {folder.name for folder in folders if has_shards(root / folder.name)}
+    if tables := find_tables(root):
+        check_no_classes(root, list(tables.values()), folders)
+        return _of_tables(root, tables)
+    sharded = {folder.name for folder in folders if has_shards(root / folder.name) or has_table(root / folder.name)}
     splits = find_splits(root, folders, sharded)
     if not splits:
         return _found(str(root), {"": root})
     left_out = beside(root, splits.values(), folders)
     # Test images without classes are aside as they are.
-    direct = {folder.name for folder in folders if folder.direct}
+    direct = {folder.name for folder in folders if folder.direct} - sharded
     aside = splits.pop("test") if splits.get("test") in direct else None
     parts = {split: _part(str(root), name, _content(root / name)) for split, name in splits.items()}
     return replace(
@@ -157,8 +167,20 @@ def _find_folders(root: Path) -> Found:
     )
 
 
+def _of_tables(root: Path, tables: Mapping[str, Path]) -> Found:
+    named = {
+        split: Part(name=path.name if split else "", words=str(path), content=TableFile(path))
+        for split, path in tables.items()
+    }
+    # A competition's images to predict have a table without labels.
+    aside = named.pop("test") if "test" in named and is_unlabelled(tables["test"]) else None
+    return replace(by_split(str(root), named), unlabelled=aside)
+
+
 def _content(folder: Path) -> Content:
     """What the folder of a split holds."""
+    if has_table(folder):
+        return TableFile(find_tables(folder)[""])
     return _found(str(folder), list_folder(str(folder))).held_out().content if has_shards(folder) else folder
 
 
@@ -166,13 +188,14 @@ def locate(data: str) -> str:
     """What to write down of DATA so that it is found again from another folder, see `Found`.
 
     Raises:
-        InputError: If it is neither a pattern of shards, a URL nor an existing folder.
+        InputError: If it is neither a pattern of shards, a URL, a table nor an existing folder.
     """
     if data in BUNDLED or is_remote(data):
         return data
     if is_pattern(data) and not Path(data).expanduser().is_dir():
         return "::".join(part if is_remote(part) else str(local_path(part)) for part in data.split("::"))
-    return str(existing_folder(data))
+    root = existing(data)
+    return str(root if is_table(root) else existing_folder(data))
 
 
 def existing_folder(data: str) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any, Self
 
 from acmix.data.images import read_bytes
+from acmix.data.labels import taken
 from acmix.data.sources import EncodedImage, SplittableImages
 from acmix.errors import InputError
 
@@ -63,7 +64,7 @@ class HuggingFaceImages(SplittableImages):
         """Return the images at these indices, in this order."""
         chosen = copy.copy(self)
         chosen.rows = array("q", (self.rows[index] for index in indices))
-        chosen.labels = array("i", (self.labels[index] for index in indices))
+        chosen.labels = taken(self.labels, indices)
         return chosen
 
     def fingerprint(self) -> str:

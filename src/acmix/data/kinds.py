@@ -10,6 +10,7 @@ from acmix.data.finding import existing
 from acmix.data.folders import look, part_of
 from acmix.data.huggingface import has_saved
 from acmix.data.shards import has_shards, is_pattern, is_remote
+from acmix.data.tables import find_tables, has_table, is_table
 from acmix.errors import InputError
 
 Kind: TypeAlias = Literal["classification", "detection", "segmentation"]
@@ -59,12 +60,16 @@ def kind_of(data: str) -> Kind:
 def _classes(root: Path) -> str:
     """What tells that images have classes, other than that they lie in folders."""
     if root.is_file():
-        return ""
+        return "a table of labels" if is_table(root) else ""
+    if tables := find_tables(root):
+        return f"{next(iter(tables.values())).name}, a table of labels"
     if has_saved(root) or has_shards(root):
         return "a saved dataset or shards"
     for folder in look(root):
         if has_shards(root / folder.name):
             return f"shards in {folder.name}/"
+        if has_table(root / folder.name):
+            return f"a table of labels in {folder.name}/"
         if part_of(folder.name) and len(classes := folder.classes - _NO_CLASSES) > 1:
             return f"folders of classes in {folder.name}/, such as {min(classes)}/"
     return ""
@@ -72,6 +77,8 @@ def _classes(root: Path) -> str:
 
 def _objects(root: Path) -> str:
     """What tells that there are objects in images."""
+    if is_table(root):
+        return ""
     files = descriptions(str(root))
     return str(files[0].relative_to(root) if root.is_dir() else files[0]) if files else ""
 

@@ -4,13 +4,15 @@ import hashlib
 import io
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from PIL import Image
 
 from acmix.data.folders import class_files
 from acmix.data.images import read_bytes, read_image
+from acmix.data.labels import Label, LabelSets, relabelled_all, taken
 from acmix.data.names import Files, Names
 from acmix.data.sources import EncodedImage, SplittableImages, class_name, label_map
 from acmix.errors import InputError, printable
@@ -22,7 +24,7 @@ class LabelledImages(SplittableImages):
     Args:
         names: What to call each image, unique, stable and printable: a path relative to its data folder.
         images: Files, or images already in memory.
-        labels: Index into classes, one an image.
+        labels: Index into classes, one an image; sets of them for multi-label images.
         classes: Class names in the order of the labels.
         transform: Applied to the RGB image by indexing; None leaves the PIL image.
     """
@@ -33,13 +35,15 @@ class LabelledImages(SplittableImages):
         self,
         names: Sequence[str],
         images: Sequence[Path | Image.Image] | Files,
-        labels: Iterable[int],
+        labels: Iterable[int] | LabelSets,
         classes: Sequence[str],
         transform: Callable[[Image.Image], Any] | None = None,
     ) -> None:
         self.names = names if isinstance(names, Names) else Names(names)
         self.images = images if isinstance(images, Files) else _kept(images)
-        self.labels, self.classes, self.transform = array("i", labels), tuple(classes), transform
+        self.labels = labels if isinstance(labels, LabelSets) else array("i", labels)
+        self.multi_label = isinstance(labels, LabelSets)
+        self.classes, self.transform = tuple(classes), transform
 
     def __len__(self) -> int:
         """Count the images."""
@@ -73,8 +77,8 @@ class LabelledImages(SplittableImages):
         image.save(file, "PNG")
         return EncodedImage(file.getvalue(), ".png", label)
 
-    def read(self, index: int) -> tuple[Image.Image, int]:
-        """One image as 8-bit RGB, and its label.
+    def read(self, index: int) -> tuple[Image.Image, Label]:
+        """One image as 8-bit RGB, and its label or labels.
 
         Raises:
             InputError: If the file cannot be read or decoded.
@@ -82,26 +86,24 @@ class LabelledImages(SplittableImages):
         image = self.images[index]
         return (read_image(image) if isinstance(image, Path) else image), self.labels[index]
 
-    def subset(self, indices: Sequence[int]) -> "LabelledImages":
+    def subset(self, indices: Sequence[int]) -> Self:
         """Return the images at these indices, in this order."""
-        return LabelledImages(
-            self.names.take(indices),
-            self.images.take(indices) if isinstance(self.images, Files) else [self.images[i] for i in indices],
-            (self.labels[i] for i in indices),
-            self.classes,
-            self.transform,
-        )
+        twin = copy(self)
+        twin.names = self.names.take(indices)
+        twin.images = self.images.take(indices) if isinstance(self.images, Files) else [self.images[i] for i in indices]
+        twin.labels = taken(self.labels, indices)
+        return twin
 
-    def with_classes(self, classes: tuple[str, ...]) -> "LabelledImages":
+    def with_classes(self, classes: tuple[str, ...]) -> Self:
         """Return the same images, labelled in the order of other classes.
 
         Raises:
             InputError: If a class of these images is not among them.
         """
-        labels = label_map(self.classes, classes)
-        return LabelledImages(
-            self.names, self.images, (labels[label] for label in self.labels), classes, self.transform
-        )
+        twin, places = copy(self), label_map(self.classes, classes)
+        twin.classes = classes
+        twin.labels = relabelled_all(self.labels, places)
+        return twin
 
     def fingerprint(self) -> str:
         """SHA-256 of all names with their file sizes: equal for an unchanged folder, wherever it lies."""

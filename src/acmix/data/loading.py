@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from acmix.data.labels import Label, target_of
 from acmix.data.sampling import Draw, EpochSampler
 from acmix.data.sources import ImageSource
 from acmix.errors import InputError, printable
@@ -62,7 +63,7 @@ class Batch:
 
     Attributes:
         images: `(B, C, H, W)`.
-        labels: `(B,)`, int64.
+        labels: `(B,)`, int64; of multi-label images `(B, classes)`, float32.
         names: Of the images that were read, in the order of the batch.
         unreadable: Name and reason of every image that another one replaced.
         seconds: Spent on reading and augmenting, over all processes that read.
@@ -217,16 +218,18 @@ def training_loader(
         seed: Of the augmentation.
         workers: Processes that read images; 0 reads in this one.
     """
-    return example_loader(images, sampler, partial(_of_image, transform), _collate, seed=seed, workers=workers)
+    return example_loader(
+        images, sampler, partial(_of_image, transform, len(images.classes)), _collate, seed=seed, workers=workers
+    )
 
 
-def _of_image(transform: Callable[[Image.Image], Any], example: tuple[Image.Image, int]) -> tuple[Any, int]:
-    return transform(example[0]), example[1]
+def _of_image(transform: Callable[[Image.Image], Any], classes: int, example: tuple[Image.Image, Label]) -> Any:
+    return transform(example[0]), target_of(example[1], classes)
 
 
 def _collate(drawn: Sequence[Drawn]) -> Batch:
     images, labels = zip(*(each.example for each in drawn), strict=True)
-    return Batch(images=default_collate(list(images)), labels=torch.tensor(labels), **gathered(drawn))
+    return Batch(images=default_collate(list(images)), labels=default_collate(list(labels)), **gathered(drawn))
 
 
 def gathered(drawn: Sequence[Drawn]) -> dict[str, Any]:

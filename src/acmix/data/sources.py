@@ -17,6 +17,8 @@ from torch.utils.data import Dataset
 
 from acmix.data.folders import LeftOut
 from acmix.data.images import ImageFacts, check_image, decode_image
+from acmix.data.labels import Label, labels_of, relabelled, target_of
+from acmix.data.splitting import held_out
 from acmix.errors import InputError, printable
 
 # Images whose bytes may be in memory at once.
@@ -31,12 +33,12 @@ class EncodedImage:
     Attributes:
         content: The bytes of the image file.
         suffix: Of the file's name, lower case with its dot; empty where the image has no name.
-        label: Index into the source's classes.
+        label: Index into the source's classes, or indices where it is multi_label.
     """
 
     content: bytes
     suffix: str
-    label: int
+    label: Label
 
 
 class NamedImages(ABC):
@@ -121,15 +123,21 @@ class Splittable(Protocol):
         ...
 
 
-class ImageSource(NamedImages, Dataset[tuple[Any, int]]):
-    """Labelled images: item i is `(transform(RGB image), label)`.
+class ImageSource(NamedImages, Dataset[tuple[Any, Any]]):
+    """Labelled images: item i is `(transform(RGB image), target)`.
+
+    The target is the label; of multi-label images it is `(classes,)` in float32, 1 for each label and otherwise 0.
 
     Attributes:
+        multi_label: Whether images have any number of labels, none among them, in place of one.
+        reading: How labels were read, for a person, where that is to be said.
         shard_lengths: Images of each shard, which lie together in the order of indices and are best read together;
             None where any image costs the same as any other.
         transform: Applied to the RGB image by indexing; None leaves the PIL image.
     """
 
+    multi_label = False
+    reading = ""
     shard_lengths: tuple[int, ...] | None = None
     transform: Callable[[Image.Image], Any] | None = None
 
@@ -149,8 +157,8 @@ class ImageSource(NamedImages, Dataset[tuple[Any, int]]):
         """
         return self.encoded(index).content
 
-    def read(self, index: int) -> tuple[Image.Image, int]:
-        """One image as 8-bit RGB (see `acmix.data.read_image`), and its label.
+    def read(self, index: int) -> tuple[Image.Image, Label]:
+        """One image as 8-bit RGB (see `acmix.data.read_image`), and its label or labels.
 
         Raises:
             InputError: If it cannot be read or decoded; names the image or the file that holds it.
@@ -168,10 +176,10 @@ class ImageSource(NamedImages, Dataset[tuple[Any, int]]):
             shard: Index into shard_lengths.
         """
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
         """Read and transform one image."""
         image, label = self.read(index)
-        return (image if self.transform is None else self.transform(image)), label
+        return (image if self.transform is None else self.transform(image)), target_of(label, len(self.classes))
 
     def with_transform(self, transform: Callable[[Image.Image], Any]) -> Self:
         """Return the same images under another transform."""
@@ -227,6 +235,7 @@ class _Chosen(ImageSource):
     def __init__(self, source: ImageSource, indices: Sequence[int]) -> None:
         self.source, self.indices = source, array("q", indices)
         self.classes, self.transform = source.classes, source.transform
+        self.multi_label = source.multi_label
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -240,7 +249,7 @@ class _Chosen(ImageSource):
     def encoded(self, index: int) -> EncodedImage:
         return self.source.encoded(self.indices[index])
 
-    def read(self, index: int) -> tuple[Image.Image, int]:
+    def read(self, index: int) -> tuple[Image.Image, Label]:
         return self.source.read(self.indices[index])
 
     def fingerprint(self) -> str:
@@ -253,6 +262,7 @@ class _Relabelled(ImageSource):
     def __init__(self, source: ImageSource, classes: tuple[str, ...]) -> None:
         self.source, self.classes, self.labels = source, classes, label_map(source.classes, classes)
         self.shard_lengths, self.transform = source.shard_lengths, source.transform
+        self.multi_label = source.multi_label
 
     def __len__(self) -> int:
         return len(self.source)
@@ -262,7 +272,7 @@ class _Relabelled(ImageSource):
 
     def encoded(self, index: int) -> EncodedImage:
         stored = self.source.encoded(index)
-        return replace(stored, label=self.labels[stored.label])
+        return replace(stored, label=relabelled(stored.label, self.labels))
 
     def fingerprint(self) -> str:
         return self.source.fingerprint()
@@ -275,17 +285,17 @@ class SplittableImages(ImageSource):
     """Images whose labels are known without reading them, so that some can be held out class by class.
 
     Attributes:
-        labels: Index into classes, one an image.
+        labels: Index into classes, or indices where images are multi_label, one entry an image.
     """
 
-    labels: Sequence[int]
+    labels: Sequence[Label]
 
     @abstractmethod
     def subset(self, indices: Sequence[int]) -> Self:
         """Return the images at these indices, in this order."""
 
     def split(self, fraction: float, seed: int) -> tuple[Self, Self]:
-        """Split into training and validation images, class by class.
+        """Split into training and validation images, class by class; multi-label images as `held_out` deals them.
 
         The order is that of a hash of seed and name, so the split depends on the names alone: not on the order of
         the files, the platform or a library's random generator.
@@ -295,20 +305,30 @@ class SplittableImages(ImageSource):
             seed: Another seed, another split.
 
         Raises:
-            InputError: If the fraction is out of range or a class has fewer than two images.
+            InputError: If the fraction is out of range, there are fewer than two images, or a class has fewer where
+                images have one label.
         """
         if not 0 < fraction < 1:
             raise InputError(f"val_fraction must lie between 0 and 1, got {fraction}")
-        counts = Counter(self.labels)
+        if self.multi_label:
+            return self._split_sets(fraction, seed)
+        labels = [label for each in self.labels for label in labels_of(each)]
+        counts = Counter(labels)
         if small := [name for label, name in enumerate(self.classes) if counts[label] < 2]:
             raise InputError(f"too few images to split: classes with fewer than 2 images: {', '.join(small)}")
         members: list[list[int]] = [[] for _ in self.classes]
         for index in hashed_order(self, seed):
-            members[self.labels[index]].append(index)
+            members[labels[index]].append(index)
         cuts = [min(len(group) - 1, max(1, round(len(group) * fraction))) for group in members]
         train = [i for group, cut in zip(members, cuts, strict=True) for i in group[cut:]]
         validation = [i for group, cut in zip(members, cuts, strict=True) for i in group[:cut]]
         return self.subset(sorted(train)), self.subset(sorted(validation))
+
+    def _split_sets(self, fraction: float, seed: int) -> tuple[Self, Self]:
+        if len(self) < 2:
+            raise InputError(f"too few images to split: {len(self)}; at least 2 are needed")
+        chosen = held_out(hashed_order(self, seed), [labels_of(label) for label in self.labels], fraction)
+        return self.subset(np.flatnonzero(~chosen).tolist()), self.subset(np.flatnonzero(chosen).tolist())
 
 
 def read_in_threads(read: Callable[[int], _Read], indices: Sequence[int]) -> Iterator[_Read]:

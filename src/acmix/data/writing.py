@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from acmix.data.images import open_image, suffix_of, suffixes
+from acmix.data.labels import Label
 from acmix.data.shards.index import read_index
 from acmix.data.sources import EncodedImage, ImageSource, hashed_order
 from acmix.errors import InputError
@@ -53,11 +54,13 @@ def write_shards(
         progress: Shows how far it is.
 
     Raises:
-        InputError: If output holds something or cannot be written, if images_per_shard is not positive, or if an
-            image cannot be read or is of no known format.
+        InputError: If output holds something or cannot be written, if images_per_shard is not positive, if images are
+            multi-label, or if one cannot be read or is of no known format.
     """
     if images_per_shard < 1:
         raise InputError(f"images_per_shard must be at least 1, got {images_per_shard}")
+    if any(images.multi_label for images in parts.values()):
+        raise InputError("shards hold one label an image, and these images have any number; train on the table")
     written: dict[str, WrittenSplit] = {}
     splits: dict[str, object] = {}
     with _whole_folder(output) as folder, ThreadPoolExecutor(_THREADS) as pool:
@@ -108,7 +111,7 @@ def _write_split(
     for number, begin in enumerate(range(0, len(order), images_per_shard)):
         chosen = order[begin : begin + images_per_shard]
         path = folder / f"{name}-{number:06d}.tar"
-        labels: list[int] = []
+        labels: list[Label] = []
         with replacing(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
             for position, (index, stored) in enumerate(
                 zip(chosen, pool.map(images.encoded, chosen), strict=True), begin
@@ -145,5 +148,6 @@ def check_outside(output: Path, location: str) -> None:
         InputError: If output lies in the folder at location.
     """
     root = Path(location)
+    root = root.parent if root.is_file() else root
     if root.is_dir() and root.resolve() in (output.absolute(), *output.absolute().parents):
         raise InputError(f"{output} lies in {location}, which is read; give a folder outside of it")

@@ -30,7 +30,8 @@ def show_data_report(parts: "Parts", report: "DataReport", *, as_json: bool) -> 
     table.add_column("")
     for name in report.parts:
         table.add_column(name, justify="right")
-    cells = [_part_cells(part) for part in report.parts.values()]
+    unlabelled = any(part.unlabelled for part in report.parts.values())
+    cells = [_part_cells(part, unlabelled=unlabelled) for part in report.parts.values()]
     for row in zip(*cells, strict=True):
         table.add_row(row[0][0], *(value for _, value in row))
     console = get_console()
@@ -49,7 +50,7 @@ def show_data_report(parts: "Parts", report: "DataReport", *, as_json: bool) -> 
     _show_faults(report)
 
 
-def _part_cells(part: "PartReport") -> list[tuple[str, str]]:
+def _part_cells(part: "PartReport", *, unlabelled: bool) -> list[tuple[str, str]]:
     """What a part holds as (heading, value)."""
     cells = [("images", f"{part.images:,}"), ("unreadable", f"{len(part.unreadable):,}")]
     for heading, side in (("width", part.width), ("height", part.height)):
@@ -59,6 +60,8 @@ def _part_cells(part: "PartReport") -> list[tuple[str, str]]:
         cells.append((heading, ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "-"))
     ranked = sorted(part.classes.items(), key=lambda item: item[1])
     cells += [("classes", f"{len(ranked):,}"), ("classes without images", f"{len(part.empty):,}")]
+    if unlabelled:
+        cells.append(("images without a label", f"{part.unlabelled:,}"))
     for heading, (name, count) in (("smallest class", ranked[0]), ("largest class", ranked[-1])):
         cells.append((heading, f"{escape(name)}: {count:,}"))
     return cells

@@ -15,11 +15,11 @@ from acmix import records
 from acmix.data.annotated.findings import Findings
 from acmix.data.annotated.images import AnnotatedImages
 from acmix.data.annotated.objects import ObjectList
-from acmix.data.annotated.places import Ground, as_path, words_of
 from acmix.data.annotated.segments import check_runs, run_lengths
 from acmix.data.annotated.sorting import sort_objects
 from acmix.data.images import check_sides, size_of
 from acmix.data.names import Files, Names
+from acmix.data.places import Ground, as_path, words_of
 from acmix.data.sources import class_name
 from acmix.errors import InputError, printable
 

@@ -9,11 +9,11 @@ from typing import TypeAlias
 from acmix.data.annotated.coco import read_coco
 from acmix.data.annotated.findings import Findings
 from acmix.data.annotated.images import AnnotatedImages
-from acmix.data.annotated.places import Ground, words_of
 from acmix.data.annotated.yolo import is_description, read_description, read_yolo
 from acmix.data.finding import FoundOf, PartOf, by_split, existing
 from acmix.data.folders import part_of, part_within
 from acmix.data.images import is_hidden
+from acmix.data.places import Ground, words_of
 from acmix.errors import InputError
 
 Reader: TypeAlias = Callable[[Findings], AnnotatedImages]

@@ -11,11 +11,11 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from acmix.data.annotated.objects import Annotations, Objects
-from acmix.data.annotated.splitting import held_out
 from acmix.data.folders import LeftOut
 from acmix.data.images import ImageFacts, check_image, read_bytes, read_image
 from acmix.data.names import Files, Names
 from acmix.data.sources import NamedImages, hashed_order, label_map
+from acmix.data.splitting import held_out
 from acmix.errors import InputError
 
 

@@ -13,11 +13,11 @@ import yaml
 from acmix.data.annotated.findings import Findings
 from acmix.data.annotated.images import AnnotatedImages
 from acmix.data.annotated.objects import ObjectList
-from acmix.data.annotated.places import Ground, as_path
 from acmix.data.annotated.sorting import sort_objects
 from acmix.data.folders import images_within
 from acmix.data.images import size_of
 from acmix.data.names import Files, Names
+from acmix.data.places import Ground, as_path
 from acmix.data.sources import class_name, read_in_threads
 from acmix.errors import InputError, printable
 

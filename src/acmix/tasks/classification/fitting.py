@@ -6,6 +6,7 @@ from typing import Any
 from lightning.fabric import Fabric
 
 from acmix.data import open_dataset
+from acmix.errors import InputError
 from acmix.models.names import check_name
 from acmix.progress import Progress
 from acmix.tasks.classification.measures import MEASURES
@@ -56,6 +57,8 @@ def fit(
             check_images=False,
             progress=progress,
         )
+        if images.train.multi_label:
+            raise InputError(f"DATA {data} gives images several labels, and networks learn one as yet")
         checked = checked_images(images, fabric, check_images=check_images, progress=progress)
         network, arguments = fresh_network(settings, len(images.train.classes))
         started = None if asked.start_weights is None else load_start_weights(network, asked.start_weights)

@@ -1,4 +1,4 @@
-"""Where the images of annotations lie: within the data folder alone, whatever annotations and links say."""
+"""Where images lie that a file names: within the data folder alone, whatever names and links say."""
 
 import os
 import stat
@@ -14,7 +14,7 @@ _SAMPLE = 16
 
 
 def as_path(name: str) -> str:
-    """A path within the data folder as annotations write it, with slashes.
+    """A path within the data folder as people write it, with slashes.
 
     Raises:
         InputError: If it is absolute or leads out of the folder.
@@ -61,7 +61,7 @@ class Ground:
         return real == self._real or real.startswith(f"{self._real.rstrip(os.sep)}{os.sep}")
 
     def folder_of(self, file: Path, names: Sequence[str]) -> Path:
-        """The folder within which the images of a file of annotations have their names.
+        """The folder within which the images of a file of annotations or labels have their names.
 
         Args:
             file: For instance `annotations/instances_train2017.json`.
@@ -83,7 +83,7 @@ class Ground:
 
 def words_of(file: Path) -> str:
     """What a file of annotations calls its images: `train2017` of `instances_train2017.json`; Roboflow's its folder."""
-    stem = file.name.removesuffix(".json").removeprefix("instances_")
+    stem = file.stem.removeprefix("instances_")
     return file.parent.name if stem.startswith("_annotations") else stem
 
 

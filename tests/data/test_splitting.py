@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acmix.data.annotated.splitting import held_out
+from acmix.data.splitting import held_out
 
 
 @given(st.lists(st.sets(st.integers(0, 4)), min_size=2, max_size=40), st.floats(0.01, 0.99), st.randoms())
