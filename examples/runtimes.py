@@ -17,8 +17,6 @@ Run = Callable[[Tensor], Sequence[Tensor]]
 
 def onnx_runtime(network: nn.Module, images: Tensor, folder: Path, dynamic: bool = False) -> Run:
     """ONNX Runtime; float16 for a network in half precision."""
-    import onnxruntime
-
     size = images.shape[1:]
     written = acmix.export.to_onnx(network, folder / "network.onnx", input_size=size, dynamic=dynamic)
     return _in_onnx_runtime(written.path)
@@ -26,7 +24,6 @@ def onnx_runtime(network: nn.Module, images: Tensor, folder: Path, dynamic: bool
 
 def onnx_runtime_int8(network: nn.Module, images: Tensor, folder: Path) -> Run:
     """ONNX Runtime, static int8 by its own quantiser, calibrated with the images."""
-    import onnxruntime
     from onnxruntime import quantization
 
     acmix.export.to_onnx(network, folder / "float.onnx", input_size=images.shape[1:], dynamic=True)

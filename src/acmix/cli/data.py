@@ -11,7 +11,7 @@ def check(data: str, *, validation: str | None = None, json: bool = False) -> in
     The exit code is 1 if images are unreadable, are in several of training, validation and test, or have two labels.
 
     Args:
-        data: A folder of class folders, of shards or of a saved dataset, a pattern of shards, or digits.
+        data: A folder of class folders, of shards, of IDX files or of a saved dataset, a pattern of shards, or digits.
         validation: The same of the validation images, where they are not part of DATA.
         json: Print JSON, which names every image in question.
     """

@@ -1,9 +1,10 @@
-"""Labelled images: open folders, shards, saved datasets or bundled digits, check, split and transform them."""
+"""Labelled images: open folders, shards, saved datasets, IDX files or digits, check, split and transform them."""
 
 from acmix.data.bundled import Digits, Mnist5k
 from acmix.data.datasets import ImageData, export_digits, open_dataset
 from acmix.data.evaluation import DataRecord, EvaluationImages, data_record, find_evaluation, open_evaluation
 from acmix.data.huggingface import HuggingFaceImages
+from acmix.data.idx import IdxImages
 from acmix.data.images import read_image
 from acmix.data.labelled import LabelledImages
 from acmix.data.loading import image_loader, training_loader
@@ -18,6 +19,7 @@ __all__ = [
     "EncodedImage",
     "EvaluationImages",
     "HuggingFaceImages",
+    "IdxImages",
     "ImageData",
     "ImageSource",
     "LabelledImages",

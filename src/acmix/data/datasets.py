@@ -1,4 +1,4 @@
-"""Open what a person calls DATA: class folders, webdataset shards, a saved dataset, or bundled digits."""
+"""Open what a person calls DATA: class folders, webdataset shards, a saved dataset, IDX files, or bundled digits."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ class OpenedData(Generic[Images]):
 
 
 class ImageData(OpenedData[ImageSource]):
-    """Training and validation images of classes: opened class folders, shards, saved datasets or bundled digits."""
+    """Training and validation images of classes: opened class folders, shards, saved datasets, IDX files or digits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,10 +99,10 @@ def open_dataset(
         data: `digits` or `mnist5k`; a folder with train/ and val/, or train/ and test/, each of class folders or
             webdataset shards; one folder of class folders, which is split; a folder or URL of shards with timm's
             `_info.json` or named by their split; a pattern of shards as in `s3://bucket/train-{000..127}.tar`, see
-            `acmix.data.shards.urls.expand`; a folder written by `save_to_disk` of Hugging Face's datasets; or a CSV
-            file of image names and labels, or a folder with labels.csv, or with train.csv and val.csv, see
-            `acmix.data.tables`. Where the table that is trained on gives an image several labels, or none, all images
-            are multi-label.
+            `acmix.data.shards.urls.expand`; a folder of IDX files, see `acmix.data.idx.open_idx`; one written by
+            `save_to_disk` of Hugging Face's datasets; or a CSV file of image names and labels, or a folder with
+            labels.csv, or with train.csv and val.csv, see `acmix.data.tables`. Where the table that is trained on gives
+            an image several labels, or none, all images are multi-label.
         validation: Validation images, any of these, in place of those in data; shards without any need it.
         val_fraction: Share of each class held out where there are no validation images, between 0 and 1.
         seed: Seed of that split.

@@ -8,6 +8,7 @@ from typing import Generic, TypeAlias, TypeVar
 from acmix.data.bundled import BUNDLED
 from acmix.data.folders import LeftOut, beside, find_splits, look, part_of
 from acmix.data.huggingface import has_saved, open_saved
+from acmix.data.idx import has_idx, open_idx
 from acmix.data.shards import has_shards, is_pattern, is_remote, list_folder, list_pattern
 from acmix.data.shards.urls import Listing, local_path
 from acmix.data.sources import ImageSource
@@ -15,8 +16,8 @@ from acmix.data.tables import TableFile, check_no_classes, find_tables, has_tabl
 from acmix.errors import InputError
 
 _KINDS = (
-    "give a folder of class folders, of shards or of a saved dataset, a pattern of shards, a CSV file of image names "
-    "and labels, digits or mnist5k"
+    "give a folder of class folders, of shards, of IDX files or of a saved dataset, a pattern of shards, a CSV file of "
+    "image names and labels, digits or mnist5k"
 )
 
 # Class folders and tables are opened when it is known what for, shards when it is known which share their classes.
@@ -111,6 +112,8 @@ def find(data: str) -> Found:
         return _found(location, {"": list_pattern(location)} if is_pattern(location) else list_folder(location))
     if has_saved(root):
         return _found(location, open_saved(root))
+    if has_idx(root):
+        return _found(location, open_idx(root))
     if has_shards(root):
         return _found(location, list_folder(location))
     return _find_folders(root)

@@ -9,6 +9,7 @@ from acmix.data.bundled import BUNDLED
 from acmix.data.finding import existing
 from acmix.data.folders import look, part_of
 from acmix.data.huggingface import has_saved
+from acmix.data.idx import has_idx
 from acmix.data.shards import has_shards, is_pattern, is_remote
 from acmix.data.tables import find_tables, has_table, is_table
 from acmix.errors import InputError
@@ -63,8 +64,8 @@ def _classes(root: Path) -> str:
         return "a table of labels" if is_table(root) else ""
     if tables := find_tables(root):
         return f"{next(iter(tables.values())).name}, a table of labels"
-    if has_saved(root) or has_shards(root):
-        return "a saved dataset or shards"
+    if has_saved(root) or has_idx(root) or has_shards(root):
+        return "a saved dataset, IDX files or shards"
     for folder in look(root):
         if has_shards(root / folder.name):
             return f"shards in {folder.name}/"
