@@ -8,13 +8,25 @@ from acmix.errors import InputError
 def check(data: str, *, validation: str | None = None, json: bool = False) -> int:
     """Read every image once: what is unreadable, identical, in training and validation, left out; sizes and classes.
 
-    The exit code is 1 if images are unreadable, are in several of training, validation and test, or have two labels.
+    The exit code is 1 if images are unreadable, are in several of training, validation and test, or have two labels; of
+    annotated images also if annotations would be refused in training or left out.
 
     Args:
-        data: A folder of class folders, of shards, of IDX files or of a saved dataset, a pattern of shards, or digits.
+        data: A folder of class folders, of COCO's or YOLO's annotations, of shards, of IDX files or of a saved
+            dataset, a pattern of shards, a file of annotations, or digits.
         validation: The same of the validation images, where they are not part of DATA.
         json: Print JSON, which names every image in question.
     """
+    from acmix.cli.display import progress
+
+    with progress.working():
+        from acmix.data.kinds import kind_of
+    if kind_of(data) == "detection":
+        return _check_objects(data, validation, json)
+    return _check_classes(data, validation, json)
+
+
+def _check_classes(data: str, validation: str | None, json: bool) -> int:
     from acmix.cli.display import data as display
     from acmix.cli.display import progress
 
@@ -27,6 +39,18 @@ def check(data: str, *, validation: str | None = None, json: bool = False) -> in
     named = {name: images for name, images in named.items() if images is not None}
     report = check_data(named if len(named) > 1 else {"images": parts.train}, progress=progress.track)
     display.show_data_report(parts, report, as_json=json)
+    return 0 if report.sound else 1
+
+
+def _check_objects(data: str, validation: str | None, json: bool) -> int:
+    from acmix.cli.display import progress
+    from acmix.cli.display.objects import show_annotated_report
+
+    with progress.working():
+        from acmix.data.annotated.checking import check_annotated
+
+    report = check_annotated(data, validation=validation, progress=progress.track)
+    show_annotated_report(report, as_json=json)
     return 0 if report.sound else 1
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from acmix.data.images import ImageFacts, check_image
+from acmix.data.images import ImageFacts
 from acmix.data.labels import Label, in_words, labels_of
-from acmix.data.sources import EncodedImage, ImageSource, read_in_threads
+from acmix.data.sources import ImageSource, NamedImages, read_in_threads
 from acmix.errors import InputError
 from acmix.progress import Progress, silent
 
@@ -104,11 +104,12 @@ class DataReport:
         return not (self.leaked or self.conflicting or any(part.unreadable for part in self.parts.values()))
 
 
-def check_data(parts: Mapping[str, ImageSource], *, progress: Progress = silent) -> DataReport:
+def check_data(parts: Mapping[str, NamedImages], *, progress: Progress = silent) -> DataReport:
     """Read and decode every image once, in threads.
 
     Args:
-        parts: Images of each part of a data set, by its name, with the same classes.
+        parts: Images of each part of a data set, by its name, with the same classes; of images that have no class as a
+            whole, none has an image.
         progress: Shows how far it is.
     """
     read: dict[str, _Read] = {}
@@ -127,23 +128,27 @@ def check_data(parts: Mapping[str, ImageSource], *, progress: Progress = silent)
 
 @dataclass(frozen=True)
 class _Outcome:
-    stored: EncodedImage | None = None
+    label: Label | None = None
     digest: bytes = bytes(16)
     facts: ImageFacts | None = None
     fault: Unreadable | None = None
 
 
-def _outcomes(images: ImageSource) -> Iterator[_Outcome]:
+def _outcomes(images: NamedImages) -> Iterator[_Outcome]:
     def read(index: int) -> _Outcome:
-        stored, name = None, f"image {index}"
+        label, name, place = None, f"image {index}", ""
         try:
-            name = images.name(index)
-            stored = images.encoded(index)
-            facts = check_image(stored.content, name)
+            name, place = images.name(index), images.place(index)
+            if isinstance(images, ImageSource):
+                stored = images.encoded(index)
+                label, content = stored.label, stored.content
+            else:
+                content = images.content(index)
+            facts = images.check(index, content)
         except InputError as error:
-            reason = str(error).removeprefix(f"{name}: ")
-            return _Outcome(stored, fault=Unreadable(name=name, reason=reason))
-        return _Outcome(stored, hashlib.blake2b(stored.content, digest_size=16).digest(), facts)
+            reason = str(error).removeprefix(f"{name}: ").removeprefix(f"{place}: ")
+            return _Outcome(label, fault=Unreadable(name=name, reason=reason))
+        return _Outcome(label, hashlib.blake2b(content, digest_size=16).digest(), facts)
 
     return read_in_threads(read, range(len(images)))
 
@@ -151,19 +156,18 @@ def _outcomes(images: ImageSource) -> Iterator[_Outcome]:
 class _Read:
     """What is kept of the images of one part."""
 
-    def __init__(self, images: ImageSource) -> None:
+    def __init__(self, images: NamedImages) -> None:
         self.images = images
         self.digests = np.zeros((len(images), 2), np.uint64)
         self.sides = np.zeros((len(images), 2), np.int32)
-        # None where an image could not be fetched.
+        # None where an image could not be fetched, or has no class as a whole.
         self.labels: list[Label | None] = [None] * len(images)
         self.formats: Counter[str] = Counter()
         self.modes: Counter[str] = Counter()
         self.unreadable: list[Unreadable] = []
 
     def add(self, index: int, outcome: _Outcome) -> None:
-        if outcome.stored is not None:
-            self.labels[index] = outcome.stored.label
+        self.labels[index] = outcome.label
         if outcome.fault is not None:
             self.unreadable.append(outcome.fault)
         if outcome.facts is not None:

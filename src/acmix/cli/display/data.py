@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from rich import get_console
 from rich.markup import escape
+from rich.table import Table
 
 from acmix.cli.display.tables import NAMED, WIDEST_MATRIX, make_table, print_json
 
 if TYPE_CHECKING:
-    from acmix.data.checking import DataReport, PartReport
+    from acmix.data.checking import Copy, DataReport, PartReport
     from acmix.data.datasets import Parts
     from acmix.data.writing import WrittenSplit
 
@@ -31,27 +32,31 @@ def show_data_report(parts: "Parts", report: "DataReport", *, as_json: bool) -> 
     for name in report.parts:
         table.add_column(name, justify="right")
     unlabelled = any(part.unlabelled for part in report.parts.values())
-    cells = [_part_cells(part, unlabelled=unlabelled) for part in report.parts.values()]
+    cells = [part_cells(part, "images", unlabelled=unlabelled) for part in report.parts.values()]
     for row in zip(*cells, strict=True):
         table.add_row(row[0][0], *(value for _, value in row))
-    console = get_console()
-    console.print(table)
+    get_console().print(table)
     if len(next(iter(report.parts.values())).classes) <= WIDEST_MATRIX:
-        balance = make_table("per class")
-        balance.add_column("class")
-        for name in report.parts:
-            balance.add_column(name, justify="right")
-        counts = [part.classes for part in report.parts.values()]
-        for name in counts[0]:
-            balance.add_row(escape(name), *(f"{count[name]:,}" for count in counts))
-        console.print(balance)
+        counts = {name: part.classes for name, part in report.parts.items()}
+        get_console().print(classes_table("per class", counts))
     if parts.left_out.counts:
         sys.stdout.write(f"left out: {parts.left_out}\n")
-    _show_faults(report)
+    show_images(report, sound=report.sound)
 
 
-def _part_cells(part: "PartReport", *, unlabelled: bool) -> list[tuple[str, str]]:
-    """What a part holds as (heading, value)."""
+def classes_table(title: str, counts: Mapping[str, Mapping[str, int]]) -> Table:
+    """How many there are of each class in each part."""
+    balance = make_table(title)
+    balance.add_column("class")
+    for part in counts:
+        balance.add_column(part, justify="right")
+    for name in next(iter(counts.values())):
+        balance.add_row(escape(name), *(f"{count.get(name, 0):,}" for count in counts.values()))
+    return balance
+
+
+def part_cells(part: "PartReport", counted: str, *, unlabelled: bool = False) -> list[tuple[str, str]]:
+    """What a part holds as (heading, value); counted is what there is of each class."""
     cells = [("images", f"{part.images:,}"), ("unreadable", f"{len(part.unreadable):,}")]
     for heading, side in (("width", part.width), ("height", part.height)):
         sizes = "-" if side is None else f"{side.smallest:,} / {side.median:,} / {side.largest:,}"
@@ -59,7 +64,7 @@ def _part_cells(part: "PartReport", *, unlabelled: bool) -> list[tuple[str, str]
     for heading, counts in (("formats", part.formats), ("modes", part.modes)):
         cells.append((heading, ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "-"))
     ranked = sorted(part.classes.items(), key=lambda item: item[1])
-    cells += [("classes", f"{len(ranked):,}"), ("classes without images", f"{len(part.empty):,}")]
+    cells += [("classes", f"{len(ranked):,}"), (f"classes without {counted}", f"{len(part.empty):,}")]
     if unlabelled:
         cells.append(("images without a label", f"{part.unlabelled:,}"))
     for heading, (name, count) in (("smallest class", ranked[0]), ("largest class", ranked[-1])):
@@ -67,7 +72,8 @@ def _part_cells(part: "PartReport", *, unlabelled: bool) -> list[tuple[str, str]
     return cells
 
 
-def _show_faults(report: "DataReport") -> None:
+def show_images(report: "DataReport", *, sound: bool) -> None:
+    """Name what is wrong with image files, and say whether all is sound."""
     faults = [
         ("unreadable", [f"{fault.name}: {fault.reason}" for part in report.parts.values() for fault in part.unreadable])
     ]
@@ -80,10 +86,7 @@ def _show_faults(report: "DataReport") -> None:
         ("identical files in different classes", report.conflicting),
         ("other identical files", report.harmless),
     ):
-        lines = [
-            " = ".join(f"{copy.part + ': ' if several else ''}{copy.name} ({copy.label})" for copy in group)
-            for group in groups
-        ]
+        lines = [" = ".join(_named(copy, several) for copy in group) for group in groups]
         faults.append((heading, lines))
     # Plain text: names must not be wrapped, or they cannot be copied.
     for heading, lines in faults:
@@ -92,7 +95,11 @@ def _show_faults(report: "DataReport") -> None:
             sys.stdout.writelines(f"  {line}\n" for line in lines[:NAMED])
             if len(lines) > NAMED:
                 sys.stdout.write(f"  and {len(lines) - NAMED:,} more: see --json\n")
-    sys.stdout.write("the images are sound\n" if report.sound else "the images are NOT sound\n")
+    sys.stdout.write("the images are sound\n" if sound else "the images are NOT sound\n")
+
+
+def _named(copy: "Copy", several: bool) -> str:
+    return f"{copy.part + ': ' if several else ''}{copy.name}" + (f" ({copy.label})" if copy.label else "")
 
 
 def show_shards(output: Path, written: "Mapping[str, WrittenSplit]") -> None:

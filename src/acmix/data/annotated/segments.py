@@ -128,6 +128,22 @@ def check_runs(counts: NDArray[np.int64], height: int, width: int) -> str:
     return ""
 
 
+def crosses(ring: NDArray[np.float64]) -> bool:
+    """Whether an outline crosses itself: two of its edges that share no corner do."""
+    start, step = ring, np.roll(ring, -1, 0) - ring
+    count = len(ring)
+    between = start[None] - start[:, None]  # from the start of each edge to those of all
+    ends = between + step[None]
+
+    def side(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """On which side of each edge points lie."""
+        return np.sign(step[:, None, 0] * points[..., 1] - step[:, None, 1] * points[..., 0])
+
+    apart = side(between) * side(ends) < 0
+    distance = (np.arange(count)[None] - np.arange(count)[:, None]) % count
+    return bool((apart & apart.T & (distance > 1) & (distance < count - 1)).any())
+
+
 def _enclosed(ring: NDArray[np.float64]) -> float:
     x, y = ring.T
     return 0.5 * abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1)))

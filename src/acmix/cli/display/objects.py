@@ -1,0 +1,86 @@
+"""What `acmix data check` shows of annotated images."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich import get_console
+from rich.markup import escape
+
+from acmix.cli.display.data import classes_table, part_cells, show_images
+from acmix.cli.display.tables import WIDEST_MATRIX, make_table, print_json
+
+if TYPE_CHECKING:
+    from acmix.data.annotated.checking import AnnotatedReport, ObjectReport
+    from acmix.data.folders import LeftOut
+
+# What each kind of findings is called.
+_KINDS = {"refused": "refused in training", "left_out": "left out of training", "noted": "to know"}
+
+
+def show_annotated_report(report: "AnnotatedReport", *, as_json: bool) -> None:
+    """Show `acmix data check` of annotated images."""
+    if as_json:
+        print_json(_as_json(report))
+        return
+    table = make_table(escape(report.location))
+    table.add_column("")
+    for name in report.objects:
+        table.add_column(name, justify="right")
+    cells = [
+        [*part_cells(report.images.parts[name], "objects"), *_object_cells(found)]
+        for name, found in report.objects.items()
+    ]
+    for row in zip(*cells, strict=True):
+        table.add_row(row[0][0], *(value for _, value in row))
+    get_console().print(table)
+    counts = {name: part.classes for name, part in report.images.parts.items()}
+    if max(map(len, counts.values())) <= WIDEST_MATRIX:
+        get_console().print(classes_table("objects per class", counts))
+    for line in _lines(report):
+        sys.stdout.write(f"{line}\n")
+    show_images(report.images, sound=report.sound)
+
+
+def _object_cells(found: "ObjectReport") -> list[tuple[str, str]]:
+    return [
+        ("objects", f"{found.objects:,}"),
+        ("images without objects", f"{found.empty:,}"),
+        ("masks", "all" if found.masks else "no"),
+    ]
+
+
+def _lines(report: "AnnotatedReport") -> Iterator[str]:
+    """Findings in words, each with its first examples."""
+    for kind, words in _KINDS.items():
+        for name, found in report.objects.items():
+            reasons: LeftOut = getattr(found.findings, kind)
+            for reason, count in reasons.counts.most_common():
+                examples = ", ".join(reasons.names[reason]) + (", ..." if count > len(reasons.names[reason]) else "")
+                yield f"{words}, {name}: {count:,} {reason} ({examples})"
+    for name, classes in report.differing.items():
+        yield f"classes of {name} that no other part has: {', '.join(classes)}"
+    if report.unused:
+        yield f"classes without objects: {', '.join(report.unused)}"
+
+
+def _as_json(report: "AnnotatedReport") -> dict[str, Any]:
+    parts = {
+        name: asdict(part)
+        | {"objects": found.objects, "without_objects": found.empty, "masks": found.masks}
+        | {kind: _counted(getattr(found.findings, kind)) for kind in _KINDS}
+        for (name, part), found in zip(report.images.parts.items(), report.objects.values(), strict=True)
+    }
+    groups = {"leaked": report.images.leaked, "duplicates": report.images.duplicates}
+    return {
+        "data": report.location,
+        "sound": report.sound,
+        "parts": parts,
+        "unused_classes": report.unused,
+        "differing_classes": report.differing,
+    } | {name: [[asdict(copy) for copy in group] for group in value] for name, value in groups.items()}
+
+
+def _counted(reasons: "LeftOut") -> dict[str, dict[str, object]]:
+    return {reason: {"count": count, "first": reasons.names[reason]} for reason, count in reasons.counts.items()}
