@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from acmix.data.folders import part_within
+from acmix.data.labels import Label, taken
 from acmix.data.sources import EncodedImage, SplittableImages
 from acmix.errors import InputError, printable
 
@@ -63,7 +64,7 @@ class IdxImages(SplittableImages):
         Image.fromarray(self.pixels[self.rows[index]]).save(file, "PNG")
         return EncodedImage(file.getvalue(), ".png", self.labels[index])
 
-    def read(self, index: int) -> tuple[Image.Image, int]:
+    def read(self, index: int) -> tuple[Image.Image, Label]:
         """One image as 8-bit RGB, and its label."""
         return Image.fromarray(self.pixels[self.rows[index]]).convert("RGB"), self.labels[index]
 
@@ -71,12 +72,12 @@ class IdxImages(SplittableImages):
         """Return the images at these indices, in this order."""
         chosen = copy.copy(self)
         chosen.rows = array("q", (self.rows[index] for index in indices))
-        chosen.labels = array("i", (self.labels[index] for index in indices))
+        chosen.labels = taken(self.labels, indices)
         return chosen
 
     def fingerprint(self) -> str:
         """SHA-256 of which images, their size, labels and classes."""
-        known = (self.rows.tobytes(), self.pixels.shape[1:], self.labels.tobytes(), self.classes)
+        known = (self.rows.tobytes(), self.pixels.shape[1:], list(self.labels), self.classes)
         return hashlib.sha256(repr(known).encode()).hexdigest()
 
 
