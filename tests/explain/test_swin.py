@@ -5,7 +5,8 @@ import torch
 
 from acmix import InputError, explain
 from acmix.models import WindowACmix, create_model
-from acmix.models.swin import _attend, _pad, _roll
+from acmix.models.patches import padded
+from acmix.models.swin import _attend, _roll
 from acmix.tasks.loop.training import _rates
 
 
@@ -30,17 +31,18 @@ def test_attention_is_that_of_the_shifted_window_in_input_coordinates(pixel):
     assert [part.layer for part in found] == list(arguments)
     for part in found:
         layer = model.get_submodule(part.layer)
-        x, mask, shift = arguments[part.layer]
+        x, shift = arguments[part.layer]
         cells = 14 if part.layer.startswith("layers.0") else 7
         assert part.cell == tuple(place * cells // 56 for place in pixel)
         torch.testing.assert_close(part.weights.sum((2, 3)), torch.ones_like(part.weights[..., 0, 0]))
-        projections = layer.qkv(_pad(_roll(x, shift, -1), layer.window_size))
+        projections = layer.qkv(padded(_roll(x, shift, -1), layer.window_size, 1))
+        mask = layer._mask(projections, shift)
         bias = layer._get_rel_pos_bias()[0]
         attended = _roll(_attend(projections, bias, mask, layer.window_size, layer.num_heads, 0.0), shift, 1)
         value = layer.qkv(x).unflatten(3, (3, layer.num_heads, -1))[:, :, :, 2]
         weighed = torch.einsum("bnyx,byxnd->bnd", part.weights, value).flatten(1)
         torch.testing.assert_close(weighed, attended[:, part.cell[0], part.cell[1]])
-    assert any(any(arguments[part.layer][2]) for part in found)
+    assert any(any(arguments[part.layer][1]) for part in found)
 
 
 def test_a_window_beyond_the_map_leaves_weight_there():

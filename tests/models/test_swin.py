@@ -64,6 +64,12 @@ def test_parameters(name, parameters):
         ({"img_size": 64}, (64, 64)),
         ({"img_size": (60, 100), "window_size": (4, 7)}, (60, 100)),
         ({"img_size": 64, "always_partition": True}, (64, 64)),
+        # One side of the first map smaller than the window, or as large; then both.
+        ({"img_size": (24, 96)}, (24, 96)),
+        ({"img_size": (96, 28)}, (96, 28)),
+        ({"img_size": (20, 28), "window_size": (5, 7)}, (20, 28)),
+        ({"img_size": (24, 96), "always_partition": True}, (24, 96)),
+        ({"img_size": 96, "dynamic_img_size": True}, (16, 120)),
         ({"img_size": 64, "dynamic_img_size": True}, (36, 92)),
         ({"img_size": 64, "qkv_bias": False}, (64, 64)),
     ],
@@ -102,9 +108,9 @@ def test_the_convolution_path_is_that_of_the_shifted_map(shift, kernel):
     operator = model.layers[0].blocks[1].attn
     torch.nn.init.normal_(operator.convolution.dep_weight)
     x = torch.randn(2, 9, 11, 32, dtype=torch.float64)
-    attended, convolved = operator.paths(x, None, shift)
+    attended, convolved = operator.paths(x, shift)
     torch.testing.assert_close(convolved, by_definition(operator, x, shift))
-    torch.testing.assert_close(operator(x, None, shift), attended + convolved)
+    torch.testing.assert_close(operator(x, shift), attended + convolved)
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (7, 90), (97, 61), (64, 64)])

@@ -73,7 +73,7 @@ def layer_inputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 def layer_arguments(network: nn.Module, images: Tensor) -> dict[str, tuple[Any, ...]]:
-    """All that every ACmix layer is called with, as `layer_inputs`: a Swin's gets the mask and the shift, too.
+    """All that every ACmix layer is called with, as `layer_inputs`: a Swin's gets the shift, too.
 
     Layers that cannot be looked into are left out.
     """

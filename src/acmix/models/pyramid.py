@@ -4,39 +4,41 @@ import math
 from typing import Any
 
 import torch
-from timm.layers import DropPath, Mlp, resample_abs_pos_embed, trunc_normal_
+from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from acmix.models.patches import Pair, PatchEmbed
-from acmix.ops.tracing import is_exporting
+from acmix.models.patches import Pair, PatchEmbed, cropped, padded, rounded_up
+from acmix.ops.tracing import is_symbolic
 from acmix.paths import ConvolutionPath, PathsApart, scaled_linear
 
 
 def _maps(query: Tensor, reduced: Tensor, size: Pair, ratio: int, heads: int) -> Tensor:
     """Queries `(B, H W, C)`, and keys and values of fewer cells `(B, h w, 2 C)`, as `(B, 3 N, D, H, W)`."""
     height, width = size
-    rows, columns = (height + ratio - 1) // ratio, (width + ratio - 1) // ratio
+    rows, columns = rounded_up(height, ratio), rounded_up(width, ratio)
     cells = reduced.reshape(-1, rows, 1, columns, 1, reduced.shape[2])
-    cells = cells.expand(-1, -1, ratio, -1, ratio, -1).flatten(3, 4).flatten(1, 2)[:, :height, :width]
-    maps = torch.cat((query.reshape(-1, height, width, query.shape[2]), cells), 3)
+    cells = cells.expand(-1, -1, ratio, -1, ratio, -1).flatten(3, 4).flatten(1, 2)
+    maps = torch.cat((query.reshape(-1, height, width, query.shape[2]), cropped(cells, size, 1)), 3)
     return maps.unflatten(3, (3 * heads, -1)).permute(0, 3, 4, 1, 2)
 
 
 def _reduced(cells: Tensor, size: Pair, ratio: int) -> Tensor:
     """Cells `(B, H W, C)` as a map `(B, C, h ratio, w ratio)`, with zeros below and right."""
-    height, width = size
-    maps = cells.transpose(1, 2).reshape(-1, cells.shape[2], height, width)
-    down, right = ((cells + ratio - 1) // ratio * ratio - cells for cells in size)
-    return functional.pad(maps, (0, right, 0, down)) if is_exporting() or down or right else maps
+    return padded(cells.transpose(1, 2).reshape(-1, cells.shape[2], *size), (ratio, ratio), 2)
 
 
 def _placed(positions: Tensor, size: Pair, old: Pair, tokens: int) -> Tensor:
-    """Positions of a map of another size."""
-    if tuple(size) == tuple(old):
+    """Positions `(1, tokens + h w, C)` of a map of another size, interpolated."""
+    # A graph for every size must not ask whether it is the old one.
+    if not any(is_symbolic(cells) for cells in size) and tuple(size) == tuple(old):
         return positions
-    return resample_abs_pos_embed(positions, list(size), list(old), num_prefix_tokens=tokens, interpolation="bilinear")
+    maps = positions[:, tokens:].unflatten(1, old).permute(0, 3, 1, 2)
+    maps = functional.interpolate(
+        maps.to(torch.promote_types(maps.dtype, torch.float32)), size, mode="bilinear", antialias=True
+    ).to(positions.dtype)
+    return torch.cat((positions[:, :tokens], maps.flatten(2).transpose(1, 2)), 1)
 
 
 # Nodes of their own where torch.fx traces: what they do depends on the input.

@@ -15,22 +15,13 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from acmix import ops
-from acmix.models.patches import Pair, PatchEmbed
-from acmix.ops.tracing import is_exporting
+from acmix.models.patches import Pair, PatchEmbed, cropped, padded
 from acmix.paths import ConvolutionPath, PathsApart, scaled_linear
 
 __all__ = ["SwinBlock", "SwinTransformer", "WindowACmix"]
 
 # What timm and the published code add to the logit of a query and a key that lie on two sides of the seam.
 _MASKED = -100.0
-
-
-def _pad(x: Tensor, window: Pair) -> Tensor:
-    """Zeros below and right of `(B, H, W, C)`, up to whole windows."""
-    # Written so that a symbolic size plus what is added is a multiple of the window without a proof.
-    down, right = ((size + cells - 1) // cells * cells - size for size, cells in zip(x.shape[1:3], window, strict=True))
-    # A graph for every size must not ask whether there are any.
-    return functional.pad(x, (0, 0, 0, right, 0, down)) if is_exporting() or down or right else x
 
 
 def _roll(x: Tensor, shift: Pair, sign: int) -> Tensor:
@@ -86,7 +77,7 @@ def _shift_mask(height: int, width: int, window: Pair, shift: Pair, like: Tensor
 
 
 # Nodes of their own where torch.fx traces: what they do depends on the input.
-fx.wrap("_pad")
+fx.wrap("padded")
 fx.wrap("_attend")
 fx.wrap("_shift_mask")
 
@@ -138,20 +129,19 @@ class WindowACmix(timm_swin.WindowAttention, PathsApart):
         for rate in (self.rate_attention, self.rate_convolution):
             nn.init.constant_(rate, 0.5)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, shift: Pair = (0, 0)) -> Tensor:
+    def forward(self, x: Tensor, shift: Pair = (0, 0)) -> Tensor:  # type: ignore[bad-override]
         """Both paths of a map `(B, H, W, C)`, added.
 
         Args:
             x: The map.
-            mask: Of the windows of the shifted, padded map, `(windows, A, A)`, or None.
-            shift: Cells by which the map is shifted, up and to the left.
+            shift: Cells by which the map is shifted, up and to the left; attention does not cross the seam.
         """
-        attended, convolved = self._shifted_paths(_roll(x, shift, -1), mask)
+        attended, convolved = self._shifted_paths(_roll(x, shift, -1), shift)
         return _roll(attended + convolved, shift, 1)
 
-    def paths(self, x: Tensor, mask: Tensor | None = None, shift: Pair = (0, 0)) -> tuple[Tensor, Tensor]:  # type: ignore[bad-override]
+    def paths(self, x: Tensor, shift: Pair = (0, 0)) -> tuple[Tensor, Tensor]:  # type: ignore[bad-override]
         """alpha proj(att) and beta conv, `(B, H, W, C)` each; their sum is the output."""
-        attended, convolved = self._shifted_paths(_roll(x, shift, -1), mask)
+        attended, convolved = self._shifted_paths(_roll(x, shift, -1), shift)
         return _roll(attended, shift, 1), _roll(convolved, shift, 1)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
@@ -167,42 +157,48 @@ class WindowACmix(timm_swin.WindowAttention, PathsApart):
         return ops.why_not(backend, self._maps(self.qkv(x)), window=self.kernels.shape[-1])
 
     def attention_of(  # type: ignore[bad-override]
-        self, cell: Pair, x: Tensor, mask: Tensor | None = None, shift: Pair = (0, 0)
+        self, cell: Pair, x: Tensor, shift: Pair = (0, 0)
     ) -> Tensor:
         """What the query of a cell attends to within its window, on the cells of the map as it was before the shift.
 
         The weights sum to less than 1 where the window reaches cells that the map is padded with.
         """
         height, width = x.shape[1:3]
-        padded = _pad(_roll(x, shift, -1), self.window_size)
+        whole = padded(_roll(x, shift, -1), self.window_size, 1)
         sizes = zip(cell, (height, width), shift, self.window_size, strict=True)
         (row, down), (column, right) = (divmod((place - by) % size, cells) for place, size, by, cells in sizes)
         top, left = (number * cells for number, cells in zip((row, column), self.window_size, strict=True))
-        window = padded[:, top : top + self.window_size[0], left : left + self.window_size[1]]
+        window = whole[:, top : top + self.window_size[0], left : left + self.window_size[1]]
         query, key, _ = self.qkv(window.flatten(1, 2)).unflatten(2, (3, self.num_heads, -1)).unbind(2)
         place = down * self.window_size[1] + right
         logits = torch.einsum("bnd,bjnd->bnj", query[:, place] * query.shape[-1] ** -0.5, key)
         logits = logits + self._get_rel_pos_bias()[:, :, place]
+        mask = self._mask(whole, shift)
         if mask is not None:
-            logits = logits + mask[row * (padded.shape[2] // self.window_size[1]) + column, place]
+            logits = logits + mask[row * (whole.shape[2] // self.window_size[1]) + column, place]
         weights = logits.softmax(-1).unflatten(-1, self.window_size)
-        whole = weights.new_zeros(*weights.shape[:2], *padded.shape[1:3])
-        whole[..., top : top + self.window_size[0], left : left + self.window_size[1]] = weights
-        return torch.roll(whole[..., :height, :width], shift, (2, 3))
+        placed = weights.new_zeros(*weights.shape[:2], *whole.shape[1:3])
+        placed[..., top : top + self.window_size[0], left : left + self.window_size[1]] = weights
+        return torch.roll(placed[..., :height, :width], shift, (2, 3))
 
     def _maps(self, projections: Tensor) -> Tensor:
         """`(B, H, W, 3 N D)` as the convolution path reads it, `(B, 3 N, D, H, W)`."""
         return projections.unflatten(3, (3 * self.num_heads, -1)).permute(0, 3, 4, 1, 2)
 
-    def _shifted_paths(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """alpha proj(att) and beta conv."""
-        height, width = x.shape[1], x.shape[2]
-        projections = self.qkv(_pad(x, self.window_size))
+    def _mask(self, x: Tensor, shift: Pair) -> Tensor | None:
+        """Of the windows of a shifted, padded map `(B, H, W, ..)`, `(windows, A, A)`; None where there is no seam."""
+        return _shift_mask(x.shape[1], x.shape[2], self.window_size, shift, x) if any(shift) else None
+
+    def _shifted_paths(self, x: Tensor, shift: Pair) -> tuple[Tensor, Tensor]:
+        """alpha proj(att) and beta conv of a map that is shifted by so many cells."""
+        size = x.shape[1], x.shape[2]
+        projections = self.qkv(padded(x, self.window_size, 1))
         dropout = self.attn_drop.p if self.training else 0.0
         bias = self._get_rel_pos_bias()[0]
+        mask = self._mask(projections, shift)
         attended = _attend(projections, bias, mask, self.window_size, self.num_heads, dropout)
-        attended = self.proj_drop(scaled_linear(attended[:, :height, :width], self.proj, self.rate_attention))
-        maps = self._maps(projections[:, :height, :width])
+        attended = self.proj_drop(scaled_linear(cropped(attended, size, 1), self.proj, self.rate_attention))
+        maps = self._maps(cropped(projections, size, 1))
         return attended, self.convolution(maps, self.rate_convolution).permute(0, 2, 3, 1)
 
 
@@ -213,26 +209,23 @@ class SwinBlock(timm_swin.SwinTransformerBlock):
     window_size: Any
     shift_size: Any
 
-    def get_attn_mask(
-        self,
-        x: Tensor | None = None,
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> Tensor | None:
-        """timm's mask `(windows, A, A)`, of a padded map `(B, H, W, C)` or else of `input_resolution`, or None."""
-        if not any(self.shift_size):
-            return None
-        if x is not None:
-            return _shift_mask(x.shape[1], x.shape[2], self.window_size, self.shift_size, x)
-        height, width = (
-            -(-size // cells) * cells for size, cells in zip(self.input_resolution, self.window_size, strict=True)
-        )
-        like = torch.empty(0, device=device, dtype=dtype)
-        return _shift_mask(height, width, self.window_size, self.shift_size, like)
+    def forward(self, x: Tensor) -> Tensor:
+        """A map `(B, H, W, C)` to the same."""
+        x = x + self.drop_path1(self._attn(self.norm1(x)))
+        return x + self.drop_path2(self.mlp(self.norm2(x)))
 
     def _attn(self, x: Tensor) -> Tensor:
-        mask = self.get_attn_mask(_pad(x, self.window_size)) if self.dynamic_mask else self.attn_mask
-        return self.attn(x, mask, self.shift_size)
+        return self.attn(x, self.shift_size)
+
+
+class PatchMerging(timm_swin.PatchMerging):
+    """timm's, `(B, H, W, C)` to `(B, ceil(H / 2), ceil(W / 2), C')`, in sizes that exporters know their way about."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The four cells of every patch as channels, normed, to as many as the next stage has."""
+        x = padded(x, (2, 2), 1)
+        x = x.unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).permute(0, 1, 3, 4, 2, 5).flatten(3)
+        return self.reduction(self.norm(x))
 
 
 def mix_paths(block: timm_swin.SwinTransformerBlock, *, kernel_conv: int = 3, backend: str = "auto") -> WindowACmix:
@@ -279,6 +272,8 @@ class SwinTransformer(timm_swin.SwinTransformer):
         for block in [*self.modules()]:
             if isinstance(block, timm_swin.SwinTransformerBlock):
                 mix_paths(block, kernel_conv=kernel_conv, backend=backend)
+            elif isinstance(block, timm_swin.PatchMerging):
+                block.__class__ = PatchMerging
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
