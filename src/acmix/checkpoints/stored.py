@@ -6,11 +6,12 @@ from typing import Any
 from acmix import records
 from acmix.checkpoints import sealed
 from acmix.checkpoints.classifier import Classifier
+from acmix.checkpoints.detector import Detector
 from acmix.checkpoints.loading import load_weights
 from acmix.checkpoints.trained import FORMAT_VERSION, Format, Metadata, TrainedNetwork, read_trained, unusable
 from acmix.errors import InputError
 
-KINDS: dict[str, type[TrainedNetwork]] = {kind.task: kind for kind in (Classifier,)}
+KINDS: dict[str, type[TrainedNetwork]] = {kind.task: kind for kind in (Classifier, Detector)}
 
 
 def load_trained(path: str | Path) -> TrainedNetwork:

@@ -5,7 +5,7 @@ Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017, arXiv 1612
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import timm
 import torch
@@ -34,14 +34,16 @@ class DetectionBackbone(nn.Module):
     Args:
         body: Network of timm made with `features_only`, features in order of falling resolution.
         out_channels: Channels of every level.
-        extra_levels: What makes the levels beyond the features.
+        extra_levels: What makes the levels beyond the features; None makes none.
+        name: timm's name of the network.
 
     Shape:
         `(B, C, H, W)` to an OrderedDict of `(B, out_channels, H_l, W_l)`, finest level first.
     """
 
-    def __init__(self, body: nn.Module, out_channels: int, extra_levels: ExtraFPNBlock) -> None:
+    def __init__(self, body: nn.Module, out_channels: int, extra_levels: ExtraFPNBlock | None, name: str = "") -> None:
         super().__init__()
+        self.name = name
         self.body = body
         self.fpn = FeaturePyramidNetwork(_channels(body), out_channels, extra_levels)
         self.out_channels = out_channels
@@ -83,6 +85,7 @@ def detection_backbone(
     out_channels: int = 256,
     out_indices: Sequence[int] | None = None,
     extra_levels: ExtraLevels = "pool",
+    extra_count: int | None = None,
     pretrained: bool = False,
     **kwargs: Any,
 ) -> DetectionBackbone:
@@ -98,6 +101,7 @@ def detection_backbone(
             last four.
         extra_levels: "pool" adds one level, every second cell of the coarsest; "convolutions" adds two, each by a
             convolution of stride 2.
+        extra_count: How many of them there are; by default all.
         pretrained: Load the network's weights.
         **kwargs: Further arguments of `timm.create_model`.
 
@@ -119,8 +123,45 @@ def detection_backbone(
             f"out_indices must increase and lie in 0 to {count - 1}, the features of {name!r}, got {out_indices}"
         )
     body = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=tuple(out_indices), **kwargs)
-    extra = LastLevelMaxPool() if extra_levels == "pool" else LastLevelP6P7(out_channels, out_channels)
-    return DetectionBackbone(body, out_channels, extra)
+    return DetectionBackbone(body, out_channels, _extra(extra_levels, extra_count, out_channels), name)
+
+
+def feature_strides(name: str) -> list[int]:
+    """Pixels between cells of each feature of a network, as timm counts features.
+
+    Raises:
+        InputError: If there is no such network, or it gives no features.
+    """
+    return _without_storage(name).feature_info.reduction()
+
+
+def _extra(kind: ExtraLevels, count: int | None, channels: int) -> ExtraFPNBlock | None:
+    """What makes the levels beyond the features; None makes none."""
+    most = 1 if kind == "pool" else 2
+    if count is not None and not 0 <= count <= most:
+        raise InputError(f"extra_count must be 0 to {most} with extra_levels {kind!r}, got {count}")
+    if count == 0:
+        return None
+    if kind == "pool":
+        return LastLevelMaxPool()
+    return _P6(channels) if count == 1 else LastLevelP6P7(channels, channels)
+
+
+class _P6(ExtraFPNBlock):
+    """One level, by a convolution of stride 2."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.p6 = nn.Conv2d(channels, channels, 3, 2, 1)
+        nn.init.kaiming_uniform_(self.p6.weight, a=1)
+        nn.init.zeros_(cast("Tensor", self.p6.bias))
+
+    def forward(
+        self, results: list[Tensor], x: list[Tensor], names: list[str]
+    ) -> tuple[list[Tensor], list[str]]:
+        """Add the level, as `LastLevelP6P7` adds its first."""
+        del x
+        return [*results, self.p6(results[-1])], [*names, "p6"]
 
 
 def segmentation_backbone(
@@ -171,7 +212,10 @@ def _without_storage(name: str, **settings: Any) -> Any:
     """A network's features on the meta device: knows their number before weights are fetched or made."""
     check_name(name)
     with torch.device("meta"):
-        return timm.create_model(name, features_only=True, **settings)
+        try:
+            return timm.create_model(name, features_only=True, **settings)
+        except RuntimeError as error:
+            raise InputError(f"{name!r} gives no features for a pyramid: {_first_line(error)}; choose a ResNet") from error
 
 
 def _channels(network: Any) -> list[int]:
@@ -183,3 +227,7 @@ def _features(network: nn.Module, x: Tensor) -> list[Tensor]:
     if getattr(network, "output_fmt", Format.NCHW) is Format.NHWC:  # Swin, for one
         return [feature.permute(0, 3, 1, 2) for feature in features]
     return features
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,344 @@
+"""Detectors: torchvision's RetinaNet, FCOS, Faster R-CNN and Mask R-CNN on networks of timm's registry.
+
+RetinaNet: Lin et al., ICCV 2017, arXiv 1708.02002. FCOS: Tian et al., ICCV 2019, arXiv 1904.01355. Faster R-CNN: Ren et
+al., NeurIPS 2015, arXiv 1506.01497. Mask R-CNN: He et al., ICCV 2017, arXiv 1703.06870.
+
+Two things differ from torchvision's: losses are means over images, so that gradients of a batch are the mean of those of
+its parts; and heads answer in float32, as boxes of 16 bits are pixels off.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import timm
+import torch
+from timm.models import group_parameters
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.fcos import FCOSHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import MultiScaleRoIAlign
+
+from acmix.errors import InputError, nearest
+from acmix.models.backbones import DetectionBackbone, detection_backbone, feature_strides
+
+DETECTORS = ("retinanet", "fcos", "faster_rcnn", "mask_rcnn")
+# Of those with proposals class 0 is the background.
+_WITH_PROPOSALS = ("faster_rcnn", "mask_rcnn")
+# Channels of group norms must divide into so many groups.
+_FCOS_GROUPS = 32
+_ASPECTS = (0.5, 1.0, 2.0)
+# Where the parameters of the backbone's network lie.
+_BODY = "detector.backbone.body."
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorArguments:
+    """What makes a detector beside its name and the number of its classes.
+
+    Attributes:
+        backbone: timm's name.
+        backbone_arguments: Of `timm.create_model`.
+        pyramid_channels: Of every level.
+        finest_stride: Pixels between cells of the finest level; None is 8 for retinanet and fcos, else 4.
+        pyramid_levels: How many; None is 5.
+        head_convolutions: Before each answer, 1 to 4; of the mask's head where there are proposals.
+        anchor_scale: Side of the smallest anchor of a level, in cells; None is 4 for retinanet, 1 for fcos, else 8.
+        anchor_octaves: Sizes of anchors a level, within an octave; of retinanet.
+        image_size: Pixels of the shorter side that images are resized to.
+        longest_side: Pixels that the longer side has at most.
+        mean: Of each channel, taken off.
+        std: Of each channel, divided by.
+        score_threshold: The least score of a detection.
+        overlap: Of two detections of a class that are one, intersection over union.
+        most_detections: Of an image.
+    """
+
+    backbone: str
+    backbone_arguments: dict[str, Any] = field(default_factory=dict)
+    pyramid_channels: int = 256
+    finest_stride: int | None = None
+    pyramid_levels: int | None = None
+    head_convolutions: int = 4
+    anchor_scale: float | None = None
+    anchor_octaves: int = 3
+    image_size: int = 800
+    longest_side: int = 1333
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    score_threshold: float = 0.05
+    overlap: float = 0.5
+    most_detections: int = 100
+
+
+class DetectionNetwork(nn.Module):
+    """A detector of torchvision, for labels that count from 0.
+
+    Args:
+        detector: torchvision's.
+        first_label: Of its own; 1 where 0 is the background.
+
+    Shape:
+        Images, a list of `(3, H, W)`, of any sizes, in 0..1 or of uint8, to a list of detections: boxes `(N, 4)`, as
+        x1, y1, x2, y2 in pixels of the image, labels `(N,)`, scores `(N,)`, the highest first, and of Mask R-CNN masks
+        `(N, 1, H, W)` in 0..1. With targets (boxes, labels, masks of each image) it gives losses by name, means over
+        images.
+    """
+
+    def __init__(self, detector: nn.Module, first_label: int) -> None:
+        super().__init__()
+        self.detector, self.first_label = detector, first_label
+
+    @property
+    def backbone(self) -> DetectionBackbone:
+        """Features and pyramid."""
+        return cast("DetectionBackbone", self.detector.backbone)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute activations of the backbone in the backward pass."""
+        cast("Any", self.backbone.body).set_grad_checkpointing(enable)
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """As networks of timm have it: the backbone's own groups; what lies behind it is of the last, as a head."""
+        name = str(self.backbone.name)
+        with torch.device("meta"):
+            whole: Any = timm.create_model(name)
+        own: dict[str, int] = cast("Any", group_parameters)(whole, whole.group_matcher(coarse=coarse), reverse=True)
+        # timm's features have the names of the network, or underscores where it has dots.
+        groups = {parameter.replace(".", "_"): group for parameter, group in own.items()}
+        last = max(groups.values())
+
+        def group_of(parameter: str) -> int:
+            within = parameter.removeprefix(_BODY)
+            return last if within == parameter else groups[within.removeprefix("model.").replace(".", "_")]
+
+        return group_of
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
+        """Compute detections, or in training mode losses."""
+        pictures = [image / 255 if image.dtype == torch.uint8 else image for image in images]
+        if targets is not None:
+            targets = [target | {"labels": target["labels"] + self.first_label} for target in targets]
+            return self.detector(pictures, targets)
+        found = self.detector(pictures)
+        return [each | {"labels": each["labels"] - self.first_label} for each in found]
+
+
+def create_detector(name: str, num_classes: int, arguments: DetectorArguments) -> DetectionNetwork:
+    """Create a detector with fresh weights.
+
+    Args:
+        name: One of `DETECTORS`.
+        num_classes: Without the background.
+        arguments: What it is made of.
+
+    Raises:
+        InputError: If there is no such detector or backbone, or an argument breaks its rule.
+    """
+    if name not in DETECTORS:
+        near = nearest(name, DETECTORS) or ", ".join(DETECTORS)
+        raise InputError(f"model {name!r} is no detector; the nearest are {near}")
+    proposals = name in _WITH_PROPOSALS
+    if name == "fcos" and arguments.pyramid_channels % _FCOS_GROUPS:
+        raise InputError(
+            f"pyramid_channels must be a multiple of {_FCOS_GROUPS} for fcos, got {arguments.pyramid_channels}"
+        )
+    backbone, strides = _backbone(name, arguments)
+    options: dict[str, Any] = {
+        "min_size": arguments.image_size,
+        "max_size": arguments.longest_side,
+        "image_mean": list(arguments.mean),
+        "image_std": list(arguments.std),
+    }
+    make = {"retinanet": _retinanet, "fcos": _fcos}.get(name)
+    if make is not None:
+        options |= {
+            "score_thresh": arguments.score_threshold,
+            "nms_thresh": arguments.overlap,
+            "detections_per_img": arguments.most_detections,
+        }
+        return DetectionNetwork(make(backbone, strides, num_classes, arguments, options), 0)
+    options |= {
+        "box_score_thresh": arguments.score_threshold,
+        "box_nms_thresh": arguments.overlap,
+        "box_detections_per_img": arguments.most_detections,
+    }
+    detector = _with_proposals(backbone, strides, num_classes + 1, arguments, options, masks=name == "mask_rcnn")
+    return DetectionNetwork(detector, int(proposals))
+
+
+def _backbone(name: str, arguments: DetectorArguments) -> tuple[DetectionBackbone, list[int]]:
+    """Features and pyramid, and pixels between cells of each level."""
+    proposals = name in _WITH_PROPOSALS
+    finest = arguments.finest_stride or (4 if proposals else 8)
+    levels = arguments.pyramid_levels or 5
+    own = feature_strides(arguments.backbone)
+    # A stem and the stage behind it may have one stride: the deeper one sees more.
+    places = [at for at, stride in enumerate(own) if stride >= finest and stride not in own[at + 1 :]]
+    if finest not in own:
+        raise InputError(
+            f"finest_stride must be one of {', '.join(map(str, sorted({*own})))}, the strides of "
+            f"{arguments.backbone!r}, got {finest}"
+        )
+    extra = max(0, levels - len(places))
+    most = 1 if proposals else 2
+    if extra > most:
+        raise InputError(
+            f"pyramid_levels must be 1 to {len(places) + most} for {name} on {arguments.backbone!r} from stride {finest} "
+            f"on, got {levels}"
+        )
+    places = places[:levels]
+    backbone = detection_backbone(
+        arguments.backbone,
+        out_channels=arguments.pyramid_channels,
+        out_indices=places,
+        extra_levels="pool" if proposals else "convolutions",
+        extra_count=extra,
+        **arguments.backbone_arguments,
+    )
+    strides = [own[place] for place in places]
+    return backbone, strides + [strides[-1] * 2 ** (step + 1) for step in range(extra)]
+
+
+def _retinanet(
+    backbone: nn.Module, strides: Sequence[int], classes: int, arguments: DetectorArguments, options: dict[str, Any]
+) -> RetinaNet:
+    scale, octaves = arguments.anchor_scale or 4, arguments.anchor_octaves
+    sizes = tuple(
+        tuple(round(scale * stride * 2 ** (part / octaves), 3) for part in range(octaves)) for stride in strides
+    )
+    anchors = AnchorGenerator(cast("Any", sizes), (_ASPECTS,) * len(sizes))
+    head = _RetinaNetHead(arguments.pyramid_channels, anchors.num_anchors_per_location()[0], classes)
+    for part in (head.classification_head, head.regression_head):
+        part.conv = cast("nn.Sequential", part.conv)[: arguments.head_convolutions]
+    return RetinaNet(backbone, classes, anchor_generator=anchors, head=head, **options)
+
+
+def _fcos(
+    backbone: nn.Module, strides: Sequence[int], classes: int, arguments: DetectorArguments, options: dict[str, Any]
+) -> FCOS:
+    sizes = tuple((round((arguments.anchor_scale or 1) * stride, 3),) for stride in strides)
+    anchors = AnchorGenerator(cast("Any", sizes), ((1.0,),) * len(sizes))
+    head = _FCOSHead(arguments.pyramid_channels, 1, classes, arguments.head_convolutions)
+    return FCOS(backbone, classes, anchor_generator=anchors, head=head, **options)
+
+
+def _with_proposals(
+    backbone: DetectionBackbone,
+    strides: Sequence[int],
+    classes: int,
+    arguments: DetectorArguments,
+    options: dict[str, Any],
+    *,
+    masks: bool,
+) -> FasterRCNN:
+    channels = arguments.pyramid_channels
+    sizes = tuple((round((arguments.anchor_scale or 8) * stride, 3),) for stride in strides)
+    anchors = AnchorGenerator(cast("Any", sizes), (_ASPECTS,) * len(sizes))
+    # The level that is pooled has no detail of its own.
+    named = [str(level) for level in range(len(cast("Any", backbone.body).feature_info.channels()))]
+    options |= {
+        "rpn_anchor_generator": anchors,
+        "rpn_head": _RPNHead(channels, anchors.num_anchors_per_location()[0]),
+        "box_roi_pool": MultiScaleRoIAlign(named, 7, 2),
+        "box_head": TwoMLPHead(channels * 7**2, 4 * channels),
+        "box_predictor": _BoxPredictor(4 * channels, classes),
+    }
+    if masks:
+        options |= {
+            "mask_roi_pool": MultiScaleRoIAlign(named, 14, 2),
+            "mask_head": MaskRCNNHeads(channels, (channels,) * arguments.head_convolutions, 1),
+            "mask_predictor": _MaskPredictor(channels, channels, classes),
+        }
+    detector = (MaskRCNN if masks else FasterRCNN)(backbone, **options)
+    # Their own attributes and parts are those of what they stand for.
+    detector.rpn.__class__ = _ProposalNetwork
+    detector.roi_heads.__class__ = _RoIHeads
+    return detector
+
+
+def _mean(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([each[name] for each in losses]).mean() for name in losses[0]}
+
+
+class _RetinaNetHead(RetinaNetHead):
+    def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
+        return {name: answer.float() for name, answer in super().forward(x).items()}
+
+
+class _FCOSHead(FCOSHead):
+    def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
+        return {name: answer.float() for name, answer in super().forward(x).items()}
+
+    def compute_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matched_idxs: list[Tensor],
+    ) -> dict[str, Tensor]:
+        # torchvision's divides by the objects of all images.
+        losses = []
+        for at, target in enumerate(targets):
+            own = {name: answer[at : at + 1] for name, answer in head_outputs.items()}
+            losses.append(super().compute_loss([target], own, anchors[at : at + 1], matched_idxs[at : at + 1]))
+        return _mean(losses)
+
+
+class _RPNHead(RPNHead):
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        logits, boxes = super().forward(x)
+        return [each.float() for each in logits], [each.float() for each in boxes]
+
+
+class _BoxPredictor(FastRCNNPredictor):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits, boxes = super().forward(x)
+        return logits.float(), boxes.float()
+
+
+class _MaskPredictor(MaskRCNNPredictor):
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  Sequential's name
+        return super().forward(input).float()
+
+
+class _ProposalNetwork(RegionProposalNetwork):
+    def compute_loss(
+        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        # torchvision's divides by the anchors drawn of all images.
+        counts = [len(each) for each in labels]
+        parts = zip(objectness.split(counts), pred_bbox_deltas.split(counts), labels, regression_targets, strict=True)
+        losses = [super(_ProposalNetwork, self).compute_loss(o, b, [own], [boxes]) for o, b, own, boxes in parts]
+        objects, boxes = zip(*losses, strict=True)
+        return torch.stack(objects).mean(), torch.stack(boxes).mean()
+
+
+class _RoIHeads(RoIHeads):
+    def forward(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        targets: list[dict[str, Tensor]] | None = None,
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        if not self.training or targets is None:
+            return super().forward(features, proposals, image_shapes, targets)
+        # torchvision's divides by the proposals drawn of all images.
+        losses = []
+        for at, target in enumerate(targets):
+            own = {name: level[at : at + 1] for name, level in features.items()}
+            losses.append(super().forward(own, proposals[at : at + 1], image_shapes[at : at + 1], [target])[1])
+        return [], _mean(losses)
+
+
+def backbone_defaults(name: str) -> dict[str, tuple[float, ...]]:
+    """Mean and deviation of the images that a backbone wants."""
+    configuration = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return {} if configuration is None else {"mean": tuple(configuration.mean), "std": tuple(configuration.std)}
