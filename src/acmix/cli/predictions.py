@@ -24,6 +24,7 @@ def predict(
     output: Path | None = None,
     recursive: bool = False,
     top: int | None = None,
+    score: float | None = None,
     batch_size: int = 64,
     device: str = "auto",
     json: bool = False,
@@ -36,6 +37,7 @@ def predict(
         output: A .csv or .json file for all predictions, or a folder for the pictures with theirs written on them.
         recursive: A folder stands for the image files at any depth in it.
         top: How many classes an image, of a classifier (default: 5).
+        score: The least score of an object, of a detector (default: 0.5).
         batch_size: Images at a time.
         device: auto, cpu, cuda, cuda:1 (any number) or mps.
         json: Print JSON.
@@ -52,7 +54,7 @@ def predict(
 
         trained = load(checkpoint, device=device)
     kind = KINDS[trained.task]
-    options: dict[str, Any] = {} if top is None else {"top": top}
+    options = {name: value for name, value in (("top", top), ("score", score)) if value is not None}
     kind.check_options(options)
     missing: list[str] = []
     faults: list[str] = []

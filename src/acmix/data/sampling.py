@@ -46,6 +46,8 @@ class EpochSampler(Sampler[list[Draw]]):
         repeats: Copies of an image in an epoch, which still draws `count`; not with shards.
         shard_lengths: Images of each shard, in the order of indices; None if every image costs the same to read.
         prefetch: Called with the index of each shard a window before the first of its images is drawn.
+        groups: Of each image, a number: batches are of one group, but for the last of an epoch; None for none. Not with
+            shards.
 
     Raises:
         InputError: If there are too few images for one update, or repeats of images in shards.
@@ -63,6 +65,7 @@ class EpochSampler(Sampler[list[Draw]]):
         repeats: int = 1,
         shard_lengths: Sequence[int] | None = None,
         prefetch: Callable[[int], None] | None = None,
+        groups: np.ndarray | None = None,
     ) -> None:
         self.count, self.accumulate, self.processes, self.rank = count, accumulate, processes, rank
         self.seed, self.repeats, self.shard_lengths, self.prefetch = seed, repeats, shard_lengths, prefetch
@@ -81,6 +84,7 @@ class EpochSampler(Sampler[list[Draw]]):
         if full and 0 < rest < least:
             sizes[-2:] = [whole + rest]
         self.update_sizes = tuple(sizes)
+        self.groups, self._batch = groups, batch_size
         self._epoch = self._first = 0
 
     def start_at(self, epoch: int, update: int = 0) -> None:
@@ -131,8 +135,22 @@ class EpochSampler(Sampler[list[Draw]]):
         return [Draw(self._epoch, start + place, int(index)) for place, index in enumerate(indices)]
 
     def _shuffled(self) -> np.ndarray:
-        order = np.random.default_rng([self.seed, self._epoch]).permutation(self.count)
+        generator = np.random.default_rng([self.seed, self._epoch])
+        order = generator.permutation(self.count)
+        order = order if self.groups is None else self._grouped(order, self.groups, generator)
         return np.repeat(order[: math.ceil(self.count / self.repeats)], self.repeats)[: self.count]
+
+    def _grouped(self, order: np.ndarray, groups: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """The same images in batches of one group, in random order, and then the rest."""
+        batches: list[np.ndarray] = []
+        rest: list[np.ndarray] = []
+        for group in np.unique(groups):
+            members = order[groups[order] == group]
+            whole = len(members) // self._batch * self._batch
+            batches += list(members[:whole].reshape(-1, self._batch))
+            rest.append(members[whole:])
+        places = generator.permutation(len(batches))
+        return np.concatenate([*(batches[place] for place in places), generator.permutation(np.concatenate(rest))])
 
     def _from_shards(self, lengths: Sequence[int], offset: int, count: int, skip: int) -> Iterator[int]:
         """Indices of the images at offset, offset + 1, ... of all shards in the epoch's order, shuffled by windows."""

@@ -156,9 +156,7 @@ class _P6(ExtraFPNBlock):
         nn.init.kaiming_uniform_(self.p6.weight, a=1)
         nn.init.zeros_(cast("Tensor", self.p6.bias))
 
-    def forward(
-        self, results: list[Tensor], x: list[Tensor], names: list[str]
-    ) -> tuple[list[Tensor], list[str]]:
+    def forward(self, results: list[Tensor], x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
         """Add the level, as `LastLevelP6P7` adds its first."""
         del x
         return [*results, self.p6(results[-1])], [*names, "p6"]
@@ -215,7 +213,9 @@ def _without_storage(name: str, **settings: Any) -> Any:
         try:
             return timm.create_model(name, features_only=True, **settings)
         except RuntimeError as error:
-            raise InputError(f"{name!r} gives no features for a pyramid: {_first_line(error)}; choose a ResNet") from error
+            raise InputError(
+                f"{name!r} gives no features for a pyramid: {_first_line(error)}; choose a ResNet"
+            ) from error
 
 
 def _channels(network: Any) -> list[int]:

@@ -3,8 +3,8 @@
 RetinaNet: Lin et al., ICCV 2017, arXiv 1708.02002. FCOS: Tian et al., ICCV 2019, arXiv 1904.01355. Faster R-CNN: Ren et
 al., NeurIPS 2015, arXiv 1506.01497. Mask R-CNN: He et al., ICCV 2017, arXiv 1703.06870.
 
-Two things differ from torchvision's: losses are means over images, so that gradients of a batch are the mean of those of
-its parts; and heads answer in float32, as boxes of 16 bits are pixels off.
+Two things differ from torchvision's: losses are means over images, so that the gradient of a batch is the mean of those
+of its parts; and heads answer in float32, as boxes of 16 bits are pixels off.
 """
 
 from collections.abc import Callable, Sequence
@@ -190,8 +190,8 @@ def _backbone(name: str, arguments: DetectorArguments) -> tuple[DetectionBackbon
     most = 1 if proposals else 2
     if extra > most:
         raise InputError(
-            f"pyramid_levels must be 1 to {len(places) + most} for {name} on {arguments.backbone!r} from stride {finest} "
-            f"on, got {levels}"
+            f"pyramid_levels must be 1 to {len(places) + most} for {name} on {arguments.backbone!r} from stride "
+            f"{finest} on, got {levels}"
         )
     places = places[:levels]
     backbone = detection_backbone(

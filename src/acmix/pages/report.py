@@ -100,7 +100,11 @@ def write_report(
 
 def _curves(found: Run) -> list[html.Panel]:
     training, note = _losses(found.config["settings"])
-    losses = [(training, "train_loss"), ("validation", "val_loss")]
+    losses = [(training, "train_loss")]
+    if "val_loss" in found.rows[0]:
+        losses.append(("validation", "val_loss"))
+    else:
+        note = "Mean over the epoch, while the network learns, on augmented images."
     panels = [html.Panel("Loss", _over_epochs(found, "loss, nats", losses), note)]
     if shares := [(measure.title, measure.name) for measure in found.measures if measure.share]:
         named = f"validation {' and '.join(title for title, _ in shares)}"

@@ -104,7 +104,13 @@ class Kind:
         return count(config)
 
 
-KINDS = {kind.name: kind for kind in (Kind("classification", "classifier", "small"),)}
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("classification", "classifier", "small"),
+        Kind("detection", "detector", "detection_small"),
+    )
+}
 
 
 def kind_of(data: str, recipe: str | None = None, base: Path | None = None) -> Kind:
@@ -138,8 +144,9 @@ def kind_of(data: str, recipe: str | None = None, base: Path | None = None) -> K
 
 def _kinds_of(data: str) -> tuple[str, ...]:
     """What data are for, by what they are."""
-    del data
-    return (FIRST_TASK,)
+    from acmix.data.kinds import kind_of as kind_of_data
+
+    return (kind_of_data(data),)
 
 
 def kind_named(name: str) -> Kind:

@@ -2,11 +2,13 @@
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from lightning.fabric import Fabric
 
-from acmix.data import ImageData, LabelledImages, TrainedImages
+from acmix.data import TrainedImages
+from acmix.data.datasets import OpenedData
 from acmix.data.trained import examine, refuse_unreadable
 from acmix.progress import Progress, silent
 from acmix.tasks.loop.distribution import patience
@@ -27,7 +29,9 @@ class Checked:
     copies: int = 0
 
 
-def checked_images(images: ImageData, fabric: Fabric, *, check_images: bool, progress: Progress = silent) -> Checked:
+def checked_images(
+    images: OpenedData[Any], fabric: Fabric, *, check_images: bool, progress: Progress = silent
+) -> Checked:
     """Read images as `check_images_together` does, if that is wanted; copies are noted with what was taken."""
     checked = check_images_together(images, fabric, progress=progress) if check_images else Checked()
     if checked.copies:
@@ -35,7 +39,7 @@ def checked_images(images: ImageData, fabric: Fabric, *, check_images: bool, pro
     return checked
 
 
-def check_images_together(images: ImageData, fabric: Fabric, *, progress: Progress = silent) -> Checked:
+def check_images_together(images: OpenedData[Any], fabric: Fabric, *, progress: Progress = silent) -> Checked:
     """Read and decode every image in files of its own once, each process its share, however long it takes.
 
     Shards and saved datasets are larger: `acmix data check` reads them.
@@ -48,7 +52,7 @@ def check_images_together(images: ImageData, fabric: Fabric, *, progress: Progre
     Raises:
         InputError: If images cannot be read, in all processes at once.
     """
-    sources = [source for source in (images.train, images.validation) if isinstance(source, LabelledImages)]
+    sources = [source for source in (images.train, images.validation) if source.checked]
     with patience(fabric) as gather:
         rank, processes = fabric.global_rank, fabric.world_size
         own = [examine(source, range(rank, len(source), processes), progress=progress) for source in sources]

@@ -1,0 +1,144 @@
+"""Make a detector ready to be trained: all that can be checked without training is checked here."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+
+from acmix.checkpoints.detector import Detector, stored_arguments
+from acmix.data import image_loader
+from acmix.data.annotated import AnnotatedData
+from acmix.data.loading import example_loader
+from acmix.data.sampling import EpochSampler, evaluation_batches
+from acmix.errors import InputError, counted
+from acmix.models.detectors import DetectionNetwork, DetectorArguments
+from acmix.tasks.detection.augmentation import Augmentation, collate
+from acmix.tasks.detection.inference import Evaluation, Outcome, Pictures, as_lists, search, tally
+from acmix.tasks.detection.networks import freeze_norms
+from acmix.tasks.detection.settings import Settings
+from acmix.tasks.detection.task import Detection
+from acmix.tasks.loop.optimization import prepare_for_training
+from acmix.tasks.loop.task import Batches
+
+# More processes than this only wait for the network.
+_MOST_WORKERS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """The `acmix.tasks.loop.prepared.Prepared` of detectors.
+
+    Attributes:
+        trained: The network with its classes and preprocessing.
+        images: To train on and to validate with.
+        settings: The run's settings.
+        sampler: What this process draws of the training images, a function of the seed alone.
+        workers: Processes that read images, for each that trains.
+    """
+
+    trained: Detector
+    images: AnnotatedData
+    settings: Settings
+    sampler: EpochSampler
+    workers: int
+
+    @property
+    def learns_masks(self) -> bool:
+        """Whether the network learns masks."""
+        return self.settings.model == "mask_rcnn"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the network sees."""
+        settings = self.settings
+        return {"images": f"{settings.image_size} pixels the shorter side, at most {settings.longest_side} the longer"}
+
+    def task(self, device: torch.device) -> Detection:
+        """What images and objects teach."""
+        return Detection(self.images.validation, device, masks=self.learns_masks and self.images.validation.has_masks)
+
+    def batches(self, fabric: Fabric) -> Batches:
+        """Augmented images, and those to validate with as they are used later."""
+        settings, validation = self.settings, self.images.validation
+        own = evaluation_batches(
+            len(validation), batch_size=settings.batch_size, processes=fabric.world_size, rank=fabric.global_rank
+        )
+        pictures: Any = Pictures(validation)
+        return Batches(
+            training=example_loader(
+                self.images.train,
+                self.sampler,
+                Augmentation(settings, masks=self.learns_masks),
+                collate,
+                seed=settings.seed,
+                workers=self.workers,
+            ),
+            sampler=self.sampler,
+            validation=image_loader(pictures, batch_sampler=own, workers=self.workers, collate_fn=as_lists),
+        )
+
+    def evaluate(self, trained: Detector) -> tuple[Evaluation, list[Outcome]]:
+        """Search the validation images, and count."""
+        options = {"batch_size": self.settings.batch_size, "workers": self.workers}
+        outcomes = list(search(trained, self.images.validation, **options))
+        return tally(outcomes, self.images.validation), outcomes
+
+
+def prepare(
+    network: DetectionNetwork,
+    arguments: DetectorArguments,
+    images: AnnotatedData,
+    settings: Settings,
+    fabric: Fabric,
+    *,
+    workers: int | None = None,
+) -> Prepared:
+    """Check that a detector can be trained on images, and change it as the settings ask.
+
+    Args:
+        network: With its start weights.
+        arguments: That built it.
+        images: To train on and to validate with.
+        settings: Of the training.
+        fabric: The processes that train, launched.
+        workers: Processes that read images, for each that trains; None shares the cores among them, at most 8 each.
+
+    Raises:
+        InputError: If there are no masks for a network that learns some, nothing to find in the validation images, too
+            few images, or the network has no parts as the settings name.
+    """
+    if settings.model == "mask_rcnn" and not images.train.has_masks:
+        raise InputError(
+            "model must be another than mask_rcnn, which learns masks: not every object of the training images has one"
+        )
+    if images.validation.objects.crowd.all():
+        count = counted(len(images.validation), "validation image")
+        raise InputError(f"there is nothing to find in {count}, so no epoch is better than another; add objects")
+    sizes = images.train.sizes
+    sampler = EpochSampler(
+        len(images.train),
+        batch_size=min(settings.batch_size, len(images.train)),
+        accumulate=settings.accumulate,
+        processes=fabric.world_size,
+        rank=fabric.global_rank,
+        seed=settings.seed,
+        # Images of a batch are continued to one size: upright ones beside wide ones would be half empty.
+        groups=None if settings.jitters else (sizes[:, 0] > sizes[:, 1]).astype(np.int64),
+    )
+    if settings.freeze_norms:
+        freeze_norms(network)
+    prepare_for_training(network, settings)
+    model_arguments, preprocessing = stored_arguments(arguments)
+    detector = Detector(
+        model=network,
+        model_name=settings.model,
+        classes=images.train.classes,
+        preprocessing=preprocessing,
+        model_arguments=model_arguments,
+    )
+    share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))
+    workers = max(1, min(_MOST_WORKERS, share)) if workers is None else workers
+    return Prepared(trained=detector, images=images, settings=settings, sampler=sampler, workers=workers)
