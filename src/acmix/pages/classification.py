@@ -41,6 +41,12 @@ def draw(image: Image.Image, prediction: Prediction) -> bytes:
     return drawing(image, prediction.scores)
 
 
+def contents(seen: dict[str, Any]) -> list[tuple[str, str]]:
+    """The parts of a report that this adds: anchor and words of each."""
+    confusions = [("confusions", "Confusions")] if seen["confusion"] else []
+    return [*confusions, ("predictions", "Predictions")]
+
+
 def known(found: Run) -> dict[str, Any]:
     """What a report shows without looking at images."""
     if found.summary is None:

@@ -28,6 +28,11 @@ def draw(image: Image.Image, prediction: Prediction) -> bytes:
     return marked(image, marks)
 
 
+def contents(seen: dict[str, Any]) -> list[tuple[str, str]]:
+    """The parts of a report that this adds: anchor and words of each."""
+    return [("predictions", "Predictions")] if seen["evaluation"] else []
+
+
 def known(found: Run) -> dict[str, Any]:
     """What a report shows without looking at images."""
     return {"evaluation": None if found.summary is None else found.summary["validation"]}

@@ -5,5 +5,5 @@ from typing import Any
 
 
 def part_of(task: str) -> Any:
-    """The module with `known` and `look`, what a report shows, and `draw`, a prediction on its picture."""
+    """The module with `known`, `look` and `contents`, what a report shows, and `draw`, a prediction on its picture."""
     return import_module(f"acmix.pages.{task}")

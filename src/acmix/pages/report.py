@@ -92,7 +92,7 @@ def write_report(
         "problems": _problems(found),
         "configuration": _configuration(found),
     }
-    context |= {"paths": None, "shares": []} | seen | _times(found)
+    context |= {"paths": None, "shares": [], "contents": own.contents(seen)} | seen | _times(found)
     context |= _rates(found, context["shares"])
     html.write("report.html", context, output)
     return output

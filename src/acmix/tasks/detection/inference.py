@@ -266,9 +266,9 @@ def measure(
     return Measured(evaluation=tally(outcomes, images), found=found)
 
 
-def headings(detector: Detector) -> list[str]:
+def headings(detector: Detector, score: float = 0.5) -> list[str]:
     """What the cells of `Prediction.rows` are."""
-    del detector
+    del detector, score
     return ["label", "score", "x1", "y1", "x2", "y2"]
 
 
