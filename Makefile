@@ -9,7 +9,7 @@ INSTALL := $(INTO) $(BIN)/python --constraint constraints.txt
 # Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv test test-slow test-terminal test-browser test-integrations test-runtimes bench-runtimes test-oldest test-pythons dist test-dist soak test-gpu check format sanitize demo bench bench-gpu bench-gpu-compiled study study-times clean
+.PHONY: venv test test-slow test-terminal test-browser test-integrations test-runtimes bench-runtimes test-oldest test-pythons dist test-dist soak test-gpu check format test-aarch64 sanitize demo bench bench-gpu bench-gpu-compiled study study-times clean
 
 venv: $(INSTALLED)
 
@@ -240,6 +240,10 @@ study-times: venv
 format: venv
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The compiled kernels on an aarch64 processor: Debian's g++-aarch64-linux-gnu and qemu-user-static.
+test-aarch64: venv
+	$(BIN)/python -m pytest -m aarch64 tests/ops
 
 # The kernel tests under the address and undefined-behaviour sanitizers, in a package folder of their own.
 sanitize: venv
