@@ -8,10 +8,11 @@ from acmix.checkpoints import sealed
 from acmix.checkpoints.classifier import Classifier
 from acmix.checkpoints.detector import Detector
 from acmix.checkpoints.loading import load_weights
+from acmix.checkpoints.segmenter import Segmenter
 from acmix.checkpoints.trained import FORMAT_VERSION, Format, Metadata, TrainedNetwork, read_trained, unusable
 from acmix.errors import InputError
 
-KINDS: dict[str, type[TrainedNetwork]] = {kind.task: kind for kind in (Classifier, Detector)}
+KINDS: dict[str, type[TrainedNetwork]] = {kind.task: kind for kind in (Classifier, Detector, Segmenter)}
 
 
 def load_trained(path: str | Path) -> TrainedNetwork:

@@ -10,6 +10,7 @@ from acmix.data.finding import existing
 from acmix.data.folders import look, part_of
 from acmix.data.huggingface import has_saved
 from acmix.data.idx import has_idx
+from acmix.data.masks.finding import looks_masked
 from acmix.data.shards import has_shards, is_pattern, is_remote
 from acmix.data.tables import find_tables, has_table, is_table
 from acmix.errors import InputError
@@ -84,5 +85,14 @@ def _objects(root: Path) -> str:
     return str(files[0].relative_to(root) if root.is_dir() else files[0]) if files else ""
 
 
+def _masks(root: Path) -> str:
+    """What tells that images have masks."""
+    return looks_masked(root) if root.is_dir() else ""
+
+
 # Each says what it tells a kind by, empty where nothing does.
-_SIGNS: dict[Kind, Callable[[Path], str]] = {"classification": _classes, "detection": _objects}
+_SIGNS: dict[Kind, Callable[[Path], str]] = {
+    "classification": _classes,
+    "detection": _objects,
+    "segmentation": _masks,
+}

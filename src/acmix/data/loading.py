@@ -28,13 +28,13 @@ _MOST_TRIED = 30
 _NEAR = 3
 
 
-def image_loader(images: ImageSource, *, workers: int = 0, **options: Any) -> DataLoader[Any]:
+def image_loader(images: Dataset[Any], *, workers: int = 0, **options: Any) -> DataLoader[Any]:
     """A `DataLoader` of images in batches.
 
     Args:
-        images: Images whose transform gives tensors.
+        images: An `ImageSource` whose transform gives tensors, for instance.
         workers: Processes that read images; 0 reads in this one.
-        **options: Options of `DataLoader`: batch_size, or batch_sampler.
+        **options: Options of `DataLoader`: batch_size, or batch_sampler, for instance.
     """
     return _loader(images, workers, **options)
 

@@ -109,6 +109,7 @@ KINDS = {
     for kind in (
         Kind("classification", "classifier", "small"),
         Kind("detection", "detector", "detection_small"),
+        Kind("segmentation", "segmenter", "segmentation_small"),
     )
 }
 

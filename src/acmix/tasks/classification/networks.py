@@ -15,7 +15,7 @@ from acmix.checkpoints import load_weights
 from acmix.checkpoints.files import read_state_file
 from acmix.errors import InputError
 from acmix.models.names import check_name
-from acmix.tasks.classification.settings import Settings
+from acmix.tasks.loop.settings import LoopSettings
 
 
 def create_network(name: str, *, num_classes: int | None = None, **options: Any) -> nn.Module:
@@ -63,7 +63,11 @@ def check_batch(model: nn.Module, name: str, input_size: tuple[int, int, int], i
 
 
 def check_batches(
-    model: nn.Module, settings: Settings, input_size: tuple[int, int, int], update_sizes: Sequence[int], processes: int
+    model: nn.Module,
+    settings: LoopSettings,
+    input_size: tuple[int, int, int],
+    update_sizes: Sequence[int],
+    processes: int,
 ) -> None:
     """Check the smallest batch that will come, before training, see `check_batch`.
 
@@ -79,7 +83,7 @@ def check_batches(
     """
     images = min(update_sizes) // (settings.accumulate * processes)
     together = processes if settings.synchronize_norms else 1
-    check_batch(model, settings.model, input_size, images * together)
+    check_batch(model, settings.network, input_size, images * together)
 
 
 def _fault(mode: Callable[[], object], model: nn.Module, input_size: tuple[int, int, int], images: int) -> str | None:

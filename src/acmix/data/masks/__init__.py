@@ -1,0 +1,1 @@
+"""Images with a mask each, whose every pixel says what is there."""

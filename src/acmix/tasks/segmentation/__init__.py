@@ -1,0 +1,1 @@
+"""Training and using segmenters: networks that give every pixel a class."""

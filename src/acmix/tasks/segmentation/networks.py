@@ -1,0 +1,91 @@
+"""Segmenters as settings ask for them, with errors a person can act on."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from acmix.accounting import account
+from acmix.checkpoints import load_weights
+from acmix.checkpoints.files import read_state_file
+from acmix.errors import InputError
+from acmix.models.segmenters import Segmenter, segmenter
+from acmix.tasks.loop.backbones import load_backbone
+from acmix.tasks.segmentation.settings import Settings
+
+_HEAD, _ENCODER = "network.segmentation_head.0", "network.encoder."
+
+
+def arguments_of(settings: Settings) -> dict[str, Any]:
+    """Arguments of `acmix.models.segmenters.segmenter` that a checkpoint must repeat to build the network."""
+    arguments: dict[str, Any] = {"backbone": settings.backbone, "decoder_channels": settings.decoder_channels}
+    if settings.output_stride is not None:
+        arguments["output_stride"] = settings.output_stride
+    if settings.quiet_shifts:
+        arguments["block_args"] = {"quiet_shifts": True}
+    return arguments
+
+
+def fresh_network(settings: Settings, classes: int) -> Segmenter:
+    """The network that settings ask for.
+
+    Raises:
+        InputError: As `segmenter`.
+    """
+    return segmenter(
+        settings.model,
+        num_classes=classes,
+        drop_rate=settings.drop_rate,
+        drop_path_rate=settings.drop_path,
+        **arguments_of(settings),
+    )
+
+
+def load_start_weights(network: Segmenter, settings: Settings, path: Path) -> str:
+    """Load start weights of a segmenter, whose head may be of other classes, or of a classifier into the backbone.
+
+    Returns:
+        What was taken from the file and what was left out, in a sentence.
+
+    Raises:
+        InputError: If the file cannot be read or its weights belong to another network; nothing was loaded then.
+    """
+    file = read_state_file(path)
+    if not any(_ENCODER in name for name in file.tensors):
+        return load_backbone(network.backbone, settings.backbone, path)
+    try:
+        return f"weights {path}: {load_weights(network, file.tensors, heads=(_HEAD,))}"
+    except ValueError as error:
+        raise InputError(f"weights {path} do not fit the model: {error}") from error
+
+
+def multiply_adds(config: Mapping[str, Any]) -> int | None:
+    """Of one crop of training, by a run's config.json; None for a network that cannot be made or counted here."""
+    settings = config["settings"]
+    names = ("model", "backbone", "decoder_channels", "output_stride")
+    given = (settings.get(name) for name in names)
+    return _multiply_adds(*given, len(config["classes"]), *config["preprocessing"]["input_size"])
+
+
+@cache
+def _multiply_adds(
+    model: str,
+    backbone: str,
+    decoder_channels: int,
+    output_stride: int | None,
+    classes: int,
+    channels: int,
+    height: int,
+    width: int,
+) -> int | None:
+    try:
+        network = segmenter(
+            model,
+            backbone=backbone,
+            num_classes=classes,
+            decoder_channels=decoder_channels,
+            output_stride=output_stride,
+        )
+        return account(network, (channels, height, width)).network.total.multiply_adds
+    except (InputError, ValueError):
+        return None

@@ -1,0 +1,187 @@
+"""Make a segmenter ready to be trained: all that can be checked without training is checked here."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from acmix.checkpoints.segmenter import Segmenter
+from acmix.data import image_loader, preprocessing_for
+from acmix.data.loading import example_loader
+from acmix.data.masks.augmentation import Augmentation, Seen
+from acmix.data.masks.coding import IGNORED
+from acmix.data.masks.images import MaskedImages
+from acmix.data.masks.opening import MaskedData
+from acmix.data.sampling import EpochSampler, evaluation_batches
+from acmix.data.sources import read_in_threads
+from acmix.errors import InputError
+from acmix.models import segmenters
+from acmix.tasks.classification.networks import check_batches, check_input_size
+from acmix.tasks.loop.optimization import prepare_for_training
+from acmix.tasks.loop.task import Batches
+from acmix.tasks.segmentation.inference import Evaluation, Outcome, measured_images, segment, tally
+from acmix.tasks.segmentation.networks import arguments_of
+from acmix.tasks.segmentation.settings import Settings
+from acmix.tasks.segmentation.task import Segmentation, collate
+
+# More processes than this only wait for the network.
+_MOST_WORKERS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """The `acmix.tasks.loop.prepared.Prepared` of segmenters.
+
+    Attributes:
+        trained: The network with its classes and preprocessing.
+        images: To train on and to validate with.
+        settings: The run's settings.
+        sampler: What this process draws of the training images, a function of the seed alone.
+        workers: Processes that read images, for each that trains.
+        class_weights: Of pixels by their class, where the settings want any.
+    """
+
+    trained: Segmenter
+    images: MaskedData
+    settings: Settings
+    sampler: EpochSampler
+    workers: int
+    class_weights: Tensor | None = None
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the network sees, and what its classes weigh."""
+        settings = self.settings
+        side, short = settings.image_size, settings.short_side
+        scaled = "" if short is None else f", scaled to a short side of {short}"
+        facts = {"images": f"3 x {side} x {side}{scaled}"}
+        if (weights := self.class_weights) is not None:
+            ends = [
+                f"{weights[label]:.3g} ({self.trained.classes[label]})"
+                for label in (int(weights.argmin()), int(weights.argmax()))
+            ]
+            facts["class weights"] = f"{settings.class_weights}, {ends[0]} to {ends[1]}"
+        return facts
+
+    def task(self, device: torch.device) -> Segmentation:
+        """What images and masks teach."""
+        return Segmentation(self.settings, len(self.trained.classes), device, self.class_weights)
+
+    def batches(self, fabric: Fabric) -> Batches:
+        """Augmented images, and those to validate with as they are used later, one at a time."""
+        settings, images = self.settings, self.images
+        augmentation = Augmentation(
+            self.trained.preprocessing,
+            side=settings.image_size,
+            scales=(settings.least_scale, settings.greatest_scale),
+            most_of_a_class=settings.most_of_a_class,
+            flip=settings.flip,
+            color_jitter=settings.color_jitter,
+        )
+        own = evaluation_batches(
+            len(images.validation), batch_size=1, processes=fabric.world_size, rank=fabric.global_rank
+        )
+        training: DataLoader[Any] = example_loader(
+            images.train, self.sampler, augmentation, collate, seed=settings.seed, workers=self.workers
+        )
+        validation = measured_images(images.validation, Seen(self.trained.preprocessing))
+        return Batches(
+            training=training,
+            sampler=self.sampler,
+            validation=image_loader(validation, batch_sampler=own, workers=self.workers, collate_fn=list),
+        )
+
+    def evaluate(self, trained: Segmenter) -> tuple[Evaluation, list[Outcome]]:
+        """Segment the validation images, and count."""
+        outcomes = list(segment(trained, self.images.validation, workers=self.workers))
+        return tally(outcomes, trained.classes), outcomes
+
+
+def prepare(
+    network: segmenters.Segmenter,
+    images: MaskedData,
+    settings: Settings,
+    fabric: Fabric,
+    *,
+    workers: int | None = None,
+) -> Prepared:
+    """Check that a network can be trained on images, and change it as the settings ask.
+
+    Args:
+        network: Of `acmix.tasks.segmentation.networks.fresh_network`.
+        images: To train on and to validate with.
+        settings: Of the training.
+        fabric: The processes that train, launched.
+        workers: Processes that read images, for each that trains; None shares the cores among them, at most 8 each.
+
+    Raises:
+        InputError: If the network does not take such crops or batches, it has no parts as the settings name, or there
+            are too few images.
+    """
+    size = (3, settings.image_size, settings.image_size)
+    check_input_size(network, settings.network, size)
+    sampler = EpochSampler(
+        len(images.train),
+        # An image is not drawn twice to fill a batch.
+        batch_size=min(settings.batch_size, len(images.train)),
+        accumulate=settings.accumulate,
+        processes=fabric.world_size,
+        rank=fabric.global_rank,
+        seed=settings.seed,
+    )
+    check_batches(network, settings, size, sampler.update_sizes, fabric.world_size)
+    prepare_for_training(network, settings)
+    return Prepared(
+        trained=Segmenter(
+            model=network,
+            model_name=settings.model,
+            classes=images.train.classes,
+            preprocessing=_preprocessing(network, images.train, settings),
+            model_arguments=arguments_of(settings),
+        ),
+        images=images,
+        settings=settings,
+        sampler=sampler,
+        workers=_workers(fabric) if workers is None else workers,
+        class_weights=balanced_weights(images.train) if settings.class_weights == "balanced" else None,
+    )
+
+
+def _preprocessing(network: segmenters.Segmenter, images: MaskedImages, settings: Settings) -> dict[str, Any]:
+    """See `Segmenter.preprocessing`: mean and std are those of timm's configuration of the backbone."""
+    known, coding = preprocessing_for(network.backbone), images.coding
+    return {
+        "input_size": (3, settings.image_size, settings.image_size),
+        "mean": tuple(map(float, known["mean"])),
+        "std": tuple(map(float, known["std"])),
+        "short_side": settings.short_side,
+        "mask_values": None if coding.colours else coding.values,
+        "ignored_values": () if coding.colours else coding.ignored,
+    }
+
+
+def _workers(fabric: Fabric) -> int:
+    share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))
+    return max(1, min(_MOST_WORKERS, share))
+
+
+def balanced_weights(images: MaskedImages) -> Tensor:
+    """Weights `(classes,)` of pixels by their class: known pixels / (classes x pixels of the class); 0 for none.
+
+    Raises:
+        InputError: If images or masks cannot be read.
+    """
+
+    def count(index: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        labels = images.read(index)[1]
+        return np.bincount(labels[labels != IGNORED], minlength=len(images.classes))
+
+    counts = torch.from_numpy(sum(read_in_threads(count, range(len(images))), np.zeros(len(images.classes), np.int64)))
+    if not counts.sum():
+        raise InputError("class_weights must be none: masks say nothing of any pixel")
+    return torch.where(counts > 0, counts.sum() / (len(counts) * counts.clamp(min=1)), 0.0).float()
