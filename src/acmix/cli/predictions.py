@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,7 @@ def _check(output: Path | None, images: list[Path], *, recursive: bool, json: bo
 
 def _drawn(
     predictions: "Iterable[Prediction]",
-    draw: Callable[[Any, Any], bytes],
+    draw: Callable[[Any, Any], Mapping[str, bytes]],
     folder: Path,
     given: list[Path],
     files: list[Path],
@@ -109,20 +109,31 @@ def _drawn(
     # What is read is never written to; some systems take names that differ in case for one.
     taken = {os.path.realpath(file).casefold() for file in files}
     for prediction in predictions:
-        target = _place(folder, prediction.path, given, taken)
+        files_of_it = draw(read_image(prediction.path), prediction)
+        target = _place(folder, prediction.path, given, taken, [*files_of_it])
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, draw(read_image(prediction.path), prediction))
+        for suffix, content in files_of_it.items():
+            write_atomically(target.with_name(target.name + suffix), content)
         yield prediction
 
 
-def _place(folder: Path, file: Path, given: list[Path], taken: set[str]) -> Path:
-    """Where a file's drawing goes: where the file lies in the folder that was given, under a name of its own."""
+def _place(folder: Path, file: Path, given: list[Path], taken: set[str], suffixes: Sequence[str]) -> Path:
+    """Where a file's drawings go: where the file lies in the folder that was given, under a name of their own.
+
+    Args:
+        folder: Of all drawings.
+        file: The image.
+        given: What a person gave.
+        taken: Where something lies already; gets where these go.
+        suffixes: What follows the name.
+    """
     within = next((file.relative_to(path) for path in given if path in file.parents), Path(file.name))
     stem = os.fsdecode(os.fsencode(within.stem)[:_LONGEST])
     for name in _names(stem, file.absolute().parent.name):
-        target = folder / within.parent / f"{name}.png"
-        if (real := os.path.realpath(target).casefold()) not in taken:
-            taken.add(real)
+        target = folder / within.parent / name
+        own = {os.path.realpath(f"{target}{suffix}").casefold() for suffix in suffixes}
+        if not own & taken:
+            taken |= own
             return target
     raise AssertionError("there are names without end")
 

@@ -36,9 +36,9 @@ class _Tile:
     loss: str
 
 
-def draw(image: Image.Image, prediction: Prediction) -> bytes:
+def draw(image: Image.Image, prediction: Prediction) -> dict[str, bytes]:
     """A PNG of a picture with its most probable classes written below it."""
-    return drawing(image, prediction.scores)
+    return {".png": drawing(image, prediction.scores)}
 
 
 def contents(seen: dict[str, Any]) -> list[tuple[str, str]]:

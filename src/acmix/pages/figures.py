@@ -121,8 +121,14 @@ def stacked_seconds(epochs: Sequence[float], parts: Mapping[str, Sequence[float]
 
 
 @theme.drawn
-def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Drawing:
-    """Confusion matrix with counts; rows are true classes, a cell is as dense as its share of them."""
+def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], *, shares: bool = False) -> Drawing:
+    """Confusion matrix with counts; rows are true classes, a cell is as dense as its share of them.
+
+    Args:
+        matrix: Counts of images, or of pixels.
+        classes: Names.
+        shares: Write shares of the true class, in percent, in place of counts: for pixels.
+    """
     named = len(classes) <= _NAMED_CLASSES
     shown = [printable(name) for name in classes] if named else []
     names = [name if len(name) <= _NAME else f"{name[: _NAME - 3]}..." for name in shown]
@@ -132,21 +138,43 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Drawin
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     counts = np.array(matrix, float)
-    shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
-    cells = np.empty((*shares.shape, 4))
-    cells[..., :3], cells[..., 3] = mpl.colors.to_rgb(_CELL), _DENSEST * shares
+    densities = counts / np.maximum(1, counts.sum(1, keepdims=True))
+    cells = np.empty((*densities.shape, 4))
+    cells[..., :3], cells[..., 3] = mpl.colors.to_rgb(_CELL), _DENSEST * densities
     axes.imshow(cells)
     if named:
         for row, column in zip(*counts.nonzero(), strict=True):
-            axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", fontsize=7)
+            words = f"{100 * densities[row, column]:.0f}" if shares else f"{counts[row, column]:.0f}"
+            axes.text(column, row, words, ha="center", va="center", fontsize=7)
         turned = 90 if max(map(len, names)) > 2 else 0
         axes.set_xticks(range(len(names)), names, rotation=turned, parse_math=False, fontsize=9)
         axes.set_yticks(range(len(names)), names, parse_math=False, fontsize=9)
-    words = "" if named else ", by its number from 0"
-    axes.set(xlabel=f"predicted class{words}", ylabel=f"true class{words}")
+    number = "" if named else ", by its number from 0"
+    axes.set(xlabel=f"predicted class{number}", ylabel=f"true class{number}")
     axes.spines[["top", "right"]].set_visible(True)
-    right, images = np.trace(counts), counts.sum()
-    return drawing(figure, f"Images by true and predicted class: {right:.0f} of {images:.0f} on the diagonal are right")
+    right, every, what = np.trace(counts), counts.sum(), "Pixels" if shares else "Images"
+    return drawing(figure, f"{what} by true and predicted class: {right:.0f} of {every:.0f} on the diagonal are right")
+
+
+@theme.drawn
+def by_class(quantity: str, classes: Sequence[str], values: Sequence[float]) -> Drawing:
+    """A bar a class, from the first at the top.
+
+    Args:
+        quantity: What is shown, with its unit, 0 to 100.
+        classes: Names.
+        values: One a class.
+    """
+    figure = Figure(figsize=(4.8, 1.0 + 0.26 * len(classes)), layout="constrained")
+    axes, places = figure.subplots(), range(len(classes))
+    axes.barh(places, values, 0.7, color=colour("blue"))
+    shown = [printable(name) for name in classes]
+    names = [name if len(name) <= _NAME else f"{name[: _NAME - 3]}..." for name in shown]
+    axes.set_yticks(places, names, parse_math=False, fontsize=9)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 100), xlabel=quantity)
+    ends = ", ".join(f"{name} {value:.1f}" for name, value in zip(shown, values, strict=True))
+    return drawing(figure, f"{quantity}: {ends}")
 
 
 @theme.drawn

@@ -9,15 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from acmix.pages.colours import COLOURS, HUES
-from acmix.pages.lettering import Font, fitting, lettered, sized
+from acmix.pages.colours import class_colour
+from acmix.pages.legends import DARK, INK, Entry, with_legend
+from acmix.pages.lettering import fitting, lettered, sized
 
-# Bright lines between dark ones are seen on pictures of any colour, and so are bright words on dark.
-_DARK, _INK = "#111827", "#ffffff"
-_BRIGHT = tuple(COLOURS[hue][1] for hue in HUES)
 _VEIL = 0.4  # of a mask's colour over the picture
-_NARROWEST = 160  # of the words below the picture, in pixels
-_LINES = 4  # of classes below the picture
 _WIDEST = 0.6  # of a name, of the picture's width
 _Box = tuple[float, float, float, float]
 
@@ -69,12 +65,16 @@ def marked(image: Image.Image, marks: Sequence[Mark]) -> bytes:
     for mark, box in zip(reversed(marks), reversed(boxes), strict=True):
         _draw_tag(draw, picture.size, mark, box, size, taken)
     file = io.BytesIO()
-    _with_legend(picture, marks, size).save(file, "PNG")
+    counts = Counter((mark.label, mark.name) for mark in marks)
+    entries = [
+        Entry(class_colour(label), f"{count}", name, f"class {label}") for (label, name), count in counts.most_common()
+    ]
+    with_legend(picture, entries, size).save(file, "PNG")
     return file.getvalue()
 
 
 def _colour(mark: Mark) -> str:
-    return _BRIGHT[mark.label % len(_BRIGHT)]
+    return class_colour(mark.label)
 
 
 def _scaled(box: _Box, shares: tuple[float, float], size: tuple[int, int]) -> _Box:
@@ -96,7 +96,7 @@ def _draw_mask(picture: Image.Image, mask: NDArray[np.bool_], colour: str) -> No
 
 def _draw_box(draw: ImageDraw.ImageDraw, box: _Box, colour: str, width: int) -> None:
     left, top, right, bottom = box
-    for grown, line, drawn in ((1, _DARK, width + 2), (0, colour, width)):
+    for grown, line, drawn in ((1, DARK, width + 2), (0, colour, width)):
         draw.rectangle((left - grown, top - grown, right + grown, bottom + grown), outline=line, width=drawn)
 
 
@@ -117,11 +117,11 @@ def _draw_tag(
         return
     taken.append(place)
     left, top, _, bottom = place
-    draw.rectangle(place, fill=_DARK)
+    draw.rectangle(place, fill=DARK)
     draw.rectangle((left, top, left + edge, bottom), fill=_colour(mark))
     # Apart, since words that are written from right to left would take numbers along.
     for x, words in ((0, text), (before, rest)):
-        draw.text((left + 2 * edge + x, (top + bottom) / 2), words, fill=_INK, font=font, anchor="lm")
+        draw.text((left + 2 * edge + x, (top + bottom) / 2), words, fill=INK, font=font, anchor="lm")
 
 
 def _free(box: _Box, size: tuple[float, float], within: tuple[int, int], taken: Sequence[_Box]) -> _Box | None:
@@ -137,51 +137,3 @@ def _free(box: _Box, size: tuple[float, float], within: tuple[int, int], taken: 
 
 def _meet(one: _Box, other: _Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def _with_legend(picture: Image.Image, marks: Sequence[Mark], size: int) -> Image.Image:
-    """The picture with its classes and how many there are of each below it."""
-    counts = Counter((mark.label, mark.name) for mark in marks)
-    entries = [(label, f"{count}", name) for (label, name), count in counts.most_common()]
-    width, row = max(picture.width, _NARROWEST), size * 8 // 5
-    lines = _lines(ImageDraw.Draw(picture), entries, width, size)
-    whole = Image.new("RGB", (width, picture.height + row * len(lines)), _DARK)
-    whole.paste(picture, ((width - picture.width) // 2, 0))
-    draw = ImageDraw.Draw(whole)
-    for number, line in enumerate(lines):
-        middle = picture.height + row * number + row / 2
-        for x, text, font, colour in line:
-            draw.text((x, middle), text, fill=colour, font=font, anchor="lm")
-    return whole
-
-
-# Where words begin, they themselves, their font and their colour.
-_Words = tuple[float, str, Font, str]
-
-
-def _lines(
-    draw: ImageDraw.ImageDraw, entries: Sequence[tuple[int, str, str]], width: int, size: int
-) -> list[list[_Words]]:
-    """Lines of entries: the count in the colour of the class, and its name; the last says how many have no room."""
-    gap, (none, plain) = size / 2, lettered("nothing found", "", size)
-    if not entries:
-        return [[(gap, none, plain, _INK)]]
-    lines: list[list[_Words]] = [[]]
-    x, shown = gap, [0]
-    for label, count, name in entries:
-        text, font = lettered(name, f"class {label}", size)
-        before = draw.textlength(f"{count} ", font=plain)
-        text = fitting(draw, font, text, width - 2 * gap - before)
-        end = x + before + draw.textlength(text, font=font) + gap
-        if end > width and lines[-1]:
-            if len(lines) == _LINES:
-                more = len(entries) - sum(shown[:-1])
-                lines[-1] = [(gap, f"and {more} more classes", plain, _INK)]
-                break
-            lines.append([])
-            shown.append(0)
-            x, end = gap, end - x + gap
-        lines[-1] += [(x, count, plain, _BRIGHT[label % len(_BRIGHT)]), (x + before, text, font, _INK)]
-        shown[-1] += 1
-        x = end + gap
-    return lines

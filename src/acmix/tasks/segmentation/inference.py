@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from acmix.checkpoints.segmenter import Segmenter
-from acmix.data import TrainedImages, data_record, image_loader
+from acmix.data import DataRecord, EvaluationImages, TrainedImages, data_record, image_loader
 from acmix.data.images import read_images
 from acmix.data.masks.augmentation import Seen
 from acmix.data.masks.coding import IGNORED, Coding
@@ -270,19 +270,39 @@ def measure(
     """
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, got {batch_size}")
-    training = segmenter.training
-    found = find_masked_evaluation(
+    record = data_record(segmenter.training) if segmenter.training.get("data") else None
+    found = held_out(
+        segmenter,
         data,
-        segmenter.classes,
-        data_record(training) if training.get("data") else None,
-        TrainedImages.from_record(training),
-        known=_coding(segmenter),
-        ignore_value=training.get("settings", {}).get("ignore_value"),
+        record,
+        TrainedImages.from_record(segmenter.training),
         check_images=check_images,
         progress=progress,
     )
     outcomes = progress(segment(segmenter, found.images, workers=workers), "validating", len(found.images))
     return Measured(evaluation=tally(outcomes, segmenter.classes), found=found)
+
+
+def held_out(
+    segmenter: Segmenter, data: str, record: DataRecord | None, trained: TrainedImages | None = None, **options: Any
+) -> EvaluationImages:
+    """Images with masks that a segmenter was not trained on, see `find_masked_evaluation`.
+
+    Args:
+        segmenter: Whose classes they are labelled with.
+        data: As there.
+        record: Of its training data.
+        trained: Its memory of each image.
+        **options: check_images and progress.
+
+    Raises:
+        InputError: As there.
+    """
+    ignored = segmenter.training.get("settings", {}).get("ignore_value")
+    known = _coding(segmenter)
+    return find_masked_evaluation(
+        data, segmenter.classes, record, trained, known=known, ignore_value=ignored, **options
+    )
 
 
 def _coding(segmenter: Segmenter) -> Coding | None:
