@@ -5,23 +5,29 @@ from pathlib import Path
 from acmix.errors import InputError
 
 
-def check(data: str, *, validation: str | None = None, json: bool = False) -> int:
+def check(data: str, *, validation: str | None = None, ignore_value: str | None = None, json: bool = False) -> int:
     """Read every image once: what is unreadable, identical, in training and validation, left out; sizes and classes.
 
     The exit code is 1 if images are unreadable, are in several of training, validation and test, or have two labels; of
-    annotated images also if annotations would be refused in training or left out.
+    annotated images and of masks also if some would be refused in training or left out.
 
     Args:
-        data: A folder of class folders, of COCO's or YOLO's annotations, of shards, of IDX files or of a saved
-            dataset, a pattern of shards, a file of annotations, or digits.
+        data: A folder of class folders, of COCO's or YOLO's annotations, of images and masks, of shards, of IDX files
+            or of a saved dataset, a pattern of shards, a file of annotations, or digits.
         validation: The same of the validation images, where they are not part of DATA.
+        ignore_value: Of masks: the value that says nothing, or the name of the class that does.
         json: Print JSON, which names every image in question.
     """
     from acmix.cli.display import progress
 
     with progress.working():
         from acmix.data.kinds import kind_of
-    if kind_of(data) == "detection":
+    kind = kind_of(data)
+    if kind == "segmentation":
+        return _check_masks(data, validation, ignore_value, json)
+    if ignore_value is not None:
+        raise InputError(f"--ignore-value is of masks; DATA is of {kind}")
+    if kind == "detection":
         return _check_objects(data, validation, json)
     return _check_classes(data, validation, json)
 
@@ -51,6 +57,19 @@ def _check_objects(data: str, validation: str | None, json: bool) -> int:
 
     report = check_annotated(data, validation=validation, progress=progress.track)
     show_annotated_report(report, as_json=json)
+    return 0 if report.sound else 1
+
+
+def _check_masks(data: str, validation: str | None, ignore_value: str | None, json: bool) -> int:
+    from acmix.cli.display import progress
+    from acmix.cli.display.masks import show_masked_report
+
+    with progress.working():
+        from acmix.data.masks.checking import check_masked
+
+    ignored = int(ignore_value) if ignore_value is not None and ignore_value.isdecimal() else ignore_value
+    report = check_masked(data, validation=validation, ignore_value=ignored, progress=progress.track)
+    show_masked_report(report, as_json=json)
     return 0 if report.sound else 1
 
 

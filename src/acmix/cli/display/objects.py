@@ -1,7 +1,7 @@
 """What `acmix data check` shows of annotated images."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,11 @@ from acmix.cli.display.tables import WIDEST_MATRIX, make_table, print_json
 
 if TYPE_CHECKING:
     from acmix.data.annotated.checking import AnnotatedReport, ObjectReport
+    from acmix.data.annotated.findings import Findings
     from acmix.data.folders import LeftOut
 
 # What each kind of findings is called.
-_KINDS = {"refused": "refused in training", "left_out": "left out of training", "noted": "to know"}
+FINDINGS = {"refused": "refused in training", "left_out": "left out of training", "noted": "to know"}
 
 
 def show_annotated_report(report: "AnnotatedReport", *, as_json: bool) -> None:
@@ -51,14 +52,18 @@ def _object_cells(found: "ObjectReport") -> list[tuple[str, str]]:
     ]
 
 
-def _lines(report: "AnnotatedReport") -> Iterator[str]:
-    """Findings in words, each with its first examples."""
-    for kind, words in _KINDS.items():
-        for name, found in report.objects.items():
-            reasons: LeftOut = getattr(found.findings, kind)
+def findings_in_words(parts: "Mapping[str, Findings]") -> Iterator[str]:
+    """Findings of parts by name, each with its first examples."""
+    for kind, words in FINDINGS.items():
+        for name, findings in parts.items():
+            reasons: LeftOut = getattr(findings, kind)
             for reason, count in reasons.counts.most_common():
                 examples = ", ".join(reasons.names[reason]) + (", ..." if count > len(reasons.names[reason]) else "")
                 yield f"{words}, {name}: {count:,} {reason} ({examples})"
+
+
+def _lines(report: "AnnotatedReport") -> Iterator[str]:
+    yield from findings_in_words({name: found.findings for name, found in report.objects.items()})
     for name, classes in report.differing.items():
         yield f"classes of {name} that no other part has: {', '.join(classes)}"
     if report.unused:
@@ -69,7 +74,7 @@ def _as_json(report: "AnnotatedReport") -> dict[str, Any]:
     parts = {
         name: asdict(part)
         | {"objects": found.objects, "without_objects": found.empty, "masks": found.masks}
-        | {kind: _counted(getattr(found.findings, kind)) for kind in _KINDS}
+        | {kind: counted_reasons(getattr(found.findings, kind)) for kind in FINDINGS}
         for (name, part), found in zip(report.images.parts.items(), report.objects.values(), strict=True)
     }
     groups = {"leaked": report.images.leaked, "duplicates": report.images.duplicates}
@@ -82,5 +87,6 @@ def _as_json(report: "AnnotatedReport") -> dict[str, Any]:
     } | {name: [[asdict(copy) for copy in group] for group in value] for name, value in groups.items()}
 
 
-def _counted(reasons: "LeftOut") -> dict[str, dict[str, object]]:
+def counted_reasons(reasons: "LeftOut") -> dict[str, dict[str, object]]:
+    """Reasons for JSON."""
     return {reason: {"count": count, "first": reasons.names[reason]} for reason, count in reasons.counts.items()}

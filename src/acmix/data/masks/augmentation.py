@@ -66,7 +66,8 @@ class Augmentation:
         preprocessing: As in `Seen`.
         side: Of crops, in pixels.
         scales: Least and greatest factor.
-        most_of_a_class: Share of the known pixels of a crop that one class may fill, if ten tries do not do better.
+        most_of_a_class: Share of the known pixels of a crop that one class may fill; of ten tries that fail, the
+            best one is taken.
         flip: Probability of a mirror image.
         color_jitter: Strength of random brightness, contrast and saturation.
     """
@@ -107,9 +108,17 @@ class Augmentation:
         return image.as_subclass(Tensor), mask.as_subclass(Tensor)
 
     def _cropped(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The first crop of which no class fills too much, else the best of those tried."""
+        found: list[tuple[float, tuple[Tensor, Tensor]]] = []
         for _ in range(_ATTEMPTS):
-            found: tuple[Tensor, Tensor] = self._crop(image, mask)
-            known = found[1][found[1] != IGNORED].long()
-            if len(known) and known.bincount().max() <= self._most * len(known):
+            crop: tuple[Tensor, Tensor] = self._crop(image, mask)
+            found.append((_largest_share(crop[1]), crop))
+            if found[-1][0] <= self._most:
                 break
-        return found
+        return min(found, key=lambda each: each[0])[1]
+
+
+def _largest_share(mask: Tensor) -> float:
+    """The share of the known pixels that the largest class has; 1 where none is known."""
+    known = mask[mask != IGNORED].long()
+    return float(known.bincount().max()) / len(known) if len(known) else 1.0

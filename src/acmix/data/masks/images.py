@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from acmix.data.folders import LeftOut
 from acmix.data.images import ImageFacts, check_image, read_bytes
 from acmix.data.masks.coding import Coding
-from acmix.data.masks.pixels import mask_values, picture_and_values
+from acmix.data.masks.pixels import MaskError, mask_values, picture_and_values
 from acmix.data.names import Files, Names
 from acmix.data.sources import NamedImages, hashed_order, read_in_threads
 from acmix.errors import InputError
@@ -128,7 +128,7 @@ class MaskedImages(NamedImages, Dataset[tuple[Image.Image, NDArray[np.int16]]]):
         try:
             return picture, self.coding.decode(values)
         except ValueError as error:
-            raise InputError(f"{names[0]}: {error} ({path})") from error
+            raise MaskError("masks with values without a class", f"{error} ({path})", names[0]) from error
 
     def __getitem__(self, index: int) -> tuple[Image.Image, NDArray[np.int16]]:
         """Read one image."""

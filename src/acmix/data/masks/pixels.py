@@ -18,6 +18,24 @@ _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
 _UPRIGHT, _SIDEWAYS = 1, (5, 6, 7, 8)
 
 
+class MaskError(InputError):
+    """A mask that cannot be used with its image.
+
+    Args:
+        kind: What is wrong with it, as one of several.
+        reason: What is wrong with this one.
+        image: What to call its image.
+    """
+
+    def __init__(self, kind: str, reason: str, image: str) -> None:
+        super().__init__(f"{image}: {reason}")
+        self.kind, self.reason = kind, reason
+
+    def __reduce__(self) -> tuple[type["MaskError"], tuple[str, str, str]]:
+        """Come whole from a process that reads images."""
+        return type(self), (self.kind, self.reason, str(self).removesuffix(f": {self.reason}"))
+
+
 def mask_values(content: bytes, name: str, *, colours: bool) -> tuple[NDArray[np.int32], int]:
     """The values of a mask as its file has them, and the orientation of EXIF that it has.
 
@@ -97,17 +115,23 @@ def picture_and_values(
         colours: As in `mask_values`.
 
     Raises:
-        InputError: If one cannot be read, they differ in size, or it is not known how the mask lies on the image.
+        InputError: If the image cannot be read.
+        MaskError: If the mask cannot be read, they differ in size, or it is not known how the mask lies on the image.
     """
     with open_image(image, names[0]) as opened:
         opened.load()
         turn, stored, picture = orientation(opened), opened.size, to_rgb(opened)
-    values, own = mask_values(mask, names[1], colours=colours)
+    try:
+        values, own = mask_values(mask, names[1], colours=colours)
+    except InputError as fault:
+        raise MaskError("masks that cannot be read", str(fault), names[0]) from fault
     shown = stored[::-1] if turn in _SIDEWAYS else stored
     if own != turn and (own != _UPRIGHT or shown == stored):
-        raise InputError(
-            f"{names[0]}: EXIF turns the image (orientation {turn}), and whether its mask (orientation {own}) is "
-            "turned is not known; save both upright"
+        raise MaskError(
+            "masks that EXIF turns otherwise",
+            f"EXIF turns the image (orientation {turn}), and whether its mask (orientation {own}) is turned is not "
+            "known; save both upright",
+            names[0],
         )
     size = (values.shape[1], values.shape[0])
     if own == turn or size != shown:
@@ -115,8 +139,9 @@ def picture_and_values(
     else:
         expected, lies = shown, _UPRIGHT
     if size != expected:
-        raise InputError(
-            f"{names[0]}: has {stored[0]} x {stored[1]} pixels, its mask {size[0]} x {size[1]}; they must be equal "
-            f"({names[1]})"
+        raise MaskError(
+            "masks of another size",
+            f"has {stored[0]} x {stored[1]} pixels, its mask {size[0]} x {size[1]}; they must be equal ({names[1]})",
+            names[0],
         )
     return turned(picture, turn), np.asarray(turned(Image.fromarray(values), lies))

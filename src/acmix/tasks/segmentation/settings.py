@@ -32,7 +32,7 @@ class Settings(LoopSettings):
             they are.
         least_scale: Least factor by which images are scaled beside that in training.
         greatest_scale: Greatest factor.
-        most_of_a_class: Share of a crop that one class may fill, if ten crops do not do better.
+        most_of_a_class: Share of a crop that one class may fill; of ten crops that do not keep to it the best is taken.
         flip: Probability that an image is mirrored.
         color_jitter: Strength of random brightness, contrast and saturation, a share of each.
     """
