@@ -12,7 +12,7 @@ from acmix.tasks.detection.inference import Outcome, Prediction
 from acmix.tasks.record import Run
 
 
-def draw(image: Image.Image, prediction: Prediction) -> bytes:
+def draw(image: Image.Image, prediction: Prediction) -> dict[str, bytes]:
     """A PNG of a picture with the objects found on it."""
     found = prediction.detections
     marks = [
@@ -25,7 +25,7 @@ def draw(image: Image.Image, prediction: Prediction) -> bytes:
         )
         for at in range(len(found))
     ]
-    return marked(image, marks)
+    return {".png": marked(image, marks)}
 
 
 def contents(seen: dict[str, Any]) -> list[tuple[str, str]]:

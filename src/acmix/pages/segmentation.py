@@ -46,6 +46,12 @@ def draw(image: Image.Image, prediction: Prediction) -> dict[str, bytes]:
     }
 
 
+def contents(seen: dict[str, Any]) -> list[tuple[str, str]]:
+    """The parts of a report that this adds: anchor and words of each."""
+    classes = [("confusions", "Classes")] if seen["scores"] else []
+    return [*classes, ("predictions", "Predictions")]
+
+
 def known(found: Run) -> dict[str, Any]:
     """What a report shows without looking at images."""
     return _NOTHING if found.summary is None else _NOTHING | _counted(found.summary["validation"])

@@ -73,6 +73,8 @@ class MaskedImages(NamedImages, Dataset[tuple[Image.Image, NDArray[np.int16]]]):
         coding: What the values of masks stand for.
     """
 
+    checked = True
+
     def __init__(self, pairs: Pairs, coding: Coding) -> None:
         self.pairs, self.coding = pairs, coding
         self.classes, self.left_out = coding.classes, pairs.left_out
