@@ -9,7 +9,7 @@ INSTALL := $(INTO) $(BIN)/python --constraint constraints.txt
 # Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv test test-slow test-terminal test-browser test-integrations test-runtimes bench-runtimes test-oldest test-pythons dist test-dist soak test-gpu check format test-aarch64 sanitize demo bench bench-gpu bench-gpu-compiled study study-times clean
+.PHONY: venv test test-slow test-terminal test-browser test-integrations test-runtimes bench-runtimes test-oldest test-pythons docs test-docs dist test-dist soak test-gpu check format test-aarch64 sanitize demo bench bench-gpu bench-gpu-compiled study study-times clean
 
 venv: $(INSTALLED)
 
@@ -48,6 +48,23 @@ $(DEMO)/.installed: $(INSTALLED)
 # Every command, wrong and right, typed into a terminal of 80 columns.
 test-terminal: venv
 	$(BIN)/python -m pytest -m terminal tests/terminal
+
+# The site, into site/, in an environment of its own that finds in .venv what .venv has. Links, pictures and navigation are
+# checked; warnings are errors.
+DOCS := .venv-docs
+$(DOCS)/.installed: $(INSTALLED)
+	rm -rf $(DOCS)
+	$(BIN)/uv venv --quiet --python $(BIN)/python $(DOCS)
+	$(INTO) $(DOCS)/bin/python --constraint constraints.txt zensical mkdocstrings-python
+	$(BIN)/python -c "$(SITE)" > "$$($(DOCS)/bin/python -c "$(SITE)")/development.pth"
+	touch $@
+
+docs: $(DOCS)/.installed
+	PYTHONPATH=src $(DOCS)/bin/python docs/builder site
+
+# Commands and longer programs of the documents, as they stand there, and the site, where `make docs` has an environment.
+test-docs: venv
+	$(BIN)/python -m pytest -m documents tests/docs
 
 test-browser: $(DEMO)/.installed
 # Gradio leaves event loops open.
@@ -256,4 +273,4 @@ sanitize: venv
 		tests/ops/test_projections.py tests/ops/test_values.py -k "not compile and not export"
 
 clean:
-	rm -rf .venv .venv-demo .venv-integrations .venv-runtimes .venv-oldest .venv-pythons build dist demo
+	rm -rf .venv .venv-demo .venv-docs .venv-integrations .venv-runtimes .venv-oldest .venv-pythons build dist demo site

@@ -68,11 +68,3 @@ def test_the_commands_of_the_readme_are_there():
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 140
-
-
-def test_the_programs_of_the_families_run_as_they_stand(capsys):
-    programs = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/families.md").read_text(), re.MULTILINE | re.DOTALL)
-    for program in programs:
-        exec(program, {})  # noqa: S102
-    assert len(programs) == 2
-    assert capsys.readouterr().out == "12 of 12 window attentions replaced\n"

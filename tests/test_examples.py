@@ -14,7 +14,7 @@ import acmix
 from acmix.tasks.classification import demonstration
 from acmix.tasks.loop import recipes
 from tests.commands import call
-from tests.examples import load_example
+from tests.examples import EXAMPLES, load_example
 
 NETWORK = """
 backbone:
@@ -133,3 +133,11 @@ def test_lightnings_checkpoints_load(tmp_path, precision):
     assert torch.equal(network(images), model.eval().net(images))
     again = example.Classifier.load_from_checkpoint(path, weights_only=True).eval()
     assert torch.equal(again.net(images), network(images))
+
+
+def test_the_tour_goes_from_pictures_to_an_explained_prediction(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    source = (EXAMPLES / "tour.py").read_text().replace("EPOCHS = 5", "EPOCHS = 1")
+    exec(compile(source, "tour.py", "exec"), {"__name__": "tour"})  # noqa: S102
+    assert "000-is-0.png is a" in capsys.readouterr().out
+    assert (tmp_path / "tour/explained/index.html").is_file()

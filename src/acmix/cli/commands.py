@@ -25,7 +25,7 @@ _EXTRAS = {
     "demo": {"gradio"},
 }
 # Commands, and groups of commands.
-_COMMANDS: dict[str, Any] = {
+COMMANDS: dict[str, Any] = {
     "info": networks.info,
     "train": training.train,
     "recipes": training.recipes,
@@ -45,7 +45,7 @@ _COMMANDS: dict[str, Any] = {
     "data": {"check": data.check, "shard": data.shard},
     "study": {"run": study.run, "time": study.time, "show": study.show},
 }
-_GROUPS = {
+GROUPS = {
     "bench": "Measure the operator and networks on this machine, beside what they replace.",
     "data": "Check images before training, and write them as shards.",
     "study": "Train networks that differ in the operator alone, and test the differences.",
@@ -64,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     named, command = _named(arguments)
     program = " ".join(("acmix", *named))
     try:
-        values = build_parser(_COMMANDS, _GROUPS).parse_args(arguments)
+        values = build_parser(COMMANDS, GROUPS).parse_args(arguments)
         for name in named:
             values = values[name]
         return command(**vars(values))
@@ -97,7 +97,7 @@ def run(arguments: Sequence[str]) -> int:
 def _named(arguments: Sequence[str]) -> tuple[list[str], Any]:
     """The command that the arguments name, group first, and its function; None where they name none."""
     names: list[str] = []
-    commands: Any = _COMMANDS
+    commands: Any = COMMANDS
     for argument in arguments:
         if isinstance(commands, dict) and argument in commands:
             names.append(argument)
