@@ -121,12 +121,15 @@ def stacked_seconds(epochs: Sequence[float], parts: Mapping[str, Sequence[float]
 
 
 @theme.drawn
-def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], *, shares: bool = False) -> Drawing:
+def confusion(
+    matrix: Sequence[Sequence[int]], classes: Sequence[str], counted: str = "Images", *, shares: bool = False
+) -> Drawing:
     """Confusion matrix with counts; rows are true classes, a cell is as dense as its share of them.
 
     Args:
-        matrix: Counts of images, or of pixels.
+        matrix: Counts.
         classes: Names.
+        counted: What is counted.
         shares: Write shares of the true class, in percent, in place of counts: for pixels.
     """
     named = len(classes) <= _NAMED_CLASSES
@@ -152,8 +155,8 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], *, shares
     number = "" if named else ", by its number from 0"
     axes.set(xlabel=f"predicted class{number}", ylabel=f"true class{number}")
     axes.spines[["top", "right"]].set_visible(True)
-    right, every, what = np.trace(counts), counts.sum(), "Pixels" if shares else "Images"
-    return drawing(figure, f"{what} by true and predicted class: {right:.0f} of {every:.0f} on the diagonal are right")
+    right, every = np.trace(counts), counts.sum()
+    return drawing(figure, f"{counted} by true and predicted class: {right:.0f} of {every:.0f} on the diagonal are right")
 
 
 @theme.drawn

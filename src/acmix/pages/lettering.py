@@ -14,7 +14,7 @@ from acmix.errors import printable
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 # Sides in pixels: small pictures are enlarged, pixel by pixel, so that words have room; large ones are shrunk.
-_SMALLEST, _LARGEST = 224, 1024
+_SMALLEST, LONGEST = 224, 1024
 # Fonts of many letters by the names of their files, as systems have them; Pillow knows where to look.
 _FONTS = (
     "DejaVuSans.ttf",
@@ -41,14 +41,19 @@ _MISSING = "\U0010fffe"
 _CHOICES = re.compile("[\ufe00-\ufe0f]")
 
 
-def sized(image: Image.Image) -> Image.Image:
-    """A picture of a size that people look at, see `_SMALLEST`."""
+def sized(image: Image.Image, longest: int = LONGEST) -> Image.Image:
+    """A picture of a size that people look at.
+
+    Args:
+        image: Of any size.
+        longest: Pixels of the longer side to which it is shrunk, or enlarged at most.
+    """
     width, height = image.size
-    if max(width, height) > _LARGEST:
+    if max(width, height) > longest:
         image = image.copy()
-        image.thumbnail((_LARGEST, _LARGEST))
+        image.thumbnail((longest, longest))
         return image
-    factor = min(-(-_SMALLEST // min(width, height)), _LARGEST // max(width, height))
+    factor = min(-(-_SMALLEST // min(width, height)), longest // max(width, height))
     return image.resize((factor * width, factor * height), Image.Resampling.NEAREST) if factor > 1 else image
 
 

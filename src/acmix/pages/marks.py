@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from acmix.pages.colours import class_colour
 from acmix.pages.legends import DARK, INK, Entry, with_legend
-from acmix.pages.lettering import fitting, lettered, sized
+from acmix.pages.lettering import LONGEST, fitting, lettered, sized
 
 _VEIL = 0.4  # of a mask's colour over the picture
 _WIDEST = 0.6  # of a name, of the picture's width
@@ -39,7 +39,7 @@ class Mark:
     note: str = ""
 
 
-def marked(image: Image.Image, marks: Sequence[Mark]) -> bytes:
+def marked(image: Image.Image, marks: Sequence[Mark], longest: int = LONGEST) -> bytes:
     """A PNG of a picture with objects drawn on it, and below it what there is of each class.
 
     Small pictures are enlarged and large ones shrunk. A name stands at its box where there is room that no other name
@@ -48,10 +48,11 @@ def marked(image: Image.Image, marks: Sequence[Mark]) -> bytes:
     Args:
         image: In RGB.
         marks: The objects.
+        longest: Pixels of the longer side to which larger pictures are shrunk.
     """
     # The surest are drawn last, on top.
     marks = sorted(marks, key=lambda mark: 1 if mark.score is None else mark.score)
-    picture = sized(image).copy()
+    picture = sized(image, longest).copy()
     shares = picture.width / image.width, picture.height / image.height
     for mark in marks:
         if mark.mask is not None:
