@@ -103,6 +103,18 @@ REFUSED = {
         lambda data: data["annotations"][0].update(segmentation={"size": [10**9, 10**9], "counts": [10**18]}),
         "1000000000 x 1000000000 pixels are refused",
     ),
+    "more runs than pixels": (
+        lambda data: data["annotations"][0].update(segmentation={"size": [30, 40], "counts": [0] * 1203}),
+        "more than 1,202 runs",
+    ),
+    "more text than pixels": (
+        lambda data: data["annotations"][0].update(segmentation={"size": [30, 40], "counts": "1" * 9000}),
+        "more than 1,202 runs",
+    ),
+    "polygon of too many corners": (
+        lambda data: data["annotations"][0].update(segmentation=[[1, 2] * 2_000_001]),
+        "outlines of more than 2,000,000 pixels",
+    ),
     "runs of huge numbers": (
         lambda data: data["annotations"][0].update(segmentation={"size": [30, 40], "counts": [10**30]}),
         "segmentation.counts",

@@ -15,7 +15,7 @@ from acmix import records
 from acmix.data.annotated.findings import Findings
 from acmix.data.annotated.images import AnnotatedImages
 from acmix.data.annotated.objects import ObjectList
-from acmix.data.annotated.segments import check_runs, run_lengths
+from acmix.data.annotated.segments import MOST_CHARACTERS, check_runs, run_lengths
 from acmix.data.annotated.sorting import sort_objects
 from acmix.data.images import check_sides, size_of
 from acmix.data.names import Files, Names
@@ -25,6 +25,7 @@ from acmix.errors import InputError, printable
 
 _LARGEST = 4 << 30  # bytes of a file: four times the largest of LVIS and COCO
 _CORNERS = 3
+_MOST_RUNS = 2_000_000  # of one object
 
 
 def read_coco(file: Path, ground: Ground, findings: Findings) -> AnnotatedImages:
@@ -171,6 +172,10 @@ def _runs(segment: Mapping[str, Any], name: str) -> NDArray[np.int64]:
     if type(size) is not list or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
         raise InputError(f"{name}.size must be height and width, got {reprlib.repr(size)}")
     check_sides((size[1], size[0]), name)
+    # Runs have a pixel each, the first and the last aside.
+    most = min(size[0] * size[1] + 2, _MOST_RUNS)
+    if isinstance(counts, (str, list)) and len(counts) > most * (MOST_CHARACTERS if isinstance(counts, str) else 1):
+        raise InputError(f"{name}.counts: more than {most:,} runs, got {len(counts):,} numbers or characters of them")
     try:
         if isinstance(counts, str):
             return run_lengths(counts)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from acmix.errors import InputError
 
 # Sums of run lengths need no more bits than this many characters of five bits each hold.
-_MOST_CHARACTERS = 7
+MOST_CHARACTERS = 7
 # Characters of a number in COCO's text of run lengths: 5 bits each, the sixth says that more follow.
 _FIRST_CHARACTER, _MORE, _SIGN = 48, 32, 16
 
@@ -108,7 +108,7 @@ def run_lengths(text: str) -> NDArray[np.int64]:
         raise InputError("run lengths that break off")
     starts = np.flatnonzero(np.concatenate(([True], last[:-1])))
     lengths = np.diff(np.append(starts, len(codes)))
-    if lengths.max() > _MOST_CHARACTERS:
+    if lengths.max() > MOST_CHARACTERS:
         raise InputError("a run length of more than 35 bits")
     places = np.arange(len(codes)) - np.repeat(starts, lengths)
     numbers = np.add.reduceat((codes % _MORE) << (5 * places), starts)

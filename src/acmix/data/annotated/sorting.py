@@ -119,5 +119,6 @@ def _check_outlines(read: ObjectList, sort: _Sort, findings: Findings) -> None:
     steps[2:] = np.abs(numbers[2:] - numbers[:-2])
     # No step leads from one ring to the next.
     steps[edges[:-1]] = steps[np.minimum(edges[:-1] + 1, len(steps) - 1)] = 0
-    outline = amount(steps)
+    # A corner costs as much as a pixel.
+    outline = amount(steps + 0.5)
     sort.take_off(findings.refused, f"outlines of more than {_LONGEST_OUTLINE:,} pixels", outline > _LONGEST_OUTLINE)
