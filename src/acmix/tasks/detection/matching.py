@@ -96,5 +96,5 @@ def confusion(images: AnnotatedImages, matches: Sequence[Matches]) -> NDArray[np
     counts = np.zeros((nothing + 1, nothing + 1), np.int64)
     for each in matches:
         np.add.at(counts, (np.where(each.truth < 0, nothing, each.truth), each.rows[:, 1].astype(np.int64)), 1)
-        np.add.at(counts, (images.objects.labels[each.missed], nothing), 1)
+        counts[:, nothing] += np.bincount(images.objects.labels[each.missed], minlength=nothing + 1)
     return counts
