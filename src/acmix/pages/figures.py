@@ -156,7 +156,9 @@ def confusion(
     axes.set(xlabel=f"predicted class{number}", ylabel=f"true class{number}")
     axes.spines[["top", "right"]].set_visible(True)
     right, every = np.trace(counts), counts.sum()
-    return drawing(figure, f"{counted} by true and predicted class: {right:.0f} of {every:.0f} on the diagonal are right")
+    return drawing(
+        figure, f"{counted} by true and predicted class: {right:.0f} of {every:.0f} on the diagonal are right"
+    )
 
 
 @theme.drawn

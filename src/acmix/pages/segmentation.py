@@ -130,7 +130,9 @@ def _counted(evaluation: dict[str, Any]) -> dict[str, Any]:
     return {
         "scores": table,
         "by_class": html.Panel("IoU of every class", by_class, note),
-        "confusion": html.Panel("Confusion matrix of pixels", figures.confusion(matrix, names, "Pixels", shares=True), shares),
+        "confusion": html.Panel(
+            "Confusion matrix of pixels", figures.confusion(matrix, names, "Pixels", shares=True), shares
+        ),
         "confused": confused,
     }
 
