@@ -21,7 +21,7 @@ def multi_label(folder, count=24, size=32):
     rows = ["image,labels"]
     for index in range(count):
         bits = [index >> place & 1 for place in range(3)]
-        Image.new("RGB", (size, size), tuple(40 + 200 * bit + index % 16 for bit in bits)).save(folder / f"{index}.png")
+        Image.new("RGB", (size, size), tuple(index // 8 + 200 * bit for bit in bits)).save(folder / f"{index}.png")
         names = [name for name, bit in zip(("red", "green", "blue"), bits, strict=True) if bit]
         rows.append(f"{index}.png,{';'.join(names)}")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")

@@ -18,6 +18,8 @@ from acmix.errors import InputError, counted
 # A file may choose a network's shape and its regularisation, never what is downloaded or loaded to build it.
 _MODEL_ARGUMENTS = {"block_args", "in_chans", "drop_rate", "drop_path_rate", "global_pool", "img_size"}
 _BLOCK_ARGUMENTS = {"heads", "kernel_att", "kernel_conv", "quiet_shifts"}
+# Probability above which a label is predicted.
+THRESHOLD = 0.5
 _PREPROCESSING = {"input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode"}
 
 
@@ -33,9 +35,17 @@ class Classifier(TrainedNetwork):
         preprocessing: timm's data configuration: input_size `(C, H, W)`, interpolation, mean, std, crop_pct, crop_mode.
         training: Record of the training that made it (data, settings, accuracy).
         versions: Of acmix, torch and timm that wrote the file.
+        multi_label: Whether an image has any number of classes, each with a probability of its own, in place of one.
     """
 
     task: ClassVar[str] = "classification"
+
+    multi_label: bool = False
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """See `TrainedNetwork.marks`."""
+        return {"multi_label": True} if self.multi_label else {}
 
     @classmethod
     def check(cls, metadata: Metadata) -> Metadata:
@@ -55,6 +65,7 @@ class Classifier(TrainedNetwork):
             model_arguments=arguments,
             training=metadata.training,
             versions=metadata.versions,
+            multi_label=metadata.multi_label,
         )
 
     @property
@@ -77,7 +88,9 @@ class Classifier(TrainedNetwork):
         """
         return self._input("image", image, self.transform)
 
-    def predict(self, images: Given | Iterable[Given], *, batch_size: int = 64) -> tuple[list[str], Tensor]:
+    def predict(
+        self, images: Given | Iterable[Given], *, batch_size: int = 64, threshold: float | None = None
+    ) -> tuple[list[Any], Tensor]:
         """Classify images, in batches, where the model lies; it is put into evaluation mode.
 
         Args:
@@ -85,26 +98,55 @@ class Classifier(TrainedNetwork):
                 uint8 arrays `(H, W, 3)` in RGB, or tensors `(C, H, W)` as `preprocess` makes them. An array
                 `(N, H, W, 3)` and a tensor `(N, C, H, W)` are several.
             batch_size: Images at a time.
+            threshold: Of a multi_label classifier: the probability above which a class is a label; by default 0.5.
 
         Returns:
             The most probable class of each image, and the probabilities of all classes, `(N, len(classes))`, float32 on
-            the CPU, in the order of `classes`; of one image, too, they are a list and a matrix of one row.
+            the CPU, in the order of `classes`; of one image, too, they are a list and a matrix of one row. Of a
+            multi_label classifier a tuple of labels each, in the order of `classes` and empty where there are none; the
+            probabilities are then each class's own and do not add up to 1.
 
         Raises:
-            InputError: If an image is none of these or cannot be read, images of a batch differ in shape, or the
-                network takes none of this shape or answers without finite numbers.
+            InputError: If an image is none of these or cannot be read, images of a batch differ in shape, the network
+                takes none of this shape or answers without finite numbers, or a threshold does not lie in 0..1 or is
+                of no meaning.
         """
+        threshold = self.threshold(threshold)
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
         found, parts = self._inputs(images), [torch.zeros(0, len(self.classes))]
         while batch := list(islice(found, batch_size)):
-            probabilities = self.logits(stacked(batch)).softmax(1)
+            probabilities = self.probabilities(self.logits(stacked(batch)))
             for (name, _), row in zip(batch, probabilities, strict=True):
                 if not row.isfinite().all():
                     raise InputError(f"{name}: the network's answer is not finite; is every number of the image?")
             parts.append(probabilities)
         probabilities = torch.cat(parts)
+        if self.multi_label:
+            sets = (chosen(row, threshold) for row in probabilities)
+            return [tuple(self.classes[index] for index in labels) for labels in sets], probabilities
         return [self.classes[index] for index in probabilities.argmax(1).tolist()], probabilities
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of the classes, `(..., len(classes))`: of one among all of them, or of each by itself if multi_label."""
+        return logits.sigmoid() if self.multi_label else logits.softmax(-1)
+
+    def threshold(self, given: float | None = None) -> float:
+        """The probability above which a class is a label.
+
+        Args:
+            given: By a person; None is 0.5.
+
+        Raises:
+            InputError: If it is not 0 to 1, or an image has one class, which is the most probable one.
+        """
+        if given is None:
+            return THRESHOLD
+        if not self.multi_label:
+            raise InputError("threshold is of classifiers that give any number of labels, this gives one; leave it out")
+        if not isinstance(given, int | float) or not 0 <= given <= 1:
+            raise InputError(f"threshold must be 0 to 1, got {given!r}")
+        return given
 
     def logits(self, batch: Tensor) -> Tensor:
         """Logits `(B, len(classes))`, float32 on the CPU, of a batch of `preprocess`, in evaluation mode.
@@ -147,6 +189,11 @@ class Classifier(TrainedNetwork):
         mean, deviation = (tensor.new_tensor(self.preprocessing[key])[:, None, None] for key in ("mean", "std"))
         pixels = ((tensor * deviation + mean).clamp(0, 1) * 255).round().byte()
         return Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).cpu().numpy()).convert("RGB")
+
+
+def chosen(probabilities: Tensor, threshold: float) -> list[int]:
+    """The indices of `(classes,)` probabilities above a threshold."""
+    return (probabilities > threshold).nonzero()[:, 0].tolist()
 
 
 def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from acmix.checkpoints import sealed
 from acmix.checkpoints.classifier import Classifier
 from acmix.checkpoints.files import WEIGHTS, read_bytes
 from acmix.checkpoints.stored import assemble
-from acmix.checkpoints.trained import FORMAT_VERSION, TrainedNetwork, running_versions
+from acmix.checkpoints.trained import TrainedNetwork, running_versions
 from acmix.errors import InputError
 from acmix.storage import folder_beside, write_atomically
 
@@ -32,6 +32,7 @@ _OUTDATED = (
     *("tag", "custom_load", "test_input_size", "test_crop_pct"),
     *("label_names", "label_descriptions", "label_offset"),
 )
+_ONE, _SEVERAL = "single_label_classification", "multi_label_classification"
 _USE = """\
 ## Use
 
@@ -55,6 +56,10 @@ network = acmix.load("hf-hub:USER/NAME")  # or a folder
 labels, probabilities = network.predict(image)  # also of paths, arrays, several
 print(labels[0])
 ```"""
+_USE_LABELS = _USE.replace(
+    "logits = model(transform(image).unsqueeze(0))", "probabilities = model(transform(image).unsqueeze(0)).sigmoid()"
+).replace("print(labels[0])", "print(labels[0])  # those above 0.5, a tuple")
+_KINDS = ("An image classifier", "A classifier of images that may have any number of the labels, each by itself,")
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class _Config(_Described):
     architecture: str
     pretrained_cfg: dict[str, Any]
     model_args: dict[str, Any] = field(default_factory=dict)
+    problem_type: str | None = None
     acmix: dict[str, Any] | None = None
 
 
@@ -106,11 +112,14 @@ def save_pretrained(classifier: Classifier, folder: str | Path, *, license: str 
     model = _described(classifier, license)
     # Images that were trained on are the checkpoint's to remember, megabytes that a page of configuration cannot hold.
     training = {key: value for key, value in classifier.training.items() if key != "trained_images"}
-    record = {"format_version": FORMAT_VERSION, "training": training, "versions": running_versions()}
+    record = {"format_version": classifier.format_version, "training": training, "versions": running_versions()}
+    record |= classifier.marks
+    # As transformers calls them.
+    kind = {"problem_type": _SEVERAL if classifier.multi_label else _ONE}
     with folder_beside(folder / CONFIG) as temporary:
         # timm's own weights stay behind; these have digests, which timm and others read as ever.
         timm.models.save_for_hf(
-            model, str(temporary), model_config={"label_names": classifier.classes, _RECORD: record}
+            model, str(temporary), model_config={"label_names": classifier.classes, _RECORD: record} | kind
         )
         config: Any = records.parse((temporary / CONFIG).read_bytes())
         # timm adds what its factory was told: how weights began, which nobody loads, and the number of classes again,
@@ -187,7 +196,9 @@ def _described(classifier: Classifier, license: str | None) -> nn.Module:  # noq
 
 def _model_card(classifier: Classifier, license: str | None) -> ModelCard:  # noqa: A002
     training = classifier.training
-    top1 = training.get("metrics", {}).get("val_top1")
+    several = classifier.multi_label
+    column, metric, title = ("val_map", "mAP", "mAP") if several else ("val_top1", "accuracy", "top-1")
+    best = training.get("metrics", {}).get(column)
     # Names alone: a published page need not tell where on a disk they lie.
     data = Path(training.get("data", {}).get("location", "unknown")).name
     start = training.get("weights", "unknown")
@@ -196,16 +207,16 @@ def _model_card(classifier: Classifier, license: str | None) -> ModelCard:  # no
         dataset_type=data,
         dataset_name=data,
         dataset_split="validation",
-        metric_type="accuracy",
-        metric_value=top1,
+        metric_type=metric,
+        metric_value=best,
     )
     head = ModelCardData(
         library_name="timm",
         license=license,
         pipeline_tag="image-classification",
-        tags=["image-classification", "timm", "acmix"],
+        tags=["image-classification", "timm", "acmix", *(["multi-label"] if several else [])],
         model_name=classifier.model_name,
-        eval_results=None if top1 is None else [result],
+        eval_results=None if best is None else [result],
     )
     preprocessing = classifier.preprocessing
     facts = {
@@ -214,16 +225,16 @@ def _model_card(classifier: Classifier, license: str | None) -> ModelCard:  # no
         "Preprocessing": ", ".join(f"{key} {item}" for key, item in preprocessing.items() if key != "input_size"),
         "Trained on": f"`{data}`",
         "Started from": "fresh weights" if start is None else f"`{Path(start).name}`",
-        "Validation accuracy": "unknown" if top1 is None else f"{top1:.2%} top-1",
+        f"Validation {metric}": "unknown" if best is None else f"{best:.2%} {title}",
         "Exported by": ", ".join(f"{library} {version}" for library, version in running_versions().items()),
     }
     record = {key: training[key] for key in ("settings", "metrics") if key in training}
     text = [
-        f"# {classifier.model_name} for {len(classifier.classes)} classes",
-        "An image classifier in timm's format, exported by acmix, an implementation of "
+        f"# {classifier.model_name} for {len(classifier.classes)} {'labels' if several else 'classes'}",
+        f"{_KINDS[several]} in timm's format, exported by acmix, an implementation of "
         "[ACmix](https://arxiv.org/abs/2111.14556): convolution and self-attention in one operator.",
         "\n".join(f"- **{name}:** {fact}" for name, fact in facts.items()),
-        _USE,
+        _USE_LABELS if several else _USE,
         "## Classes",
         _code_block(classifier.classes, indent=None),
         "## Training",
@@ -298,8 +309,14 @@ def _metadata(config: Any) -> dict[str, Any]:
         raise InputError(f"num_classes is {number}, but label_names holds {len(names)}")
     # timm's own weights have no digests, as in version 1.
     unsealed: dict[str, Any] = {"format_version": 1, "training": {}, "versions": {}}
+    unsealed |= {"multi_label": True} if found.problem_type == _SEVERAL else {}
+    record = unsealed if found.acmix is None or _TRANSFORMERS in config else found.acmix
+    if found.problem_type not in (None, _SEVERAL if record.get("multi_label") else _ONE):
+        raise InputError(
+            f"its problem_type is {found.problem_type!r}, and its record says otherwise, or it is no classifier"
+        )
     return {
-        **(unsealed if found.acmix is None or _TRANSFORMERS in config else found.acmix),
+        **record,
         "model_name": found.architecture,
         "model_arguments": arguments,
         "classes": names,

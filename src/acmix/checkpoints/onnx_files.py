@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from acmix import records
 from acmix.checkpoints.classifier import Classifier, check_preprocessing
+from acmix.checkpoints.files import read_bytes
+from acmix.checkpoints.onnx_digest import check_digest
 from acmix.errors import InputError
 
 # The key of the file's metadata that is ours.
@@ -21,10 +23,14 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 @dataclass(frozen=True, kw_only=True)
 class _Metadata:
-    """What a file must hold to be used, and what it may."""
+    """What a file must hold to be used, and what it may.
 
-    classes: tuple[str, ...]
+    Classes of which an image has any number are `labels`, which acmix knows from then on.
+    """
+
     preprocessing: dict[str, Any]
+    classes: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     model_name: str = "unknown"
     training: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -36,7 +42,7 @@ def metadata_of(classifier: Classifier) -> dict[str, Any]:
     It holds the training record, paths of training data included, but for the digests of the images.
     """
     return {
-        "classes": classifier.classes,
+        "labels" if classifier.multi_label else "classes": classifier.classes,
         "preprocessing": classifier.preprocessing,
         "model_name": classifier.model_name,
         "training": {key: value for key, value in classifier.training.items() if key != "trained_images"},
@@ -98,6 +104,10 @@ def open_onnx(path: Path, device: torch.device | None) -> Classifier:
     """
     import onnxruntime
 
+    try:
+        check_digest(read_bytes(path, "checkpoint"))
+    except InputError as fault:
+        raise InputError(f"checkpoint {path} cannot be used: {fault}; export it again, or copy it again") from fault
     providers = _providers(path, device, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
     # What fails is said in one line, by us.
@@ -112,16 +122,18 @@ def open_onnx(path: Path, device: torch.device | None) -> Classifier:
         raise InputError(f"device {device} cannot be used for {path}: ONNX Runtime finds no libraries for it")
     try:
         found = _metadata(session.get_modelmeta().custom_metadata_map)
-        model = OnnxModel(session, len(found.classes))
+        classes = found.classes or found.labels
+        model = OnnxModel(session, len(classes))
     except InputError as fault:
         raise InputError(f"checkpoint {path} cannot be used: {fault}; give an .onnx that acmix export wrote") from fault
     return Classifier(
         model=model.eval(),
         model_name=found.model_name,
-        classes=found.classes,
+        classes=classes,
         preprocessing=found.preprocessing,
         training=found.training,
         versions=found.versions,
+        multi_label=bool(found.labels),
     )
 
 
@@ -144,4 +156,4 @@ def _metadata(stored: Mapping[str, str]) -> _Metadata:
         found = records.read(_Metadata, records.parse(stored[_KEY]), others=True)
     except InputError as fault:
         raise InputError(f"its metadata are unusable: {fault}") from fault
-    return replace(found, preprocessing=check_preprocessing(found.classes, found.preprocessing))
+    return replace(found, preprocessing=check_preprocessing(found.classes or found.labels, found.preprocessing))

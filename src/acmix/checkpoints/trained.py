@@ -24,8 +24,9 @@ from acmix.data.given import Given
 from acmix.errors import InputError
 from acmix.storage import write_atomically
 
-# Version 1 has no digests.
-FORMAT_VERSION = 2
+# Version 1 has no digests, version 2 no classifiers of any number of labels: an acmix of then takes none for what it is
+# not. What version 2 can hold is written as such.
+FORMAT_VERSION, _SEALED = 3, 2
 _METADATA_KEY = "acmix"
 # What holds a trained network, in the words of errors; `opening` opens all of it.
 WITH_LAYERS = f"a run folder of acmix train, its {BEST} or {LAST}, or a folder that acmix export wrote"
@@ -46,6 +47,7 @@ class Metadata:
         training: Record of the training.
         versions: That wrote the file.
         task: The kind.
+        multi_label: Of classifiers, see there.
     """
 
     format_version: int
@@ -56,6 +58,7 @@ class Metadata:
     training: dict[str, Any]
     versions: dict[str, str]
     task: str = FIRST_TASK
+    multi_label: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,16 @@ class TrainedNetwork(ABC):
     def device(self) -> torch.device:
         """Where the model lies; the CPU if it has no tensors."""
         return next((each.device for each in chain(self.model.parameters(), self.model.buffers())), torch.device("cpu"))
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """What records and metadata say of some networks of the kind alone; no older acmix may overlook it."""
+        return {}
+
+    @property
+    def format_version(self) -> int:
+        """The first version of the format that can hold it."""
+        return FORMAT_VERSION if self.marks else _SEALED
 
     @classmethod
     @abstractmethod
@@ -136,7 +149,7 @@ def save_trained(path: str | Path, trained: TrainedNetwork, weights: Mapping[str
         OSError: If the file cannot be written.
     """
     metadata = Metadata(
-        format_version=FORMAT_VERSION,
+        format_version=trained.format_version,
         task=trained.task,
         model_name=trained.model_name,
         model_arguments=trained.model_arguments,
@@ -144,6 +157,7 @@ def save_trained(path: str | Path, trained: TrainedNetwork, weights: Mapping[str
         preprocessing=trained.preprocessing,
         training=trained.training,
         versions=running_versions(),
+        **trained.marks,
     )
     weights = trained.model.state_dict() if weights is None else weights
     write_atomically(path, sealed.serialize(weights, {_METADATA_KEY: json.dumps(vars(metadata), allow_nan=False)}))

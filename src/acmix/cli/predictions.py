@@ -25,6 +25,7 @@ def predict(
     recursive: bool = False,
     top: int | None = None,
     score: float | None = None,
+    threshold: float | None = None,
     batch_size: int = 64,
     device: str = "auto",
     json: bool = False,
@@ -38,6 +39,7 @@ def predict(
         recursive: A folder stands for the image files at any depth in it.
         top: How many classes an image, of a classifier (default: 5).
         score: The least score of an object, of a detector (default: 0.5).
+        threshold: Probability above which a class is a label, where images have any number of them (default: 0.5).
         batch_size: Images at a time.
         device: auto, cpu, cuda, cuda:1 (any number) or mps.
         json: Print JSON.
@@ -54,7 +56,8 @@ def predict(
 
         trained = load(checkpoint, device=device)
     kind = KINDS[trained.task]
-    options = {name: value for name, value in (("top", top), ("score", score)) if value is not None}
+    asked = {"top": top, "score": score, "threshold": threshold}
+    options = {name: value for name, value in asked.items() if value is not None}
     kind.check_options(options)
     missing: list[str] = []
     faults: list[str] = []

@@ -161,7 +161,7 @@ def fit_and_report(
         if result is not None:
             runs.report_end(output, result.outcomes)
             if not quiet:
-                display.show_training(result, kind.measures[0], data)
+                display.show_training(result, data)
     return result
 
 

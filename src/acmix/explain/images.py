@@ -57,7 +57,8 @@ def explain_image(
     tensor = classifier.transform(image).to(next(model.parameters()).device)
     height, width = tensor.shape[-2:]
     with torch.no_grad():
-        probabilities, indices = model(tensor[None])[0].float().softmax(0).topk(min(top, len(classifier.classes)))
+        probabilities = classifier.probabilities(model(tensor[None])[0].float())
+    values, indices = probabilities.topk(min(top, len(classifier.classes)))
     attention = pixel_attention(model, tensor[None], pixel or (height // 2, width // 2), chosen)
     named = operators(model)
     evidence = [class_evidence(model, tensor[None], indices[:1], named[name])[0].cpu() for name in chosen]
@@ -65,7 +66,7 @@ def explain_image(
     return ImageExplanation(
         picture=classifier.as_seen(tensor),
         tensor=tensor,
-        scores=list(zip(names, probabilities.tolist(), strict=True)),
+        scores=list(zip(names, values.tolist(), strict=True)),
         attention=attention,
         evidence=evidence,
     )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import ONNXProgram
 
+from acmix.checkpoints import onnx_digest
 from acmix.errors import InputError
 from acmix.export.checking import Check, compare
 from acmix.export.graph import translation
@@ -67,7 +68,8 @@ def to_onnx(
         path: The file; its folder must exist.
         input_size: `(C, H, W)` of an image.
         dynamic: Let the file take every batch, height and width; else one image of `input_size`.
-        metadata: Stored in the file as JSON under the key "acmix": class names, preprocessing.
+        metadata: Stored in the file as JSON under the key "acmix": class names, preprocessing; beside it, under
+            "acmix.sha256", a digest of the file with 64 zeros in its place.
 
     Returns:
         Where it lies, how many operators it has and how exact it is.
@@ -84,10 +86,13 @@ def to_onnx(
     program, step = export_with_sizes(lambda shapes: _export(exported, example, shapes), network, input_size, dynamic)
     if metadata is not None:
         program.model.metadata_props["acmix"] = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
+        program.model.metadata_props[onnx_digest.KEY] = onnx_digest.EMPTY
     with folder_beside(path) as folder:
         file = folder / path.name
         program.save(str(file))
         checks = compare(_in_onnx_runtime(file), "ONNX Runtime", network, input_size, dynamic, step=step, device="cpu")
+        if metadata is not None:
+            onnx_digest.write_digest(file)
         file.replace(path)
     return OnnxExport(path, len(program.model.graph), step, checks)
 

@@ -67,7 +67,7 @@ class Demo:
         image = decode_image(content, name)
         tensor = self.classifier.transform(image).to(self.device)
         with torch.no_grad():
-            probabilities = self.classifier.model(tensor[None])[0].float().softmax(0)
+            probabilities = self.classifier.probabilities(self.classifier.model(tensor[None])[0].float())
         values, indices = probabilities.topk(min(_TOP, len(self.classifier.classes)))
         names = [self.classifier.classes[index] for index in indices.tolist()]
         scores = list(zip(names, values.tolist(), strict=True))
@@ -106,7 +106,7 @@ class Demo:
         for answer in explain.compare_backends(self.classifier.model, seen.tensor[None]):
             best = None
             if answer.logits is not None:
-                probability, index = answer.logits[0].float().softmax(0).max(0)
+                probability, index = self.classifier.probabilities(answer.logits[0].float()).max(0)
                 best = (self.classifier.classes[int(index)], float(probability))
             rows.append((answer, best))
         return str(self._html.answers(rows))

@@ -7,21 +7,22 @@ from PIL import Image, ImageDraw
 
 from acmix.pages.lettering import fitting, lettered, sized
 
-_LINES = 3
+_MOST = 3
 _PAPER, _BAR, _INK = "#111827", "#c2410c", "#ffffff"
 
 
-def drawing(image: Image.Image, scores: Sequence[tuple[str, float]]) -> bytes:
+def drawing(image: Image.Image, scores: Sequence[tuple[str, float]], *, most: int = _MOST) -> bytes:
     """A PNG of a picture with its most probable classes below it, each on a bar as long as its probability.
 
     Args:
         image: In RGB.
-        scores: (class, probability), the most probable first; three are shown.
+        scores: (class, probability), the most probable first.
+        most: How many are shown.
     """
     picture = sized(image)
     size = max(13, picture.width // 32)
     row = size * 8 // 5
-    shown = scores[:_LINES]
+    shown = scores[:most]
     whole = Image.new("RGB", (picture.width, picture.height + row * len(shown)), _PAPER)
     whole.paste(picture)
     draw = ImageDraw.Draw(whole)

@@ -161,13 +161,18 @@ def _check(variants: Sequence[str], seconds: float) -> None:
 
 
 def _open(data: str, settings: Settings, validation: str | None, *, check_images: bool) -> ImageData:
-    return open_dataset(
+    images = open_dataset(
         data,
         validation=validation,
         val_fraction=settings.val_fraction,
         seed=settings.seed,
         check_images=check_images,
     )
+    if images.train.multi_label:
+        raise InputError(
+            f"DATA {data} gives images any number of labels; a study compares accuracies on one label each"
+        )
+    return images
 
 
 def _look_at(

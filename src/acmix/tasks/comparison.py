@@ -104,7 +104,7 @@ def _conditions(run: Run) -> dict[str, Any]:
 
 def _summary(run: Run) -> RunSummary:
     best, last = (run.best, run.rows[-1]) if run.rows else (None, None)
-    first = run.kind.measures[0]
+    first = run.measures[0]
     return RunSummary(
         run=str(run.folder),
         status=run.status,

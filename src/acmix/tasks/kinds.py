@@ -48,8 +48,13 @@ class Kind:
 
     @property
     def measures(self) -> Sequence[Measure]:
-        """What its validations find, the first most important."""
-        return self._door("measures", "MEASURES")
+        """What its validations find, of whatever data."""
+        room = import_module(f"acmix.tasks.{self.name}.measures")
+        return tuple(dict.fromkeys((*room.MEASURES, *getattr(room, "MULTI_LABEL_MEASURES", ()))))
+
+    def measures_of(self, config: Mapping[str, Any]) -> Sequence[Measure]:
+        """What the validations of a run find, by its config.json, the first most important."""
+        return self._door("measures", "MULTI_LABEL_MEASURES" if config.get("multi_label") else "MEASURES")
 
     def choose(
         self, data: str, recipe: str | None, changes: Mapping[str, Any], *, base: Path | None = None

@@ -77,7 +77,7 @@ class Run:
     @property
     def measures(self) -> Sequence[Measure]:
         """What its validations found, in the order in which epochs are ranked by it."""
-        return [each for each in self.kind.measures if not self.rows or each.name in self.rows[0]]
+        return [each for each in self.kind.measures_of(self.config) if not self.rows or each.name in self.rows[0]]
 
     @property
     def best(self) -> EpochRow:
@@ -158,7 +158,7 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         kind=kind,
         config=config,
-        rows=_read_metrics(folder / run.METRICS, kind),
+        rows=_read_metrics(folder / run.METRICS, kind.measures_of(config)),
         rates=_read_rates(folder / run.RATES),
         problems=_read_problems(folder / run.PROBLEMS),
         summary=summary,
@@ -167,8 +167,8 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def _read_metrics(path: Path, kind: Kind) -> list[EpochRow]:
-    found = {measure.name for measure in kind.measures if not measure.optional}
+def _read_metrics(path: Path, measures: Sequence[Measure]) -> list[EpochRow]:
+    found = {measure.name for measure in measures if not measure.optional}
     rows = _read_table(path, _METRICS | found | {f"{part}_seconds" for part in PARTS})
     try:
         return [{key: float(value) for key, value in row.items()} for row in rows]

@@ -8,10 +8,12 @@ from PIL import Image
 from torch import nn
 
 from acmix.data import LabelledImages
+from acmix.data.labels import LabelSets
 from acmix.data.loading import Batch
-from acmix.tasks.classification.measures import MEASURES
+from acmix.tasks.classification.measures import MEASURES, MULTI_LABEL_MEASURES
+from acmix.tasks.classification.multi_label import label_outcomes, tally_labels
 from acmix.tasks.classification.settings import Settings
-from acmix.tasks.classification.task import Classification, balanced_weights
+from acmix.tasks.classification.task import Classification, balanced_weights, positive_weights
 
 SETTINGS = Settings(model="", label_smoothing=0.0)
 CPU = torch.device("cpu")
@@ -105,3 +107,75 @@ def test_balanced_weights_let_every_class_count_the_same(labels):
     weights = balanced_weights(images)
     sums = {label: float(weights[label]) * labels.count(label) for label in range(5)}
     assert all(sums[label] == pytest.approx(len(labels) / 5 if label in labels else 0) for label in sums)
+
+
+SETS = torch.tensor([[1.0, 0, 1], [0, 0, 0], [0, 1, 0]])
+
+
+def multi_label_task(**changes):
+    weights = changes.pop("weights", None)
+    return Classification(replace(SETTINGS, **changes), 3, CPU, weights, multi_label=True)
+
+
+def batch_of(targets):
+    return Batch(images=LOGITS[:, :3].clone(), labels=targets, names=["a", "b", "c"], unreadable=[], seconds=0.0)
+
+
+def test_several_labels_are_learned_each_by_itself():
+    expected = nn.functional.binary_cross_entropy_with_logits(LOGITS[:, :3], SETS)
+    torch.testing.assert_close(multi_label_task().loss(identity, batch_of(SETS)), expected)
+
+
+def test_smoothing_of_several_labels_is_over_yes_and_no():
+    smooth = torch.where(SETS > 0, 0.9, 0.1)
+    expected = nn.functional.binary_cross_entropy_with_logits(LOGITS[:, :3], smooth)
+    torch.testing.assert_close(multi_label_task(label_smoothing=0.2).loss(identity, batch_of(SETS)), expected)
+
+
+def test_several_labels_are_mixed_as_images_are():
+    torch.manual_seed(0)
+    task = multi_label_task(mixup=1.0)
+    images = LOGITS[:, :3, None, None].expand(3, 3, 2, 2).clone()
+    batch = Batch(images=images, labels=SETS, names=["a", "b", "c"], unreadable=[], seconds=0.0)
+    seen = []
+
+    def network(mixed):
+        seen.append(mixed.mean((2, 3)))
+        return seen[0]
+
+    loss = task.loss(network, batch)
+    before = images.mean((2, 3))
+    turned = before.roll(1, 0)
+    share = ((seen[0] - turned) / (before - turned)).nanmean()
+    assert 0 < share < 1
+    targets = share * SETS + (1 - share) * SETS.roll(1, 0)
+    torch.testing.assert_close(loss, nn.functional.binary_cross_entropy_with_logits(seen[0], targets))
+
+
+def test_positive_weights_let_yes_count_as_no():
+    images = LabelledImages(
+        names=[f"{index}.png" for index in range(4)],
+        images=[Image.new("RGB", (4, 4))] * 4,
+        labels=LabelSets([(0, 2), (2,), (2,), (1, 0, 2)]),
+        classes=("a", "b", "c"),
+    )
+    weights = positive_weights(images)
+    assert weights.tolist() == [1, 3, 1]
+    found = multi_label_task(weights=weights).loss(identity, batch_of(SETS))
+    expected = nn.functional.binary_cross_entropy_with_logits(LOGITS[:, :3], SETS, pos_weight=weights)
+    torch.testing.assert_close(found, expected)
+
+
+def test_measures_of_several_labels():
+    task = multi_label_task()
+    for part in (slice(0, 2), slice(2, 3)):
+        task.measure(identity, (LOGITS[part, :3], SETS[part]))
+    found = {name: float(value) for name, value in task.metrics.compute().items()}
+    assert set(found) == {measure.name for measure in MULTI_LABEL_MEASURES}
+    expected = tally_labels(label_outcomes(LOGITS[:, :3], SETS, 0), "abc")
+    assert found["val_map"] == pytest.approx(expected.map)
+    assert found["val_f1"] == pytest.approx(expected.f1)
+    assert found["val_f1_micro"] == pytest.approx(expected.f1_micro)
+    assert found["val_loss"] == pytest.approx(
+        float(nn.functional.binary_cross_entropy_with_logits(LOGITS[:, :3], SETS))
+    )

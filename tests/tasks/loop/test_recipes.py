@@ -40,7 +40,7 @@ def test_printed_settings_are_a_recipe(tmp_path):
         ("epochs: many", "epochs must be a whole number, at least 1, got 'many'"),
         ("epochs: true", "epochs must be a whole number, at least 1, got True"),
         ("warmup_epochs: 1.5", "warmup_epochs must be a whole number, at least 0, or none, got 1.5"),
-        ("loss: hinge", "loss must be one of cross_entropy, binary_cross_entropy, got 'hinge'"),
+        ("loss: hinge", "loss must be one of cross_entropy, binary_cross_entropy, or none, got 'hinge'"),
         ("- epochs", "must be a mapping of settings, got list"),
         ("epochs: [", "is not YAML"),
         ("base: resnet51", "there is no recipe and no file 'resnet51'; the nearest are resnet50"),

@@ -100,7 +100,7 @@ def _record(classifier: "Classifier") -> dict[str, Any]:
         "preprocessing": classifier.preprocessing,
         "training": record,
         "versions": classifier.versions,
-    }
+    } | classifier.marks
 
 
 def _show_checkpoint(name: str, classifier: "Classifier") -> None:
@@ -108,14 +108,15 @@ def _show_checkpoint(name: str, classifier: "Classifier") -> None:
     classes = ", ".join(classifier.classes[:_NAMED]) + (", ..." if len(classifier.classes) > _NAMED else "")
     size = " x ".join(map(str, classifier.preprocessing["input_size"]))
     table.add_row("network", f"{classifier.model_name}, images of {size}")
-    table.add_row("classes", escape(f"{len(classifier.classes):,}: {classes}"))
+    several = ", any number an image" if classifier.multi_label else ""
+    table.add_row("classes", escape(f"{len(classifier.classes):,}: {classes}{several}"))
     taken, metrics = classifier.training.get("taken", {}), classifier.training.get("metrics", {})
     for fact, sentence in taken.items():
         table.add_row(fact, escape(str(sentence)))
     if "epoch" in metrics:
         epochs = classifier.training.get("settings", {}).get("epochs", "?")
         table.add_row("epoch", f"{metrics['epoch']} of {epochs}")
-    for fact in ("val_loss", "val_top1"):
+    for fact in ("val_loss", "val_top1", "val_map"):
         if fact in metrics:
             table.add_row(fact, f"{metrics[fact]:.4f}")
     table.add_row("written by", ", ".join(f"{package} {version}" for package, version in classifier.versions.items()))

@@ -152,10 +152,10 @@ class TrainingDisplay:
         Console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
-def show_training(result: "TrainingResult", measure: "Measure", data: str) -> None:
-    """Show what a training achieved by the first measure of its kind, where it lies and what to type next."""
+def show_training(result: "TrainingResult", data: str) -> None:
+    """Show what a training achieved, where it lies and what to type next."""
     table = make_table("Training finished", show_header=False)
-    table.add_row(f"best {measure.title}", f"{result.best:.2%} in epoch {result.best_epoch} of {result.epochs}")
+    table.add_row(f"best {result.measure}", f"{result.best:.2%} in epoch {result.best_epoch} of {result.epochs}")
     if result.stopped_early is not None:
         table.add_row("stopped early", result.stopped_early)
     table.add_row("time", f"{result.seconds:.1f} s, {result.images_per_second:,.0f} images/s")

@@ -6,10 +6,9 @@ from typing import Any
 from lightning.fabric import Fabric
 
 from acmix.data import open_dataset
-from acmix.errors import InputError
 from acmix.models.names import check_name
 from acmix.progress import Progress
-from acmix.tasks.classification.measures import MEASURES
+from acmix.tasks.classification.measures import MEASURES, MULTI_LABEL_MEASURES
 from acmix.tasks.classification.networks import load_start_weights
 from acmix.tasks.classification.prepare import fresh_network, prepare
 from acmix.tasks.classification.settings import Settings
@@ -57,13 +56,12 @@ def fit(
             check_images=False,
             progress=progress,
         )
-        if images.train.multi_label:
-            raise InputError(f"DATA {data} gives images several labels, and networks learn one as yet")
         checked = checked_images(images, fabric, check_images=check_images, progress=progress)
         network, arguments = fresh_network(settings, len(images.train.classes))
         started = None if asked.start_weights is None else load_start_weights(network, asked.start_weights)
         prepared = prepare(network, images, settings, fabric, arguments=arguments, workers=asked.workers)
-        return fitting.Begun(prepared=prepared, checked=checked, started=started)
+        measures = MULTI_LABEL_MEASURES if images.train.multi_label else MEASURES
+        return fitting.Begun(prepared=prepared, checked=checked, started=started, measures=measures)
 
     settings.check()
     check_name(settings.model)

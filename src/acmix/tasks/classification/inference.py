@@ -15,6 +15,13 @@ from acmix.data.images import read_image
 from acmix.data.sources import read_in_threads
 from acmix.errors import InputError
 from acmix.progress import Progress, silent
+from acmix.tasks.classification.multi_label import (
+    LabelsPrediction,
+    MultiLabelEvaluation,
+    label_outcomes,
+    label_prediction,
+    tally_labels,
+)
 from acmix.tasks.loop.results import Measured, Table
 
 
@@ -125,15 +132,25 @@ class Prediction:
         return [[cell for score in self.scores for cell in score]]
 
 
-def evaluate(classifier: Classifier, images: ImageSource, *, batch_size: int = 64, workers: int = 0) -> Evaluation:
-    """Classify labelled images and count; arguments and errors are those of `classify`."""
-    return tally(classify(classifier, images, batch_size=batch_size, workers=workers), classifier.classes)
-
-
-def classify(
+def evaluate(
     classifier: Classifier, images: ImageSource, *, batch_size: int = 64, workers: int = 0
-) -> Iterator[Outcome]:
-    """Classify labelled images one by one, in their order.
+) -> Evaluation | MultiLabelEvaluation:
+    """Classify labelled images and count; arguments and errors are those of `classify`."""
+    return evaluation_of(classifier, classify(classifier, images, batch_size=batch_size, workers=workers))
+
+
+def evaluation_of(classifier: Classifier, outcomes: Iterable[Any]) -> Evaluation | MultiLabelEvaluation:
+    """Count what `classify` found.
+
+    Raises:
+        InputError: If none of the images that may have several labels has one.
+    """
+    count: Any = tally_labels if classifier.multi_label else tally
+    return count(outcomes, classifier.classes)
+
+
+def classify(classifier: Classifier, images: ImageSource, *, batch_size: int = 64, workers: int = 0) -> Iterator[Any]:
+    """Classify labelled images one by one, in their order; of each an `Outcome`, or a `LabelsOutcome` if multi_label.
 
     Args:
         classifier: Computes wherever its model is.
@@ -147,19 +164,23 @@ def classify(
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
         if value < least:
             raise InputError(f"{name} must be at least {least}, got {value}")
-    most = min(5, len(classifier.classes))
+    outcomes = label_outcomes if classifier.multi_label else _outcomes
     loader = image_loader(images.with_transform(classifier.transform), batch_size=batch_size, workers=workers)
     index = 0
-    for batch, labels in loader:
-        logits = classifier.logits(batch)
-        losses = nn.functional.cross_entropy(logits, labels, reduction="none")
-        # Small probabilities may be equal, as 0, where logits differ.
-        ranked = logits.topk(most).indices
-        among_five = (ranked == labels[:, None]).any(1)
-        columns = (labels, ranked[:, 0], logits.softmax(1).amax(1), losses, among_five)
-        for values in zip(*(column.tolist() for column in columns), strict=True):
-            yield Outcome(index, *values)
-            index += 1
+    for batch, targets in loader:
+        yield from outcomes(classifier.logits(batch), targets, index)
+        index += len(batch)
+
+
+def _outcomes(logits: Tensor, labels: Tensor, first: int) -> Iterator[Outcome]:
+    """What became of a batch, by its logits, labels and the index of its first image."""
+    losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+    # Small probabilities may be equal, as 0, where logits differ.
+    ranked = logits.topk(min(5, logits.shape[1])).indices
+    among_five = (ranked == labels[:, None]).any(1)
+    columns = (labels, ranked[:, 0], logits.softmax(1).amax(1), losses, among_five)
+    for index, values in enumerate(zip(*(column.tolist() for column in columns), strict=True), first):
+        yield Outcome(index, *values)
 
 
 def tally(outcomes: Iterable[Outcome], classes: Sequence[str]) -> Evaluation:
@@ -223,47 +244,58 @@ def measure(
         classifier.classes,
         data_record(classifier.training) if classifier.training.get("data") else None,
         TrainedImages.from_record(classifier.training),
+        multi_label=classifier.multi_label,
         check_images=check_images,
         progress=progress,
     )
     outcomes = classify(classifier, found.images, batch_size=batch_size, workers=workers)
     outcomes = progress(outcomes, "validating", len(found.images))
-    return Measured(evaluation=tally(outcomes, classifier.classes), found=found)
+    return Measured(evaluation=evaluation_of(classifier, outcomes), found=found)
 
 
-def headings(classifier: Classifier, top: int = 5) -> list[str]:
-    """What the cells of `Prediction.rows` are."""
+def headings(classifier: Classifier, top: int = 5, threshold: float | None = None) -> list[str]:
+    """What the cells of a prediction's rows are."""
+    del threshold
     names = ["", *(f"_{rank}" for rank in range(2, min(top, len(classifier.classes)) + 1))]
-    return [f"{kind}{name}" for name in names for kind in ("label", "probability")]
+    ranked = [f"{kind}{name}" for name in names for kind in ("label", "probability")]
+    return ["labels", *ranked] if classifier.multi_label else ranked
 
 
 def predict(
-    classifier: Classifier, files: Sequence[str | Path], faults: list[str], *, top: int = 5, batch_size: int = 64
-) -> Iterator[Prediction]:
-    """Find the most probable classes of image files, which are read in threads while few of them are in memory.
+    classifier: Classifier,
+    files: Sequence[str | Path],
+    faults: list[str],
+    *,
+    top: int = 5,
+    threshold: float | None = None,
+    batch_size: int = 64,
+) -> Iterator[Prediction | LabelsPrediction]:
+    """Find the classes of image files, which are read in threads while few of them are in memory.
 
     Args:
         classifier: Computes wherever its model is.
         files: Image files, of `acmix.data.images.find_images` for instance.
         faults: Gets one line for every file that cannot be read; the rest is still predicted.
-        top: How many classes an image, at most all of them.
+        top: How many of the most probable classes an image, at most all of them.
+        threshold: Probability above which a class is a label of an image that may have several; None is 0.5.
         batch_size: Images at a time.
 
     Returns:
         One prediction a readable file, in their order, as they are found.
 
     Raises:
-        InputError: If top or batch_size is not positive.
+        InputError: If top or batch_size is not positive, or a threshold is not 0 to 1 or of no meaning.
     """
     for name, value in (("top", top), ("batch_size", batch_size)):
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
-    return _predict(classifier, [Path(file) for file in files], faults, top, batch_size)
+    least = classifier.threshold(threshold)
+    return _predict(classifier, [Path(file) for file in files], faults, top, least, batch_size)
 
 
 def _predict(
-    classifier: Classifier, files: Sequence[Path], faults: list[str], top: int, batch_size: int
-) -> Iterator[Prediction]:
+    classifier: Classifier, files: Sequence[Path], faults: list[str], top: int, threshold: float, batch_size: int
+) -> Iterator[Prediction | LabelsPrediction]:
     transform = classifier.transform
 
     def read(index: int) -> tuple[Path, Tensor] | str:
@@ -281,7 +313,11 @@ def _predict(
 
     images = readable()
     while batch := list(islice(images, batch_size)):
-        probabilities = classifier.logits(torch.stack([image for _, image in batch])).softmax(1)
+        probabilities = classifier.probabilities(classifier.logits(torch.stack([image for _, image in batch])))
+        if classifier.multi_label:
+            for (path, _), row in zip(batch, probabilities, strict=True):
+                yield label_prediction(path, row, classifier.classes, top=top, threshold=threshold)
+            continue
         found, indices = probabilities.topk(min(top, len(classifier.classes)))
         for (path, _), values, ranks in zip(batch, found.tolist(), indices.tolist(), strict=True):
             names = (classifier.classes[rank] for rank in ranks)

@@ -8,3 +8,10 @@ MEASURES = (
     Measure(name="val_loss", title="loss", falling=True),
     Measure(name="val_top5", title="top-5", share=True, optional=True),
 )
+# Of images with any number of labels: macro averages over classes, F1 at 0.5.
+MULTI_LABEL_MEASURES = (
+    Measure(name="val_map", title="mAP", share=True),
+    Measure(name="val_loss", title="loss", falling=True),
+    Measure(name="val_f1", title="F1", share=True),
+    Measure(name="val_f1_micro", title="F1 micro", share=True, optional=True),
+)

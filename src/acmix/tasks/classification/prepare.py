@@ -12,10 +12,10 @@ from acmix.checkpoints.classifier import Classifier
 from acmix.data import ImageData, image_loader, preprocessing_for, training_loader, training_transform
 from acmix.data.bundled import BUNDLED
 from acmix.data.sampling import EpochSampler, evaluation_batches
-from acmix.tasks.classification.inference import Evaluation, Outcome, classify, tally
+from acmix.tasks.classification.inference import classify, evaluation_of
 from acmix.tasks.classification.networks import check_batches, check_input_size, create_network
 from acmix.tasks.classification.settings import Settings
-from acmix.tasks.classification.task import Classification, balanced_weights
+from acmix.tasks.classification.task import Classification, balanced_weights, positive_weights
 from acmix.tasks.loop.optimization import prepare_for_training
 from acmix.tasks.loop.task import Batches
 
@@ -33,7 +33,7 @@ class Prepared:
         settings: The run's settings.
         sampler: What this process draws of the training images, a function of the seed alone.
         workers: Processes that read images, for each that trains.
-        class_weights: Of images by their class, where the settings want any.
+        class_weights: Of images by their class, or of those that have a label, where the settings want any.
     """
 
     trained: Classifier
@@ -57,7 +57,8 @@ class Prepared:
 
     def task(self, device: torch.device) -> Classification:
         """What images and labels teach."""
-        return Classification(self.settings, len(self.trained.classes), device, self.class_weights)
+        classes, multi_label = len(self.trained.classes), self.trained.multi_label
+        return Classification(self.settings, classes, device, self.class_weights, multi_label=multi_label)
 
     def batches(self, fabric: Fabric) -> Batches:
         """Augmented images, and those to validate with as they are used later."""
@@ -81,11 +82,11 @@ class Prepared:
             validation=image_loader(seen, batch_sampler=own, workers=self.workers),
         )
 
-    def evaluate(self, trained: Classifier) -> tuple[Evaluation, list[Outcome]]:
+    def evaluate(self, trained: Classifier) -> tuple[Any, list[Any]]:
         """Classify the validation images, and count."""
         options = {"batch_size": self.settings.batch_size, "workers": self.workers}
         outcomes = list(classify(trained, self.images.validation, **options))
-        return tally(outcomes, trained.classes), outcomes
+        return evaluation_of(trained, outcomes), outcomes
 
 
 def fresh_network(settings: Settings, classes: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -123,6 +124,8 @@ def prepare(
         InputError: If the network does not take such images or batches, it has no parts as the settings name, there are
             too few images, or their labels are not known.
     """
+    multi_label = images.train.multi_label
+    settings = settings.suited(multi_label=multi_label)
     preprocessing = preprocessing_for(
         network,
         image_size=settings.image_size,
@@ -140,7 +143,9 @@ def prepare(
         classes=images.train.classes,
         preprocessing=preprocessing,
         model_arguments=arguments or {},
+        multi_label=multi_label,
     )
+    weights = positive_weights if multi_label else balanced_weights
     workers = _workers(images, fabric) if workers is None else workers
     return Prepared(
         trained=classifier,
@@ -148,7 +153,7 @@ def prepare(
         settings=settings,
         sampler=sampler,
         workers=workers,
-        class_weights=balanced_weights(images.train) if settings.class_weights == "balanced" else None,
+        class_weights=weights(images.train) if settings.class_weights == "balanced" else None,
     )
 
 

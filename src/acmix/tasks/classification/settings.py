@@ -1,7 +1,7 @@
 """The settings of a classifier's training; this module loads without timm."""
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal, Self
 
 from acmix.errors import InputError
 from acmix.tasks.loop.fields import Range
@@ -17,11 +17,13 @@ class Settings(LoopSettings):
 
     Attributes:
         model: timm's name of the network; by default acmix_resnet14_small for bundled digits, else acmix_resnet26.
-        loss: Cross-entropy, or binary cross-entropy of each class.
+        loss: Cross-entropy, or binary cross-entropy of each class; by default the first, of images that may have
+            several labels the second, which alone is of meaning there.
         loss_threshold: With binary cross-entropy: mixed targets above it become one, others zero; None keeps them.
         class_weights: balanced lets every class count the same in the training loss, however many images it has: an
-            image weighs images / (classes x images of its class), a mixed one the mean over its shares.
-        label_smoothing: Share of the target spread over all classes, 0 to below 1.
+            image weighs images / (classes x images of its class), a mixed one the mean over its shares. Where images
+            may have several labels, those that have a label weigh as much in its loss as those that have not.
+        label_smoothing: Share of the target spread over all classes, 0 to below 1; of several labels, over yes and no.
         mixup: alpha of the Beta distribution that mixes images; 0 is off.
         cutmix: alpha of the Beta distribution that mixes areas; 0 is off. With mixup, one of both for each batch.
         random_augment: timm's policy, "rand-m7-mstd0.5-inc1" for instance; None for crops, flips and colours alone.
@@ -36,7 +38,7 @@ class Settings(LoopSettings):
 
     task: ClassVar[str] = "classification"
 
-    loss: Loss = "cross_entropy"
+    loss: Loss | None = None
     loss_threshold: Annotated[float | None, Range(0, 1, below=True)] = None
     class_weights: ClassWeights | None = None
     label_smoothing: Annotated[float, Range(0, 1, below=True)] = 0.1
@@ -58,5 +60,23 @@ class Settings(LoopSettings):
             InputError: If one is out of range.
         """
         super().check()
-        if self.loss_threshold is not None and self.loss != "binary_cross_entropy":
+        if self.loss_threshold is not None and self.loss == "cross_entropy":
             raise InputError("loss_threshold is for loss binary_cross_entropy; leave it out, or choose that loss")
+
+    def suited(self, *, multi_label: bool) -> Self:
+        """The settings with the loss that images ask for, where none was chosen.
+
+        Args:
+            multi_label: Whether images may have several labels.
+
+        Raises:
+            InputError: If the chosen loss, or what goes with another, is of no meaning there.
+        """
+        if multi_label and self.loss == "cross_entropy":
+            raise InputError(
+                "loss cross_entropy is of images with one label each, as its probabilities add up to 1; these may have "
+                "several: leave it out, or choose binary_cross_entropy"
+            )
+        own = replace(self, loss=self.loss or ("binary_cross_entropy" if multi_label else "cross_entropy"))
+        own.check()
+        return own

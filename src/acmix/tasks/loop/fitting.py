@@ -78,11 +78,13 @@ class Begun:
         prepared: What is trained.
         checked: What reading all images told.
         started: What was taken from the file of start weights, in a sentence; None if there is none.
+        measures: What validations find, where the data decide it; None is what the kind's find.
     """
 
     prepared: Prepared
     checked: Checked
     started: str | None = None
+    measures: Sequence[Measure] | None = None
 
 
 def fit(
@@ -125,7 +127,7 @@ def fit(
             advice = f"continue with: {run.continuing(output, config)}"
             record = {key: config[key] for key in ("settings", "data", "weights", "taken")}
             record |= {"trained_images": begun.checked.trained.to_record()}
-            files = run.RunFiles(output, measures, writer(prepared.trained, record), advice)
+            files = run.RunFiles(output, begun.measures or measures, writer(prepared.trained, record), advice)
             if fabric.is_global_zero and reporting.on_start is not None:
                 reporting.on_start(_facts(prepared, fabric, files, resumed=options.resume))
             execute(prepared, fabric, files, saved or state, reporting)
@@ -182,6 +184,7 @@ def _summarise(files: run.RunFiles, prepared: Prepared, device: torch.device) ->
     result = TrainingResult(
         output=files.output,
         task=prepared.settings.task,
+        measure=files.measures[0].title,
         best=evaluation.first,
         best_epoch=int(files.best["epoch"]),
         epochs=int(files.rows[-1]["epoch"]),

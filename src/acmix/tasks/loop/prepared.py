@@ -81,7 +81,7 @@ def configuration(prepared: Prepared, processes: int) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
         "versions": running_versions(),
         "updates_an_epoch": len(prepared.sampler.update_sizes),
-    }
+    } | trained.marks
 
 
 def writer(

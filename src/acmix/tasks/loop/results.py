@@ -94,7 +94,8 @@ class TrainingResult:
     Attributes:
         output: The run folder; `acmix.tasks.loop.run` lists its files.
         task: The kind of training.
-        best: The kind's first measure of the best checkpoint: validation accuracy of classifiers, 0..1.
+        measure: What epochs are ranked by, in words: "top-1" of classifiers.
+        best: The best of it: validation accuracy of classifiers, 0..1.
         best_epoch: Its epoch, counted from 1.
         epochs: Epochs trained, those of a run from which it went on among them.
         stopped_early: Why it did not train all that were asked for; None if it did.
@@ -106,6 +107,7 @@ class TrainingResult:
 
     output: Path
     task: str
+    measure: str
     best: float
     best_epoch: int
     epochs: int
