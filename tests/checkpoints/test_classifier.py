@@ -145,7 +145,7 @@ def test_foreign_safetensors(tmp_path):
     ("changes", "rule"),
     [
         ({"format_version": None}, "format_version"),
-        ({"format_version": 3}, "format version 3"),
+        ({"format_version": 4}, "format version 4"),
         ({"model_name": "acmix_resnet99"}, "unknown network"),
         ({"model_name": "hf-hub:somebody/model"}, "unknown network"),
         ({"model_name": "acmix_resnet26"}, "do not fit"),

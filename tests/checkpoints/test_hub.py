@@ -278,7 +278,7 @@ def test_classes_with_gaps_and_older_places(copied):
         ({"pretrained_cfg": {}}, "pretrained_cfg is empty"),
         ({"pretrained_cfg": {"label_names": 3}}, r"pretrained_cfg\.label_names must be a list or .*, got 3"),
         ({"pretrained_cfg": {"mean": "grey"}}, "preprocessing cannot be used"),
-        ({"acmix": {"format_version": 3}}, "format version 3"),
+        ({"acmix": {"format_version": 4}}, "format version 4"),
         ({"acmix": {}}, "format_version missing"),
         ({"acmix": []}, r"acmix must be an object or null, got \[\]"),
     ],

@@ -122,7 +122,7 @@ def test_settings_are_listed_and_documented(capsys):
         (["--lr", "-1"], "--learning-rate must be positive, got -1.0"),
         (["--mixup", "inf"], "--mixup must be a number, at least 0, got 'inf'"),
         (["--mixup", ".inf"], "--mixup must be at least 0, got inf"),
-        (["--loss", "mse"], "--loss must be one of cross_entropy, binary_cross_entropy, got 'mse'"),
+        (["--loss", "mse"], "--loss must be one of cross_entropy, binary_cross_entropy, or none, got 'mse'"),
         (["--warmup-epochs", "30"], "--warmup-epochs must be 0 to below epochs = 30, got 30"),
         (["--optimizer", "adamww"], "--optimizer 'adamww' is unknown to timm; the nearest names are adamw"),
     ],
