@@ -1,6 +1,7 @@
 """Pages and pictures in a real browser, at every width and in both schemes: whole, legible, usable by keyboard."""
 
 import itertools
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,11 @@ from acmix.pages.report import write_report
 from acmix.tasks.classification.fitting import fit
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.comparison import compare_runs
+from acmix.tasks.detection import fitting as detection
 from acmix.tasks.record import read_run
+from tests.drawn_shapes import CLASSES as SHAPES
+from tests.drawn_shapes import draw, write_coco
+from tests.pages.test_detection import SETTINGS as DETECTION
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 ROOT = Path(__file__).parents[2]
@@ -81,14 +86,19 @@ def pages(tmp_path_factory):
     classifier = load_trained(runs[0].folder / "best.safetensors")
     image = Image.effect_noise((24, 24), 90).convert("RGB")
     write_explanations(classifier, [(Path("a/long/path/to/an image of something.png"), image)], folder / "explained")
+    for file in (write_coco(folder / "shapes", draw(12, side=64)) / "annotations").iterdir():
+        names = zip(SHAPES, CLASSES, strict=True)
+        file.write_text(reduce(lambda text, pair: text.replace(*pair), names, file.read_text()))
+    detection.fit(str(folder / "shapes"), DETECTION, folder / "detection", workers=0)
     return {
+        "detection": write_report(folder / "detection"),
         "report": write_report(runs[0].folder),
         "compare": write_comparison(runs, compare_runs(runs), folder / "compare.html"),
         "explain": folder / "explained" / PAGE,
     }
 
 
-@pytest.mark.parametrize("name", ["report", "compare", "explain"])
+@pytest.mark.parametrize("name", ["report", "detection", "compare", "explain"])
 def test_pages(driver, pages, name):
     for scheme, width in itertools.product(SCHEMES, WIDTHS):
         show(driver, pages[name], width, scheme)
@@ -103,7 +113,7 @@ def test_pages(driver, pages, name):
     assert driver.get_log("browser") == []
 
 
-@pytest.mark.parametrize("name", ["report", "compare", "explain"])
+@pytest.mark.parametrize("name", ["report", "detection", "compare", "explain"])
 def test_the_keyboard_reaches_what_scrolls(driver, pages, name):
     from selenium.webdriver import ActionChains, Keys
 
