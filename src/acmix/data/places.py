@@ -10,7 +10,7 @@ from acmix.data.images import is_hidden
 from acmix.errors import InputError, printable
 
 # Images that are looked for in every folder that may hold all of them.
-_SAMPLE = 16
+_SAMPLE = 64
 
 
 def as_path(name: str) -> str:

@@ -121,6 +121,16 @@ REFUSED = {
     ),
     "odd polygon": (lambda data: data["annotations"][0].update(segmentation=[SQUARE[1:]]), "odd number of coordinates"),
     "flat polygon": (lambda data: data["annotations"][0].update(segmentation=SQUARE), "a list of polygons"),
+    "segment of a number": (lambda data: data["annotations"][0].update(segmentation=5), "a list of polygons"),
+    "segment of text": (lambda data: data["annotations"][0].update(segmentation="5"), "a list of polygons"),
+    "runs of nothing": (lambda data: data["annotations"][0].update(segmentation={"size": [30, 40]}), "counts must be"),
+    "size of nothing": (lambda data: data["annotations"][0].update(segmentation={"counts": [1200]}), "size must be"),
+    "crowd of text": (lambda data: data["annotations"][0].update(iscrowd="1"), "iscrowd must be 0 or 1"),
+    "area of text": (lambda data: data["annotations"][0].update(area="1"), "where numbers must be"),
+    "too many categories": (
+        lambda data: data.update(categories=[{"id": number, "name": str(number)} for number in range(50_001)]),
+        "more than 50,000 categories",
+    ),
     "polygon of text": (lambda data: data["annotations"][0].update(segmentation=[["1"] * 8]), "where numbers must be"),
     "polygon of huge numbers": (
         lambda data: data["annotations"][0].update(segmentation=[[*SQUARE[:-1], 1e30]]),

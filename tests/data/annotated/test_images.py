@@ -6,7 +6,7 @@ from acmix import InputError
 from acmix.data.annotated import open_annotated
 from acmix.data.annotated.finding import find_annotated
 from acmix.data.annotated.opening import open_part
-from tests.data.annotated.conftest import BOX
+from tests.data.annotated.conftest import BOX, SQUARE
 from tests.drawn_shapes import write_coco
 
 
@@ -50,6 +50,15 @@ def test_a_fingerprint_tells_changes(tmp_path, pictures, images):
     assert open_annotated(str(write_coco(tmp_path / "same", pictures))).train.fingerprint() == images.fingerprint()
     other = write_coco(tmp_path / "other", pictures[1:])
     assert open_annotated(str(other)).train.fingerprint() != images.fingerprint()
+
+
+@pytest.mark.parametrize("change", ["bbox", "area", "iscrowd", "segmentation", "category_id"])
+def test_a_fingerprint_tells_changes_of_objects(small, write, change):
+    small["annotations"][0] |= {"segmentation": [SQUARE]}
+    before = open_part(find_annotated(write(small)).whole).fingerprint()
+    others = {"bbox": [2, 3, 11, 12], "area": 121, "iscrowd": 1, "segmentation": [[*SQUARE[:-1], 14]], "category_id": 3}
+    small["annotations"][0][change] = others[change]
+    assert open_part(find_annotated(write(small)).whole).fingerprint() != before
 
 
 def test_a_split_depends_on_seed_and_names_alone(images):

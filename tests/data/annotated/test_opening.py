@@ -27,6 +27,11 @@ def test_one_file_is_split(coco_folder):
     assert "0.5 of the images by seed 0" in data.taken["validation"]
 
 
+def test_the_folder_of_the_annotations_stands_for_the_data(coco_folder):
+    data = open_annotated(str(coco_folder / "annotations"))
+    assert (len(data.train), len(data.validation), data.train.name(0)) == (12, 4, "train/0001.png")
+
+
 def test_validation_may_lie_elsewhere(coco_folder, yolo_folder, tmp_path, pictures):
     data = open_annotated(str(coco_folder), validation=str(yolo_folder))
     assert data.validation.name(0) == "images/val/0001.png"

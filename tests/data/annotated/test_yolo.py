@@ -161,6 +161,12 @@ def test_images_of_which_none_has_labels_are_refused(folder):
         open_annotated(str(folder))
 
 
+def test_images_of_too_many_objects_are_refused(folder):
+    (folder / "labels" / "train" / "train2.txt").write_text("0 0.5 0.5 0.1 0.1\n" * 25_001)
+    with pytest.raises(InputError, match=r"25,001 objects of images with more than 25,000 \(labels/train/train2.txt:1"):
+        open_annotated(str(folder))
+
+
 def test_unreadable_images_are_refused_by_name(folder):
     (folder / "images" / "train" / "train2.jpg").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"1 of 4 images cannot be read: .*train2.jpg"):

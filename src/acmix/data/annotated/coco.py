@@ -13,11 +13,11 @@ from PIL import Image
 
 from acmix import records
 from acmix.data.annotated.findings import Findings
-from acmix.data.annotated.images import AnnotatedImages
+from acmix.data.annotated.images import AnnotatedImages, size_if_readable
 from acmix.data.annotated.objects import ObjectList
 from acmix.data.annotated.segments import MOST_CHARACTERS, check_runs, run_lengths
 from acmix.data.annotated.sorting import sort_objects
-from acmix.data.images import check_sides, size_of
+from acmix.data.images import check_sides
 from acmix.data.names import Files, Names
 from acmix.data.places import Ground, as_path, words_of
 from acmix.data.sources import class_name
@@ -26,6 +26,7 @@ from acmix.errors import InputError, printable
 _LARGEST = 4 << 30  # bytes of a file: four times the largest of LVIS and COCO
 _CORNERS = 3
 _MOST_RUNS = 2_000_000  # of one object
+_MOST_CLASSES = 50_000
 
 
 def read_coco(file: Path, ground: Ground, findings: Findings) -> AnnotatedImages:
@@ -80,6 +81,7 @@ class _Entries:
         self.findings = findings
         self.ids, self.sizes, self.names = array("q"), array("q"), list[str]()
         self.categories: dict[int, str] = {}
+        self.classes = set[str]()
         self.objects, self.object_ids = ObjectList(), array("q")
         self.run_sizes: dict[int, tuple[int, int]] = {}
         self.broken: list[int] = []
@@ -115,9 +117,12 @@ class _Entries:
         identity, word = _get(entry, "id", int, name), class_name(_get(entry, "name", str, name))
         if identity in self.categories:
             raise InputError(f"two categories have the id {identity}; keep one of them")
-        if word in self.categories.values():
+        if word in self.classes:
             raise InputError(f"two categories are called {word}; join them")
+        if len(self.classes) == _MOST_CLASSES:
+            raise InputError(f"more than {_MOST_CLASSES:,} categories")
         self.categories[identity] = word
+        self.classes.add(word)
 
     def _take_object(self, entry: Any) -> None:
         index = len(self.objects)
@@ -128,7 +133,7 @@ class _Entries:
         if crowd not in (0, 1) or len(box) != 4:
             what = f"bbox must be four numbers, got {reprlib.repr(box)}" if len(box) != 4 else "iscrowd must be 0 or 1"
             raise InputError(f"{name}.{what}")
-        rings, runs = self._segment(entry.get("segmentation") or (), index)
+        rings, runs = self._segment(entry.get("segmentation") or [], index)
         try:
             self.objects.add(
                 image,
@@ -156,7 +161,7 @@ class _Entries:
                 self.findings.refused.add("run lengths that do not fit", f"{name}: {fault}")
                 return [], None
             return [], runs
-        if any(type(ring) is not list for ring in segment):
+        if type(segment) is not list or any(type(ring) is not list for ring in segment):
             raise InputError(f"{name} must be a list of polygons or run lengths, got {reprlib.repr(segment)}")
         if odd := [ring for ring in segment if len(ring) % 2]:
             self.findings.refused.add("polygons of an odd number of coordinates", f"{name}: {len(odd[0])}")
@@ -203,7 +208,7 @@ def _images(entries: _Entries, file: Path, ground: Ground, findings: Findings) -
     sizes = np.array(entries.sizes, np.int64).reshape(-1, 2)
     for position, index in enumerate(kept):
         if not sizes[index].all():
-            sizes[index] = size_of(files[position])
+            sizes[index] = size_if_readable(files[position])
     ids, known = np.array(entries.ids, np.int64), np.array(sorted(entries.categories), np.int64)
     corners = np.frombuffer(entries.objects.boxes).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]

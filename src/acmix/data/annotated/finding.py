@@ -86,10 +86,9 @@ def _find_yolo(location: str, file: Path) -> FoundOf[Reader]:
 
 
 def _find_coco(root: Path, files: list[Path]) -> FoundOf[Reader]:
-    folder = root
-    if root.is_file():
-        folder = root.parent.parent if root.parent.name == "annotations" else root.parent
-    ground = Ground(folder)
+    folder = root.parent if root.is_file() else root
+    # Images lie beside the folder of annotations.
+    ground = Ground(folder.parent if folder.name.casefold() == "annotations" else folder)
     parts: dict[str, PartOf[Reader]] = {}
     for file in files:
         word = words_of(file)

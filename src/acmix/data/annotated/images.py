@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from acmix.data.annotated.objects import Annotations, Objects
 from acmix.data.folders import LeftOut
-from acmix.data.images import ImageFacts, check_image, read_bytes, read_image
+from acmix.data.images import ImageFacts, check_image, read_bytes, read_image, size_of
 from acmix.data.names import Files, Names
 from acmix.data.sources import NamedImages, hashed_order, label_map
 from acmix.data.splitting import held_out
@@ -181,12 +181,17 @@ class AnnotatedImages(NamedImages, Dataset[tuple[Image.Image, Annotations]]):
 
     def fingerprint(self) -> str:
         """SHA-256 of all names with their file sizes and of all objects: equal for unchanged data, wherever it lies."""
-        digest = hashlib.sha256()
-        for index in np.argsort(np.array(list(self.names), object), kind="stable"):
-            digest.update(f"{self.names[index]}\t{_size(self.images[index])}\n".encode())
-            digest.update(self.objects.labels[self.objects.of(index)].astype("<i8").tobytes())
-            digest.update(self.objects.boxes[self.objects.of(index)].astype("<f8").tobytes())
-        return digest.hexdigest()
+        order = np.argsort(np.array(list(self.names), object), kind="stable")
+        lines = (f"{self.names[index]}\t{_size(self.images[index])}\n" for index in order)
+        return hashlib.sha256("".join(lines).encode() + self.objects.take(order).digest()).hexdigest()
+
+
+def size_if_readable(file: Path) -> tuple[int, int]:
+    """Height and width of an image file; 1, 1 where it cannot be read, which whoever reads it is told."""
+    try:
+        return size_of(file)
+    except InputError:
+        return 1, 1
 
 
 def _size(file: Path) -> int:

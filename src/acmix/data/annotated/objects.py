@@ -1,5 +1,6 @@
 """The objects of images: of one image as tensors, of all of them in a few arrays that forked readers share."""
 
+import hashlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -114,9 +115,7 @@ class Objects:
 
     def take(self, images: NDArray[np.int64]) -> "Objects":
         """The objects of these images, in this order."""
-        counts = self.counts[images]
-        starts = np.concatenate(([0], np.cumsum(counts)))
-        rows = np.arange(starts[-1]) + np.repeat(self.starts[images] - starts[:-1], counts)
+        starts, rows = _ranges(self.starts[images], self.counts[images])
         return replace(
             self,
             boxes=self.boxes[rows],
@@ -127,6 +126,13 @@ class Objects:
             pieces=self.pieces[rows],
             runs=self.runs[rows],
         )
+
+    def digest(self) -> bytes:
+        """SHA-256 of all that is known of them."""
+        first, last = self.edges[self.pieces].T
+        _, places = _ranges(first, last - first)
+        parts = (self.boxes, self.labels, self.areas, self.crowd, self.starts, self.runs, last - first)
+        return hashlib.sha256(b"".join(part.tobytes() for part in (*parts, self.numbers[places]))).digest()
 
     def relabelled(self, labels: NDArray[np.int64]) -> "Objects":
         """The same objects with other labels, given by the label that they have."""
@@ -143,6 +149,12 @@ class Objects:
             crowd=torch.from_numpy(self.crowd[found].copy()),
             segments=None if segments is None else tuple(segment for segment in segments if segment is not None),
         )
+
+
+def _ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """So many numbers from each start on, range after range: where each begins among them, and they themselves."""
+    begins = np.concatenate(([0], np.cumsum(counts)))
+    return begins, np.arange(begins[-1]) + np.repeat(starts - begins[:-1], counts)
 
 
 class ObjectList:

@@ -11,11 +11,10 @@ import numpy as np
 import yaml
 
 from acmix.data.annotated.findings import Findings
-from acmix.data.annotated.images import AnnotatedImages
+from acmix.data.annotated.images import AnnotatedImages, size_if_readable
 from acmix.data.annotated.objects import ObjectList
 from acmix.data.annotated.sorting import sort_objects
 from acmix.data.folders import images_within
-from acmix.data.images import size_of
 from acmix.data.names import Files, Names
 from acmix.data.places import Ground, as_path
 from acmix.data.sources import class_name, read_in_threads
@@ -160,7 +159,7 @@ def read_yolo(description: Description, split: str, ground: Ground, findings: Fi
     """
     names = _image_names(description, split, ground, findings)
     files = Files(description.folder, names)
-    sizes = np.array([*read_in_threads(lambda index: _size(files[index]), range(len(names)))], np.int64)
+    sizes = np.array([*read_in_threads(lambda index: size_if_readable(files[index]), range(len(names)))], np.int64)
     rows = _Rows(description, findings)
     labelled = 0
     for index, (height, width) in enumerate(sizes.tolist()):
@@ -195,14 +194,6 @@ def read_yolo(description: Description, split: str, ground: Ground, findings: Fi
     )
 
 
-def _size(file: Path) -> tuple[int, int]:
-    try:
-        return size_of(file)
-    except InputError:
-        # Whoever reads it is told.
-        return 1, 1
-
-
 def _image_names(description: Description, split: str, ground: Ground, findings: Findings) -> Names:
     """Paths of the images of a split in the folder of the data."""
     found: dict[str, None] = {}
@@ -211,7 +202,7 @@ def _image_names(description: Description, split: str, ground: Ground, findings:
         if place.is_dir():
             listed = [os.path.relpath(file, description.folder) for file in images_within(place, findings.left_out)]
         else:
-            listed = [*_listed(place, description.folder)]
+            listed = [*_listed(place, description.folder)] if ground.holds(place) else []
         for name in listed:
             if name in found:
                 findings.refused.add("images that are listed twice", name)
@@ -255,10 +246,16 @@ def _label_file(name: str) -> str:
 def _find_orphans(folder: Path, names: Sequence[str], findings: Findings) -> None:
     known = {_label_file(name) for name in names} | {"classes.txt"}
     for within in sorted({os.path.dirname(file) for file in known}):
-        place = folder / within
-        for file in sorted(os.listdir(place)) if place.is_dir() and within else ():
+        for file in _names(folder / within):
             if file.endswith(".txt") and file != "classes.txt" and f"{within}/{file}" not in known:
                 findings.left_out.add("label files of images that are not there", f"{within}/{file}")
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder)) if folder.is_dir() else []
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror or error}") from error
 
 
 class _Rows:
