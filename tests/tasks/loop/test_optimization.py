@@ -1,14 +1,22 @@
 """What settings mean for updates."""
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
+from timm.optim import list_optimizers
 from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 
 from acmix import InputError
 from acmix.tasks.classification.networks import create_network
-from acmix.tasks.loop.optimization import make_optimizer, make_schedule, prepare_for_training
+from acmix.tasks.loop.optimization import WHOLE, make_optimizer, make_schedule, prepare_for_training
 from acmix.tasks.loop.settings import LoopSettings
 
 TINY = LoopSettings(model="test_resnet.r160_in1k", epochs=2)
@@ -73,3 +81,50 @@ def test_the_rate_is_scaled_where_a_batch_is_named():
     linear = replace(TINY, learning_rate=0.1, learning_rate_batch=256)
     assert linear.scaled_learning_rate(1024) == pytest.approx(0.4)
     assert replace(linear, learning_rate_scaling="square_root").scaled_learning_rate(1024) == pytest.approx(0.2)
+
+
+# States of the first hold what PyTorch does not gather; the last wants gradients of gradients.
+REFUSED = ("adafactorbv", "adafactorbvc", "cadafactorbv", "cadafactorbvc", "adahessian")
+# These need packages or a GPU.
+ELSEWHERE = ("bnb", "fused")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_optimisers_that_cannot_be_resumed_are_refused(name):
+    with pytest.raises(
+        InputError, match=f"optimizer '{name}' cannot be used here: it does not step, or cannot be saved"
+    ):
+        prepare_for_training(nn.Linear(2, 2), replace(TINY, optimizer=name))
+
+
+@pytest.mark.filterwarnings("ignore:.*opt_einsum")
+@pytest.mark.parametrize("name", [name for name in list_optimizers() if name not in REFUSED])
+def test_every_other_optimiser_goes_on_from_its_state(name):
+    settings = replace(TINY, optimizer=name)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
+    state = torch.get_rng_state()
+    if name.startswith(ELSEWHERE):
+        with pytest.raises(InputError, match="cannot be used here"):
+            prepare_for_training(network, settings)
+        return
+    prepare_for_training(network, settings)
+    assert torch.equal(torch.get_rng_state(), state)
+    images = torch.rand(4, 3, 4, 4)
+    networks = [network, copy.deepcopy(network)]
+    first, second = (make_optimizer(each, settings, 1e-3) for each in networks)
+    step(network, first, images)
+    # In this order: PyTorch lets an optimiser step to see what its state holds.
+    saved = get_optimizer_state_dict(network, first, options=WHOLE)
+    set_optimizer_state_dict(networks[1], second, copy.deepcopy(saved), options=WHOLE)
+    set_model_state_dict(networks[1], get_model_state_dict(network, options=WHOLE), options=WHOLE)
+    for each, optimizer in zip(networks, (first, second), strict=True):
+        step(each, optimizer, images)
+    for one, other in zip(*(each.parameters() for each in networks), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def step(network, optimizer, images):
+    torch.manual_seed(0)
+    network(images).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()

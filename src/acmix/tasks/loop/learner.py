@@ -12,7 +12,6 @@ from lightning.fabric.plugins import MixedPrecision
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
     get_model_state_dict,
     get_optimizer_state_dict,
     set_model_state_dict,
@@ -22,12 +21,9 @@ from torch.distributed.tensor import DTensor
 
 from acmix.tasks.loop import freezing
 from acmix.tasks.loop.distribution import shard, summed
-from acmix.tasks.loop.optimization import make_optimizer, make_schedule
+from acmix.tasks.loop.optimization import WHOLE, make_optimizer, make_schedule
 from acmix.tasks.loop.settings import LoopSettings
 from acmix.tasks.loop.task import Batch, Task
-
-# Whole tensors on the CPU, also where processes hold parts.
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 Timed = Callable[[str], AbstractContextManager[None]]
 

@@ -1,13 +1,21 @@
 """What settings mean for updates: what a network keeps and averages, optimiser and schedule, all of them timm's."""
 
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from inspect import signature
 from typing import Any, cast
 
+import torch
 from timm.layers import convert_sync_batchnorm
 from timm.optim import create_optimizer_v2, get_optimizer_class
 from timm.scheduler import create_scheduler_v2
 from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
@@ -15,13 +23,18 @@ from acmix.errors import InputError
 from acmix.tasks.loop.freezing import freeze
 from acmix.tasks.loop.settings import LoopSettings
 
+# Whole tensors on the CPU, also where processes hold parts.
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
 
 def prepare_for_training(model: nn.Module, settings: LoopSettings) -> None:
     """Change a network in place as settings ask: parts frozen, activations recomputed, batch norms over all processes.
 
     Raises:
-        InputError: If the network cannot recompute its activations, or has no such parts.
+        InputError: If the network cannot recompute its activations, or has no such parts; or if the optimiser cannot
+            step here, or cannot be resumed.
     """
+    _check_optimizer(settings)
     if settings.freeze is not None:
         freeze(model, settings.freeze, settings.model)
     if settings.recompute:
@@ -31,6 +44,28 @@ def prepare_for_training(model: nn.Module, settings: LoopSettings) -> None:
             raise InputError(f"model {settings.model!r} cannot recompute activations; leave recompute out") from error
     if settings.synchronize_norms:
         convert_sync_batchnorm(model)
+
+
+def _check_optimizer(settings: LoopSettings) -> None:
+    """Let the optimiser make a step on a tiny network, save its state and go on from it."""
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    even = replace(settings, layer_decay=None)
+    try:
+        with warnings.catch_warnings(action="ignore"), torch.random.fork_rng(devices=[]):
+            network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(2, 2)).to(device)
+            optimizer = make_optimizer(network, even, settings.learning_rate)
+            network(torch.ones(2, 1, 1, 1, device=device)).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            state = get_optimizer_state_dict(network, optimizer, options=WHOLE)
+            again = make_optimizer(network, even, settings.learning_rate)
+            set_optimizer_state_dict(network, again, state, options=WHOLE)
+    except Exception as error:  # optimisers of many authors raise what they like
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(
+            f"optimizer {settings.optimizer!r} cannot be used here: it does not step, or cannot be saved to be resumed "
+            f"({reason}); sgd, adamw and lamb can"
+        ) from error
 
 
 def make_optimizer(model: nn.Module, settings: LoopSettings, learning_rate: float) -> Optimizer:

@@ -17,8 +17,9 @@ from acmix.paths import TwoPaths
 from acmix.tasks.loop import states
 from acmix.tasks.loop.distribution import summed
 from acmix.tasks.loop.interruption import Interruption
-from acmix.tasks.loop.learner import WHOLE, Learner
+from acmix.tasks.loop.learner import Learner
 from acmix.tasks.loop.measures import EpochRow, stale_epochs
+from acmix.tasks.loop.optimization import WHOLE
 from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.loop.run import PROBLEMS, RateRow, RunFiles
 from acmix.tasks.loop.settings import LoopSettings
