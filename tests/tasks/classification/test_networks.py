@@ -195,3 +195,16 @@ def test_networks_that_name_no_head(tmp_path, classifier):
     started.pretrained_cfg = {"classifier": classifier}
     load_start_weights(started, tmp_path / "weights.pth")
     assert equal(started, network) == list(network.state_dict())
+
+
+def test_nothing_is_dropped_where_nothing_is_to_be():
+    def dropped(**options):
+        network = create_network("swin_tiny_patch4_window7_224", num_classes=2, **options)
+        return max(getattr(module, "drop_prob", None) or 0 for module in network.modules())
+
+    assert dropped() == dropped(drop_path_rate=None) > 0
+    assert dropped(drop_path_rate=0.0) == 0
+    # A network without such branches drops none.
+    with pytest.raises(InputError, match="does not take"):
+        create_network("vgg11", num_classes=2, drop_path_rate=0.1)
+    create_network("vgg11", num_classes=2, drop_path_rate=0.0)

@@ -24,18 +24,23 @@ def create_network(name: str, *, num_classes: int | None = None, **options: Any)
     Args:
         name: timm's name, `acmix_resnet26` for instance.
         num_classes: Size of the output; None keeps the network's own.
-        **options: Arguments of the network that matter if they are not zero or empty: drop_rate, block_args.
+        **options: Other arguments of the network; None leaves its own, and one that is 0 may be unknown to it: what a
+            network does not drop needs no drop_path_rate.
 
     Raises:
         InputError: If there is no such network, or it does not take an argument.
     """
     check_name(name)
-    arguments: dict[str, Any] = {key: value for key, value in options.items() if value}
+    arguments: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     if num_classes is not None:
         arguments["num_classes"] = num_classes
     try:
         return timm.create_model(name, **arguments)
     except TypeError as error:
+        if 0 in options.values():
+            return create_network(
+                name, num_classes=num_classes, **{key: value for key, value in options.items() if value}
+            )
         raise InputError(f"model {name!r} does not take {', '.join(arguments)}: {error}") from error
 
 

@@ -30,8 +30,8 @@ class Settings(LoopSettings):
         random_erase: Probability that a rectangle of an image is erased.
         repeats: Copies of an image in an epoch, each augmented anew; an epoch keeps its number of images.
         quiet_shifts: ACmix layers start with small shifts, see `acmix.ACmix`; for ACmix-ResNets.
-        drop_rate: Share of features dropped before the classifier.
-        drop_path: Share of residual branches dropped, rising with depth to this.
+        drop_rate: Share of features dropped before the classifier; None is the network's own.
+        drop_path: Share of residual branches dropped, rising with depth to this; None is the network's own.
         image_size: Side of the input in pixels; by default the model's own.
         crop_share: Side of the centre crop that is evaluated, a share of the image's; None is the model's own.
     """
@@ -48,8 +48,8 @@ class Settings(LoopSettings):
     random_erase: Annotated[float, Range(0, 1)] = 0.0
     repeats: Annotated[int, Range(1)] = 1
     quiet_shifts: bool = False
-    drop_rate: Annotated[float, Range(0, 1, below=True)] = 0.0
-    drop_path: Annotated[float, Range(0, 1, below=True)] = 0.0
+    drop_rate: Annotated[float | None, Range(0, 1, below=True)] = None
+    drop_path: Annotated[float | None, Range(0, 1, below=True)] = None
     image_size: Annotated[int | None, Range(1)] = None
     crop_share: Annotated[float | None, Range(0, 1, above=True)] = None
 

@@ -27,7 +27,7 @@ _HEADS = (
 
 def arguments_for(settings: Settings) -> DetectorArguments:
     """What settings say of the network."""
-    dropped: dict[str, Any] = {"drop_path_rate": settings.drop_path} if settings.drop_path else {}
+    dropped: dict[str, Any] = {} if settings.drop_path is None else {"drop_path_rate": settings.drop_path}
     return DetectorArguments(
         backbone=settings.backbone,
         backbone_arguments=dropped,

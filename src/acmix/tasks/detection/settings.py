@@ -29,7 +29,8 @@ class Settings(LoopSettings):
             than 1 it is cut or continued to a square of image_size.
         largest_scale: Largest such factor; 0.8 to 1.25 is scale jitter, 0.1 to 2 large-scale jitter.
         freeze_norms: Batch norms of the backbone keep their statistics, scales and shifts.
-        drop_path: Share of the backbone's residual branches dropped, rising with depth to this.
+        drop_path: Share of the backbone's residual branches dropped, rising with depth to this; None is the
+            backbone's own.
         score_threshold: The least score of what the network finds.
         overlap: Intersection over union from which on two finds of a class are one.
         most_detections: Finds an image.
@@ -51,7 +52,7 @@ class Settings(LoopSettings):
     smallest_scale: Annotated[float, Range(0, 10, above=True)] = 1.0
     largest_scale: Annotated[float, Range(0, 10, above=True)] = 1.0
     freeze_norms: bool = False
-    drop_path: Annotated[float, Range(0, 1, below=True)] = 0.0
+    drop_path: Annotated[float | None, Range(0, 1, below=True)] = None
     score_threshold: Annotated[float, Range(0, 1)] = 0.05
     overlap: Annotated[float, Range(0, 1)] = 0.5
     most_detections: Annotated[int, Range(1, 10_000)] = 100
