@@ -3,10 +3,12 @@
 import re
 import subprocess
 import sys
+import warnings
 
 import pytest
 
 import acmix
+from acmix.cli import commands
 from tests.commands import call
 
 
@@ -93,7 +95,12 @@ def test_version_and_light_start():
         (["explain", "/nowhere", "image.png"], "acmix explain: error: CHECKPOINT /nowhere does not exist"),
         (["explain", "/nowhere"], "acmix explain: error: .*required: IMAGE;"),
         (["demo", "--port", "0"], "acmix demo: error: --port must lie in 1 to 65535, got 0"),
-        (["demo", "--port", "any"], "acmix demo: error: --port: .*whole number.*any"),
+        (["demo", "--port", "any"], "acmix demo: error: --port must be a whole number, got 'any';"),
+        (["train", "digits", "--strategy", "dp"], "acmix train: error: --strategy must be one of ddp, fsdp, got 'dp';"),
+        (["train", "digits", "--save-minutes", "x"], "acmix train: error: --save-minutes must be a number, got 'x';"),
+        (["train", "digits", "more", "of it"], "acmix train: error: more than the command takes: more of it;"),
+        (["info", "-x"], "acmix info: error: there is no -x;"),
+        (["compare", "--json=3", "a"], "acmix compare: error: --json takes no value, got '3';"),
         (["export", "only"], "acmix export: error: .*required: OUTPUT;"),
         (["export", "/nowhere", "a.onnx"], "acmix export: error: CHECKPOINT /nowhere does not exist"),
         (["export", "/nowhere", "a.tflite"], "acmix export: error: OUTPUT must end in .onnx or .pt2, or be a folder"),
@@ -212,3 +219,11 @@ def test_stopping_ends_with_130(capsys, monkeypatch):
     code, _, err = call(capsys, "train", "digits")
     assert code == 130
     assert "stopped" in err
+
+
+def test_a_warning_is_a_line():
+    before = warnings.formatwarning
+    with commands._warnings_of("acmix train"):
+        line = warnings.formatwarning("slow\n  here", UserWarning, "/a/file.py", 7, "code")
+    assert line == "acmix train: warning: slow here\n"
+    assert warnings.formatwarning is before

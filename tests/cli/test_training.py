@@ -89,3 +89,17 @@ def test_settings_given_on_the_command_line_win(capsys):
     settings = yaml.safe_load(out)
     assert (settings["epochs"], settings["learning_rate"], settings["clip_norm"]) == (7, 0.01, 1.0)
     assert (settings["optimizer"], settings["model"]) == ("sgd", "acmix_resnet26")
+
+
+def test_a_scheduler_that_starts_a_finished_run_is_told_so(capsys, tmp_path):
+    output = tmp_path / "run"
+    assert call(capsys, "train", "digits", *FAST, "--output", output, "--requeue")[0] == 0
+    written = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    code, out, err = call(capsys, "train", "digits", *FAST, "--output", output, "--requeue")
+    assert (code, err) == (0, "")
+    assert out == f"the run is finished; its report: acmix report {output}\n"
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == written
+    # What is asked for beyond it is no repetition.
+    code, _, err = call(capsys, "train", "digits", *FAST, "--epochs", "3", "--output", output, "--requeue")
+    assert code == 2
+    assert "holds a finished run; a run of its own trains it to 3 epochs" in err

@@ -4,7 +4,9 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from acmix.cli import bench, data, explain, networks, predictions, runs, study, training
@@ -67,7 +69,8 @@ def run(arguments: Sequence[str]) -> int:
         values = build_parser(COMMANDS, GROUPS).parse_args(arguments)
         for name in named:
             values = values[name]
-        return command(**vars(values))
+        with _warnings_of(program):
+            return command(**vars(values))
     except argparse.ArgumentError as error:
         return _fail(program, f"{readable(str(error), named, command)}; see {program} --help")
     except InputError as error:
@@ -92,6 +95,20 @@ def run(arguments: Sequence[str]) -> int:
         if error.filename is None:
             raise
         return _fail(program, f"{error.filename}: {error.strerror}")
+
+
+@contextmanager
+def _warnings_of(program: str) -> Iterator[None]:
+    """Let a warning be a line like every other, not a place in a file."""
+
+    def line(message: Warning | str, *_: Any, **__: Any) -> str:
+        return f"{program}: warning: {' '.join(str(message).split())}\n"
+
+    before, warnings.formatwarning = warnings.formatwarning, line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _named(arguments: Sequence[str]) -> tuple[list[str], Any]:

@@ -165,6 +165,16 @@ def fit_and_report(
     return result
 
 
+def is_done(output: Path, changes: Mapping[str, Any]) -> bool:
+    """Whether the run in a folder is finished, under settings that do not contradict what is asked for now."""
+    from acmix.tasks.loop import run
+
+    if not (output / run.SUMMARY).is_file():
+        return False
+    settings = run.read_json(output / run.CONFIG)["settings"]
+    return all(settings.get(name) == value for name, value in changes.items())
+
+
 def what_continues(output: Path) -> str:
     """What there is to do about a run that a person stopped at any moment, as a command."""
     from acmix.tasks.loop import run, states

@@ -45,7 +45,8 @@ def train(
         print_config: Print the settings in full, as YAML that --recipe takes, and stop.
         output: The run folder (default: the next free runs/DATA-MODEL).
         resume: Continue the unfinished run in --output where it was saved last; its settings are known.
-        requeue: Begin the run in --output, or continue it: one command for all attempts of a scheduler.
+        requeue: Begin the run in --output, or continue it, unless it is finished: one command for all attempts of a
+            scheduler.
         extend: Go on from the last state of this run, finished or not, in --output: to more --epochs, for instance.
         weights: Start weights, of acmix train, published, or a checkpoint of timm, Lightning or another trainer.
         workers: Processes that read images, for each that trains (default: the cores, at most 8; none for digits).
@@ -68,6 +69,9 @@ def train(
     kind = kind_of(data, recipe, output if resume else extend)
     kind.check_names([*changed, *(assignment.partition("=")[0] for assignment in set or ())])
     own = changes(kind.settings, changed, set)
+    if requeue and output is not None and python.is_done(output, own):
+        sys.stdout.write(f"{python.what_continues(output)}\n")
+        return 0
     if print_config:
         _, settings, _ = python.plan(data, output, recipe, own, resume=resume, extend=extend)
         sys.stdout.write(recipes.as_yaml(settings))

@@ -75,13 +75,18 @@ def readable(message: str, commands: Sequence[str], function: Callable[..., int]
     rules: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
         (r'^Parser key "(\w+)": ', lambda found: f"{names.get(found[1], spelled(found[1])[0])}: "),
         (r"^unrecognized arguments: (--[\w-]+).*", lambda found: _unknown(found[1], names)),
+        (r"^unrecognized arguments: (-\S+).*", r"there is no \1"),
+        (r"^unrecognized arguments: (.*)", r"more than the command takes: \1"),
         (r"^argument (--[\w-]+)\S*: expected one argument.*", r"\1 needs a value"),
+        (r"^argument (--[\w-]+)\S*: ignored explicit argument (.*)", r"\1 takes no value, got \2"),
+        (r": Expected (.*)\. Got value: (.*)$", r" must be \1, got '\2'"),
         (r"(?<=arguments are required: ).*", lambda found: ", ".join(map(positional, found[0].split(", ")))),
         (r'^expected "command" to be one of {(.*)}, but it was not provided', _missing_command),
         (r"^argument COMMAND: invalid choice: '([^']*)' \(choose from (.*)\)", _no_command),
         (r"<class '(\w+)'>", r"\1"),
         (r"a typing\.Literal\[([^]]*)\]", lambda found: f"one of {found[1].replace(chr(39), '')}"),
         (r"\ba int\b", "a whole number"),
+        (r"\ba float\b", "a number"),
     )
     for pattern, words in rules:
         message = re.sub(pattern, words, message, flags=re.IGNORECASE)
