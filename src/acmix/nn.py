@@ -1,6 +1,6 @@
 """The layer: parameters and initialisation; `acmix.ops` computes."""
 
-from typing import Any, Never, NoReturn
+from typing import Any, Never, NoReturn, get_args
 
 import torch
 from torch import Tensor, fx, nn
@@ -10,7 +10,7 @@ from acmix.ops import dispatch, validation
 from acmix.ops.contract import Convolution, Grid, Projection, Weights
 from acmix.ops.geometry import position_map, reflect, window_offsets
 from acmix.ops.tracing import is_exporting, is_transformed
-from acmix.paths import TwoPaths, refuse_script, shift_kernels_
+from acmix.paths import Route, TwoPaths, refuse_script, shift_kernels_
 from acmix.plain import why_not_plain
 
 _LARGEST_WINDOW = 31
@@ -273,14 +273,20 @@ class ACmix(OperatorLayer, TwoPaths):
     def paths(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[bad-override]
         """alpha att and beta conv, `(B, C, H', W')` each; their sum is the output less its bias."""
         projections = self.qkv(x).unflatten(1, (3 * self.heads, -1))
-        query, key, value = projections.chunk(3, 1)
-        steps: dict[str, Any] = {"stride": self.stride[0], "dilation": self.dilation[0], "backend": self.backend}
-        position = self.position_weight
-        attention = ops.local_attention(
-            query, key, value, position_weight=position, window=self.kernel_att, **steps
-        ).flatten(1, 2)
-        convolution = ops.shift_conv(projections, self.fc_weight, self.dep_weight, **steps)
+        attention, convolution = (self._path(path, projections) for path in get_args(Route))
         return self.rate_attention * attention, self.rate_convolution * convolution
+
+    def alone(self, path: Route, x: Tensor) -> Tensor:  # type: ignore[bad-override]
+        """One path without its rate, `(B, C, H', W')`; nothing of the other one is computed."""
+        return self._path(path, self.qkv(x).unflatten(1, (3 * self.heads, -1)))
+
+    def _path(self, path: Route, projections: Tensor) -> Tensor:
+        steps: dict[str, Any] = {"stride": self.stride[0], "dilation": self.dilation[0], "backend": self.backend}
+        if path == "convolution":
+            return ops.shift_conv(projections, self.fc_weight, self.dep_weight, **steps)
+        position, window = self.position_weight, self.kernel_att
+        attended = ops.local_attention(*projections.chunk(3, 1), position_weight=position, window=window, **steps)
+        return attended.flatten(1, 2)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Its parameters by stage: projection, attention, convolution."""
@@ -291,7 +297,7 @@ class ACmix(OperatorLayer, TwoPaths):
             "convolution": convolution if self.bias is None else [*convolution, self.bias],
         }
 
-    def why_not(self, backend: str, x: Tensor) -> str | None:
+    def why_not(self, backend: str, x: Tensor) -> str | None:  # type: ignore[bad-override]
         """Why a backend cannot compute its input, or None."""
         projections = self.qkv(x).unflatten(1, (3 * self.heads, -1))
         return ops.why_not(

@@ -1,6 +1,6 @@
 """What every network of the family shares: two paths on the same projections, their rates, the convolution path."""
 
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
@@ -9,6 +9,7 @@ from torch.nn import functional
 from acmix import ops
 from acmix.plain import why_not_plain
 
+Route = Literal["attention", "convolution"]
 _NO_SCRIPT = "torch.jit.script does not take an ACmix; torch.jit.trace does, and its program is right for every size"
 
 
@@ -30,12 +31,10 @@ class TwoPaths(nn.Module):
         rate_convolution: beta, one element.
         backend: "auto" or a name from `acmix.ops.backends()`.
         stride: Cells of the input a query, along either axis.
-        channel_axis: Of its maps, 1 or 3.
-        explained: Whether `acmix.explain` can look inside.
+        channel_axis: Of its maps, 1, 3, or 2 of cells in one row.
     """
 
     channel_axis = 1
-    explained = True
     rate_attention: nn.Parameter
     rate_convolution: nn.Parameter
     backend: str
@@ -55,26 +54,36 @@ class TwoPaths(nn.Module):
         """Its parameters by stage: projection, attention, convolution."""
         raise NotImplementedError
 
-    def why_not(self, backend: str, x: Tensor) -> str | None:
-        """Why a backend cannot compute its input, or None; see `acmix.ops.why_not`."""
+    def why_not(self, backend: str, *inputs: Any) -> str | None:
+        """Why a backend cannot compute its inputs, or None; see `acmix.ops.why_not`."""
         raise NotImplementedError
 
     def attention_of(self, cell: tuple[int, int], *inputs: Any) -> Tensor:
         """What the query of a cell attends to: weights on the cells of the map, `(B, N, H, W)`, summing to 1 each."""
         raise NotImplementedError
 
-    def map_size(self, x: Tensor) -> tuple[int, int]:
-        """Height and width of a map that it reads."""
-        first = self.channel_axis % 3 + 1
+    def map_size(self, *inputs: Any) -> tuple[int, int]:
+        """Height and width of the map that it reads."""
+        x, first = inputs[0], self.channel_axis % 3 + 1
         return x.shape[first], x.shape[first + 1]
 
     def paths(self, *inputs: Any) -> tuple[Tensor, Tensor]:
         """Both paths of its inputs, each times its rate, maps of one shape."""
         raise NotImplementedError
 
+    def alone(self, path: Route, *inputs: Any) -> Tensor:
+        """One path of its inputs, without its rate; nothing of the other one is computed."""
+        raise NotImplementedError
+
     def __prepare_scriptable__(self) -> NoReturn:
         """Refuse torch.jit.script, which asks this of every module."""
         refuse_script()
+
+
+def operators_of(network: nn.Module) -> dict[str, TwoPaths]:
+    """Operators that have both paths, by name, in the order of the network."""
+    named = ((name, module) for name, module in network.named_modules() if isinstance(module, TwoPaths))
+    return {name: module for name, module in named if module.rate_attention is not None}
 
 
 class ConvolutionPath(nn.Module):
@@ -165,11 +174,13 @@ class PathsApart(TwoPaths):
         return self.convolution.dep_weight
 
 
-def scaled_linear(x: Tensor, linear: nn.Module, rate: Tensor) -> Tensor:
-    """A linear map times a rate, on its weights: no map has to be multiplied, or kept for the rate's gradient.
+def scaled_linear(x: Tensor, linear: nn.Module, rate: Tensor | None) -> Tensor:
+    """A linear map, times a rate on its weights: no map has to be multiplied, or kept for the rate's gradient.
 
     One that is more than an `nn.Linear` (hooks, parametrisations, adapters) is called as a module.
     """
+    if rate is None:
+        return linear(x)
     if isinstance(linear, nn.Linear) and why_not_plain(linear, nn.Linear) is None:
         bias = None if linear.bias is None else linear.bias * rate
         return functional.linear(x, linear.weight * rate, bias)

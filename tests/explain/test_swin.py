@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from acmix import InputError, explain
+from acmix import explain
 from acmix.models import WindowACmix, create_model
 from acmix.models.patches import padded
 from acmix.models.swin import _attend, _roll
@@ -97,11 +97,3 @@ def test_a_backend_is_that_of_the_convolution_path():
     (operator, *_) = (module for module in model.modules() if isinstance(module, WindowACmix))
     operator.backend = "reference"
     assert operator.convolution.backend == "reference"
-
-
-def test_layers_that_cannot_be_looked_into_have_rates_alone():
-    model = create_model("acmix_san10", channels=(32,), depths=(1,), kernels=(3,), num_classes=3)
-    assert [rate.attention for rate in explain.rates(model)] == [0.5]
-    assert explain.layer_inputs(model, torch.randn(1, 3, 16, 16)) == {}
-    with pytest.raises(InputError, match="layers that cannot be looked into yet, PatchwiseACmix; give an ACmix-ResNet"):
-        explain.operators(model)

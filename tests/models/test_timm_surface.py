@@ -54,6 +54,7 @@ def test_names():
         "acmix_san10",
         "acmix_san15",
         "acmix_san19",
+        "acmix_swin_nano",
         "acmix_swin_small",
         "acmix_swin_tiny",
     ]
@@ -151,12 +152,13 @@ def test_intermediates_and_pruning(name):
         assert torch.equal(first(tokens, model), normed[-1])
         assert torch.equal(last, model.forward_features(image()))
         before = sum(parameter.numel() for parameter in model.parameters())
-        kept = model.prune_intermediate_layers([1, 2])
-        assert kept == [1, 2]
+        # All but the last stage.
+        chosen = [1, 2] if len(intermediates) > 3 else [0]
+        assert model.prune_intermediate_layers(chosen) == chosen
         assert sum(parameter.numel() for parameter in model.parameters()) < 0.8 * before
-        assert model.num_features == model.feature_info[2]["num_chs"]
-        pruned = model.forward_intermediates(image(), indices=[1, 2], intermediates_only=True)
-    for actual, expected in zip(pruned, intermediates[1:3], strict=True):
+        assert model.num_features == model.feature_info[chosen[-1]]["num_chs"]
+        pruned = model.forward_intermediates(image(), indices=chosen, intermediates_only=True)
+    for actual, expected in zip(pruned, intermediates[chosen[0] :], strict=False):
         assert torch.equal(actual, expected)
 
 
@@ -175,7 +177,8 @@ def test_gradient_checkpointing_changes_no_gradient(name):
 @every_model
 def test_parameter_groups(name):
     model = create(name, device="meta")
-    stages = 5 if "san" in name else 4
+    # A ResNet has features of its stem, too.
+    stages = len(model.feature_info) - (name in RESNETS)
     groups = timm.models.group_parameters(model, model.group_matcher(coarse=True))
     assert len(groups) == 1 + stages + 1  # stem, stages, head
     assert sum(len(members) for members in groups.values()) == len(list(model.parameters()))

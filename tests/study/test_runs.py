@@ -103,7 +103,7 @@ def test_an_interrupted_study_continues_to_the_same_results(data, tmp_path):
         ({"seeds": 1}, "seeds must be at least 2, so that there is a spread, got 1"),
         ({"seconds": 0}, "seconds must be positive, got 0"),
         ({"settings": replace(SETTINGS, quiet_shifts=True)}, "leave it out, and name quiet-shifts in variants"),
-        ({"settings": replace(SETTINGS, model="resnet18")}, "model must be an ACmix-ResNet"),
+        ({"settings": replace(SETTINGS, model="resnet18")}, "model must be an ACmix network"),
     ],
 )
 def test_bad_arguments(data, tmp_path, options, rule):

@@ -34,7 +34,7 @@ def run(
     Args:
         data: As in training, digits or mnist5k for instance.
         validation: Validation images, where they are not part of DATA.
-        variants: Names of networks, comma-separated (default: the usual seven; docs/study.md names all).
+        variants: Names of networks, comma-separated (default: those of docs/study.md for the model).
         seeds: Trainings of each network, at least 2.
         recipe: Named settings, or a YAML file of them; see acmix recipes.
         set: The same as the option of that name, written name=value; may be repeated.
@@ -56,8 +56,7 @@ def run(
     with progress.working():
         from acmix import study
 
-        usual = list(study.USUAL_VARIANTS)
-    names = usual if variants is None else [name.strip() for name in variants.split(",")]
+    names = None if variants is None else [name.strip() for name in variants.split(",")]
     with display.StudyDisplay() as shown:
         done = study.run_study(
             data,

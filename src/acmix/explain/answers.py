@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from acmix import ops
 from acmix.bench.measure import time_interleaved
-from acmix.explain.layers import layer_inputs, operators
+from acmix.explain.layers import layer_arguments, operators
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +45,12 @@ def compare_backends(network: nn.Module, images: Tensor, *, seconds: float = 0.5
     Raises:
         InputError: If the network has no ACmix layer.
     """
-    inputs = layer_inputs(network, images)
+    inputs = layer_arguments(network, images)
     exact = _with_backend(copy.deepcopy(network).cpu().double(), "reference")
     networks: dict[str, nn.Module] = {}
     refusals: dict[str, str | None] = {}
     for backend in ops.backends():
-        reasons = (layer.why_not(backend, inputs[name]) for name, layer in operators(network).items())
+        reasons = (layer.why_not(backend, *inputs[name]) for name, layer in operators(network).items())
         with torch.no_grad():
             refusals[backend] = next((reason for reason in reasons if reason is not None), None)
         if refusals[backend] is None:

@@ -21,7 +21,7 @@ class PixelAttention:
         cell: Row and column, in the layer's input map, of the query that the pixel belongs to.
         stride: Of the layer: only every stride-th cell holds a query.
         weights: Attention of the query on the cells of that map, `(B, N, H_l, W_l)`, summing to 1 each; to
-            less where a Swin's window reaches beyond the map.
+            less where a Swin's window reaches beyond the map and where a PVT has a class token.
     """
 
     layer: str
@@ -50,8 +50,9 @@ def pixel_attention(
     """What one pixel attends to, layer by layer, in every head.
 
     The pixel is taken to the cell that it lies in (see `acmix.explain.regions`) and, where the layer strides, to the
-    query at or before it. The weights are those of `attention_map`, or of a Swin those
-    within the cell's shifted window.
+    query at or before it. The weights are those of `attention_map`; of a Swin those within the cell's shifted window,
+    of a PVT those of reduced keys, each spread over the cells that it is made of, of a SAN shares of the sizes of its
+    weights, which have any sign.
 
     Args:
         network: A network with ACmix layers; it is run once, without gradients, in the mode it is in.
@@ -72,7 +73,7 @@ def pixel_attention(
         layer, arguments = named[name], inputs[name]
         row, column = (
             cell_at(place, pixels, cells) // layer.stride[0] * layer.stride[0]
-            for place, pixels, cells in zip(pixel, size, layer.map_size(arguments[0]), strict=True)
+            for place, pixels, cells in zip(pixel, size, layer.map_size(*arguments), strict=True)
         )
         with torch.no_grad():
             weights = layer.attention_of((row, column), *arguments)

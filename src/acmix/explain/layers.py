@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from acmix.errors import InputError
-from acmix.paths import TwoPaths
+from acmix.paths import TwoPaths, operators_of
 from acmix.surgery import FusedACmix
 
 
@@ -30,15 +30,9 @@ def operators(network: nn.Module) -> dict[str, TwoPaths]:
     """The ACmix layers of a network by name, in the order of the network.
 
     Raises:
-        InputError: If it has none, or is fused, or holds layers that cannot be looked into yet.
+        InputError: If it has none, or is fused.
     """
     layers = _layers(network)
-    unknown = next((layer for layer in layers.values() if not layer.explained), None)
-    if unknown is not None:
-        raise InputError(
-            f"the network {type(network).__name__} has layers that cannot be looked into yet, "
-            f"{type(unknown).__name__}; give an ACmix-ResNet, an ACmix-Swin or a network with ACmix layers"
-        )
     if not layers:
         raise InputError(
             f"the network {type(network).__name__} has no ACmix layer to look into; give one with ACmix layers, "
@@ -73,12 +67,9 @@ def layer_inputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 def layer_arguments(network: nn.Module, images: Tensor) -> dict[str, tuple[Any, ...]]:
-    """All that every ACmix layer is called with, as `layer_inputs`: a Swin's gets the shift, too.
-
-    Layers that cannot be looked into are left out.
-    """
+    """All that every ACmix layer is called with, as `layer_inputs`: a Swin's gets the shift, a PVT's the map's size."""
     inputs: dict[str, tuple[Any, ...]] = {}
-    names: dict[nn.Module, str] = {layer: name for name, layer in _layers(network).items() if layer.explained}
+    names: dict[nn.Module, str] = {layer: name for name, layer in _layers(network).items()}
 
     def keep(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
         inputs[names[layer]] = (arguments[0].detach(), *arguments[1:])
@@ -99,4 +90,4 @@ def _layers(network: nn.Module) -> dict[str, TwoPaths]:
             f"the network {type(network).__name__} is fused: its rates and kernels are no longer apart from other "
             "weights; explain the network that acmix.fuse was given"
         )
-    return {name: module for name, module in network.named_modules() if isinstance(module, TwoPaths)}
+    return operators_of(network)

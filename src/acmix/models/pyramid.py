@@ -9,9 +9,10 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from acmix import ops
 from acmix.models.patches import Pair, PatchEmbed, cropped, padded, rounded_up
 from acmix.ops.tracing import is_symbolic
-from acmix.paths import ConvolutionPath, PathsApart, scaled_linear
+from acmix.paths import ConvolutionPath, PathsApart, Route, scaled_linear
 
 
 def _maps(query: Tensor, reduced: Tensor, size: Pair, ratio: int, heads: int) -> Tensor:
@@ -72,8 +73,8 @@ class PyramidACmix(PathsApart):
         ValueError: If an argument breaks its rule.
     """
 
+    channel_axis = 2
     stride = (1, 1)
-    explained = False
 
     def __init__(
         self,
@@ -110,8 +111,8 @@ class PyramidACmix(PathsApart):
         """Its parameters by stage: projection, attention, convolution."""
         reduction = [] if self.ratio == 1 else [*self.sr.parameters(), *self.norm.parameters()]
         return {
-            "projection": [*self.q.parameters(), *self.kv.parameters()],
-            "attention": [*reduction, *self.proj.parameters(), self.rate_attention],
+            "projection": [*self.q.parameters(), *reduction, *self.kv.parameters()],
+            "attention": [*self.proj.parameters(), self.rate_attention],
             "convolution": [*self.convolution.parameters(), self.rate_convolution],
         }
 
@@ -122,24 +123,65 @@ class PyramidACmix(PathsApart):
 
     def paths(self, x: Tensor, size: Pair) -> tuple[Tensor, Tensor]:  # type: ignore[bad-override]
         """alpha proj(att) and beta conv, `(B, tokens + H W, C)` each; their sum is the output."""
+        query, keys = self._project(x, size)
+        return self._attended(query, keys, self.rate_attention), self._convolved(
+            query, keys, size, self.rate_convolution
+        )
+
+    def alone(self, path: Route, x: Tensor, size: Pair) -> Tensor:  # type: ignore[bad-override]
+        """One path without its rate, `(B, tokens + H W, C)`."""
+        query, keys = self._project(x, size)
+        return self._attended(query, keys, None) if path == "attention" else self._convolved(query, keys, size, None)
+
+    def map_size(self, x: Tensor, size: Pair) -> Pair:  # type: ignore[bad-override]  # noqa: ARG002
+        """Height and width of the map that its cells are of."""
+        return size
+
+    def why_not(self, backend: str, x: Tensor, size: Pair) -> str | None:  # type: ignore[bad-override]
+        """Why a backend cannot compute the convolution path of a map, or None."""
+        return ops.why_not(backend, self._cells(*self._project(x, size), size), window=self.kernels.shape[-1])
+
+    def attention_of(self, cell: Pair, x: Tensor, size: Pair) -> Tensor:  # type: ignore[bad-override]
+        """What the query of a cell attends to, the weight of a reduced key spread over the cells that it is made of.
+
+        The weights sum to less than 1 where keys are of class tokens, too.
+        """
+        query, keys = self._project(x, size)
+        place = self.tokens + cell[0] * size[1] + cell[1]
+        query = query[:, place].unflatten(1, (self.heads, -1)) * (query.shape[2] // self.heads) ** -0.5
+        key = keys.unflatten(2, (2, self.heads, -1))[:, :, 0]
+        weights = torch.einsum("bnd,bjnd->bnj", query, key).softmax(-1)
+        rows, columns = (torch.arange(cells, device=x.device).div(self.ratio, rounding_mode="floor") for cells in size)
+        reduced = int(rows[-1]) + 1, int(columns[-1]) + 1
+        weights = weights[:, :, -reduced[0] * reduced[1] :].unflatten(2, reduced)
+        sharing = rows.bincount()[:, None] * columns.bincount()
+        return (weights / sharing)[:, :, rows[:, None], columns]
+
+    def _project(self, x: Tensor, size: Pair) -> tuple[Tensor, Tensor]:
+        """Queries `(B, tokens + H W, C)`, and keys and values of fewer cells `(B, h w, 2 C)`."""
         query, keys = self.q(x), x
         if self.ratio > 1:
             keys = self.norm(self.sr(_reduced(x[:, self.tokens :], size, self.ratio)).flatten(2).transpose(1, 2))
-        keys = self.kv(keys)
+        return query, self.kv(keys)
+
+    def _attended(self, query: Tensor, keys: Tensor, rate: Tensor | None) -> Tensor:
+        """alpha proj(att)."""
         key, value = keys.unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
-        attended = functional.scaled_dot_product_attention(
-            query.unflatten(2, (self.heads, -1)).transpose(1, 2),
-            key,
-            value,
-            dropout_p=self.attn_drop if self.training else 0.0,
-        )
-        attended = attended.transpose(1, 2).flatten(2)
-        attended = self.proj_drop(scaled_linear(attended, self.proj, self.rate_attention))
+        dropout = self.attn_drop if self.training else 0.0
+        queries = query.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        attended = functional.scaled_dot_product_attention(queries, key, value, dropout_p=dropout)
+        return self.proj_drop(scaled_linear(attended.transpose(1, 2).flatten(2), self.proj, rate))
+
+    def _cells(self, query: Tensor, keys: Tensor, size: Pair) -> Tensor:
+        """What the convolution path reads, `(B, 3 N, D, H, W)`."""
         # Reduced keys have no token.
         reduced = keys if self.ratio > 1 else keys[:, self.tokens :]
-        maps = _maps(query[:, self.tokens :], reduced, size, self.ratio, self.heads)
-        convolved = self.convolution(maps, self.rate_convolution).flatten(2).transpose(1, 2)
-        return attended, functional.pad(convolved, (0, 0, self.tokens, 0))
+        return _maps(query[:, self.tokens :], reduced, size, self.ratio, self.heads)
+
+    def _convolved(self, query: Tensor, keys: Tensor, size: Pair, rate: Tensor | None) -> Tensor:
+        """beta conv, nothing of tokens."""
+        convolved = self.convolution(self._cells(query, keys, size), rate).flatten(2).transpose(1, 2)
+        return functional.pad(convolved, (0, 0, self.tokens, 0))
 
 
 class PyramidBlock(nn.Module):

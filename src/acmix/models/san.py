@@ -15,9 +15,10 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from acmix import ops
 from acmix.models.stages import StagedNetwork
 from acmix.ops.geometry import reflect, window_offsets
-from acmix.paths import ConvolutionPath, PathsApart
+from acmix.paths import ConvolutionPath, PathsApart, Route
 
 __all__ = ["PatchwiseACmix", "SelfAttentionNetwork"]
 
@@ -33,6 +34,12 @@ def _windows(maps: Tensor, kernel: int) -> Tensor:
     # The number of cells as a tensor, since PyTorch's ONNX exporter takes no symbol for a divisor.
     rows, columns = (reflect(cells + offsets, cells[-1:] + 1) for cells in axes)
     return maps[:, :, rows[:, None, :, None], columns[None, :, None, :]].flatten(2, 3)
+
+
+def _maps(projections: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """What the convolution path reads, `(B, 6, D, H, W)`."""
+    query, key, value = projections
+    return torch.cat((query[:, None], key[:, None], value.unflatten(1, (_VALUES, -1))), 1)
 
 
 def _pool(x: Tensor) -> Tensor:
@@ -65,7 +72,6 @@ class PatchwiseACmix(PathsApart):
     """
 
     stride = (1, 1)
-    explained = False
 
     def __init__(
         self,
@@ -111,24 +117,56 @@ class PatchwiseACmix(PathsApart):
 
     def forward(self, x: Tensor) -> Tensor:
         """Both paths of a map, added."""
-        attended, convolved = self._paths(x)
+        projections = self._project(x)
+        attended, convolved = self._attended(projections), self._convolved(projections, self.rate_convolution)
         return torch.addcmul(convolved, attended, self.rate_attention.to(attended.dtype))
 
     def paths(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[bad-override]
         """alpha aggregation and beta conv, `(B, C / 4, H, W)` each; their sum is the output."""
-        attended, convolved = self._paths(x)
-        return self.rate_attention * attended, convolved
+        projections = self._project(x)
+        return self.rate_attention * self._attended(projections), self._convolved(projections, self.rate_convolution)
 
-    def _paths(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The aggregation and beta conv."""
-        query, key, value = self.query(x), self.key(x), self.value(x)
+    def alone(self, path: Route, x: Tensor) -> Tensor:  # type: ignore[bad-override]
+        """One path without its rate, `(B, C / 4, H, W)`."""
+        projections = self._project(x)
+        return self._attended(projections) if path == "attention" else self._convolved(projections, None)
+
+    def why_not(self, backend: str, x: Tensor) -> str | None:  # type: ignore[bad-override]
+        """Why a backend cannot compute the convolution path of a map, or None."""
+        return ops.why_not(backend, _maps(self._project(x)), window=self.kernels.shape[-1])
+
+    def attention_of(self, cell: tuple[int, int], x: Tensor) -> Tensor:  # type: ignore[bad-override]
+        """How much the query of a cell makes of the cells of the map, `(B, G, H, W)`, G weights of its values.
+
+        Weights have any sign and sum here: these are their sizes, as shares of the sum of all of the window; reflected
+        cells are added to those they mirror.
+        """
+        query, key, _ = self._project(x)
+        sizes = self._weights(query, key)[:, :, :, cell[0], cell[1]].abs()
+        offsets = window_offsets(self.kernel, 1, x.device)
+        rows, columns = (reflect(place + offsets, size) for place, size in zip(cell, x.shape[2:], strict=True))
+        places = (rows[:, None] * x.shape[3] + columns).flatten()
+        shares = sizes / sizes.sum(-1, keepdim=True).clamp(min=torch.finfo(sizes.dtype).tiny)
+        whole = shares.new_zeros(*shares.shape[:2], x.shape[2] * x.shape[3])
+        return whole.index_add(2, places, shares).unflatten(2, x.shape[2:])
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.query(x), self.key(x), self.value(x)
+
+    def _weights(self, query: Tensor, key: Tensor) -> Tensor:
+        """`(B, G, k^2, H, W)`; channel c of the values has the weights c mod G."""
         seen = torch.cat((query, _windows(key, self.kernel).flatten(1, 2)), 1)
-        # (B, G, k^2, H, W); channel c of the values has the weights c mod G.
-        weights = self.weigh(seen).unflatten(1, (-1, self.kernel**2))
+        return self.weigh(seen).unflatten(1, (-1, self.kernel**2))
+
+    def _attended(self, projections: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """The aggregation."""
+        query, key, value = projections
         windows = _windows(value, self.kernel).unflatten(1, (_SHARED, -1))
-        attended = torch.einsum("bsgjyx,bgjyx->bsgyx", windows, weights).flatten(1, 2)
-        maps = torch.cat((query[:, None], key[:, None], value.unflatten(1, (_VALUES, -1))), 1)
-        return attended, self.convolution(maps, self.rate_convolution)
+        return torch.einsum("bsgjyx,bgjyx->bsgyx", windows, self._weights(query, key)).flatten(1, 2)
+
+    def _convolved(self, projections: tuple[Tensor, Tensor, Tensor], rate: Tensor | None) -> Tensor:
+        """beta conv."""
+        return self.convolution(_maps(projections), rate)
 
 
 class SANBlock(nn.Module):

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from acmix import ops
 from acmix.models.patches import Pair, PatchEmbed, cropped, padded
-from acmix.paths import ConvolutionPath, PathsApart, scaled_linear
+from acmix.paths import ConvolutionPath, PathsApart, Route, scaled_linear
 
 __all__ = ["SwinBlock", "SwinTransformer", "WindowACmix"]
 
@@ -136,13 +136,20 @@ class WindowACmix(timm_swin.WindowAttention, PathsApart):
             x: The map.
             shift: Cells by which the map is shifted, up and to the left; attention does not cross the seam.
         """
-        attended, convolved = self._shifted_paths(_roll(x, shift, -1), shift)
+        attended, convolved = self._rolled_paths(x, shift)
         return _roll(attended + convolved, shift, 1)
 
     def paths(self, x: Tensor, shift: Pair = (0, 0)) -> tuple[Tensor, Tensor]:  # type: ignore[bad-override]
         """alpha proj(att) and beta conv, `(B, H, W, C)` each; their sum is the output."""
-        attended, convolved = self._shifted_paths(_roll(x, shift, -1), shift)
+        attended, convolved = self._rolled_paths(x, shift)
         return _roll(attended, shift, 1), _roll(convolved, shift, 1)
+
+    def alone(self, path: Route, x: Tensor, shift: Pair = (0, 0)) -> Tensor:  # type: ignore[bad-override]
+        """One path without its rate, `(B, H, W, C)`; that of attention is timm's window attention."""
+        size, projections = self._project(x, shift)
+        if path == "attention":
+            return _roll(self._attended(projections, size, shift, None), shift, 1)
+        return _roll(self._convolved(projections, size, None), shift, 1)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Its parameters by stage: projection, attention, convolution."""
@@ -152,7 +159,7 @@ class WindowACmix(timm_swin.WindowAttention, PathsApart):
             "convolution": [*self.convolution.parameters(), self.rate_convolution],
         }
 
-    def why_not(self, backend: str, x: Tensor) -> str | None:
+    def why_not(self, backend: str, x: Tensor, *_: Pair) -> str | None:  # type: ignore[bad-override]
         """Why a backend cannot compute the convolution path of a map, or None."""
         return ops.why_not(backend, self._maps(self.qkv(x)), window=self.kernels.shape[-1])
 
@@ -189,17 +196,26 @@ class WindowACmix(timm_swin.WindowAttention, PathsApart):
         """Of the windows of a shifted, padded map `(B, H, W, ..)`, `(windows, A, A)`; None where there is no seam."""
         return _shift_mask(x.shape[1], x.shape[2], self.window_size, shift, x) if any(shift) else None
 
-    def _shifted_paths(self, x: Tensor, shift: Pair) -> tuple[Tensor, Tensor]:
-        """alpha proj(att) and beta conv of a map that is shifted by so many cells."""
-        size = x.shape[1], x.shape[2]
-        projections = self.qkv(padded(x, self.window_size, 1))
+    def _project(self, x: Tensor, shift: Pair) -> tuple[Pair, Tensor]:
+        """Size of the map, and projections of it as it lies shifted, padded to whole windows."""
+        return (x.shape[1], x.shape[2]), self.qkv(padded(_roll(x, shift, -1), self.window_size, 1))
+
+    def _attended(self, projections: Tensor, size: Pair, shift: Pair, rate: Tensor | None) -> Tensor:
+        """alpha proj(att), shifted."""
         dropout = self.attn_drop.p if self.training else 0.0
-        bias = self._get_rel_pos_bias()[0]
-        mask = self._mask(projections, shift)
+        bias, mask = self._get_rel_pos_bias()[0], self._mask(projections, shift)
         attended = _attend(projections, bias, mask, self.window_size, self.num_heads, dropout)
-        attended = self.proj_drop(scaled_linear(cropped(attended, size, 1), self.proj, self.rate_attention))
-        maps = self._maps(cropped(projections, size, 1))
-        return attended, self.convolution(maps, self.rate_convolution).permute(0, 2, 3, 1)
+        return self.proj_drop(scaled_linear(cropped(attended, size, 1), self.proj, rate))
+
+    def _convolved(self, projections: Tensor, size: Pair, rate: Tensor | None) -> Tensor:
+        """beta conv, shifted."""
+        return self.convolution(self._maps(cropped(projections, size, 1)), rate).permute(0, 2, 3, 1)
+
+    def _rolled_paths(self, x: Tensor, shift: Pair) -> tuple[Tensor, Tensor]:
+        """alpha proj(att) and beta conv, shifted."""
+        size, projections = self._project(x, shift)
+        attended = self._attended(projections, size, shift, self.rate_attention)
+        return attended, self._convolved(projections, size, self.rate_convolution)
 
 
 class SwinBlock(timm_swin.SwinTransformerBlock):
@@ -311,7 +327,13 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
     }
 
 
-default_cfgs = generate_default_cfgs({"acmix_swin_tiny": _cfg(), "acmix_swin_small": _cfg()})
+default_cfgs = generate_default_cfgs(
+    {
+        "acmix_swin_tiny": _cfg(),
+        "acmix_swin_small": _cfg(),
+        "acmix_swin_nano": _cfg(num_classes=10, input_size=(3, 32, 32), pool_size=(8, 8), crop_pct=1.0),
+    }
+)
 # timm's own drops paths unless told not to; those of the publication are in the recipes.
 _TINY = {"patch_size": 4, "window_size": 7, "embed_dim": 96, "num_heads": (3, 6, 12, 24), "drop_path_rate": 0.0}
 
@@ -326,3 +348,10 @@ def acmix_swin_tiny(pretrained: bool = False, **kwargs: Any) -> SwinTransformer:
 def acmix_swin_small(pretrained: bool = False, **kwargs: Any) -> SwinTransformer:
     """ACmix-Swin-S, 50.3 M parameters."""
     return _create("acmix_swin_small", pretrained, {**_TINY, "depths": (2, 2, 18, 2), **kwargs})
+
+
+@register_model
+def acmix_swin_nano(pretrained: bool = False, **kwargs: Any) -> SwinTransformer:
+    """A narrow ACmix-Swin of two stages for images of 32 to 64 pixels, in windows of 4 patches of 2 pixels; ours."""
+    settings = {"patch_size": 2, "window_size": 4, "embed_dim": 32, "num_heads": (1, 2), "depths": (2, 2), **kwargs}
+    return _create("acmix_swin_nano", pretrained, {"img_size": 32, "drop_path_rate": 0.0, **settings})

@@ -164,7 +164,7 @@ def _look_inside(classifier: Classifier, images: ImageSource) -> dict[str, Any]:
     examples = []
     for number, (tensor, (_, target), feature) in enumerate(zip(batch, samples, features, strict=True), 1):
         picture = classifier.as_seen(tensor)
-        height, width = layer.map_size(feature[None])
+        height, width = layer.map_size(feature[None], *beside)
         cell = _brightest_cell(picture, (height, width), layer.stride[0])
         with torch.no_grad():
             maps = layer.attention_of(cell, feature[None], *beside)[0]

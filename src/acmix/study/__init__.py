@@ -12,11 +12,10 @@ from acmix.study.summary import Difference, Summary, differences, summarise
 
 if TYPE_CHECKING:
     from acmix.study.runs import RESULTS, Watching, run_study, time_study
-    from acmix.study.variants import USUAL_VARIANTS, VARIANTS, Variant
+    from acmix.study.variants import VARIANTS, Variant, usual_variants
 
 __all__ = [
     "RESULTS",
-    "USUAL_VARIANTS",
     "VARIANTS",
     "Difference",
     "Study",
@@ -31,11 +30,12 @@ __all__ = [
     "save_study",
     "summarise",
     "time_study",
+    "usual_variants",
 ]
 
 _LATER = {
     **dict.fromkeys(("RESULTS", "Watching", "run_study", "time_study"), "acmix.study.runs"),
-    **dict.fromkeys(("USUAL_VARIANTS", "VARIANTS", "Variant"), "acmix.study.variants"),
+    **dict.fromkeys(("VARIANTS", "Variant", "usual_variants"), "acmix.study.variants"),
 }
 
 

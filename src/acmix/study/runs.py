@@ -17,7 +17,7 @@ from acmix.bench.measure import time_interleaved
 from acmix.data import ImageData, open_dataset
 from acmix.errors import InputError, PreemptedError, nearest
 from acmix.study.results import Measured, Study, Trained, load_study, save_study
-from acmix.study.variants import USUAL_VARIANTS, VARIANTS, rates
+from acmix.study.variants import VARIANTS, rates, usual_variants
 from acmix.tasks.classification.measures import MEASURES
 from acmix.tasks.classification.prepare import prepare
 from acmix.tasks.classification.settings import Settings
@@ -51,7 +51,7 @@ def run_study(
     settings: Settings,
     output: Path,
     *,
-    variants: Sequence[str] = USUAL_VARIANTS,
+    variants: Sequence[str] | None = None,
     seeds: int = 5,
     validation: str | None = None,
     workers: int | None = None,
@@ -66,9 +66,9 @@ def run_study(
 
     Args:
         data: What `acmix.data.open_dataset` takes.
-        settings: Of every training; `settings.seed` is the first seed, the model an ACmix-ResNet.
+        settings: Of every training; `settings.seed` is the first seed, the model a network with ACmix.
         output: The folder of the study, made if missing.
-        variants: Names of `VARIANTS`.
+        variants: Names of `VARIANTS`; None for `usual_variants` of the model.
         seeds: How many, at least 2.
         validation: Validation images, as in training.
         workers: Processes that read images; None as in training.
@@ -86,10 +86,10 @@ def run_study(
         raise InputError("quiet_shifts makes one network of a study; leave it out, and name quiet-shifts in variants")
     if settings.patience is not None:
         raise InputError("patience would choose the last epoch by the images that are reported; leave it out")
+    variants = usual_variants(settings.model) if variants is None else [*dict.fromkeys(variants)]
     _check(variants, seconds)
     if seeds < 2:
         raise InputError(f"seeds must be at least 2, so that there is a spread, got {seeds}")
-    variants = list(dict.fromkeys(variants))
     watching = watching or Watching()
     with session(settings, device=device, devices=1) as fabric, ExitStack() as held:
         facts = _look_at(data, settings, variants, validation, fabric)

@@ -1,64 +1,55 @@
-"""The networks of a study: one shape, other operators in the place of the 3x3 convolutions."""
+"""The networks of a study: one shape, other operators in the place of the 3x3 convolutions, or one path of both."""
 
 import bisect
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import timm
 import torch
 from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
-from acmix import ops
 from acmix.accounting import Cost, account
 from acmix.errors import InputError
 from acmix.models.names import check_name
 from acmix.models.resnet import ResNet
-from acmix.nn import ACmix
-from acmix.ops.geometry import position_map
+from acmix.models.swin import SwinTransformer
+from acmix.paths import Route, TwoPaths, operators_of
 from acmix.study.results import ACMIX, CONVOLUTION
 
-Route = Literal["attention", "convolution"]
 # base_width of timm's bottlenecks, 64 for those of the plain network: the range of the search.
 _WIDTHS = range(8, 257)
+_KINDS = {nn.Module: "ACmix network", ResNet: "ACmix-ResNet", SwinTransformer: "ACmix-Swin"}
 
 
 class OnePath(nn.Module):
-    """One path of an ACmix alone: nothing of the other one is computed, or counted among the parameters.
+    """One path of an operator alone: nothing of the other one is computed, or counted among the parameters.
 
-    out = att(q, k, v) or conv(q, k, v), q, k, v = W x + b (arXiv 2111.14556, eq. 14 with one rate 1 and the other 0).
-    The scale of the rate would not matter: a batch norm follows.
+    The one with its rate 1, the other with 0 (arXiv 2111.14556, eq. 14); that of attention in a Swin is timm's.
 
     Args:
-        operator: Whose parameters and settings it takes.
+        operator: Whose parameters and settings it takes, the operator itself with them.
         path: Which path stays.
 
     Shape:
-        `(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`.
+        As the operator.
     """
 
-    def __init__(self, operator: ACmix, path: Route) -> None:
+    def __init__(self, operator: TwoPaths, path: Route) -> None:
         super().__init__()
-        self.path, self.heads, self.window = path, operator.heads, operator.kernel_att
-        self.steps = {"stride": operator.stride[0], "dilation": operator.dilation[0], "backend": operator.backend}
-        self.qkv = operator.qkv
-        if path == "attention":
-            self.position_weight = operator.position_weight
-        else:
-            self.fc_weight, self.dep_weight = operator.fc_weight, operator.dep_weight
+        self.operator, self.path = operator, path
+        other = "convolution" if path == "attention" else "attention"
+        gone = [*operator.parts()[other], operator.rate_attention, operator.rate_convolution]
+        for module in operator.modules():
+            for name, parameter in [*module.named_parameters(recurse=False)]:
+                if any(parameter is item for item in gone):
+                    setattr(module, name, None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the path: `(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`."""
-        projections = self.qkv(x).unflatten(1, (3 * self.heads, -1))
-        steps: dict[str, Any] = self.steps
-        if self.path == "attention":
-            query, key, value = projections.chunk(3, 1)
-            key = key - position_map(self.position_weight, *x.shape[-2:]).to(key.dtype)
-            # Channel n D + d.
-            return ops.local_attention(query, key, value, window=self.window, **steps).flatten(1, 2)
-        return ops.shift_conv(projections, self.fc_weight, self.dep_weight, **steps)
+    def forward(self, *inputs: Any) -> Tensor:
+        """Apply the path."""
+        return self.operator.alone(self.path, *inputs)
 
 
 @dataclass(frozen=True)
@@ -67,27 +58,27 @@ class Variant:
 
     Attributes:
         title: In words.
-        network: Makes it, with fresh weights, from timm's name of an ACmix-ResNet, the number of classes and options
-            of timm's ResNet.
+        network: Makes it, with fresh weights, from timm's name of a network with ACmix, the number of classes and
+            options of the network.
         change: What is then changed in it, in place.
         unused: The path whose multiply-adds it does without.
     """
 
     title: str
-    network: Callable[..., ResNet]
-    change: Callable[[ResNet], None] | None = None
+    network: Callable[..., nn.Module]
+    change: Callable[[nn.Module], None] | None = None
     unused: Route | None = None
 
-    def build(self, model: str, classes: int, **options: Any) -> ResNet:
+    def build(self, model: str, classes: int, **options: Any) -> nn.Module:
         """The network with fresh weights.
 
         Args:
-            model: timm's name of an ACmix-ResNet.
+            model: timm's name of a network with ACmix.
             classes: How many.
-            **options: Of timm's ResNet.
+            **options: Of the network.
 
         Raises:
-            InputError: If the model is no ACmix-ResNet.
+            InputError: If the model has no ACmix, or not this variant.
         """
         network = self.network(model, classes, **options)
         if self.change is not None:
@@ -98,7 +89,7 @@ class Variant:
         """Parameters and multiply-adds of one image; of one path those of a kernel that computes that path alone.
 
         Raises:
-            InputError: If the model is no ACmix-ResNet.
+            InputError: If the model has no ACmix, or not this variant.
             ValueError: If it cannot take the size.
         """
         network = self.build(model, classes)
@@ -109,28 +100,31 @@ class Variant:
         return Cost(parameters, cost.total.multiply_adds - spared)
 
 
-def _acmix(model: str, classes: int, **options: Any) -> ResNet:
+def _acmix(model: str, classes: int, *, kind: type[nn.Module] = nn.Module, **options: Any) -> Any:
+    """A network of a family, with options that it has."""
     check_name(model)
-    network = timm.create_model(model, num_classes=classes, **options)
-    if not isinstance(network, ResNet):
-        raise InputError(f"model must be an ACmix-ResNet, which has a twin with convolutions, got {model!r}")
-    return network
+    # Without numbers: seeds are for the network that is returned.
+    with torch.device("meta"):
+        plain = timm.create_model(model, num_classes=classes)
+    if not operators_of(plain) or not isinstance(plain, kind):
+        raise InputError(f"model must be an {_KINDS[kind]} for this network of a study, got {model!r}")
+    return timm.create_model(model, num_classes=classes, **options)
 
 
-def _operators(network: nn.Module) -> list[ACmix]:
-    return [module for module in network.modules() if isinstance(module, ACmix)]
+_resnet = functools.partial(_acmix, kind=ResNet)
+_swin = functools.partial(_acmix, kind=SwinTransformer)
 
 
-def _convolution(model: str, classes: int, **options: Any) -> ResNet:
-    return _acmix(model, classes, block=Bottleneck, **options)
+def _convolution(model: str, classes: int, **options: Any) -> nn.Module:
+    return _resnet(model, classes, block=Bottleneck, **options)
 
 
-def _equal_convolution(model: str, classes: int, **options: Any) -> ResNet:
+def _equal_convolution(model: str, classes: int, **options: Any) -> nn.Module:
     """3x3 convolutions in bottlenecks whose width brings the parameters nearest to those of ACmix."""
 
     def parameters(**shape: Any) -> int:
         with torch.device("meta"):
-            return sum(parameter.numel() for parameter in _acmix(model, classes, **shape).parameters())
+            return sum(parameter.numel() for parameter in _resnet(model, classes, **shape).parameters())
 
     def of_width(width: int) -> int:
         return parameters(block=Bottleneck, base_width=width)
@@ -138,34 +132,47 @@ def _equal_convolution(model: str, classes: int, **options: Any) -> ResNet:
     wanted = parameters()
     first = bisect.bisect_left(_WIDTHS, wanted, hi=len(_WIDTHS) - 1, key=of_width)
     nearest = min(_WIDTHS[max(0, first - 1) : first + 1], key=lambda width: abs(of_width(width) - wanted))
-    return _acmix(model, classes, block=Bottleneck, base_width=nearest, **options)
+    return _resnet(model, classes, block=Bottleneck, base_width=nearest, **options)
 
 
-_window_3 = functools.partial(_acmix, block_args={"kernel_att": 3})
-_quiet_shifts = functools.partial(_acmix, block_args={"quiet_shifts": True})
+def _wider_swin(model: str, classes: int, **options: Any) -> nn.Module:
+    """A Swin whose hidden layers bring the multiply-adds of its attention alone to those of ACmix."""
+    costs = []
+    for ratio in (4, 8):
+        with torch.device("meta"):
+            network = _swin(model, classes, mlp_ratio=ratio)
+        costs.append(account(network, network.default_cfg["input_size"]).network)
+    # They grow with the ratio, and with it alone.
+    ratio = 4 + 4 * costs[0].convolution.multiply_adds / (costs[1].total.multiply_adds - costs[0].total.multiply_adds)
+    return _swin(model, classes, mlp_ratio=round(16 * ratio) / 16, **options)
 
 
-def _keep_path(network: ResNet, *, path: Route) -> None:
-    for block in network.modules():
-        if isinstance(operator := getattr(block, "conv2", None), ACmix):
-            block.add_module("conv2", OnePath(operator, path))
+_window_3 = functools.partial(_resnet, block_args={"kernel_att": 3})
+_quiet_shifts = functools.partial(_resnet, block_args={"quiet_shifts": True})
 
 
-def _fix_rates(network: ResNet) -> None:
-    for operator in _operators(network):
+def _keep_path(network: nn.Module, *, path: Route) -> None:
+    for module in [*network.modules()]:
+        for name, operator in [*module.named_children()]:
+            if isinstance(operator, TwoPaths):
+                module.add_module(name, OnePath(operator, path))
+
+
+def _fix_rates(network: nn.Module) -> None:
+    for operator in operators_of(network).values():
         operator.rate_attention.requires_grad_(False)
         operator.rate_convolution.requires_grad_(False)
 
 
-def _randomise_kernels(network: ResNet) -> None:
+def _randomise_kernels(network: nn.Module) -> None:
     """What the published ResNet's constructor makes of the shifts, see DESIGN.md: Kaiming's normal distribution."""
-    for operator in _operators(network):
-        nn.init.kaiming_normal_(operator.dep_weight, mode="fan_out", nonlinearity="relu")
+    for operator in operators_of(network).values():
+        nn.init.kaiming_normal_(operator.kernels, mode="fan_out", nonlinearity="relu")
 
 
-def _drop_positions(network: ResNet) -> None:
-    for operator in _operators(network):
-        nn.init.zeros_(operator.position_weight.requires_grad_(False))
+def _drop_positions(network: nn.Module) -> None:
+    for operator in operators_of(network).values():
+        nn.init.zeros_(operator.position_weight.requires_grad_(False))  # type: ignore[missing-attribute]
 
 
 _attention_alone = functools.partial(_keep_path, path="attention")
@@ -184,17 +191,37 @@ _COMPARED: dict[str, Variant] = {
 # What tells why one of those wins or loses.
 _PROBES: dict[str, Variant] = {
     "quiet-shifts": Variant("ACmix, shifts as small as random kernels", _quiet_shifts),
-    "no-positions": Variant("ACmix without positions", _acmix, _drop_positions),
+    "no-positions": Variant("ACmix without positions", _resnet, _drop_positions),
     "window-3": Variant("ACmix, window of 3", _window_3),
     "attention-window-3": Variant(
         "attention path alone, window of 3", _window_3, _attention_alone, unused="convolution"
     ),
 }
-VARIANTS = _COMPARED | _PROBES
-# What is trained where nobody says what to train.
-USUAL_VARIANTS = tuple(_COMPARED)
+_OF_SWIN: dict[str, Variant] = {
+    "equal-attention": Variant(
+        "attention path alone, as many multiply-adds as ACmix", _wider_swin, _attention_alone, unused="convolution"
+    ),
+}
+VARIANTS = _COMPARED | _PROBES | _OF_SWIN
+
+
+def usual_variants(model: str) -> list[str]:
+    """Names of what is trained where nobody says what to train.
+
+    Raises:
+        InputError: If the model has no ACmix.
+    """
+    with torch.device("meta"):
+        network = _acmix(model, 2)
+    if isinstance(network, ResNet):
+        return [*_COMPARED]
+    alone = [name for name, variant in _COMPARED.items() if variant.network is _acmix]
+    return [*alone, *(_OF_SWIN if isinstance(network, SwinTransformer) else ())]
 
 
 def rates(network: nn.Module) -> list[tuple[float, float]]:
     """The rates of every ACmix of a network, attention and convolution."""
-    return [(operator.rate_attention.item(), operator.rate_convolution.item()) for operator in _operators(network)]
+    return [
+        (operator.rate_attention.item(), operator.rate_convolution.item())
+        for operator in operators_of(network).values()
+    ]

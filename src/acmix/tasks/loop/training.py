@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
 
 from acmix.errors import InputError, PreemptedError, TrainingError
-from acmix.paths import TwoPaths
+from acmix.paths import operators_of
 from acmix.tasks.loop import states
 from acmix.tasks.loop.distribution import summed
 from acmix.tasks.loop.interruption import Interruption
@@ -231,6 +231,5 @@ def _rates(row: EpochRow, network: nn.Module, weights: Mapping[str, Tensor]) -> 
             "attention": float(weights[f"{name}.rate_attention"]),
             "convolution": float(weights[f"{name}.rate_convolution"]),
         }
-        for name, module in network.named_modules()
-        if isinstance(module, TwoPaths)
+        for name in operators_of(network)
     ]
