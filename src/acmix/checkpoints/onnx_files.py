@@ -1,4 +1,4 @@
-"""Classifiers in ONNX files that acmix exported, run in ONNX Runtime."""
+"""Classifiers and segmenters in ONNX files that acmix exported, run in ONNX Runtime."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,14 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from acmix import records
-from acmix.checkpoints.classifier import Classifier, check_preprocessing
-from acmix.checkpoints.files import read_bytes
+from acmix.checkpoints import classifier, segmenter
+from acmix.checkpoints.classifier import Classifier
+from acmix.checkpoints.files import FIRST_TASK, read_bytes
 from acmix.checkpoints.onnx_digest import check_digest
+from acmix.checkpoints.segmenter import Segmenter
+from acmix.checkpoints.trained import TrainedNetwork
 from acmix.errors import InputError
 
 # The key of the file's metadata that is ours.
 _KEY = "acmix"
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+# Of each kind how many axes its output has: logits of an image, or of its pixels.
+_AXES = {Classifier.task: 2, Segmenter.task: 4}
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -31,22 +36,26 @@ class _Metadata:
     preprocessing: dict[str, Any]
     classes: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    task: str = FIRST_TASK
     model_name: str = "unknown"
+    model_arguments: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
 
-def metadata_of(classifier: Classifier) -> dict[str, Any]:
-    """What an ONNX file must remember so that `open_onnx` gives the classifier again: `to_onnx` stores it.
+def metadata_of(trained: TrainedNetwork) -> dict[str, Any]:
+    """What an ONNX file must remember so that `open_onnx` gives the trained network again: `to_onnx` stores it.
 
     It holds the training record, paths of training data included, but for the digests of the images.
     """
     return {
-        "labels" if classifier.multi_label else "classes": classifier.classes,
-        "preprocessing": classifier.preprocessing,
-        "model_name": classifier.model_name,
-        "training": {key: value for key, value in classifier.training.items() if key != "trained_images"},
-        "versions": classifier.versions,
+        "labels" if isinstance(trained, Classifier) and trained.multi_label else "classes": trained.classes,
+        "task": trained.task,
+        "preprocessing": trained.preprocessing,
+        "model_name": trained.model_name,
+        "model_arguments": trained.model_arguments,
+        "training": {key: value for key, value in trained.training.items() if key != "trained_images"},
+        "versions": trained.versions,
     }
 
 
@@ -56,19 +65,20 @@ class OnnxModel(nn.Module):
     Args:
         session: Of `onnxruntime.InferenceSession`.
         classes: How many logits it must give.
+        axes: Of its output: 2 of `(B, classes)`, 4 of `(B, classes, H, W)`.
 
     Raises:
-        InputError: If the graph does not take images, or its output is no matrix of logits.
+        InputError: If the graph does not take images, or its output are no such logits.
     """
 
-    def __init__(self, session: Any, classes: int) -> None:
+    def __init__(self, session: Any, classes: int, axes: int = 2) -> None:
         super().__init__()
         self.session, self.classes = session, classes
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _DTYPES:
             found = ", ".join(f"{each.name} {each.type} {each.shape}" for each in inputs)
             raise InputError(f"it must take images, (B, C, H, W) in float32 or float16, got {found}")
-        if not outputs or len(outputs[0].shape) != 2 or outputs[0].shape[1] != classes:
+        if not outputs or len(outputs[0].shape) != axes or outputs[0].shape[1] != classes:
             found = ", ".join(f"{each.name} {each.shape}" for each in outputs)
             raise InputError(f"it must give logits of {classes} classes, got {found}")
         self.name, self.dtype = inputs[0].name, _DTYPES[inputs[0].type]
@@ -76,7 +86,7 @@ class OnnxModel(nn.Module):
         self.batch = inputs[0].shape[0] if isinstance(inputs[0].shape[0], int) else None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images `(B, C, H, W)` to logits `(B, classes)`, on the CPU.
+        """Images `(B, C, H, W)` to logits `(B, classes)`, or of every pixel, on the CPU.
 
         Raises:
             InputError: If ONNX Runtime refuses them.
@@ -92,8 +102,8 @@ class OnnxModel(nn.Module):
         return torch.from_numpy(np.concatenate(found)) if found else torch.zeros(0, self.classes)
 
 
-def open_onnx(path: Path, device: torch.device | None) -> Classifier:
-    """Open a classifier that `acmix export` wrote as ONNX; its `model` runs in ONNX Runtime.
+def open_onnx(path: Path, device: torch.device | None) -> TrainedNetwork:
+    """Open a classifier or segmenter that `acmix export` wrote as ONNX; its `model` runs in ONNX Runtime.
 
     Args:
         path: The file.
@@ -123,18 +133,21 @@ def open_onnx(path: Path, device: torch.device | None) -> Classifier:
     try:
         found = _metadata(session.get_modelmeta().custom_metadata_map)
         classes = found.classes or found.labels
-        model = OnnxModel(session, len(classes))
+        model = OnnxModel(session, len(classes), _AXES[found.task])
     except InputError as fault:
         raise InputError(f"checkpoint {path} cannot be used: {fault}; give an .onnx that acmix export wrote") from fault
-    return Classifier(
-        model=model.eval(),
-        model_name=found.model_name,
-        classes=classes,
-        preprocessing=found.preprocessing,
-        training=found.training,
-        versions=found.versions,
-        multi_label=bool(found.labels),
-    )
+    parts: dict[str, Any] = {
+        "model": model.eval(),
+        "model_name": found.model_name,
+        "classes": classes,
+        "preprocessing": found.preprocessing,
+        "model_arguments": found.model_arguments,
+        "training": found.training,
+        "versions": found.versions,
+    }
+    if found.task == Segmenter.task:
+        return Segmenter(**parts)
+    return Classifier(**parts, multi_label=bool(found.labels))
 
 
 def _providers(path: Path, device: torch.device | None, available: list[str]) -> list[tuple[str, dict[str, int]]]:
@@ -156,4 +169,7 @@ def _metadata(stored: Mapping[str, str]) -> _Metadata:
         found = records.read(_Metadata, records.parse(stored[_KEY]), others=True)
     except InputError as fault:
         raise InputError(f"its metadata are unusable: {fault}") from fault
-    return replace(found, preprocessing=check_preprocessing(found.classes or found.labels, found.preprocessing))
+    if found.task not in _AXES:
+        raise InputError(f"it is of the task {found.task!r}, of which acmix reads no .onnx")
+    check = classifier.check_preprocessing if found.task == Classifier.task else segmenter.check_preprocessing
+    return replace(found, preprocessing=check(found.classes or found.labels, found.preprocessing))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from acmix.checkpoints.classifier import Classifier
+    from acmix.checkpoints.trained import TrainedNetwork
 
 
 def info(model: str | None = None, *, image_size: int | None = None, json: bool = False) -> int:
@@ -128,18 +129,20 @@ def export(
     from acmix.cli.display import progress
 
     with progress.working():
-        from acmix.checkpoints.opening import load_classifier
+        from acmix.checkpoints.opening import load_classifier, load_network
 
-        classifier = load_classifier(checkpoint, "acmix export", device="cpu")
-    if output.suffix:
-        return _export_file(classifier, output, fixed_size=fixed_size, half=half)
-    from acmix.checkpoints.hub import save_pretrained
+        if output.suffix:
+            trained = load_network(checkpoint, "acmix export", device="cpu")
+            return _export_file(trained, output, fixed_size=fixed_size, half=half)
+        from acmix.checkpoints.hub import save_pretrained
 
+        # Folders for the hub are timm's.
+        classifier = load_classifier(checkpoint, "acmix export to a folder", device="cpu")
     sys.stdout.write(f"folder: {save_pretrained(classifier, output, license=license)}\n")
     return 0
 
 
-def _export_file(classifier: "Classifier", output: Path, *, fixed_size: bool, half: bool) -> int:
+def _export_file(trained: "TrainedNetwork", output: Path, *, fixed_size: bool, half: bool) -> int:
     import torch
 
     from acmix.checkpoints.onnx_files import metadata_of
@@ -148,8 +151,10 @@ def _export_file(classifier: "Classifier", output: Path, *, fixed_size: bool, ha
     from acmix.export import ExportError, to_onnx, to_program
     from acmix.storage import replacing
 
-    network = classifier.model.half() if half else classifier.model
-    options: dict[str, Any] = {"input_size": classifier.preprocessing["input_size"], "dynamic": not fixed_size}
+    if trained.task == "detection":
+        raise InputError(f"OUTPUT {output} cannot be written of a detector; classifiers and segmenters are exported")
+    network = trained.model.half() if half else trained.model
+    options: dict[str, Any] = {"input_size": trained.preprocessing["input_size"], "dynamic": not fixed_size}
     try:
         with progress.working("exporting, then running it beside PyTorch"):
             if output.suffix == ".pt2":
@@ -157,7 +162,7 @@ def _export_file(classifier: "Classifier", output: Path, *, fixed_size: bool, ha
                 with replacing(output) as file:
                     torch.export.save(program, file)
             else:
-                written = to_onnx(network, output, metadata=metadata_of(classifier), **options)
+                written = to_onnx(network, output, metadata=metadata_of(trained), **options)
     except ExportError as error:
         sys.stderr.write(f"acmix export: error: {error}\n")
         return 1

@@ -16,6 +16,8 @@ SEGMENTERS = ("semantic_fpn", "upernet", "deeplabv3_plus")
 OUTPUT_STRIDES = (8, 16)
 # Group norms of Semantic FPN have 32 groups, of half the channels of its pyramid.
 _FPN_CHANNELS = 64
+# Standard deviation of the last layer's fresh weights.
+_HEAD = 0.01
 
 
 class Segmenter(nn.Module):
@@ -90,10 +92,14 @@ def segmenter(
         ) from error
     kinds = {"semantic_fpn": smp.FPN, "upernet": smp.UPerNet, "deeplabv3_plus": smp.DeepLabV3Plus}
     try:
-        return Segmenter(kinds[name](f"tu-{backbone}", encoder_weights=None, classes=num_classes, **arguments))
+        network = kinds[name](f"tu-{backbone}", encoder_weights=None, classes=num_classes, **arguments)
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError, IndexError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"backbone {backbone!r} does not serve {name}: {reason}; choose another") from error
+    # All classes are as likely at first: Xavier's weights of so few outputs would make sure of some at random.
+    head: Any = network.segmentation_head[0]
+    nn.init.normal_(head.weight, std=_HEAD)
+    return Segmenter(network)
 
 
 def _decoder(name: str, channels: int, output_stride: int | None, drop_rate: float | None) -> dict[str, Any]:

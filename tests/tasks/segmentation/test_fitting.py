@@ -1,0 +1,117 @@
+"""A segmenter's run: complete, resumed to the bit, and worth what it says."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from acmix import InputError
+from acmix.checkpoints.opening import load
+from acmix.checkpoints.segmenter import Segmenter
+from acmix.checkpoints.stored import load_trained
+from acmix.tasks.loop.progress import Reporting
+from acmix.tasks.record import read_run
+from acmix.tasks.segmentation.fitting import fit
+from acmix.tasks.segmentation.inference import measure, predict
+from tests.runs import unlisted
+from tests.tasks.segmentation.conftest import SETTINGS
+
+
+def weights(folder):
+    return load_trained(folder / "last.safetensors").model.state_dict()
+
+
+def test_a_run_is_whole_and_says_what_it_found(finished):
+    folder, result = finished
+    assert unlisted(folder) == []
+    found = read_run(folder)
+    assert (found.kind.name, found.status, len(found.rows)) == ("segmentation", "finished", 2)
+    summary = json.loads((folder / "summary.json").read_text())["validation"]
+    row = found.best
+    assert summary["mean_iou"] == pytest.approx(row["val_mean_iou"], abs=1e-6) == result.best
+    assert summary["pixel_accuracy"] == pytest.approx(row["val_pixel_accuracy"], abs=1e-6)
+    assert summary["loss"] == pytest.approx(row["val_loss"], rel=1e-4)
+    assert np.sum(summary["confusion_matrix"]) == summary["pixels"] == 4 * 40 * 40
+
+
+def test_validating_finds_the_same(finished, masked):
+    folder, result = finished
+    found = measure(load(folder, device="cpu"), str(masked))
+    assert found.evaluation.mean_iou == pytest.approx(result.best)
+    assert found.record["measured"] == str(masked / "images" / "validation")
+
+
+def test_a_run_that_stopped_goes_on_to_the_bit(finished, masked, tmp_path):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(str(masked), SETTINGS, tmp_path / "run", workers=0, reporting=Reporting(on_epoch=stop))
+    fit(str(masked), SETTINGS, tmp_path / "run", workers=1, resume=True)
+    whole, resumed = weights(finished[0]), weights(tmp_path / "run")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_segmenter_predicts_at_the_size_of_each_picture(finished, tmp_path):
+    segmenter = load(finished[0], device="cpu")
+    assert isinstance(segmenter, Segmenter)
+    pictures = [Image.new("RGB", size, "teal") for size in ((40, 40), (33, 65), (1, 7), (97, 31))]
+    found = segmenter.predict(pictures)
+    assert [labels.shape for labels in found] == [(picture.height, picture.width) for picture in pictures]
+    assert all(0 <= labels.min() <= labels.max() < len(segmenter.classes) for labels in found)
+    pictures[1].save(tmp_path / "one.png")
+    faults = []
+    (prediction,) = predict(segmenter, [tmp_path / "one.png", tmp_path / "none.png"], faults)
+    np.testing.assert_array_equal(prediction.labels, found[1])
+    assert len(faults) == 1
+    assert sum(share for _, share in prediction.shares) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), torch.zeros(4, 4), 7])
+def test_what_is_no_picture_is_refused(finished, image):
+    with pytest.raises(InputError):
+        load(finished[0], device="cpu").predict(image)
+
+
+def test_start_weights_of_a_segmenter_and_of_its_backbone(finished, masked, tmp_path):
+    import timm
+    from safetensors.torch import save_file
+
+    classifier = timm.create_model(SETTINGS.backbone)
+    save_file(classifier.state_dict(), tmp_path / "classifier.safetensors")
+    one = replace(SETTINGS, epochs=1, freeze="network.encoder")
+    fit(str(masked), one, tmp_path / "a", workers=0, weights=tmp_path / "classifier.safetensors")
+    kept, given = weights(tmp_path / "a"), classifier.state_dict()
+    assert torch.equal(kept["network.encoder.model.layer1.0.conv1.weight"], given["layer1.0.conv1.weight"])
+    fit(str(masked), one, tmp_path / "b", workers=0, weights=finished[0])
+    name = "network.encoder.model.layer1.0.conv1.weight"
+    assert torch.equal(weights(tmp_path / "b")[name], load(finished[0]).model.state_dict()[name].cpu())
+
+
+def test_masks_that_cannot_be_used_are_named_before_the_folder_is_touched(masked, tmp_path):
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(masked, broken)
+    Image.fromarray(np.full((3, 40), 1, np.uint8)).save(broken / "annotations" / "training" / "0002.png")
+    with pytest.raises(InputError, match=r"0002.png: has 40 x 40 pixels, its mask 40 x 3"):
+        fit(str(broken), SETTINGS, tmp_path / "run", workers=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_that_cannot_be(masked, tmp_path):
+    for changes, message in (
+        ({"backbone": "vit_tiny_patch16_224"}, "does not serve semantic_fpn"),
+        ({"decoder_channels": 65}, "multiple of 64"),
+        ({"output_stride": 8}, "output_stride is of deeplabv3_plus"),
+        ({"model": "unet"}, "is no segmenter"),
+        ({"least_scale": 3.0}, "greatest_scale must be at least"),
+        ({"ignore_value": "mountain"}, "must be a number where no file names classes"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit(str(masked), replace(SETTINGS, **changes), tmp_path / "run", workers=0)
+    assert not (tmp_path / "run").exists()
