@@ -14,10 +14,8 @@ from acmix.models.names import check_name
 
 SEGMENTERS = ("semantic_fpn", "upernet", "deeplabv3_plus")
 OUTPUT_STRIDES = (8, 16)
-# Group norms of Semantic FPN have 32 groups, of half the channels of its pyramid.
-_FPN_CHANNELS = 64
-# Standard deviation of the last layer's fresh weights.
-_HEAD = 0.01
+# Group norms of Semantic FPN have 32 groups, of half the channels of its pyramid; one number a group is no group.
+_FPN_CHANNELS, _FPN_LEAST = 64, 128
 
 
 class Segmenter(nn.Module):
@@ -92,14 +90,10 @@ def segmenter(
         ) from error
     kinds = {"semantic_fpn": smp.FPN, "upernet": smp.UPerNet, "deeplabv3_plus": smp.DeepLabV3Plus}
     try:
-        network = kinds[name](f"tu-{backbone}", encoder_weights=None, classes=num_classes, **arguments)
+        return Segmenter(kinds[name](f"tu-{backbone}", encoder_weights=None, classes=num_classes, **arguments))
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError, IndexError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"backbone {backbone!r} does not serve {name}: {reason}; choose another") from error
-    # All classes are as likely at first: Xavier's weights of so few outputs would make sure of some at random.
-    head: Any = network.segmentation_head[0]
-    nn.init.normal_(head.weight, std=_HEAD)
-    return Segmenter(network)
 
 
 def _decoder(name: str, channels: int, output_stride: int | None, drop_rate: float | None) -> dict[str, Any]:
@@ -107,8 +101,11 @@ def _decoder(name: str, channels: int, output_stride: int | None, drop_rate: flo
     if name != "deeplabv3_plus" and output_stride is not None:
         raise InputError(f"output_stride is of deeplabv3_plus, {name} has none; leave it out")
     if name == "semantic_fpn":
-        if channels % _FPN_CHANNELS:
-            raise InputError(f"decoder_channels of semantic_fpn must be a multiple of {_FPN_CHANNELS}, got {channels}")
+        if channels % _FPN_CHANNELS or channels < _FPN_LEAST:
+            raise InputError(
+                f"decoder_channels of semantic_fpn must be a multiple of {_FPN_CHANNELS}, at least {_FPN_LEAST}, got "
+                f"{channels}"
+            )
         return {"decoder_pyramid_channels": channels, "decoder_segmentation_channels": channels // 2} | _given(
             decoder_dropout=drop_rate
         )
