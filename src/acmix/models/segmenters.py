@@ -6,6 +6,8 @@ DeepLabV3+: Chen et al., ECCV 2018, arXiv 1802.02611.
 
 from typing import Any
 
+import timm
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,8 +16,10 @@ from acmix.models.names import check_name
 
 SEGMENTERS = ("semantic_fpn", "upernet", "deeplabv3_plus")
 OUTPUT_STRIDES = (8, 16)
-# Group norms of Semantic FPN have 32 groups, of half the channels of its pyramid; one number a group is no group.
-_FPN_CHANNELS, _FPN_LEAST = 64, 128
+# Semantic FPN's norms have 32 groups, in half the channels of its pyramid, at least 64: one number is no group.
+_FPN_CHANNELS = 64
+# Of networks for small images: strides of their features, the first of which is met twice.
+_SMALL = [2, 2, 4, 8, 16]
 
 
 class Segmenter(nn.Module):
@@ -23,16 +27,15 @@ class Segmenter(nn.Module):
 
     Args:
         network: Of segmentation-models-pytorch.
+        stride: Of its coarsest features.
 
     Shape:
         `(B, 3, H, W)` to logits `(B, classes, H, W)`.
     """
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, stride: int = 32) -> None:
         super().__init__()
-        self.network = network
-        # All three decoders join features of up to this stride.
-        self.stride = 32
+        self.network, self.stride = network, stride
         network.requires_divisible_input_shape = False
 
     @property
@@ -74,20 +77,19 @@ def segmenter(
         **options: Arguments of the backbone that matter if they are not zero or empty: drop_path_rate, block_args.
 
     Raises:
-        InputError: If there is no such network, segmentation-models-pytorch is missing or does not take the backbone,
-            or an argument breaks its rule.
+        InputError: If there is no such network, segmentation-models-pytorch does not take the backbone, or an argument
+            breaks its rule.
+        ModuleNotFoundError: If segmentation-models-pytorch is missing.
     """
     if name not in SEGMENTERS:
         raise InputError(f"model {name!r} is no segmenter; {nearest(name, SEGMENTERS) or ', '.join(SEGMENTERS)} is")
     check_name(backbone)
     arguments = {key: value for key, value in options.items() if value}
     arguments |= _decoder(name, decoder_channels, output_stride, drop_rate)
-    try:
-        import segmentation_models_pytorch as smp
-    except ImportError as error:
-        raise InputError(
-            f"model {name!r} needs segmentation-models-pytorch: pip install 'acmix[segmentation]'"
-        ) from error
+    import segmentation_models_pytorch as smp
+
+    if name == "semantic_fpn" and _strides(backbone) == _SMALL:
+        return Segmenter(_SmallFPN(backbone, num_classes, arguments), max(_SMALL))
     kinds = {"semantic_fpn": smp.FPN, "upernet": smp.UPerNet, "deeplabv3_plus": smp.DeepLabV3Plus}
     try:
         return Segmenter(kinds[name](f"tu-{backbone}", encoder_weights=None, classes=num_classes, **arguments))
@@ -96,19 +98,54 @@ def segmenter(
         raise InputError(f"backbone {backbone!r} does not serve {name}: {reason}; choose another") from error
 
 
+class _Features(nn.Module):
+    """The image and the features of a network for small images, at strides 2 to 16."""
+
+    def __init__(self, backbone: str, options: dict[str, Any]) -> None:
+        super().__init__()
+        levels = range(1, len(_SMALL))
+        self.model: Any = timm.create_model(backbone, features_only=True, out_indices=tuple(levels), **options)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [images, *self.model(images)]
+
+
+class _SmallFPN(nn.Module):
+    """Semantic FPN at half the size of the image, with the names of smp's, which knows no such encoders."""
+
+    def __init__(self, backbone: str, num_classes: int, arguments: dict[str, Any]) -> None:
+        super().__init__()
+        from segmentation_models_pytorch.base import SegmentationHead
+        from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
+
+        own = {key.removeprefix("decoder_"): value for key, value in arguments.items() if key.startswith("decoder_")}
+        options = {key: value for key, value in arguments.items() if not key.startswith("decoder_")}
+        self.encoder = _Features(backbone, options)
+        channels = [3, *self.encoder.model.feature_info.channels()]
+        self.decoder: Any = FPNDecoder(encoder_channels=channels, encoder_depth=len(_SMALL) - 1, **own)
+        self.segmentation_head = SegmentationHead(self.decoder.out_channels, num_classes, kernel_size=1, upsampling=2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.segmentation_head(self.decoder(self.encoder(images)))
+
+
+def _strides(backbone: str) -> list[int]:
+    with torch.device("meta"):
+        features: Any = timm.create_model(backbone, features_only=True)
+    return features.feature_info.reduction()
+
+
 def _decoder(name: str, channels: int, output_stride: int | None, drop_rate: float | None) -> dict[str, Any]:
     """The decoder's arguments, as smp calls them."""
     if name != "deeplabv3_plus" and output_stride is not None:
         raise InputError(f"output_stride is of deeplabv3_plus, {name} has none; leave it out")
     if name == "semantic_fpn":
-        if channels % _FPN_CHANNELS or channels < _FPN_LEAST:
-            raise InputError(
-                f"decoder_channels of semantic_fpn must be a multiple of {_FPN_CHANNELS}, at least {_FPN_LEAST}, got "
-                f"{channels}"
-            )
-        return {"decoder_pyramid_channels": channels, "decoder_segmentation_channels": channels // 2} | _given(
-            decoder_dropout=drop_rate
-        )
+        if channels % _FPN_CHANNELS:
+            raise InputError(f"decoder_channels of semantic_fpn must be a multiple of {_FPN_CHANNELS}, got {channels}")
+        return {
+            "decoder_pyramid_channels": channels,
+            "decoder_segmentation_channels": max(channels // 2, _FPN_CHANNELS),
+        } | _given(decoder_dropout=drop_rate)
     if name == "upernet":
         if drop_rate is not None:
             raise InputError("drop_rate is of semantic_fpn and deeplabv3_plus, upernet has none; leave it out")

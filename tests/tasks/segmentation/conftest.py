@@ -10,7 +10,7 @@ from tests.drawn_shapes import draw, write_masks
 SETTINGS = Settings(
     model="semantic_fpn",
     backbone="test_resnet.r160_in1k",
-    decoder_channels=128,
+    decoder_channels=64,
     epochs=2,
     batch_size=4,
     image_size=32,

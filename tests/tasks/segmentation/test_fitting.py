@@ -106,7 +106,7 @@ def test_masks_that_cannot_be_used_are_named_before_the_folder_is_touched(masked
 def test_settings_that_cannot_be(masked, tmp_path):
     for changes, message in (
         ({"backbone": "vit_tiny_patch16_224"}, "does not serve semantic_fpn"),
-        ({"decoder_channels": 64}, "multiple of 64, at least 128"),
+        ({"decoder_channels": 65}, "multiple of 64"),
         ({"output_stride": 8}, "output_stride is of deeplabv3_plus"),
         ({"model": "unet"}, "is no segmenter"),
         ({"least_scale": 3.0}, "greatest_scale must be at least"),

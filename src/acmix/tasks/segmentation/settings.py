@@ -17,7 +17,7 @@ class Settings(LoopSettings):
     Attributes:
         model: semantic_fpn, upernet or deeplabv3_plus.
         backbone: timm's name of the network that gives features.
-        decoder_channels: Channels of the decoder; of semantic_fpn a multiple of 64, at least 128.
+        decoder_channels: Channels of the decoder; of semantic_fpn a multiple of 64.
         output_stride: 8 or 16 of deeplabv3_plus, whose backbone dilates its last stages; None is 16.
         ignore_value: Mask value that says nothing, or the name of the class that does; None is what the file of
             classes tells, and 255.
