@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from acmix.data.annotated.finding import descriptions
+from acmix.data.annotated.finding import descriptions, why_not
 from acmix.data.bundled import BUNDLED
 from acmix.data.finding import existing
 from acmix.data.folders import look, part_of
@@ -37,6 +37,8 @@ def kinds_of(data: str) -> dict[Kind, str]:
     if found:
         return found
     if root.is_dir():
+        if missing := why_not(root):
+            raise InputError(f"{root} cannot be read: {missing}")
         for folder in look(root):
             if folder.direct or folder.classes:
                 return {"classification": f"images in {folder.name}/"}

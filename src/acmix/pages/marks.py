@@ -86,13 +86,15 @@ def _scaled(box: _Box, shares: tuple[float, float], size: tuple[int, int]) -> _B
 
 def _draw_mask(picture: Image.Image, mask: NDArray[np.bool_], colour: str) -> None:
     """Lay a colour over the pixels of a mask, and a line along its edge."""
-    shape = Image.fromarray(mask.astype(np.uint8) * 255).resize(picture.size, Image.Resampling.NEAREST)
-    veil = shape.point(lambda value: round(_VEIL * value))
-    picture.paste(colour, mask=veil)
-    pixels = np.asarray(shape) > 0
+    rows, columns = (
+        ((np.arange(drawn) + 0.5) * side / drawn).astype(np.int64)
+        for drawn, side in zip(picture.size[::-1], mask.shape, strict=True)
+    )
+    pixels = mask[np.ix_(rows, columns)]
     inner = np.pad(pixels, 1, mode="edge")
     inside = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
-    picture.paste(colour, mask=Image.fromarray((pixels & ~inside).astype(np.uint8) * 255))
+    strength = np.where(pixels & ~inside, 255, np.where(pixels, round(255 * _VEIL), 0))
+    picture.paste(colour, mask=Image.fromarray(strength.astype(np.uint8)))
 
 
 def _draw_box(draw: ImageDraw.ImageDraw, box: _Box, colour: str, width: int) -> None:

@@ -136,3 +136,16 @@ def test_data_of_two_kinds_or_of_none_are_refused(classes, small, tmp_path_facto
         kind_of(str(tmp_path_factory.mktemp("empty")))
     with pytest.raises(InputError, match="does not exist"):
         kind_of("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [("labels/train/a.txt", "add data.yaml"), ("Annotations/a.xml", "PASCAL VOC"), ("annotations/a.json", "COCO's")],
+)
+def test_annotations_that_are_not_read_are_named(tmp_path, pictures, file, words):
+    (tmp_path / "images").mkdir()
+    pictures[0].image.save(tmp_path / "images" / "a.png")
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).touch()
+    with pytest.raises(InputError, match=words):
+        kind_of(str(tmp_path))

@@ -20,6 +20,12 @@ Reader: TypeAlias = Callable[[Findings], AnnotatedImages]
 # What COCO's files begin with.
 _COCO = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*"(?:info|images|annotations|categories|licenses)"\s*:')
 _YAML, _JSON = (".yaml", ".yml"), ".json"
+# What annotations are that are not read, and what to do.
+_UNREAD = {
+    ".txt": "YOLO's labels; add data.yaml, which says train, val and names",
+    ".xml": "PASCAL VOC's annotations; convert them to COCO's JSON",
+    ".json": "none of them COCO's; expected images, annotations and categories in one file",
+}
 _ANNOTATIONS, _ROBOFLOW = re.compile("annotation|label", re.IGNORECASE), "_annotations.coco.json"
 
 
@@ -41,6 +47,19 @@ def descriptions(data: str) -> list[Path]:
     coco = [file for file in files if _is_coco(file)]
     named = [file for file in coco if file.name.startswith("instances_")]
     return [*yolo, *(named or coco)]
+
+
+def why_not(root: Path) -> str:
+    """What is missing where a folder holds annotations that are not read, for a person; empty where it holds none.
+
+    Raises:
+        InputError: If a folder cannot be read.
+    """
+    for folder in (path for path in _entries(root) if path.is_dir() and _ANNOTATIONS.match(path.name)):
+        for path in folder.rglob("*"):
+            if path.suffix.lower() in _UNREAD and path.name != "classes.txt":
+                return f"{folder.name}/ holds {path.suffix} files, {_UNREAD[path.suffix.lower()]}"
+    return ""
 
 
 def find_annotated(data: str) -> FoundOf[Reader]:
