@@ -13,7 +13,7 @@ def check(data: str, *, validation: str | None = None, ignore_value: str | None 
 
     Args:
         data: A folder of class folders, of COCO's or YOLO's annotations, of images and masks, of shards, of IDX files
-            or of a saved dataset, a pattern of shards, a file of annotations, or digits.
+            or of a saved dataset, a pattern of shards, a file of annotations, a CSV file of labels, or digits.
         validation: The same of the validation images, where they are not part of DATA.
         ignore_value: Of masks: the value that says nothing, or the name of the class that does.
         json: Print JSON, which names every image in question.

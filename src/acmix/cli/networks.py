@@ -75,7 +75,7 @@ def validate(
 
     Args:
         checkpoint: A run folder, a best.safetensors of acmix train, or a folder or .onnx file of acmix export.
-        data: digits or a folder, as in training, or its test/; images that were trained on are left out.
+        data: digits, a folder or a CSV file, as in training, or its test/; images that were trained on are left out.
         batch_size: Images at a time.
         workers: Processes that read images.
         device: auto, cpu, cuda, cuda:1 (any number) or mps.

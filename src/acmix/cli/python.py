@@ -54,8 +54,8 @@ def train(
         print(labels, probabilities.shape)
 
     Args:
-        data: A folder of class folders, in train/ and val/ or not, of shards, of a saved dataset or of IDX files;
-            "digits" or "mnist5k".
+        data: A folder of class folders, in train/ and val/ or not, of shards, of a saved dataset or of IDX files; a CSV
+            file of image names and labels, or a folder of such; "digits" or "mnist5k".
         output: The run folder; by default the next free runs/DATA-MODEL.
         recipe: Named settings, or a YAML file of them; by default "small". `acmix recipes` lists them.
         validation: Of validation images, where they are not part of the data.

@@ -38,7 +38,8 @@ def train(
     """Train a network on a folder of images, on shards, or on digits; what DATA is says which kind of network.
 
     Args:
-        data: Class folders, in train/ and val/ or not; shards; a saved dataset; IDX files; or digits or mnist5k.
+        data: Class folders, in train/ and val/ or not; a CSV file of image names and labels; shards; a saved dataset;
+            IDX files; or digits or mnist5k.
         validation: Of validation images, where DATA is a pattern of shards.
         recipe: Named settings, or a YAML file of them (default: small); see acmix recipes.
         set: The same as the option of that name, written name=value; may be repeated.

@@ -154,13 +154,14 @@ def _find_folders(root: Path) -> Found:
     if tables := find_tables(root):
         check_no_classes(root, list(tables.values()), folders)
         return _of_tables(root, tables)
-    sharded = {folder.name for folder in folders if has_shards(root / folder.name) or has_table(root / folder.name)}
-    splits = find_splits(root, folders, sharded)
+    sharded = {folder.name for folder in folders if has_shards(root / folder.name)}
+    tabled = {folder.name for folder in folders if part_of(folder.name) and has_table(root / folder.name)}
+    splits = find_splits(root, folders, sharded | tabled)
     if not splits:
         return _found(str(root), {"": root})
     left_out = beside(root, splits.values(), folders)
     # Test images without classes are aside as they are.
-    direct = {folder.name for folder in folders if folder.direct} - sharded
+    direct = {folder.name for folder in folders if folder.direct} - tabled
     aside = splits.pop("test") if splits.get("test") in direct else None
     parts = {split: _part(str(root), name, _content(root / name)) for split, name in splits.items()}
     return replace(

@@ -72,7 +72,7 @@ def _classes(root: Path) -> str:
     for folder in look(root):
         if has_shards(root / folder.name):
             return f"shards in {folder.name}/"
-        if has_table(root / folder.name):
+        if part_of(folder.name) and has_table(root / folder.name):
             return f"a table of labels in {folder.name}/"
         if part_of(folder.name) and len(classes := folder.classes - _NO_CLASSES) > 1:
             return f"folders of classes in {folder.name}/, such as {min(classes)}/"

@@ -169,3 +169,11 @@ def test_evaluation_needs_labels_of_the_checkpoints_kind(tmp_path):
 def test_tables_are_data_of_classification(tmp_path):
     file = write_table(tmp_path / "labels.csv", ALL, FILES)
     assert kind_of(str(tmp_path)) == kind_of(str(file)) == "classification"
+
+
+@pytest.mark.parametrize("name", ["classes.csv", "class_dict.csv", "train_classes.csv", "sizes.csv", "._labels.csv"])
+def test_other_tables_beside_class_folders_are_no_labels(tmp_path, name):
+    for folder in ("ants", "bees"):
+        write_table(tmp_path / folder / "note.txt", "", ["a.png", "b.png"])
+    write_table(tmp_path / name, "id,name\n0,ants\n")
+    assert open_dataset(str(tmp_path)).train.classes == ("ants", "bees")

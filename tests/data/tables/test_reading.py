@@ -80,6 +80,7 @@ def test_a_class_without_images_stays_a_column(tmp_path):
         ("image,label,labels\na.jpg,x,y\n", "label, labels beside image"),
         ("image,label,split\na.jpg,x,val\n", "'split', which may say what is validated with"),
         ("image,label,label\na.jpg,x,y\n", "two columns 'label'"),
+        ("image,xmin,ymin,label\na.jpg,1,2,x\n", "a column 'xmin', as tables of objects have"),
         ("image,cat,\na.jpg,1,0\n", "no heading over column 3"),
         ("img1,1,0\nimg2,0,1\n", "has no heading"),
         ("a.jpg,1,0\nb.jpg,0,1\n", "has no heading, and its first row is a.jpg, 1, 0"),

@@ -16,6 +16,8 @@ _ONE = frozenset(("label", "class", "category", "tag", "target", "y", "species",
 _SEVERAL = frozenset(("labels", "classes", "categories", "tags", "targets"))
 # A table may say which rows are for validation, which training must not overlook.
 _SPLIT = frozenset(("split", "subset", "fold", "partition", "set", "isvalid", "isval"))
+# Or where objects lie.
+_BOX = re.compile("bbox.*|box.*|[xy](min|max|[12]|center|centre)|(min|max)[xy]")
 # What stands for no and yes in a column of a class.
 BITS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 
@@ -142,4 +144,9 @@ def _check_headings(file: Path, headings: Sequence[str], plain: Sequence[str], c
         raise InputError(
             f"{printable(file)} has a column {split[0]!r}, which may say what is validated with; write train.csv and "
             "val.csv in its place, or remove it"
+        )
+    if boxes := [headings[column] for column in columns if _BOX.fullmatch(plain[column])]:
+        raise InputError(
+            f"{printable(file)} has a column {boxes[0]!r}, as tables of objects have: detectors learn from COCO's or "
+            "YOLO's files; remove it if the labels are of whole images"
         )

@@ -11,8 +11,9 @@ from acmix.data.images import is_hidden
 from acmix.data.tables.cells import is_table, read_rows
 from acmix.errors import InputError
 
-# What stands in a table's name beside the word for its split; Roboflow writes _classes.csv.
-_ABOUT = re.compile("labels?|classes|annotations?", re.IGNORECASE)
+# Names of tables of all images, Roboflow's among them, and what stands in others beside the word for their split.
+_WHOLE = frozenset(("labels", "annotations", "_classes"))
+_ABOUT = re.compile("labels?|annotations?", re.IGNORECASE)
 _IMAGES = re.compile("(images?|imgs?|pictures?|photos?|jpe?gs?|pngs?)", re.IGNORECASE)
 
 
@@ -30,14 +31,15 @@ def find_tables(root: Path) -> dict[str, Path]:
     splits, as in `acmix.data.folders.part_of`; other tables are no data.
 
     Raises:
-        InputError: If two are of one split, or one is of all images beside those of splits.
+        InputError: If two are of one split, one is of all images beside those of splits, or the folder cannot be read.
     """
+    try:
+        tables = sorted(path for path in root.iterdir() if is_table(path) and not is_hidden(path.name))
+    except OSError as error:
+        raise InputError(f"{root} cannot be read: {error.strerror or error}") from error
     found: dict[str, Path] = {}
-    for path in sorted(root.iterdir()):
-        if is_hidden(path.name) or not is_table(path):
-            continue
-        name = re.sub(r"[\W_]+", "", _ABOUT.sub("", path.stem))
-        split = part_of(name) if name else ""
+    for path in tables:
+        split = "" if path.stem.casefold() in _WHOLE else part_of(_ABOUT.sub("", path.stem))
         if split is None:
             continue
         if split in found:
