@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from acmix.checkpoints import load_weights, to_published
-from acmix.models import SwinBlock, WindowACmix, create_model, mix_paths
+from acmix.models import SwinBlock, WindowACmix, create_model, mix_paths, swin
 
 DATA = Path(__file__).parents[1] / "data"
 TIMM = "swin_tiny_patch4_window7_224"
@@ -180,6 +180,31 @@ def test_backends_agree(backend):
     x = images(40, 52, dtype=torch.float64)
     with torch.inference_mode():
         torch.testing.assert_close(other(x), model(x))
+
+
+def test_training_keeps_values_once(monkeypatch):
+    """No copy of them by windows beside the projections, at no derivative's cost."""
+    operator = small().double().layers[0].blocks[1].attn
+    x = torch.randn(2, 9, 11, 32, dtype=torch.float64, requires_grad=True)
+    found = []
+    for plain in (False, True):
+        monkeypatch.setattr(swin, "is_transformed", lambda plain=plain: plain)
+        storages = {}
+
+        def keep(tensor, storages=storages):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            output = operator(x, (3, 3))
+        kept = sum(storage.nbytes() for storage in storages.values())
+        first = torch.autograd.grad(output.square().sum(), [x, *operator.parameters()], create_graph=True)
+        second = torch.autograd.grad(sum(slope.square().sum() for slope in first), [x, *operator.parameters()])
+        found.append((kept, output, *first, *second))
+    (kept, *ours), (before, *theirs) = found
+    assert before - kept == 2 * 14 * 14 * 32 * 8
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_rates_are_not_decayed():

@@ -5,7 +5,7 @@ the path convolves the projections of the whole, cyclically shifted map, across 
 windows, and passes the projection of the attention by.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from acmix import ops
 from acmix.models.patches import Pair, PatchEmbed, cropped, padded
+from acmix.ops.tracing import is_transformed
 from acmix.paths import ConvolutionPath, PathsApart, Route, scaled_linear
 
 __all__ = ["SwinBlock", "SwinTransformer", "WindowACmix"]
@@ -43,23 +44,46 @@ def _attend(projections: Tensor, bias: Tensor, mask: Tensor | None, window: Pair
     batch, rows, columns = projections.shape[0], projections.shape[1] // window[0], projections.shape[2] // window[1]
     maps = projections.reshape(batch, rows, window[0], columns, window[1], 3, heads, -1)
     # (B, rows, columns, N, h, w, D) each; apart, so that training keeps no more of them than it needs.
-    parts = maps.permute(5, 0, 1, 3, 6, 2, 4, 7).unbind()
+    query, key, value = maps.permute(5, 0, 1, 3, 6, 2, 4, 7).unbind()
     windows = rows * columns
     shape = (batch * windows, heads) if mask is None else (batch, windows * heads)
     added = bias[None] if mask is None else (mask[:, None] + bias).flatten(0, 1)[None]
-    query, key, value = (part.reshape(*shape, bias.shape[-1], -1) for part in parts)
-    attended = _attend_windows(query, key, value, added.to(query.dtype), dropout)
+    attended = _attend_windows(query, key, value, shape, added.to(projections.dtype), dropout)
     attended = attended.reshape(batch, rows, columns, heads, *window, -1).permute(0, 1, 4, 2, 5, 3, 6)
     return attended.flatten(5, 6).flatten(3, 4).flatten(1, 2)
 
 
-def _attend_windows(query: Tensor, key: Tensor, value: Tensor, added: Tensor, dropout: float) -> Tensor:
-    """softmax(D^-1/2 q k^T + added) v."""
+def _attend_windows(query: Tensor, key: Tensor, value: Tensor, shape: Pair, added: Tensor, dropout: float) -> Tensor:
+    """softmax(D^-1/2 q k^T + added) v, parts `(B, rows, columns, N, h, w, D)` joined to `(*shape, A, D)` each."""
+    query, key = (part.reshape(*shape, added.shape[-1], -1) for part in (query, key))
     # On CPUs PyTorch's fused attention has no gradient of what is added, and what takes its place scales keys, too.
     if query.device.type == "cpu" and added.requires_grad and torch.is_grad_enabled():
         weights = ((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1) + added).softmax(-1)
-        return functional.dropout(weights, dropout) @ value
+        weights = functional.dropout(weights, dropout)
+        if torch.compiler.is_compiling() or is_transformed() or weights.dtype != value.dtype:
+            return weights @ _joined(value, weights)
+        return cast(Tensor, _Weighed.apply(weights, value))
+    value = value.reshape(key.shape)
     return functional.scaled_dot_product_attention(query, key, value, attn_mask=added, dropout_p=dropout)
+
+
+def _joined(value: Tensor, weights: Tensor) -> Tensor:
+    return value.reshape(*weights.shape[:2], weights.shape[-1], -1)
+
+
+class _Weighed(torch.autograd.Function):
+    """weights v; what it keeps of v is the view that it is given, whose map the convolution path keeps anyway."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, value: Tensor) -> Tensor:  # type: ignore[bad-override]
+        ctx.save_for_backward(weights, value)
+        return weights @ _joined(value, weights)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[bad-override]
+        weights, value = ctx.saved_tensors
+        of_value = weights.transpose(-2, -1) @ slope
+        return slope @ _joined(value, weights).transpose(-2, -1), of_value.reshape(value.shape)
 
 
 def _shift_mask(height: int, width: int, window: Pair, shift: Pair, like: Tensor) -> Tensor:
