@@ -360,3 +360,24 @@ def test_an_interrupted_replacement_is_no_mixture(original, copied, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         save_pretrained(replace(original, classes=("other", "names", "here")), copied)
     refused(copied, "has no config.json")
+
+
+def test_classifiers_of_any_number_of_labels(original, tmp_path):
+    several = replace(original, multi_label=True, training={**original.training, "metrics": {"val_map": 0.5}})
+    folder = save_pretrained(several, tmp_path / "several")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["problem_type"] == "multi_label_classification"
+    # What an acmix that knows one label alone refuses.
+    assert config["acmix"]["format_version"] == 3
+    again = from_pretrained(folder)
+    assert again.multi_label
+    assert again.predict(IMAGES)[0] == several.predict(IMAGES)[0]
+    card = (folder / "README.md").read_text()
+    assert "**Validation mAP:** 50.00%\n" in card
+    assert ".sigmoid()" in card
+    # transformers, which trained it further, has its own record of what it is.
+    (folder / "config.json").write_text(json.dumps(config | {"transformers_version": "5"}))
+    assert from_pretrained(folder).multi_label
+    (folder / "config.json").write_text(json.dumps(config | {"problem_type": "single_label_classification"}))
+    refused(folder, "its problem_type is 'single_label_classification', and its record says otherwise")
+    assert not from_pretrained(save_pretrained(original, tmp_path / "one")).multi_label

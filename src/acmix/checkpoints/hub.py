@@ -197,7 +197,7 @@ def _described(classifier: Classifier, license: str | None) -> nn.Module:  # noq
 def _model_card(classifier: Classifier, license: str | None) -> ModelCard:  # noqa: A002
     training = classifier.training
     several = classifier.multi_label
-    column, metric, title = ("val_map", "mAP", "mAP") if several else ("val_top1", "accuracy", "top-1")
+    column, metric, title = ("val_map", "mAP", "") if several else ("val_top1", "accuracy", " top-1")
     best = training.get("metrics", {}).get(column)
     # Names alone: a published page need not tell where on a disk they lie.
     data = Path(training.get("data", {}).get("location", "unknown")).name
@@ -225,7 +225,7 @@ def _model_card(classifier: Classifier, license: str | None) -> ModelCard:  # no
         "Preprocessing": ", ".join(f"{key} {item}" for key, item in preprocessing.items() if key != "input_size"),
         "Trained on": f"`{data}`",
         "Started from": "fresh weights" if start is None else f"`{Path(start).name}`",
-        f"Validation {metric}": "unknown" if best is None else f"{best:.2%} {title}",
+        f"Validation {metric}": "unknown" if best is None else f"{best:.2%}{title}",
         "Exported by": ", ".join(f"{library} {version}" for library, version in running_versions().items()),
     }
     record = {key: training[key] for key in ("settings", "metrics") if key in training}

@@ -28,7 +28,6 @@ class Columns:
 
     Attributes:
         headed: Whether the first row is a heading.
-        width: Cells of every row.
         image: The column of names.
         label: The column of labels; None where each of several columns is a class.
         classes: Column and heading of each class, where each has its own.
@@ -37,7 +36,6 @@ class Columns:
     """
 
     headed: bool
-    width: int
     image: int
     label: int | None = None
     classes: tuple[tuple[int, str], ...] = ()
@@ -94,7 +92,7 @@ def _unnamed(file: Path, first: Sequence[str]) -> Columns:
             f"{printable(file)} has no heading, and its first row is {', '.join(first[:4])}: what are its "
             "columns? Add a heading, image,label for instance"
         )
-    return Columns(headed=False, width=2, image=images[0], label=1 - images[0])
+    return Columns(headed=False, image=images[0], label=1 - images[0])
 
 
 def _of_headings(file: Path, headings: Sequence[str], bits: Sequence[bool], *, numbered: bool) -> Columns:
@@ -111,7 +109,7 @@ def _of_headings(file: Path, headings: Sequence[str], bits: Sequence[bool], *, n
     others = [column for column in columns if column != image]
     if len(others) > 1 and all(bits[column] for column in others):
         classes = tuple((column, headings[column]) for column in others)
-        return Columns(headed=True, width=len(headings), image=image, classes=classes)
+        return Columns(headed=True, image=image, classes=classes)
     labels = [column for column in others if plain[column] in _ONE | _SEVERAL]
     if len(others) == 1 and named and not bits[others[0]]:
         labels = others
@@ -123,7 +121,6 @@ def _of_headings(file: Path, headings: Sequence[str], bits: Sequence[bool], *, n
         )
     return Columns(
         headed=True,
-        width=len(headings),
         image=image,
         label=labels[0],
         several=plain[labels[0]] in _SEVERAL,
