@@ -22,7 +22,9 @@ def as_path(name: str) -> str:
     text = name.replace("\\", "/")
     path = PurePosixPath(text)
     if path.is_absolute() or PureWindowsPath(text).drive or ".." in path.parts or "\0" in text:
-        raise InputError(f"{printable(repr(name))} leads out of the data folder, in which all files must lie")
+        raise InputError(
+            f"{printable(repr(name))} is absolute or leads out of the data folder; name it as it lies in that folder"
+        )
     return text
 
 

@@ -133,7 +133,7 @@ def _parts(content: Mapping[str, Any], folder: Path) -> dict[str, tuple[str, ...
         if wrong := [each for each in entries if not isinstance(each, str)]:
             raise InputError(f"{split} must be a folder or a list of them, got {reprlib.repr(wrong[0])}")
         # Roboflow writes ../train/images for train/images.
-        paths = tuple(as_path(each.removeprefix("../")) for each in entries)
+        paths = tuple(as_path(each if each.startswith("../..") else each.removeprefix("../")) for each in entries)
         if gone := [path for path in paths if not (folder / path).exists()]:
             if split == "test":
                 continue
