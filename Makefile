@@ -234,14 +234,17 @@ bench-gpu-compiled:
 	PYTHONPATH=src $(PYTHON_WITH_GPU) benchmarks/readme.py
 
 # Convolutions, each path alone and ACmix, five seeds each; continues where it was stopped; fills docs/study.md
-STUDIES := digits digits-rate mnist5k mnist5k-rate mnist5k-long
+STUDIES := digits digits-rate digits-swin mnist5k mnist5k-rate mnist5k-long
 DIGITS := $(BIN)/acmix study run digits --epochs 12 --set image_size=16 --threads 1
 MNIST := $(BIN)/acmix study run mnist5k --threads 1 --epochs
+SWIN := $(BIN)/acmix study run digits --model acmix_swin_nano --epochs 16 --set image_size=16 --threads 1 \
+	--set learning_rate=3e-3 --variants attention,equal-attention,acmix
 FASTER := --set learning_rate=3e-3 --variants
 study: venv
 	$(DIGITS) --output runs/study-digits
 	$(DIGITS) --output runs/study-digits --variants quiet-shifts
 	$(DIGITS) --output runs/study-digits-rate $(FASTER) convolution,attention,acmix
+	$(SWIN) --output runs/study-digits-swin
 	$(MNIST) 6 --output runs/study-mnist5k
 	$(MNIST) 6 --output runs/study-mnist5k --variants quiet-shifts,no-positions,window-3,attention-window-3
 	$(MNIST) 6 --output runs/study-mnist5k-rate $(FASTER) convolution,acmix,quiet-shifts
