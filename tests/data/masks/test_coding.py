@@ -28,6 +28,8 @@ def test_values_without_a_file_are_their_own_names():
 def test_the_largest_value_must_be_said_to_be_ignored_where_nothing_names_classes(value):
     with pytest.raises(InputError, match=f"ignore_value must be given.*--ignore-value {value}"):
         coding(None, None, found(0, 1, value))
+    with pytest.raises(InputError, match="ignore_value must be given"):
+        coding(None, 0, found(0, 1, 2, value))
     known = coding(None, value, found(0, 1, value))
     assert known.classes == ("0", "1")
     np.testing.assert_array_equal(known.decode(np.array([value, 1])), [IGNORED, 1])

@@ -101,8 +101,7 @@ def coding(legend: Legend | None, ignore: int | str | None, found: Callable[[], 
 def _of_values(values: NDArray[np.int64], ignore: int | str | None) -> Coding:
     if isinstance(ignore, str):
         raise InputError(f"ignore_value must be a number where no file names classes, got {ignore!r}")
-    if ignore is None and values.max(initial=0) in (_USUAL, 65_535):
-        most = values.max()
+    if (most := values.max(initial=0)) in (_USUAL, 65_535) and ignore != most:
         raise InputError(
             f"ignore_value must be given: masks have the value {most}, which may be a class or say nothing "
             f"(--ignore-value {most}); a file classes.txt with a line VALUE NAME for each class makes it a class"
@@ -120,10 +119,8 @@ def _of_map(legend: Legend, values: Sequence[int], ignore: int | str | None) -> 
         ignore = values[legend.names.index(ignore)]
     elif ignore is not None and legend.colours:
         raise InputError(f"ignore_value must name a class of {legend.file}, which is of colours, got {ignore}")
-    if ignore is not None:
-        ignored: tuple[int, ...] = (ignore,)
-    else:
-        ignored = legend.ignored or (() if legend.colours or _USUAL in values else (_USUAL,))
+    usual = legend.ignored or (() if legend.colours or _USUAL in values else (_USUAL,))
+    ignored = tuple(dict.fromkeys(usual if ignore is None else (ignore, *usual)))
     kept = [(name, value) for name, value in zip(legend.names, values, strict=True) if value not in ignored]
     names = tuple(name for name, _ in kept)
     hint = f" of {legend.file}"
@@ -134,7 +131,7 @@ def _of_names(legend: Legend, ignore: int | str | None, found: Callable[[], NDAr
     """Names without values stand for 0, 1, ...; for 1, 2, ... where 0 says nothing and masks show that they do."""
     count, first = len(legend.names), 0
     if ignore == 0:
-        if found().max(initial=0) != count:
+        if max((value for value in found().tolist() if value != _USUAL), default=0) != count:
             raise InputError(
                 f"ignore_value 0 leaves open whether the {count} names of {legend.file} stand for 1 to {count} or for "
                 f"0 to {count - 1}: no mask has {count}; write VALUE NAME in each of its lines, or give the name of "

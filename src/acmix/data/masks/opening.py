@@ -227,7 +227,8 @@ def _taken(parts: MaskedParts, train: MaskedImages, held_out: MaskedImages, spli
     """See `OpenedData`; split says how images were held out where none have a place of their own."""
     learned, measured, found = parts.learned, parts.measured, parts.found
     names = ", ".join(train.classes[:5]) + (", ..." if len(train.classes) > 5 else "")
-    ignored = f", {train.coding.words} says nothing" if train.coding.words else ""
+    count = len(train.coding.ignored)
+    ignored = f", {train.coding.words} {'says' if count == 1 else 'say'} nothing" if count else ""
     classes = f"{counted(len(train.classes), 'class')} ({names}){ignored}"
     taken = {"training": f"{learned.words}: {counted(len(train), 'image')} with masks of {classes}"}
     left_out = LeftOut()

@@ -19,8 +19,8 @@ class Settings(LoopSettings):
         backbone: timm's name of the network that gives features.
         decoder_channels: Channels of the decoder; of semantic_fpn a multiple of 64.
         output_stride: 8 or 16 of deeplabv3_plus, whose backbone dilates its last stages; None is 16.
-        ignore_value: Mask value that says nothing, or the name of the class that does; None is what the file of
-            classes tells, and 255.
+        ignore_value: Mask value that says nothing, or the name of the class that does, beside 255 and what the file of
+            classes tells.
         dice: Weight of the Dice loss beside cross-entropy.
         class_weights: balanced lets every class count the same in the cross-entropy, however many pixels it has.
         label_smoothing: Share of the target spread over all classes, 0 to below 1.
