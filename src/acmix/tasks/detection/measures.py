@@ -6,7 +6,7 @@ from acmix.tasks.loop.measures import Measure
 MEASURES = (
     Measure(name="val_map", title="AP", share=True),
     Measure(name="val_map_50", title="AP50", share=True),
-    Measure(name="val_map_75", title="AP75", share=True),
+    Measure(name="val_map_75", title="AP75", share=True, optional=True),
     Measure(name="val_mask_map", title="AP of masks", share=True, optional=True),
     Measure(name="val_mask_map_50", title="AP50 of masks", share=True, optional=True),
 )

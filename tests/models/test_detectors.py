@@ -1,0 +1,104 @@
+"""Detectors: what they answer, that their losses are means over images, and how their parts are named."""
+
+import pytest
+import torch
+from timm.models import group_parameters
+
+from acmix import InputError
+from acmix.models.detectors import DETECTORS, DetectorArguments, create_detector
+
+SMALL = DetectorArguments(
+    backbone="acmix_resnet14_small",
+    pyramid_channels=32,
+    finest_stride=4,
+    pyramid_levels=2,
+    head_convolutions=1,
+    image_size=32,
+    longest_side=64,
+    score_threshold=0.0,
+)
+
+
+def examples():
+    torch.manual_seed(1)
+    images = [torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8) for _ in range(3)]
+    targets = []
+    for boxes, labels in (([[2, 3, 20, 18], [10, 12, 30, 30]], [0, 2]), ([[5, 5, 15, 25]], [1]), ([], [])):
+        masks = torch.zeros(len(labels), 32, 32, dtype=torch.uint8)
+        for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
+            mask[top:bottom, left:right] = 1
+        boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+        targets.append({"boxes": boxes, "labels": torch.tensor(labels, dtype=torch.int64), "masks": masks})
+    return images, targets
+
+
+@pytest.fixture(params=DETECTORS)
+def detector(request):
+    torch.manual_seed(0)
+    network = create_detector(request.param, 3, SMALL).train()
+    # Statistics of a batch would make images depend on each other.
+    network.backbone.eval()
+    return network
+
+
+def test_losses_are_means_over_images(detector):
+    images, targets = examples()
+    # So few places that all of them are drawn.
+    together = detector(images, targets)
+    alone = [detector([image], [target]) for image, target in zip(images, targets, strict=True)]
+    for name, loss in together.items():
+        mean = sum(float(each[name].detach()) for each in alone) / 3
+        assert float(loss.detach()) == pytest.approx(mean, rel=1e-4), name
+        assert float(loss.detach()) > 0
+
+
+def test_labels_count_from_zero_and_boxes_are_of_the_image(detector):
+    detector.eval()
+    images = [torch.rand(3, 40, 60), torch.rand(3, 64, 32)]
+    with torch.no_grad():
+        found = detector(images)
+    for image, each in zip(images, found, strict=True):
+        assert {*each["labels"].unique().tolist()} <= {0, 1, 2}
+        assert (each["boxes"] >= 0).all()
+        assert (each["boxes"][:, 2] <= image.shape[2]).all()
+        assert (each["boxes"][:, 3] <= image.shape[1]).all()
+        if "masks" in each:
+            assert each["masks"].shape[2:] == image.shape[1:]
+
+
+def test_heads_answer_in_float32_under_autocast(detector):
+    images, targets = examples()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = detector(images, targets)
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+
+
+@pytest.mark.parametrize("backbone", ["acmix_resnet14_small", "acmix_swin_tiny", "acmix_pvt_tiny"])
+def test_stages_are_those_of_the_backbone(backbone):
+    arguments = DetectorArguments(backbone=backbone, pyramid_channels=8, head_convolutions=1)
+    with torch.device("meta"):
+        network = create_detector("faster_rcnn", 2, arguments) if "resnet" not in backbone else create_detector(
+            "retinanet", 2, SMALL
+        )
+    groups = group_parameters(network, network.group_matcher(coarse=True), reverse=True)
+    body = {name: group for name, group in groups.items() if ".body." in name}
+    others = {group for name, group in groups.items() if ".body." not in name}
+    assert set(body.values()) == {*range(max(body.values()) + 1)}
+    assert others == {max(groups.values())}
+    assert max(body.values()) <= max(groups.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "rule"),
+    [
+        ("retinanett", {}, "model 'retinanett' is no detector; the nearest are retinanet"),
+        ("fcos", {"pyramid_channels": 48}, "pyramid_channels must be a multiple of 32 for fcos, got 48"),
+        ("retinanet", {"finest_stride": 3}, "finest_stride must be one of 2, 4, 8, 16, the strides of"),
+        ("faster_rcnn", {"pyramid_levels": 5}, "pyramid_levels must be 1 to 4 for faster_rcnn"),
+        ("retinanet", {"backbone": "resnet99"}, "resnet99"),
+        ("retinanet", {"backbone": "acmix_resnet14_small.x"}, "acmix_resnet14_small.x"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(name, changes, rule):
+    with pytest.raises(InputError, match=rule):
+        create_detector(name, 2, DetectorArguments(**(vars(SMALL) | changes)))

@@ -1,0 +1,165 @@
+"""A detector is trained by the loop that trains classifiers, with what that guarantees."""
+
+import json
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+import acmix
+from acmix import InputError
+from acmix.checkpoints.detector import Detector
+from acmix.tasks.detection.inference import measure
+from acmix.tasks.detection.networks import fresh_detector
+from acmix.tasks.loop import states
+from acmix.tasks.loop.progress import Reporting
+from acmix.tasks.record import read_run
+from tests.runs import unlisted
+from tests.tasks.detection.conftest import SETTINGS, train
+from tests.tasks.loop.test_distribution import together
+
+
+def weights(output, name="last.safetensors"):
+    return safetensors.torch.load_file(Path(output) / name)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_is_whole(finished, shapes):
+    config = json.loads((finished.output / "config.json").read_text())
+    summary = json.loads((finished.output / "summary.json").read_text())
+    assert (config["task"], summary["task"], config["classes"]) == ("detection", "detection", [*SHAPES])
+    assert summary["validation"]["map"] == summary["best"] == finished.best
+    assert {"map_50", "map_75", "map_small", "mar_100", "classes"} <= summary["validation"].keys()
+    assert unlisted(finished.output) == []
+    run = read_run(finished.output)
+    assert [measure.name for measure in run.measures] == ["val_map", "val_map_50", "val_map_75"]
+    assert run.best["val_map"] == pytest.approx(finished.best, abs=1e-6)
+    detector = acmix.load(finished.output, device="cpu")
+    assert isinstance(detector, Detector)
+    again = measure(detector, shapes, check_images=False)
+    assert again.evaluation == finished.validation
+    assert again.found.measured.endswith("instances_val.json")
+
+
+SHAPES = ("circle", "square", "triangle")
+
+
+def test_a_killed_run_resumes_to_the_bit(finished, shapes, tmp_path, start):
+    output = tmp_path / "run"
+    for updates in (1, 3):
+
+        def die(updates=updates):
+            seen = []
+
+            def kill(progress):
+                seen.append(progress)
+                if len(seen) == updates:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            reporting = Reporting(on_update=kill, save_minutes=0)
+            train(shapes, output, resume=bool(states.paths(output)), reporting=reporting)
+
+        process = start(die)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    result = train(shapes, output, resume=True)
+    for name in ("last.safetensors", "best.safetensors"):
+        assert same(weights(output, name), weights(finished.output, name))
+    assert result.validation == finished.validation
+
+
+def test_two_processes_are_one(shapes, tmp_path, start):
+    # Without batch statistics, which are of a process's own images; what is drawn is a function of the position.
+    settings = replace(SETTINGS, freeze_norms=True, average_decay=0.8, clip_norm=5.0, epochs=1)
+    half = replace(settings, batch_size=2, learning_rate=settings.learning_rate)
+    train(shapes, tmp_path / "one", settings)
+    train(shapes, tmp_path / "parts", replace(half, accumulate=2))
+    assert together(start, 2, lambda: train(shapes, tmp_path / "two", half)) == [0, 0]
+    one = weights(tmp_path / "one")
+    metrics = [(tmp_path / name / "metrics.csv").read_text().splitlines()[1].split(",") for name in ("one", "two")]
+    assert metrics[0][2:5] == metrics[1][2:5]
+    for name in ("two", "parts"):
+        other = weights(tmp_path / name)
+        assert max(float((one[key].double() - other[key].double()).abs().max()) for key in one) < 1e-4
+
+
+def test_images_that_cannot_be_read_are_replaced_and_counted(shapes, tmp_path):
+    data = shutil.copytree(shapes, tmp_path / "data")
+    (data / "train" / "0003.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="1 of 12 images cannot be read"):
+        train(str(data), tmp_path / "refused")
+    settings = replace(SETTINGS, epochs=1, most_unreadable=0.5)
+    train(str(data), tmp_path / "run", settings, check_images=False)
+    problems = [json.loads(line) for line in (tmp_path / "run" / "problems.jsonl").read_text().splitlines()]
+    assert [(each["problem"], each["image"][-8:]) for each in problems] == [("unreadable", "0003.png")]
+
+
+@pytest.mark.parametrize("model", ["fcos", "faster_rcnn", "mask_rcnn"])
+def test_every_network_trains_and_is_loaded_again(shapes, tmp_path, model):
+    channels = 32 if model == "fcos" else 8
+    result = train(shapes, tmp_path / "run", replace(SETTINGS, model=model, epochs=1, pyramid_channels=channels))
+    (found,) = result.load().predict(f"{shapes}/val/0001.png", score=0.0)
+    assert found.boxes.shape == (len(found), 4)
+    assert set(found.labels) <= set(SHAPES)
+    assert (found.masks is not None) == (model == "mask_rcnn") == (result.validation.masks is not None)
+    if found.masks is not None:
+        assert found.masks.shape == (len(found), 32, 32)
+
+
+def test_a_classifier_starts_the_backbone(shapes, tmp_path):
+    path = tmp_path / "start.safetensors"
+    classifier = acmix.create_model("acmix_resnet14_small", num_classes=7)
+    safetensors.torch.save_file(classifier.state_dict(), path)
+    said = {}
+    settings = replace(SETTINGS, epochs=1, freeze="detector.backbone.body")
+    train(shapes, tmp_path / "run", settings, weights=path, reporting=Reporting(on_start=said.update))
+    assert "into the backbone" in said["weights"]
+    assert "fc.weight" in said["weights"]
+    body = "detector.backbone.body."
+    for name, value in weights(tmp_path / "run").items():
+        if name.startswith(body):
+            assert torch.equal(value, classifier.state_dict()[name.removeprefix(body)]), name
+    # A detector's weights go into a detector, with other classes but for what answers.
+    said.clear()
+    train(shapes, tmp_path / "more", replace(SETTINGS, epochs=1), weights=tmp_path / "run" / "best.safetensors")
+    with pytest.raises(InputError, match="do not fit the model"):
+        other = replace(SETTINGS, pyramid_channels=16)
+        train(shapes, tmp_path / "other", other, weights=tmp_path / "run" / "best.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"model": "fcos", "pyramid_channels": 8}, "pyramid_channels must be a multiple of 32 for fcos, got 8"),
+        ({"finest_stride": 5}, "finest_stride must be one of 2, 4, 8, 16"),
+        ({"pyramid_levels": 8}, "pyramid_levels must be 1 to 5 for retinanet"),
+        ({"backbone": "acmix_resnet14_smal"}, "acmix_resnet14_small"),
+        ({"backbone": "vit_tiny_patch16_224"}, "vit_tiny_patch16_224"),
+        ({"freeze": 9}, "freeze must be 0 to 3, the stages of"),
+        ({"longest_side": 16}, "longest_side must be at least image_size = 32, got 16"),
+        ({"smallest_scale": 2.0}, "smallest_scale must be at most largest_scale = 1.25, got 2.0"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(shapes, tmp_path, changes, rule):
+    with pytest.raises(InputError, match=rule) as caught:
+        train(shapes, tmp_path / "run", replace(SETTINGS, **changes))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_frozen_norm_stays_as_it_is(shapes, tmp_path):
+    settings = replace(SETTINGS, epochs=1, freeze_norms=True)
+    train(shapes, tmp_path / "run", settings)
+    fresh, _ = fresh_detector(settings, 3)
+    before = {name: value for name, value in fresh.state_dict().items() if "running_" in name}
+    after = weights(tmp_path / "run")
+    assert before
+    assert all(torch.equal(after[name], value) for name, value in before.items())
