@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_iou
 
 from acmix.errors import InputError
 from acmix.export.checking import ExportError
@@ -18,8 +17,9 @@ from acmix.storage import folder_beside
 from acmix.surgery.identity import copy_network
 
 _OPSET = 18
-# A detection is the same with this overlap, and this difference of scores at most; masks differ by this many of pixels.
-_OVERLAP, _SCORE, _PIXELS = 0.99, 1e-3, 0.01
+# A detection is the same with corners so many pixels apart and this difference of scores at most; masks differ by this
+# share of pixels.
+_APART, _SCORE, _PIXELS = 0.1, 1e-3, 0.01
 # Where scores are all but equal, rounding decides which of two detections stays.
 _LOST = 0.02
 _TRIED = 3
@@ -200,7 +200,8 @@ def _gaps(own: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:
     """For each detection of PyTorch the difference of scores to the same one of the other; infinite where none is."""
     if not len(own[0]) or not len(found[0]):
         return torch.full((len(own[0]),), torch.inf)
-    same = (box_iou(own[0], found[0]) >= _OVERLAP) & (own[2][:, None] == found[2][None])
+    apart = (own[0][:, None] - found[0][None]).abs().amax(2)
+    same = (apart <= _APART) & (own[2][:, None] == found[2][None])
     if len(own) > 3:
         pixels = (own[3][:, None] > 0.5) != (found[3][None] > 0.5)
         same &= pixels.flatten(2).float().mean(2) <= _PIXELS

@@ -33,6 +33,7 @@ DETECTORS = ("retinanet", "fcos", "faster_rcnn", "mask_rcnn")
 _WITH_PROPOSALS = ("faster_rcnn", "mask_rcnn")
 # Channels of group norms must divide into so many groups.
 _FCOS_GROUPS = 32
+_USUAL_CHANNELS = 256
 _ASPECTS = (0.5, 1.0, 2.0)
 # Where the parameters of the backbone's network lie.
 _BODY = "detector.backbone.body."
@@ -217,7 +218,15 @@ def _retinanet(
     head = _RetinaNetHead(arguments.pyramid_channels, anchors.num_anchors_per_location()[0], classes)
     for part in (head.classification_head, head.regression_head):
         part.conv = cast("nn.Sequential", part.conv)[: arguments.head_convolutions]
+        _spread(part.conv, arguments.pyramid_channels)
     return RetinaNet(backbone, classes, anchor_generator=anchors, head=head, **options)
+
+
+def _spread(convolutions: nn.Module, channels: int) -> None:
+    """Let narrow heads start with answers as large as wide ones': torchvision's deviation is meant for 256 channels."""
+    for part in convolutions.modules():
+        if isinstance(part, nn.Conv2d) and channels < _USUAL_CHANNELS:
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
 
 
 def _fcos(
