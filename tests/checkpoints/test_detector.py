@@ -68,7 +68,11 @@ def test_what_is_loaded_finds_the_same(original, saved):
         ("task", "tracking", "it is of the task 'tracking', this acmix knows"),
         ("preprocessing", {}, "preprocessing must hold image_size"),
         ("model_arguments", {"backbone": "resnet18", "pretrained": True}, "pretrained unknown"),
-        ("model_arguments", {"backbone": "resnet18", "backbone_arguments": {"pretrained": True}}, "model_arguments may"),
+        (
+            "model_arguments",
+            {"backbone": "resnet18", "backbone_arguments": {"pretrained": True}},
+            "model_arguments may",
+        ),
         ("model_arguments", {"backbone": "resnet18", "pyramid_channels": 10**9}, "pyramid_channels must be 1 to 4096"),
         ("model_arguments", {"backbone": "no_network"}, "unknown network 'no_network'"),
     ],
@@ -103,7 +107,7 @@ def test_what_is_for_classifiers_says_so(saved):
         load_classifier(saved, "acmix explain", device="cpu")
 
 
-def test_other_weights_are_refused(original, saved, tmp_path):
+def test_other_weights_are_refused(original, tmp_path):
     other = replace(original, model_arguments=original.model_arguments | {"pyramid_channels": 16})
     save_trained(tmp_path / "other.safetensors", other)
     with pytest.raises(InputError, match="do not fit retinanet"):

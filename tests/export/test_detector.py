@@ -39,7 +39,7 @@ def test_what_onnx_runtime_finds_is_what_pytorch_finds(name, tmp_path):
 def test_a_file_that_finds_something_else_is_not_kept(tmp_path, monkeypatch):
     network = create_detector("retinanet", 3, SMALL).eval()
     (tmp_path / "found.onnx").write_text("before")
-    monkeypatch.setattr(exporting, "_gaps", lambda own, found: torch.full((len(own[0]),), torch.inf))
+    monkeypatch.setattr(exporting, "_gaps", lambda own, _: torch.full((len(own[0]),), torch.inf))
     with pytest.raises(ExportError, match="ONNX Runtime lacks .* detections of PyTorch"):
         detector_to_onnx(network, tmp_path / "found.onnx", image_size=(32, 32))
     assert (tmp_path / "found.onnx").read_text() == "before"

@@ -77,8 +77,10 @@ def test_heads_answer_in_float32_under_autocast(detector):
 def test_stages_are_those_of_the_backbone(backbone):
     arguments = DetectorArguments(backbone=backbone, pyramid_channels=8, head_convolutions=1)
     with torch.device("meta"):
-        network = create_detector("faster_rcnn", 2, arguments) if "resnet" not in backbone else create_detector(
-            "retinanet", 2, SMALL
+        network = (
+            create_detector("faster_rcnn", 2, arguments)
+            if "resnet" not in backbone
+            else create_detector("retinanet", 2, SMALL)
         )
     groups = group_parameters(network, network.group_matcher(coarse=True), reverse=True)
     body = {name: group for name, group in groups.items() if ".body." in name}

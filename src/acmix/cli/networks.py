@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from acmix.cli import outputs
 from acmix.errors import InputError
@@ -131,14 +131,42 @@ def export(
     with progress.working():
         from acmix.checkpoints.opening import load_classifier, load_network
 
+        # Folders for the hub are timm's.
         if output.suffix:
             trained = load_network(checkpoint, "acmix export", device="cpu")
-            return _export_file(trained, output, fixed_size=fixed_size, half=half)
-        from acmix.checkpoints.hub import save_pretrained
+        else:
+            trained = load_classifier(checkpoint, "acmix export to a folder", device="cpu")
+    if trained.task == "detection":
+        return _export_detector(trained, output, half=half)
+    if output.suffix:
+        return _export_file(trained, output, fixed_size=fixed_size, half=half)
+    from acmix.checkpoints.hub import save_pretrained
 
-        # Folders for the hub are timm's.
-        classifier = load_classifier(checkpoint, "acmix export to a folder", device="cpu")
+    classifier = cast("Classifier", trained)
     sys.stdout.write(f"folder: {save_pretrained(classifier, output, license=license)}\n")
+    return 0
+
+
+def _export_detector(detector: "TrainedNetwork", output: Path, *, half: bool) -> int:
+    """Write a detector for one image of one size."""
+    from acmix.checkpoints.onnx_files import metadata_of
+    from acmix.cli.display import networks as display
+    from acmix.cli.display import progress
+    from acmix.export import ExportError
+    from acmix.export.detector import detector_to_onnx
+
+    if output.suffix != ".onnx":
+        raise InputError(f"OUTPUT must end in .onnx for a detector, got {output}")
+    if half:
+        raise InputError("half is of other networks than detectors, whose boxes need float32; leave it out")
+    side, model = detector.preprocessing["image_size"], cast("Any", detector.model)
+    try:
+        with progress.working("exporting, then running it beside PyTorch"):
+            written = detector_to_onnx(model, output, image_size=(side, side), metadata=metadata_of(detector))
+    except ExportError as error:
+        sys.stderr.write(f"acmix export: error: {error}\n")
+        return 1
+    display.show_detector(written)
     return 0
 
 
@@ -151,8 +179,6 @@ def _export_file(trained: "TrainedNetwork", output: Path, *, fixed_size: bool, h
     from acmix.export import ExportError, to_onnx, to_program
     from acmix.storage import replacing
 
-    if trained.task == "detection":
-        raise InputError(f"OUTPUT {output} cannot be written of a detector; classifiers and segmenters are exported")
     network = trained.model.half() if half else trained.model
     options: dict[str, Any] = {"input_size": trained.preprocessing["input_size"], "dynamic": not fixed_size}
     try:

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN
 
+from acmix.checkpoints import onnx_digest
 from acmix.errors import InputError
 from acmix.export.checking import ExportError
 from acmix.models.detectors import DetectionNetwork
@@ -78,7 +80,8 @@ def detector_to_onnx(
         network: Not modified.
         path: The file; its folder must exist.
         image_size: `(H, W)` of the image that the file takes; others need a file of their own.
-        metadata: Stored in the file as JSON under the key "acmix": class names, preprocessing.
+        metadata: Stored in the file as JSON under the key "acmix": class names, preprocessing; beside it lies
+            "acmix.sha256", as `to_onnx` writes it.
 
     Returns:
         Where it lies, what it takes and gives, and how exact it is.
@@ -117,8 +120,7 @@ def detector_to_onnx(
 
 
 def _names(module: _OneImage) -> tuple[str, ...]:
-    masks = hasattr(getattr(module.network.detector, "roi_heads", None), "mask_predictor")
-    masks = masks and module.network.detector.roi_heads.mask_predictor is not None
+    masks = isinstance(module.network.detector, MaskRCNN)
     return ("boxes", "scores", "labels", *(("masks",) if masks else ()))
 
 
@@ -153,7 +155,9 @@ def _write(module: _OneImage, shape: Sequence[int], file: Path, metadata: Mappin
     if metadata is not None:
         text = json.dumps(metadata, ensure_ascii=False, allow_nan=False)
         model.metadata_props.add(key="acmix", value=text)
+    model.metadata_props.add(key=onnx_digest.KEY, value=onnx_digest.EMPTY)
     onnx.save(model, str(file))
+    onnx_digest.write_digest(file)
     return len(model.graph.node)
 
 

@@ -137,8 +137,13 @@ def kind_of(data: str, recipe: str | None = None, base: Path | None = None) -> K
         given[f"the run {base}"] = str(run.read_json(base / run.CONFIG).get("task", FIRST_TASK))
     if recipe is not None:
         given[f"recipe {recipe!r}"] = recipes.task_of(recipe)
-    # That there are no data is said where they are opened.
-    possible = _kinds_of(data) if not given or Path(data).expanduser().exists() else (*given.values(),)
+    try:
+        possible = _kinds_of(data)
+    except InputError:
+        # Of several kinds the one that is given is meant; that there are no data is said where they are opened.
+        if not given:
+            raise
+        possible = (*given.values(),)
     for what, task in given.items():
         if task not in possible:
             raise InputError(f"{what} is of {task}; DATA {printable(data)} is of {' or '.join(possible)}")

@@ -1,6 +1,6 @@
 """Write what pycocotools makes of the detections of test_figures, where it is installed.
 
-    python -m tests.tasks.detection.pycocotools_figures > tests/data/pycocotools.json
+python -m tests.tasks.detection.pycocotools_figures > tests/data/pycocotools.json
 """
 
 import contextlib

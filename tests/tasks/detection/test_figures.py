@@ -85,8 +85,15 @@ def test_figures_of_processes_are_those_of_one(images):
         parts[index % 2].update(index, each)
     # As torchmetrics joins the states of processes.
     together = CocoFigures(images, masks=True)
-    together.update(0, {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0).long(),
-                        "masks": torch.zeros(0, 1, 120, 120)})
+    together.update(
+        0,
+        {
+            "boxes": torch.zeros(0, 4),
+            "scores": torch.zeros(0),
+            "labels": torch.zeros(0).long(),
+            "masks": torch.zeros(0, 1, 120, 120),
+        },
+    )
     for name in ("rows", "masks", "lengths"):
         setattr(together, name, torch.cat([torch.cat(getattr(part, name)) for part in parts]))
     assert {name: float(each) for name, each in together.compute().items()} == {

@@ -9,6 +9,7 @@ from rich.markup import escape
 from acmix.cli.display.tables import WIDEST_MATRIX, make_table, print_json
 
 if TYPE_CHECKING:
+    from acmix.export.detector import DetectorExport
     from acmix.tasks.loop.results import Measured
 
 
@@ -49,3 +50,11 @@ def show_onnx(written: Any) -> None:
     table.caption = "ONNX Runtime against PyTorch; errors of both against float64"
     get_console().print(table)
     sys.stdout.write(f"largest difference: {written.largest_difference:.1e}\n")
+
+
+def show_detector(written: "DetectorExport") -> None:
+    """Show what a detector's file takes and gives, and how it compares to the network in ONNX Runtime."""
+    shape, outputs = " x ".join(map(str, written.input_size)), ", ".join(written.outputs)
+    sys.stdout.write(f"{written.path}: {written.operators:,} operators, images of {shape} in 0..1 to {outputs}\n")
+    found = f"{written.compared - written.lost:,} of {written.compared:,} detections of PyTorch"
+    sys.stdout.write(f"ONNX Runtime finds {found}, scores differ by at most {written.difference:.1e}\n")
