@@ -1,0 +1,97 @@
+"""A detector from the command line: trained, measured, drawn, written for a runtime, and what is refused."""
+
+import csv
+import json
+
+import pytest
+import yaml
+
+from tests import drawn_shapes
+from tests.commands import call
+
+TINY = [
+    *("--image-size", 32, "--longest-side", 64, "--pyramid-channels", 8, "--pyramid-levels", 2),
+    *("--head-convolutions", 1, "--epochs", 1, "--batch-size", 4, "--workers", 0, "--average-decay", "none"),
+    *("--score-threshold", 0, "--warmup-epochs", 0),
+]
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    return drawn_shapes.write_coco(tmp_path_factory.mktemp("shapes"), drawn_shapes.draw(8, side=32), share=0.5)
+
+
+@pytest.fixture(scope="module")
+def run(shapes, tmp_path_factory):
+    from acmix.cli import main
+
+    output = tmp_path_factory.mktemp("detection") / "run"
+    assert main(["train", *map(str, [shapes, *TINY, "--output", output])]) == 0
+    assert (output / "best.safetensors").is_file()
+    assert (output / "report.html").is_file()
+    return output
+
+
+def test_a_detector_is_measured_and_draws(capsys, shapes, run, tmp_path):
+    code, out, _ = call(capsys, "validate", run, shapes, "--json")
+    found = json.loads(out)
+    assert (code, found["images"]) == (0, 4)
+    assert {"map", "map_50", "map_75", "map_small", "mar_100", "classes", "left_out"} <= found.keys()
+    code, out, _ = call(capsys, "validate", run, shapes)
+    assert (code, "per class" in out, "AP50" in out) == (0, True, True)
+    code, out, _ = call(capsys, "predict", run, shapes / "val", "--out", tmp_path / "drawn", "--score", 0)
+    assert (code, len(out.splitlines()), len([*(tmp_path / "drawn").iterdir()])) == (0, 4, 4)
+    code, *_ = call(capsys, "predict", run, shapes / "val", "--output", tmp_path / "all.csv", "--score", 0)
+    with (tmp_path / "all.csv").open(newline="") as file:
+        heading, *rows = list(csv.reader(file))
+    assert heading == ["path", "label", "score", "x1", "y1", "x2", "y2"]
+    assert len(rows) > 4
+    code, out, _ = call(capsys, "predict", run, shapes / "val" / "0001.png", "--json", "--score", 1)
+    assert json.loads(out) == [{"path": str(shapes / "val" / "0001.png"), "objects": []}]
+    code, out, _ = call(capsys, "compare", run)
+    assert (code, "retinanet" in out, "AP " in out) == (0, True, True)
+
+
+def test_a_detector_is_written_for_onnx_runtime_alone(capsys, run, tmp_path):
+    code, out, _ = call(capsys, "export", run, tmp_path / "found.onnx")
+    assert code == 0
+    assert "images of 1 x 3 x 32 x 32 in 0..1 to boxes, scores, labels" in out
+    code, _, err = call(capsys, "predict", tmp_path / "found.onnx", tmp_path)
+    assert (code, "it is of the task 'detection', of which acmix reads no .onnx" in err) == (2, True)
+    for arguments, rule in (
+        ([tmp_path / "found.pt2"], "OUTPUT must end in .onnx for a detector"),
+        ([tmp_path / "found.onnx", "--half"], "--half is of other networks than detectors"),
+        ([tmp_path / "folder"], "is of detection; acmix export to a folder takes classifiers"),
+    ):
+        code, _, err = call(capsys, "export", run, *arguments)
+        assert (code, rule in err) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        (["train", "DATA", "--mixup", 0.2], "--mixup is a setting of classification; DATA is of detection"),
+        (
+            ["train", "digits", "--pyramid-channels", 8],
+            "--pyramid-channels is a setting of detection; DATA is of class",
+        ),
+        (["train", "digits", "--recipe", "detection_small"], "is of detection; DATA digits is of classification"),
+        (["train", "DATA", "--recipe", "resnet50"], "is of classification; DATA"),
+        (["train", "DATA", "--model", "yolo"], "--model must be one of retinanet, fcos, faster_rcnn, mask_rcnn"),
+        (["train", "DATA", "--freeze", 99], "--freeze must be 0 to"),
+    ],
+)
+def test_what_belongs_to_another_kind_is_refused_by_name(capsys, shapes, tmp_path, arguments, rule):
+    words = [shapes if word == "DATA" else word for word in arguments]
+    code, out, err = call(capsys, *words, "--output", tmp_path / "run")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert rule in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_recipes_of_detection_are_whole(capsys, shapes):
+    for name in ("detection_small", "retinanet_1x", "mask_rcnn_1x"):
+        code, out, _ = call(capsys, "recipes", "--name", name)
+        assert (code, yaml.safe_load(out)["task"]) == (0, "detection")
+    code, out, _ = call(capsys, "train", shapes, "--print-config")
+    assert (code, yaml.safe_load(out)["pyramid_channels"]) == (0, 64)
