@@ -11,6 +11,12 @@ _TABS = ".tsv"
 _SUFFIXES = (".csv", _TABS)
 # Bytes of a line: of a million columns of 0 and 1, and more than anybody writes of names.
 _LONGEST = 1 << 22
+# What Python's messages mean.
+_FAULTS = {
+    "field limit": f"a cell may have {csv.field_size_limit():,} letters",
+    "new-line character": "its lines end as those of old Macs; save it with other line ends",
+    "unexpected end": "a quote is opened and not closed",
+}
 _DELIMITERS = ",;\t"
 
 
@@ -44,8 +50,8 @@ def _rows(file: Path, opened: BinaryIO) -> Iterator[tuple[int, list[str]]]:
             if any(cells):
                 yield reader.line_num, cells
     except csv.Error as error:
-        most = f"a cell may have {csv.field_size_limit():,} letters" if "field limit" in str(error) else str(error)
-        raise InputError(f"{printable(file)}, line {reader.line_num}: {most}") from error
+        fault = next((words for sign, words in _FAULTS.items() if sign in str(error)), str(error))
+        raise InputError(f"{printable(file)}, line {reader.line_num}: {fault}") from error
 
 
 def _with(first: str, lines: Iterator[str]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,14 +55,18 @@ def find_columns(file: Path) -> Columns:
         raise InputError(f"{printable(file)} has one column; expected image names in one and labels in others")
     if any(is_image(cell) for cell in first):
         return _unnamed(file, first)
-    bits, numbered, count = [True] * len(first), True, 0
-    for _, cells in rows:
+    # What is neither 0 nor 1, by its column: the first of each, and its line.
+    strange: dict[int, tuple[int, str]] = {}
+    numbered, count = True, 0
+    for line, cells in rows:
         count += 1
-        bits = [known and cell.casefold() in BITS for known, cell in zip(bits, cells, strict=True)]
+        for column, cell in enumerate(cells):
+            if column not in strange and cell.casefold() not in BITS:
+                strange[column] = line, cell
         numbered = numbered and cells[0].isdecimal()
     if not count:
         raise InputError(f"{printable(file)} has a heading and no rows below it")
-    return _of_headings(file, first, bits, numbered=numbered)
+    return _of_headings(file, first, strange, numbered=numbered)
 
 
 def checked_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
@@ -95,7 +99,10 @@ def _unnamed(file: Path, first: Sequence[str]) -> Columns:
     return Columns(headed=False, image=images[0], label=1 - images[0])
 
 
-def _of_headings(file: Path, headings: Sequence[str], bits: Sequence[bool], *, numbered: bool) -> Columns:
+def _of_headings(
+    file: Path, headings: Sequence[str], strange: Mapping[int, tuple[int, str]], *, numbered: bool
+) -> Columns:
+    """Columns by their headings, and by the first cell of each that is neither 0 nor 1."""
     plain = [re.sub(r"[\W_]+", "", heading.casefold()) for heading in headings]
     # Numbers of rows, as pandas writes them.
     columns = range(1 if numbered and not headings[0] else 0, len(headings))
@@ -104,20 +111,22 @@ def _of_headings(file: Path, headings: Sequence[str], bits: Sequence[bool], *, n
         raise InputError(
             f"{printable(file)} has {headings[-1]} alone; expected image names in one column and labels in others"
         )
-    named = [column for column in columns if _IMAGE.fullmatch(plain[column]) and not bits[column]]
+    named = [column for column in columns if _IMAGE.fullmatch(plain[column]) and column in strange]
     image = named[0] if len(named) == 1 else columns[0]
     others = [column for column in columns if column != image]
-    if len(others) > 1 and all(bits[column] for column in others):
+    if len(others) > 1 and not any(column in strange for column in others):
         classes = tuple((column, headings[column]) for column in others)
         return Columns(headed=True, image=image, classes=classes)
     labels = [column for column in others if plain[column] in _ONE | _SEVERAL]
-    if len(others) == 1 and named and not bits[others[0]]:
+    if len(others) == 1 and named and others[0] in strange:
         labels = others
     if len(labels) != 1:
         shown = ", ".join(headings[column] for column in others[:6])
+        wrong = next((column for column in others if column in strange), None)
+        first = "" if wrong is None else " (line {}: {!r} under {})".format(*strange[wrong], headings[wrong])
         raise InputError(
             f"{printable(file)} has the columns {shown} beside {headings[image] or 'the first'}: neither are all of "
-            "them, of two or more, of 0 and 1, nor is one called label or labels; name it so, or remove the others"
+            f"them, of two or more, of 0 and 1{first}, nor is one called label or labels; name it so"
         )
     return Columns(
         headed=True,
