@@ -47,6 +47,7 @@ def test_output_stride_is_that_of_the_last_features(stride):
         ("semantic_fpn", {"backbone": "resnet_of_mine"}, "resnet_of_mine"),
         ("semantic_fpn", {"backbone": "vit_tiny_patch16_224"}, "does not serve semantic_fpn"),
         ("semantic_fpn", {"output_stride": 8}, "leave it out"),
+        ("semantic_fpn", {"backbone": "resmlp_12_224"}, "does not serve semantic_fpn"),
         ("upernet", {"drop_rate": 0.1}, "upernet has none"),
         ("deeplabv3_plus", {"output_stride": 32}, "must be one of"),
         ("deeplabv3_plus", {"backbone": "acmix_pvt_tiny"}, "does not serve deeplabv3_plus"),

@@ -88,10 +88,10 @@ def segmenter(
     arguments |= _decoder(name, decoder_channels, output_stride, drop_rate)
     import segmentation_models_pytorch as smp
 
-    if name == "semantic_fpn" and _strides(backbone) == _SMALL:
-        return Segmenter(_SmallFPN(backbone, num_classes, arguments), max(_SMALL))
     kinds = {"semantic_fpn": smp.FPN, "upernet": smp.UPerNet, "deeplabv3_plus": smp.DeepLabV3Plus}
     try:
+        if name == "semantic_fpn" and _strides(backbone) == _SMALL:
+            return Segmenter(_SmallFPN(backbone, num_classes, arguments), max(_SMALL))
         return Segmenter(kinds[name](f"tu-{backbone}", encoder_weights=None, classes=num_classes, **arguments))
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError, IndexError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -20,18 +20,8 @@ _ATTEMPTS = 10
 _LONGEST = 4
 
 
-def seen_size(size: Sequence[int], short_side: int | None) -> list[int]:
-    """Height and width at which a network sees an image.
-
-    Args:
-        size: Height and width of the image.
-        short_side: Of which the shorter side is, or a quarter of which the longer one is; None leaves the size.
-    """
-    return scaled(size, 1.0, short_side)
-
-
-def scaled(size: Sequence[int], factor: float, short_side: int | None) -> list[int]:
-    """Height and width times a factor, once the shorter side is as wanted."""
+def _scaled(size: Sequence[int], factor: float, short_side: int | None) -> list[int]:
+    """Height and width times a factor, once the shorter side, or a quarter of the longer one, is as wanted."""
     if short_side is not None:
         factor *= short_side / max(min(size), max(size) / _LONGEST)
     return [max(1, round(cells * factor)) for cells in size]
@@ -53,7 +43,7 @@ class Seen:
     def __call__(self, picture: Image.Image) -> Tensor:
         """From RGB to `(C, H, W)`."""
         image = v2.functional.pil_to_tensor(picture)
-        size = seen_size(image.shape[-2:], self._short_side)
+        size = _scaled(image.shape[-2:], 1.0, self._short_side)
         if size != list(image.shape[-2:]):
             image = v2.functional.resize(image, size, antialias=True)
         return self._normalise(image)
@@ -102,7 +92,7 @@ class Augmentation:
         low, high = map(math.log, self._scales)
         # As much smaller as larger.
         factor = math.exp(low + (high - low) * torch.rand(()).item())
-        size = scaled(image.shape[-2:], factor, self._short_side)
+        size = _scaled(image.shape[-2:], factor, self._short_side)
         image, mask = v2.functional.resize(image, size, antialias=True), v2.functional.resize(mask, size)
         image, mask = self._rest(*self._cropped(image, mask))
         return image.as_subclass(Tensor), mask.as_subclass(Tensor)
