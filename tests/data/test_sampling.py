@@ -1,5 +1,6 @@
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -130,3 +131,29 @@ def test_evaluation_sees_every_image_once(count, batch_size, processes):
     assert [index for rank in ranks for batch in rank for index in batch] == list(range(count))
     assert len({len(rank) for rank in ranks}) == 1
     assert all(0 < len(batch) <= batch_size + 1 for rank in ranks for batch in rank)
+
+
+@given(
+    counts=st.lists(st.integers(0, 25), min_size=1, max_size=3).filter(lambda counts: sum(counts) > 7),
+    batch_size=st.integers(1, 4),
+    processes=st.integers(1, 2),
+    seed=st.integers(0, 5),
+)
+def test_batches_are_of_one_group_and_an_epoch_is_whole(counts, batch_size, processes, seed):
+    groups = np.repeat(np.arange(len(counts)), counts)
+    drawn, mixed = [], 0
+    for rank in range(processes):
+        sampler = EpochSampler(
+            len(groups), batch_size=batch_size, processes=processes, rank=rank, seed=seed, groups=groups
+        )
+        sampler.start_at(3)
+        for number, batch in enumerate(sampler):
+            drawn += [(draw.position, draw.index) for draw in batch]
+            whole = sampler.update_sizes[number] == batch_size * processes
+            places = sum(sampler.update_sizes[:number])
+            # The rest of every group stands at the end.
+            rest = places + sampler.update_sizes[number] > sum(count // batch_size * batch_size for count in counts)
+            mixed += whole and not rest and len({int(groups[draw.index]) for draw in batch}) > 1
+    assert mixed == 0
+    assert sorted(index for _, index in drawn) == list(range(len(groups)))
+    assert sorted(position for position, _ in drawn) == list(range(len(groups)))

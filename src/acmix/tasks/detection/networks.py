@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -107,8 +108,6 @@ def _into_backbone(network: DetectionNetwork, tensors: Mapping[str, Tensor]) -> 
     Raises:
         ValueError: If they are of another network.
     """
-    import timm
-
     name = network.backbone.name
     body: Any = network.backbone.body
     whole = timm.create_model(name)
