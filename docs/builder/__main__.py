@@ -60,7 +60,7 @@ def main(site: Path) -> None:
         # The English site is the root of all.
         shutil.copytree(WORK / f"built-{language}", site / language.removeprefix("en"), dirs_exist_ok=True)
     # Hosts serve the root's alone.
-    (site / "zh/404.html").unlink(missing_ok=True)
+    (site / "zh/404.html").unlink()
     if found := checks.problems(site):
         sys.exit("\n".join(found))
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from posixpath import normpath, relpath
 
 ROOT = Path(__file__).parents[2]
-LANGUAGES = ("en",)
+LANGUAGES = ("en", "zh")
 # Documents that do not lie in docs/, and the pages that they become.
 PAGES = {
     "README.md": "index.md",
+    "README.zh-CN.md": "zh/index.md",
     "DESIGN.md": "design.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
@@ -35,7 +36,7 @@ class MissingError(Exception):
 def documents() -> dict[str, str]:
     """Documents by the pages that they become, of the English site and, below zh/, of the Chinese one."""
     inner = {path.relative_to(ROOT / "docs").as_posix(): path for path in sorted((ROOT / "docs").glob("**/*.md"))}
-    outer = {page: ROOT / name for name, page in PAGES.items() if name != "README.md"}
+    outer = {page: ROOT / name for name, page in PAGES.items() if not name.startswith("README")}
     return {page: path.relative_to(ROOT).as_posix() for page, path in (inner | outer).items()}
 
 

@@ -34,8 +34,10 @@ def test_pages_and_places_must_agree(change, said):
         ("why.md", "docs/why.md", "../setup.py", "files/setup.py"),
         ("why.md", "docs/why.md", "https://example.com/a.md", "https://example.com/a.md"),
         ("why.md", "docs/why.md", "#here", "#here"),
+        ("zh/why.md", "docs/zh/why.md", "network.md#x", "network.md#x"),
         ("zh/why.md", "docs/zh/why.md", "../settings.md", "../settings/"),
         ("zh/why.md", "docs/zh/why.md", "../index.md", "../"),
+        ("index.md", "docs/index.md", "zh/index.md", "zh/"),
     ],
 )
 def test_links_lead_to_pages(page, source, link, expected):
