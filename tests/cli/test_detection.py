@@ -12,7 +12,7 @@ from tests.commands import call
 TINY = [
     *("--image-size", 32, "--longest-side", 64, "--pyramid-channels", 8, "--pyramid-levels", 2),
     *("--head-convolutions", 1, "--epochs", 1, "--batch-size", 4, "--workers", 0, "--average-decay", "none"),
-    *("--score-threshold", 0, "--warmup-epochs", 0),
+    *("--score-threshold", 0),
 ]
 
 

@@ -89,7 +89,7 @@ class DetectionNetwork(nn.Module):
         Images, a list of `(3, H, W)`, of any sizes, in 0..1 or of uint8, to a list of detections: boxes `(N, 4)`, as
         x1, y1, x2, y2 in pixels of the image, labels `(N,)`, scores `(N,)`, the highest first, and of Mask R-CNN masks
         `(N, 1, H, W)` in 0..1. With targets (boxes, labels, masks of each image) it gives losses by name, means over
-        images.
+        images. Boxes of targets may be the bits of float32 as int32: who trains in 16 bits rounds what is a number.
     """
 
     def __init__(self, detector: nn.Module, first_label: int) -> None:
@@ -125,10 +125,17 @@ class DetectionNetwork(nn.Module):
         """Compute detections, or in training mode losses."""
         pictures = [image / 255 if image.dtype == torch.uint8 else image for image in images]
         if targets is not None:
-            targets = [target | {"labels": target["labels"] + self.first_label} for target in targets]
-            return self.detector(pictures, targets)
+            own = [
+                target | {"boxes": _numbers(target["boxes"]), "labels": target["labels"] + self.first_label}
+                for target in targets
+            ]
+            return self.detector(pictures, own)
         found = self.detector(pictures)
         return [each | {"labels": each["labels"] - self.first_label} for each in found]
+
+
+def _numbers(boxes: Tensor) -> Tensor:
+    return boxes.view(torch.float32) if boxes.dtype == torch.int32 else boxes
 
 
 def create_detector(name: str, num_classes: int, arguments: DetectorArguments) -> DetectionNetwork:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 import acmix
 from acmix import InputError
@@ -112,6 +113,23 @@ def test_every_network_trains_and_is_loaded_again(shapes, tmp_path, model):
     assert (found.masks is not None) == (model == "mask_rcnn") == (result.validation.masks is not None)
     if found.masks is not None:
         assert found.masks.shape == (len(found), 32, 32)
+
+
+@pytest.mark.parametrize("model", ["retinanet", "mask_rcnn"])
+def test_boxes_are_exact_in_mixed_precision(shapes, tmp_path, model, monkeypatch):
+    seen = []
+    forward = GeneralizedRCNNTransform.forward
+
+    def look(self, images, targets=None):
+        seen.extend(target["boxes"] for target in targets or ())
+        return forward(self, images, targets)
+
+    monkeypatch.setattr(GeneralizedRCNNTransform, "forward", look)
+    settings = replace(SETTINGS, model=model, epochs=1, precision="bfloat16", smallest_scale=1.0, largest_scale=1.0)
+    result = train(shapes, tmp_path / "run", settings)
+    assert result.epochs == 1
+    assert all(boxes.dtype == torch.float32 for boxes in seen)
+    assert any((boxes != boxes.bfloat16().float()).any() for boxes in seen)
 
 
 def test_a_classifier_starts_the_backbone(shapes, tmp_path):
