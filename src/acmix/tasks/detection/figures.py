@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +45,11 @@ class Figures:
     overall: dict[str, float]
     by_class: list[tuple[float, float]]
     precision: NDArray[np.float64]
+
+
+def check_installed() -> None:
+    """Raise ModuleNotFoundError where faster-coco-eval is missing: before hours are spent on what it is to count."""
+    import_module("faster_coco_eval")
 
 
 def encoded_masks(detections: Detections) -> list[bytes] | None:

@@ -7,6 +7,7 @@ from lightning.fabric import Fabric
 
 from acmix.data.annotated import open_annotated
 from acmix.progress import Progress
+from acmix.tasks.detection.figures import check_installed
 from acmix.tasks.detection.measures import MEASURES
 from acmix.tasks.detection.networks import fresh_detector, load_start_weights
 from acmix.tasks.detection.prepare import prepare
@@ -44,6 +45,7 @@ def fit(
         TrainingError: If the run had to stop, `PreemptedError` because a scheduler asked it to.
         KeyboardInterrupt: If the person stops it; the run can be resumed.
     """
+    check_installed()
     asked = fitting.Options(**options)
 
     def begin(fabric: Fabric, progress: Progress) -> fitting.Begun:

@@ -19,7 +19,7 @@ from acmix.data.images import read_image
 from acmix.data.sources import read_in_threads
 from acmix.errors import InputError, counted
 from acmix.progress import Progress, silent
-from acmix.tasks.detection.figures import Found, compare, encoded_masks, joined, rows_of
+from acmix.tasks.detection.figures import Found, check_installed, compare, encoded_masks, joined, rows_of
 from acmix.tasks.loop.results import Measured, Table
 
 
@@ -250,6 +250,7 @@ def measure(
     Raises:
         InputError: If the data or an argument cannot be used.
     """
+    check_installed()
     found = find_annotated_evaluation(
         data,
         detector.classes,

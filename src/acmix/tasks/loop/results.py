@@ -117,11 +117,6 @@ class TrainingResult:
     validation: Any
     outcomes: Sequence[Any]
 
-    @property
-    def best_top1(self) -> float:
-        """The best of a classifier."""
-        return self.best
-
     def load(self) -> TrainedNetwork:
         """The best checkpoint, ready to use."""
         return load(self.output / run.BEST)
