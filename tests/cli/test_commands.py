@@ -143,7 +143,7 @@ def test_version_and_light_start():
         (["study"], "acmix study: error: .*run"),
         (["study", "run", "digits", "--seeds", "1"], "acmix study run: error: --seeds must be at least 2"),
         (["study", "run", "digits", "--variants", "acmx"], "acmix study run: error: --variants .*nearest are acmix"),
-        (["study", "run", "digits", "--model", "resnet18"], "acmix study run: error: --model must be an ACmix-ResNet"),
+        (["study", "run", "digits", "--model", "resnet18"], "acmix study run: error: --model must be an ACmix network"),
         (["study", "run", "digits", "--threads", "0"], "acmix study run: error: --threads must be at least 1, got 0"),
         (["study", "run", "digits", "--quiet-shifts"], "acmix study run: error: there is no --quiet-shifts"),
         (["study", "run", "digits", "--set", "patience=3"], "acmix study run: error: patience would choose the last"),

@@ -22,6 +22,8 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
+    # Other tests take it away.
+    monkeypatch.setattr(progress, "_FIRST", 5.0)
     return clock
 
 
