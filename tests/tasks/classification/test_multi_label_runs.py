@@ -21,6 +21,7 @@ from acmix.tasks.comparison import compare_runs
 from acmix.tasks.record import read_run
 from tests.commands import call
 from tests.tables import multi_label
+from tests.tasks.loop.test_distribution import together
 
 SETTINGS = Settings(model="acmix_resnet14_small", epochs=2, batch_size=16, image_size=32, learning_rate=0.01)
 
@@ -122,10 +123,10 @@ def test_a_run_goes_on(finished, data, tmp_path):
     assert longer.measure == "mAP"
 
 
-def test_two_processes_are_one(data, tmp_path):
+def test_two_processes_are_one(data, tmp_path, start):
     own = {"epochs": 1, "batch_size": 8, "precision": "float32"}
-    result = fit(data, Settings(**{**vars(SETTINGS), **own}), tmp_path / "two", workers=0, devices=2)
-    assert result.measure == "mAP"
+    settings = Settings(**{**vars(SETTINGS), **own})
+    assert together(start, 2, lambda: fit(data, settings, tmp_path / "two", workers=0)) == [0, 0]
     found = measure(load(tmp_path / "two", device="cpu"), data).evaluation
     with (tmp_path / "two" / "metrics.csv").open() as file:
         (row,) = csv.DictReader(file)
