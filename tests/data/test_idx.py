@@ -146,6 +146,7 @@ def test_commands_take_them(tmp_path, capsys):
     write(tmp_path / "set", "t10k", [0, 1], size=(32, 32), seed=1)
     run = str(tmp_path / "run")
     size = ["--model", "acmix_resnet14_small", "--epochs", "1", "--batch-size", "8", "--image-size", "32"]
+    size += ["--workers", "0"]
     assert cli.main(["data", "check", str(tmp_path / "set"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["parts"]["test"]["images"] == 2
     assert cli.main(["train", str(tmp_path / "set"), "--output", run, "--device", "cpu", *size]) == 0
