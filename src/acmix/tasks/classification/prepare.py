@@ -1,6 +1,5 @@
 """Make a classifier ready to be trained: all that can be checked without training is checked here."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +15,9 @@ from acmix.tasks.classification.inference import classify, evaluation_of
 from acmix.tasks.classification.networks import check_batches, check_input_size, create_network
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.classification.task import Classification, balanced_weights, positive_weights
+from acmix.tasks.loop.distribution import readers
 from acmix.tasks.loop.optimization import prepare_for_training
 from acmix.tasks.loop.task import Batches
-
-# More processes than this only wait for the network.
-_MOST_WORKERS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +143,8 @@ def prepare(
         multi_label=multi_label,
     )
     weights = positive_weights if multi_label else balanced_weights
-    workers = _workers(images, fabric) if workers is None else workers
+    if workers is None:
+        workers = 0 if images.location in BUNDLED else readers(fabric)
     return Prepared(
         trained=classifier,
         images=images,
@@ -170,8 +168,3 @@ def _sampler(images: ImageData, settings: Settings, fabric: Fabric) -> EpochSamp
         shard_lengths=images.train.shard_lengths,
         prefetch=images.train.prefetch,
     )
-
-
-def _workers(images: ImageData, fabric: Fabric) -> int:
-    share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))
-    return 0 if images.location in BUNDLED else max(1, min(_MOST_WORKERS, share))

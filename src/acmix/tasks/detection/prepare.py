@@ -1,6 +1,5 @@
 """Make a detector ready to be trained: all that can be checked without training is checked here."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +19,9 @@ from acmix.tasks.detection.inference import Evaluation, Outcome, Pictures, as_li
 from acmix.tasks.detection.networks import freeze_norms
 from acmix.tasks.detection.settings import Settings
 from acmix.tasks.detection.task import Detection
+from acmix.tasks.loop.distribution import readers
 from acmix.tasks.loop.optimization import prepare_for_training
 from acmix.tasks.loop.task import Batches
-
-# More processes than this only wait for the network.
-_MOST_WORKERS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +136,10 @@ def prepare(
         preprocessing=preprocessing,
         model_arguments=model_arguments,
     )
-    share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))
-    workers = max(1, min(_MOST_WORKERS, share)) if workers is None else workers
-    return Prepared(trained=detector, images=images, settings=settings, sampler=sampler, workers=workers)
+    return Prepared(
+        trained=detector,
+        images=images,
+        settings=settings,
+        sampler=sampler,
+        workers=readers(fabric) if workers is None else workers,
+    )

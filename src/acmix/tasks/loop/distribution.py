@@ -130,3 +130,10 @@ def patience(fabric: Fabric) -> Iterator[Callable[[Any], list[Any]]]:
         yield gather
     finally:
         torch.distributed.destroy_process_group(group)
+
+
+def readers(fabric: Fabric) -> int:
+    """Processes that read images, for each that trains: the machine's cores are shared among them."""
+    share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))
+    # More only wait for the network.
+    return max(1, min(8, share))

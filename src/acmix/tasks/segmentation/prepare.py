@@ -1,6 +1,5 @@
 """Make a segmenter ready to be trained: all that can be checked without training is checked here."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +21,13 @@ from acmix.data.sources import read_in_threads
 from acmix.errors import InputError
 from acmix.models import segmenters
 from acmix.tasks.classification.networks import check_batches, check_input_size
+from acmix.tasks.loop.distribution import readers
 from acmix.tasks.loop.optimization import prepare_for_training
 from acmix.tasks.loop.task import Batches
 from acmix.tasks.segmentation.inference import Evaluation, Outcome, measured_images, segment, tally
 from acmix.tasks.segmentation.networks import arguments_of
 from acmix.tasks.segmentation.settings import Settings
 from acmix.tasks.segmentation.task import Segmentation, collate
-
-# More processes than this only wait for the network.
-_MOST_WORKERS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +144,7 @@ def prepare(
         images=images,
         settings=settings,
         sampler=sampler,
-        workers=_workers(fabric) if workers is None else workers,
+        workers=readers(fabric) if workers is None else workers,
         class_weights=balanced_weights(images.train) if settings.class_weights == "balanced" else None,
     )
 
@@ -163,11 +160,6 @@ def _preprocessing(network: segmenters.Segmenter, images: MaskedImages, settings
         "mask_values": None if coding.colours else coding.values,
         "ignored_values": () if coding.colours else coding.ignored,
     }
-
-
-def _workers(fabric: Fabric) -> int:
-    share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))
-    return max(1, min(_MOST_WORKERS, share))
 
 
 def balanced_weights(images: MaskedImages) -> Tensor:
