@@ -42,6 +42,7 @@ GIVEN = {
     "deterministic": True,
     "most_failures": 3,
     "most_unreadable": 0.5,
+    "multi_label": True,
     "loss": "binary_cross_entropy",
     "loss_threshold": 0.25,
     "class_weights": "balanced",
@@ -89,7 +90,7 @@ def test_help_says_what_every_setting_may_be(capsys):
         _, out, _ = call(capsys, *command, "--help")
         words = " ".join(out.split())
         for name, setting in settings_of(Settings).items():
-            if command == ["train"] or name not in ("quiet_shifts", "patience"):
+            if command == ["train"] or name not in ("quiet_shifts", "patience", "multi_label"):
                 assert f"--{name.replace('_', '-')}" in words
                 assert setting.kinds == (bool,) or f"({setting.in_words})" in words
 

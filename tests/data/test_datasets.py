@@ -10,6 +10,7 @@ from acmix import InputError
 from acmix.data import export_digits, open_dataset, training_transform
 from acmix.data.datasets import open_parts
 from acmix.data.evaluation import DataRecord, data_record, open_evaluation
+from tests.tables import write_table
 
 
 def class_folders(root, **counts):
@@ -303,3 +304,28 @@ def test_malformed_data_record(data, rule):
 def test_transform_is_applied():
     images = open_dataset("digits").validation.with_transform(lambda image: torch.tensor(image.size))
     assert images[0][0].tolist() == [8, 8]
+
+
+def test_a_table_of_single_labels_may_be_multi_label(tmp_path):
+    rows = [f"{index}.png,{'ant' if index % 2 else 'bee'}" for index in range(8)]
+    write_table(tmp_path / "labels.csv", "\n".join(["image,label", *rows]), [f"{index}.png" for index in range(9)])
+    assert not open_dataset(str(tmp_path)).train.multi_label
+    opened = open_dataset(str(tmp_path), multi_label=True)
+    assert opened.train.multi_label
+    assert opened.validation.multi_label
+    assert opened.taken["left out"] == "1 images that no row names (8.png)"
+
+
+def test_class_folders_are_not_multi_label(tmp_path):
+    root = class_folders(tmp_path / "data", ant=10, bee=10)
+    with pytest.raises(InputError, match="gives every image one class; leave it out, or write such a table"):
+        open_dataset(str(root), multi_label=True)
+
+
+def test_images_of_a_test_table_are_somebodys(tmp_path):
+    names = [f"{index}.png" for index in range(9)]
+    for part, own in (("train", names[:5]), ("val", names[5:7]), ("test", names[7:8])):
+        rows = [f"{name},{'ant' if int(name[0]) % 2 else 'bee'}" for name in own]
+        write_table(tmp_path / f"{part}.csv", "\n".join(["image,label", *rows]), names, folder=tmp_path / "images")
+    assert not open_parts(str(tmp_path)).left_out.counts
+    assert str(open_parts(str(tmp_path), test=True).left_out) == "1 images that no row names (8.png)"

@@ -27,7 +27,7 @@ def run(
     device: str = "auto",
     threads: int | None = None,
     seconds: float = 30.0,
-    **changed: Annotated[Any, SettingsOf((Settings,), COMMON, without=("quiet_shifts", "patience"))],
+    **changed: Annotated[Any, SettingsOf((Settings,), COMMON, without=("quiet_shifts", "patience", "multi_label"))],
 ) -> int:
     """Train networks that differ in the operator alone, with several seeds each; the same command continues.
 

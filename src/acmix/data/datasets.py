@@ -14,7 +14,7 @@ from acmix.data.labels import labels_of
 from acmix.data.shards import open_shards
 from acmix.data.shards.urls import Listing
 from acmix.data.sources import ImageSource, NamedImages, SplittableImages, unknown_classes
-from acmix.data.tables import TableFile, open_tables
+from acmix.data.tables import TabledImages, TableFile, open_tables, unnamed_images
 from acmix.data.trained import examine, refuse_unreadable
 from acmix.errors import InputError, counted
 from acmix.progress import Progress, silent
@@ -87,6 +87,7 @@ def open_dataset(
     validation: str | None = None,
     val_fraction: float = 0.2,
     seed: int = 0,
+    multi_label: bool = False,
     check_images: bool = True,
     progress: Progress = silent,
 ) -> ImageData:
@@ -106,6 +107,7 @@ def open_dataset(
         validation: Validation images, any of these, in place of those in data; shards without any need it.
         val_fraction: Share of each class held out where there are no validation images, between 0 and 1.
         seed: Seed of that split.
+        multi_label: Images of tables have any number of labels even where none has several.
         check_images: Decode every file of class folders once. Shards and saved datasets are larger: `check_data`
             reads them.
         progress: Shows how far it is while checking, and while counting the images of shards.
@@ -113,9 +115,9 @@ def open_dataset(
     Raises:
         InputError: If the path is missing or holds no images, if there are no classes, empty class folders, classes
             in validation alone, too few images to split, no validation images, unreadable files, two folders of one
-            split, or folders that may be splits or classes.
+            split, or folders that may be splits or classes; if multi_label is asked of anything but a table.
     """
-    parts = open_parts(data, validation=validation, progress=progress)
+    parts = open_parts(data, validation=validation, multi_label=multi_label, progress=progress)
     train, held_out = parts.train, parts.validation
     was_split = held_out is None
     fingerprint = train.fingerprint()
@@ -182,13 +184,21 @@ def _without_images(images: ImageSource) -> list[str]:
     return [name for label, name in enumerate(images.classes) if label not in present]
 
 
-def open_parts(data: str, *, validation: str | None = None, test: bool = False, progress: Progress = silent) -> Parts:
+def open_parts(
+    data: str,
+    *,
+    validation: str | None = None,
+    test: bool = False,
+    multi_label: bool = False,
+    progress: Progress = silent,
+) -> Parts:
     """Open images without splitting or checking them.
 
     Args:
         data: As in `open_dataset`.
         validation: As in `open_dataset`.
         test: Open the test images, too.
+        multi_label: As in `open_dataset`.
         progress: Shows how far it is while counting the images of shards.
 
     Raises:
@@ -205,12 +215,25 @@ def open_parts(data: str, *, validation: str | None = None, test: bool = False, 
     if measured is None:
         _check_that_train_is_all(found)
     asked = found.test if test else None
-    opened = open_together([part for part in (learned, measured, asked) if part], train=learned, progress=progress)
+    opened = open_together(
+        [part for part in (learned, measured, asked) if part],
+        train=learned,
+        multi_label=multi_label or None,
+        progress=progress,
+    )
+    if multi_label and not opened[learned].multi_label:
+        raise InputError(
+            f"multi_label is of tables of names and labels, and {learned.words} gives every image one class; leave it "
+            "out, or write such a table"
+        )
     left_out = LeftOut()
     left_out.join(found.left_out)
     for part, images in opened.items():
         left_out.join(images.left_out, part.name)
     aside = found.test or found.unlabelled
+    if not aside or asked:
+        # Else images of that table would count as nobody's.
+        left_out.join(unnamed_images([images for images in opened.values() if isinstance(images, TabledImages)]))
     return Parts(
         location=found.location,
         train=opened[learned],

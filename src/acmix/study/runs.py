@@ -168,7 +168,7 @@ def _open(data: str, settings: Settings, validation: str | None, *, check_images
         seed=settings.seed,
         check_images=check_images,
     )
-    if images.train.multi_label:
+    if settings.multi_label or images.train.multi_label:
         raise InputError(
             f"DATA {data} gives images any number of labels; a study compares accuracies on one label each"
         )

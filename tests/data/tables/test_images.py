@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from acmix import InputError
-from acmix.data.tables import open_tables
+from acmix.data.tables import open_tables, unnamed_images
 from tests.tables import write_table
 
 SEVERAL = "image,labels\na.jpg,cat;dog\nb.jpg,dog\nc.jpg,\n"
@@ -115,3 +115,13 @@ def test_the_fingerprint_is_that_of_labels_too(tmp_path):
     changed = opened(write_table(tmp_path / "c" / "labels.csv", SEVERAL.replace("b.jpg,dog", "b.jpg,cat"), FILES))
     assert before.fingerprint() == moved.fingerprint() == moved.with_classes(("dog", "cat")).fingerprint()
     assert before.fingerprint() != changed.fingerprint()
+
+
+def test_images_that_no_row_names_are_counted_over_all_tables(tmp_path):
+    write_table(tmp_path / "train.csv", ONE, [*FILES, "x.jpg", "y.jpg", ".hidden.jpg"], folder=tmp_path / "images")
+    write_table(tmp_path / "val.csv", "image,label\ny.jpg,cat\n")
+    (tmp_path / "images/notes.txt").write_text("no image")
+    tables = open_tables({part: tmp_path / f"{part}.csv" for part in ("train", "val")}, train="train")
+    left_out = unnamed_images(list(tables.values()))
+    assert str(left_out) == "1 images that no row names (x.jpg)"
+    assert not unnamed_images([]).counts

@@ -2,7 +2,7 @@
 
 from acmix.data.tables.cells import is_table
 from acmix.data.tables.finding import TableFile, check_no_classes, find_tables, has_table, is_unlabelled
-from acmix.data.tables.images import TabledImages, open_tables
+from acmix.data.tables.images import TabledImages, open_tables, unnamed_images
 
 __all__ = [
     "TableFile",
@@ -13,4 +13,5 @@ __all__ = [
     "is_table",
     "is_unlabelled",
     "open_tables",
+    "unnamed_images",
 ]

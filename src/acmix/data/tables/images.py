@@ -1,13 +1,14 @@
 """Images that a table names, with the labels that it gives them."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from acmix.data.folders import LeftOut
-from acmix.data.images import is_image, suffixes
+from acmix.data.images import is_hidden, is_image, suffixes
 from acmix.data.labelled import LabelledImages
 from acmix.data.labels import labels_of
 from acmix.data.names import Files, Names
@@ -59,6 +60,26 @@ def open_tables(
         if part == train:
             classes, multi_label = table.classes, kind
     return opened
+
+
+def unnamed_images(opened: Sequence[TabledImages]) -> LeftOut:
+    """Images beside those that tables name, which no row names.
+
+    Args:
+        opened: All tables of one data set.
+    """
+    named: dict[str, set[str]] = {}
+    for images in opened:
+        for path in images.images:
+            folder, name = os.path.split(str(path))
+            named.setdefault(folder, set()).add(name)
+    left_out = LeftOut()
+    for folder, names in sorted(named.items()):
+        with os.scandir(folder) as entries:
+            others = sorted({entry.name for entry in entries if not is_hidden(entry.name)} - names)
+        for name in filter(is_image, others):
+            left_out.add("images that no row names", name)
+    return left_out
 
 
 def _open(table: Table, *, multi_label: bool, held_out: bool) -> TabledImages:

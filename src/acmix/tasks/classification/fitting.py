@@ -53,6 +53,7 @@ def fit(
             validation=validation,
             val_fraction=settings.val_fraction,
             seed=settings.seed,
+            multi_label=settings.multi_label,
             check_images=False,
             progress=progress,
         )

@@ -43,7 +43,7 @@ class Prepared:
     @property
     def facts(self) -> dict[str, str]:
         """What the network sees, and what its classes weigh."""
-        facts = {"images": self.trained.seen}
+        facts = {"images": " x ".join(map(str, self.trained.preprocessing["input_size"]))}
         if (weights := self.class_weights) is not None:
             ends = [
                 f"{weights[label]:.3g} ({self.trained.classes[label]})"

@@ -17,6 +17,7 @@ class Settings(LoopSettings):
 
     Attributes:
         model: timm's name of the network; by default acmix_resnet14_small for bundled digits, else acmix_resnet26.
+        multi_label: Images of a table have any number of labels even where none has several yet.
         loss: Cross-entropy, or binary cross-entropy of each class; by default the first, of images that may have
             several labels the second, which alone is of meaning there.
         loss_threshold: With binary cross-entropy: mixed targets above it become one, others zero; None keeps them.
@@ -38,6 +39,7 @@ class Settings(LoopSettings):
 
     task: ClassVar[str] = "classification"
 
+    multi_label: bool = False
     loss: Loss | None = None
     loss_threshold: Annotated[float | None, Range(0, 1, below=True)] = None
     class_weights: ClassWeights | None = None

@@ -50,7 +50,8 @@ class Prepared:
     @property
     def facts(self) -> dict[str, str]:
         """What the network sees."""
-        return {"images": self.trained.seen}
+        settings = self.settings
+        return {"images": f"{settings.image_size} pixels the shorter side, at most {settings.longest_side} the longer"}
 
     def task(self, device: torch.device) -> Detection:
         """What images and objects teach."""
