@@ -2,6 +2,7 @@
 
 A result is right if its error against float64 is at most `FACTOR` times the error that plain eager PyTorch makes with
 the definition in the same dtype, or `FACTOR` roundings of the result where eager is lucky. Errors are Frobenius norms.
+In float64 what is called exact is eager itself, which rounds as well: there both may be `FACTOR` roundings off.
 """
 
 import torch
@@ -22,5 +23,5 @@ def assert_as_exact_as_eager(name: str, actual: Tensor, eager: Tensor, exact: Te
     rounding = torch.finfo(actual.dtype).eps * max(exact.norm().item(), scale)
     eager_error = (eager.double() - exact).norm().item()
     error = (actual.double() - exact).norm().item()
-    bound = FACTOR * max(rounding, eager_error)
+    bound = FACTOR * max(rounding * (2 if actual.dtype == torch.float64 else 1), eager_error)
     assert error <= bound, f"{name}: error {error:.3e} above {bound:.3e} (eager {eager_error:.3e}, eps {rounding:.3e})"
