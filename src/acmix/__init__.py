@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from acmix.nn import ACmix
     from acmix.surgery import fuse, replace_attention, replace_convolutions
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "ACmix",
     "InputError",

@@ -62,10 +62,23 @@ def test_a_detector_is_written_for_onnx_runtime_alone(capsys, run, tmp_path):
     for arguments, rule in (
         ([tmp_path / "found.pt2"], "OUTPUT must end in .onnx for a detector"),
         ([tmp_path / "found.onnx", "--half"], "--half is of other networks than detectors"),
-        ([tmp_path / "folder"], "is of detection; acmix export to a folder takes classifiers"),
     ):
         code, _, err = call(capsys, "export", run, *arguments)
         assert (code, rule in err) == (2, True), err
+
+
+def test_a_folder_for_the_hub_is_used_as_the_run_is(capsys, shapes, run, tmp_path):
+    code, out, _ = call(capsys, "export", run, tmp_path / "hub", "--license", "mit")
+    assert (code, out) == (0, f"folder: {tmp_path / 'hub'}\n")
+    answers = []
+    for place in (run, tmp_path / "hub"):
+        code, out, _ = call(capsys, "validate", place, shapes, "--json")
+        assert code == 0
+        found = json.loads(out)
+        answers.append({name: found[name] for name in ("map", "map_50", "images", "objects")})
+    assert answers[0] == answers[1]
+    code, out, _ = call(capsys, "predict", tmp_path / "hub", shapes / "val" / "0001.png")
+    assert (code, out.count("\n")) == (0, 1)
 
 
 @pytest.mark.parametrize(

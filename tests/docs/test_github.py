@@ -4,6 +4,7 @@ import re
 
 import yaml
 
+import acmix
 from tests.docs.blocks import ROOT
 
 FOLDER = ROOT / ".github"
@@ -33,5 +34,11 @@ def test_the_citation_is_that_of_the_page():
     paper, page = citation["preferred-citation"], (ROOT / "docs/cite.md").read_text()
     assert f"{{{paper['title']}}}" in page
     assert " and ".join(f"{who['family-names']}, {who['given-names']}" for who in paper["authors"]) in page
-    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert citation["version"] == version[1]
+
+
+def test_the_version_is_the_same_wherever_it_stands():
+    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    assert acmix.__version__ == version
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+    newest, *_ = re.findall(r"^## (\S+) ", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest == version

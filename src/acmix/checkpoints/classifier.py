@@ -69,6 +69,11 @@ class Classifier(TrainedNetwork):
         )
 
     @property
+    def seen(self) -> str:
+        """See `TrainedNetwork.seen`."""
+        return " x ".join(map(str, self.preprocessing["input_size"]))
+
+    @property
     def transform(self) -> Callable[[Image.Image], Tensor]:
         """From an RGB image to a normalised tensor `(C, H, W)`: what loaders of images hold."""
         transform: Any = create_transform(**self.preprocessing)

@@ -99,6 +99,17 @@ class Detector(TrainedNetwork):
         )
 
     @property
+    def network(self) -> str:
+        """See `TrainedNetwork.network`."""
+        return f"{self.model_name} on {self.arguments.backbone}"
+
+    @property
+    def seen(self) -> str:
+        """See `TrainedNetwork.seen`."""
+        arguments = self.arguments
+        return f"{arguments.image_size} pixels the shorter side, at most {arguments.longest_side} the longer"
+
+    @property
     def arguments(self) -> DetectorArguments:
         """What builds the network, and what it does with images."""
         return arguments_of(self.model_arguments, self.preprocessing)

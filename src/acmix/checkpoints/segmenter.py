@@ -73,6 +73,17 @@ class Segmenter(TrainedNetwork):
             versions=metadata.versions,
         )
 
+    @property
+    def network(self) -> str:
+        """See `TrainedNetwork.network`."""
+        return f"{self.model_name} on {self.model_arguments['backbone']}"
+
+    @property
+    def seen(self) -> str:
+        """See `TrainedNetwork.seen`."""
+        side = self.preprocessing["short_side"]
+        return "their own size" if side is None else f"{side} pixels the shorter side"
+
     def preprocess(self, image: Given) -> Tensor:
         """Make the network's input of one image.
 

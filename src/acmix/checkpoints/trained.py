@@ -99,6 +99,16 @@ class TrainedNetwork(ABC):
         return next((each.device for each in chain(self.model.parameters(), self.model.buffers())), torch.device("cpu"))
 
     @property
+    def network(self) -> str:
+        """The network in words."""
+        return self.model_name
+
+    @property
+    @abstractmethod
+    def seen(self) -> str:
+        """What size the network sees images in, in words, after "images of"."""
+
+    @property
     def marks(self) -> dict[str, Any]:
         """What records and metadata say of some networks of the kind alone; no older acmix may overlook it."""
         return {}
@@ -148,19 +158,26 @@ def save_trained(path: str | Path, trained: TrainedNetwork, weights: Mapping[str
     Raises:
         OSError: If the file cannot be written.
     """
-    metadata = Metadata(
-        format_version=trained.format_version,
-        task=trained.task,
-        model_name=trained.model_name,
-        model_arguments=trained.model_arguments,
-        classes=trained.classes,
-        preprocessing=trained.preprocessing,
-        training=trained.training,
-        versions=running_versions(),
-        **trained.marks,
-    )
     weights = trained.model.state_dict() if weights is None else weights
-    write_atomically(path, sealed.serialize(weights, {_METADATA_KEY: json.dumps(vars(metadata), allow_nan=False)}))
+    text = json.dumps(metadata_of(trained), allow_nan=False)
+    write_atomically(path, sealed.serialize(weights, {_METADATA_KEY: text}))
+
+
+def metadata_of(trained: TrainedNetwork) -> dict[str, Any]:
+    """What is stored beside the weights of a trained network: the parts of `Metadata`, of the versions running."""
+    return vars(
+        Metadata(
+            format_version=trained.format_version,
+            task=trained.task,
+            model_name=trained.model_name,
+            model_arguments=trained.model_arguments,
+            classes=trained.classes,
+            preprocessing=trained.preprocessing,
+            training=trained.training,
+            versions=running_versions(),
+            **trained.marks,
+        )
+    )
 
 
 def read_trained(path: Path) -> tuple[Any, sealed.Content]:

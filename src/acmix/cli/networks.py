@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from acmix.cli import outputs
 from acmix.errors import InputError
@@ -111,7 +111,7 @@ def export(
 
     Args:
         checkpoint: A run folder, a best.safetensors of acmix train, or a folder of acmix export.
-        output: The .onnx or .pt2 file, or a folder that timm and acmix load.
+        output: The .onnx or .pt2 file, or a folder that acmix loads, and timm a classifier's.
         fixed_size: One image of the size of its training, not every batch, height and width.
         half: Weights and images in float16; for .onnx and .pt2.
         license: Of the weights, for the card of a folder, cc-by-4.0 for instance (default: the card names none).
@@ -129,22 +129,16 @@ def export(
     from acmix.cli.display import progress
 
     with progress.working():
-        from acmix.checkpoints.opening import load_classifier, load_network
+        from acmix.checkpoints.hub import save_pretrained
+        from acmix.checkpoints.opening import load_network
 
-        # Folders for the hub are timm's.
-        if output.suffix:
-            trained = load_network(checkpoint, "acmix export", device="cpu")
-        else:
-            trained = load_classifier(checkpoint, "acmix export to a folder", device="cpu")
+        trained = load_network(checkpoint, "acmix export", device="cpu")
+    if not output.suffix:
+        sys.stdout.write(f"folder: {save_pretrained(trained, output, license=license)}\n")
+        return 0
     if trained.task == "detection":
         return _export_detector(trained, output, half=half)
-    if output.suffix:
-        return _export_file(trained, output, fixed_size=fixed_size, half=half)
-    from acmix.checkpoints.hub import save_pretrained
-
-    classifier = cast("Classifier", trained)
-    sys.stdout.write(f"folder: {save_pretrained(classifier, output, license=license)}\n")
-    return 0
+    return _export_file(trained, output, fixed_size=fixed_size, half=half)
 
 
 def _export_detector(detector: "TrainedNetwork", output: Path, *, half: bool) -> int:
@@ -159,7 +153,8 @@ def _export_detector(detector: "TrainedNetwork", output: Path, *, half: bool) ->
         raise InputError(f"OUTPUT must end in .onnx for a detector, got {output}")
     if half:
         raise InputError("half is of other networks than detectors, whose boxes need float32; leave it out")
-    side, model = detector.preprocessing["image_size"], cast("Any", detector.model)
+    side: int = detector.preprocessing["image_size"]
+    model: Any = detector.model
     try:
         with progress.working("exporting, then running it beside PyTorch"):
             written = detector_to_onnx(model, output, image_size=(side, side), metadata=metadata_of(detector))

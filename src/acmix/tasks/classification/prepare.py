@@ -43,7 +43,7 @@ class Prepared:
     @property
     def facts(self) -> dict[str, str]:
         """What the network sees, and what its classes weigh."""
-        facts = {"images": " x ".join(map(str, self.trained.preprocessing["input_size"]))}
+        facts = {"images": self.trained.seen}
         if (weights := self.class_weights) is not None:
             ends = [
                 f"{weights[label]:.3g} ({self.trained.classes[label]})"

@@ -50,8 +50,7 @@ class Prepared:
     @property
     def facts(self) -> dict[str, str]:
         """What the network sees."""
-        settings = self.settings
-        return {"images": f"{settings.image_size} pixels the shorter side, at most {settings.longest_side} the longer"}
+        return {"images": self.trained.seen}
 
     def task(self, device: torch.device) -> Detection:
         """What images and objects teach."""
