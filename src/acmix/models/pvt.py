@@ -187,9 +187,9 @@ class PyramidTransformer(StagedNetwork):
         """Leave out what no chosen stage needs."""
         taken, last = feature_take_indices(len(self.stages), indices)
         shortened = last < len(self.stages) - 1
-        self.stages = self.stages[: last + 1]
+        del self.stages[last + 1 :]
         if prune_norm or shortened:
-            self.norm = nn.Identity()
+            self.norm = nn.Identity().train(self.training)
         if shortened:
             self.num_features = self.head_hidden_size = int(self.feature_info[last]["num_chs"])
         if prune_head or shortened:

@@ -54,7 +54,8 @@ class StagedNetwork(nn.Module):
             self.global_pool = global_pool
         made: dict[str, Any] = get_device_dtype(self)
         self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes, **made) if num_classes else nn.Identity()
+        head = nn.Linear(self.num_features, num_classes, **made) if num_classes else nn.Identity()
+        self.head = head.train(self.training)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """What the head reads, before pooling."""
