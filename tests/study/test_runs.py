@@ -6,7 +6,7 @@ import pytest
 from acmix import InputError, storage
 from acmix.data import Digits
 from acmix.errors import TrainingError
-from acmix.study import RESULTS, VARIANTS, Watching, load_study, run_study, save_study, time_study
+from acmix.study import RESULTS, VARIANTS, Pretraining, Watching, load_study, run_study, save_study, time_study
 from acmix.tasks.classification.settings import Settings
 
 SETTINGS = Settings(model="acmix_resnet14_small", epochs=2, batch_size=16, image_size=16)
@@ -130,3 +130,30 @@ def test_damaged_results(tmp_path, made_up, change):
         load_study(path)
     with pytest.raises(InputError, match="cannot be read: No such file"):
         load_study(tmp_path / "none.json")
+
+
+def test_all_networks_of_a_seed_start_from_one_that_was_trained(data, tmp_path):
+    own = replace(SETTINGS, epochs=1)
+    pretraining = Pretraining(epochs=2, learning_rate=0.01)
+    found = study(data, tmp_path, own, variants=["convolution", "last-stage"], pretraining=pretraining)
+    assert found.data["pretraining"] == {"epochs": 2, "learning_rate": 0.01}
+    assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == [
+        "pretrained-0.safetensors",
+        "pretrained-1.safetensors",
+    ]
+    assert not any((tmp_path / "running").iterdir())
+    kept = (tmp_path / "pretrained-0.safetensors").read_bytes()
+    again = study(data, tmp_path, own, variants=["convolution", "last-stage"], pretraining=pretraining)
+    assert results(again) == results(found)
+    assert (tmp_path / "pretrained-0.safetensors").read_bytes() == kept
+    study(data, tmp_path / "other", own, variants=["convolution"])
+    with pytest.raises(InputError, match="pretraining was None, is"):
+        study(data, tmp_path / "other", own, variants=["convolution"], pretraining=pretraining)
+
+
+def test_what_cannot_start_from_it_is_refused_before_training(data, tmp_path):
+    with pytest.raises(InputError, match="variants: equal-convolution: it differs from the trained network in more"):
+        study(data, tmp_path, variants=["equal-convolution"], pretraining=Pretraining(epochs=1, learning_rate=0.1))
+    with pytest.raises(InputError, match="epochs must be"):
+        study(data, tmp_path, variants=["acmix"], pretraining=Pretraining(epochs=0, learning_rate=0.1))
+    assert not any(tmp_path.iterdir())

@@ -8,13 +8,16 @@ from timm.models.swin_transformer import WindowAttention
 from acmix import ACmix, InputError
 from acmix.accounting import convolution_twin
 from acmix.models import PatchwiseACmix, PyramidACmix, WindowACmix
-from acmix.study.variants import VARIANTS, OnePath, rates, usual_variants
+from acmix.study.edits import OnePath
+from acmix.study.variants import VARIANTS, rates, usual_variants
+from acmix.tasks.classification.settings import Settings
+from acmix.tasks.loop.optimization import make_optimizer
 
 MODEL, SIZE = "acmix_resnet14_small", (3, 32, 32)
 
 
 # A study of every family has these networks.
-OF_RESNET = [name for name in VARIANTS if name != "equal-attention"]
+OF_RESNET = [name for name in VARIANTS if name != "equal-attention" and "block-a-stage" not in name]
 
 
 def built(name):
@@ -78,8 +81,7 @@ def test_a_swin_alone_is_widened_to_as_many_multiply_adds():
 
 
 def test_usual_networks_of_a_family():
-    probes = {"quiet-shifts", "no-positions", "window-3", "attention-window-3"}
-    assert set(usual_variants(MODEL)) == set(OF_RESNET) - probes
+    assert set(usual_variants(MODEL)) == {"convolution", "equal-convolution", *ALONE, *BOTH}
     assert set(usual_variants("acmix_swin_nano")) == set(OF_SWIN)
     assert set(usual_variants("acmix_pvt_tiny")) == set(usual_variants("acmix_san10")) == {*ALONE, *BOTH}
     with pytest.raises(
@@ -138,3 +140,77 @@ def test_other_models_are_refused(model):
         match="must be an ACmix-ResNet for this network of a study, got 'resnet18'|nearest names are acmix_resnet26",
     ):
         VARIANTS["convolution"].build(model, 10)
+
+
+def where(name, model="acmix_resnet26"):
+    return [place for place, module in VARIANTS[name].build(model, 3).named_modules() if isinstance(module, ACmix)]
+
+
+def test_placements():
+    assert where("last-stage") == ["layer4.0.conv2"]
+    assert where("last-two-stages") == [*(f"layer3.{block}.conv2" for block in range(4)), "layer4.0.conv2"]
+    assert where("first-two-stages") == ["layer1.0.conv2", "layer2.0.conv2", "layer2.1.conv2"]
+    assert where("block-a-stage") == ["layer1.0.conv2", "layer2.1.conv2", "layer3.3.conv2", "layer4.0.conv2"]
+    assert len(where("acmix")) == 8
+    with pytest.raises(InputError, match="all bottlenecks of acmix_resnet14_small would have ACmix"):
+        VARIANTS["block-a-stage"].build(MODEL, 3)
+
+
+def test_the_rest_of_a_placed_network_is_that_of_convolutions():
+    placed = VARIANTS["last-stage"].build(MODEL, 3).state_dict()
+    plain = VARIANTS["convolution"].build(MODEL, 3).state_dict()
+    assert {name for name in plain if plain[name].shape != placed.get(name, plain["bn1.weight"][:0]).shape} == {
+        "layer4.0.conv2.weight"
+    }
+    # As timm starts its own: 3x3 kernels of the same spread.
+    kernels = [states["layer3.0.conv2.weight"] for states in (placed, plain)]
+    assert kernels[0].std().item() == pytest.approx(kernels[1].std().item(), rel=0.05)
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name.startswith("equal-") and "stage" in name])
+def test_twins_of_placements_have_as_many_parameters(name):
+    twin, placed = (VARIANTS[each].cost("acmix_resnet26", 10, SIZE) for each in (name, name.removeprefix("equal-")))
+    assert twin.parameters == pytest.approx(placed.parameters, rel=0.02)
+
+
+def test_starts():
+    def layers(name):
+        torch.manual_seed(0)
+        return operators(built(name))
+
+    assert rates(built("as-convolution")) == [(0.0, 1.0)] * 4
+    assert rates(built("as-convolution-and-attention")) == [(0.5, 1.0)] * 4
+    image = torch.randn(1, 16, 8, 8)
+    layer = layers("as-convolution")[0]
+    kernel = torch.autograd.functional.jacobian(lambda image: layer(image).sum((0, 2, 3)), image)
+    # Kernels of Kaiming's spread, fan-out 9 x 16; the rank that the path has keeps most of it.
+    assert kernel[:, 0, :, 4, 4].square().mean().sqrt().item() == pytest.approx((2 * 9 / (9 * 16)) ** 0.5, rel=0.3)
+    for uneven, quiet in zip(layers("uneven-shifts"), layers("quiet-shifts"), strict=True):
+        groups = uneven.dep_weight.unflatten(0, (-1, uneven.heads))
+        assert not torch.equal(groups[:, 0], groups[:, 1])
+        assert uneven.dep_weight.norm().item() == pytest.approx(quiet.dep_weight.norm().item(), rel=0.1)
+
+
+def test_rates_that_learn_faster():
+    steps = []
+    for name in ("acmix", "fast-rates"):
+        torch.manual_seed(0)
+        network = built(name)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+        network(torch.randn(2, 3, 16, 16)).square().mean().backward()
+        optimizer.step()
+        steps.append([rate - 0.5 for pair in rates(network) for rate in pair])
+    assert len(steps[0]) == 8
+    # A gradient through a factor of ten, and a step through it again.
+    torch.testing.assert_close(torch.tensor(steps[1]), 100 * torch.tensor(steps[0]), rtol=2e-3, atol=1e-6)
+
+
+def test_projections_without_decay():
+    network = built("spared-projections")
+    optimizer = make_optimizer(network, Settings(model=MODEL, weight_decay=0.1), 0.01)
+    spared = {id(item) for group in optimizer.param_groups if not group["weight_decay"] for item in group["params"]}
+    names = {name for name, parameter in network.named_parameters() if id(parameter) in spared}
+    assert {name for name in names if "qkv.weight" in name} == {
+        f"layer{stage}.0.conv2.qkv.weight" for stage in range(1, 5)
+    }
+    assert not any("conv1.weight" in name or "fc_weight" in name for name in names)

@@ -20,6 +20,8 @@ def run(
     validation: str | None = None,
     variants: str | None = None,
     seeds: int = 5,
+    pretrain_epochs: int | None = None,
+    pretrain_learning_rate: float | None = None,
     recipe: str = "small",
     set: list[str] | None = None,  # noqa: A002
     output: Path | None = None,
@@ -36,6 +38,9 @@ def run(
         validation: Validation images, where they are not part of DATA.
         variants: Names of networks, comma-separated (default: those of docs/study.md for the model).
         seeds: Trainings of each network, at least 2.
+        pretrain_epochs: Let all networks of a seed start from one with 3x3 convolutions that was trained so long:
+            operators start warm, and the other settings are of what follows.
+        pretrain_learning_rate: Of that training (default: that of what follows).
         recipe: Named settings, or a YAML file of them; see acmix recipes.
         set: The same as the option of that name, written name=value; may be repeated.
         output: The folder of the study (default: runs/study-DATA).
@@ -48,6 +53,9 @@ def run(
     base = recipes.load(recipe, Settings) | {"model": "acmix_resnet14_small"}
     settings = recipes.resolve(base, changes(Settings, changed, set), Settings)
     _use_threads(threads)
+    rate = settings.learning_rate if pretrain_learning_rate is None else pretrain_learning_rate
+    if pretrain_epochs is None and pretrain_learning_rate is not None:
+        raise InputError("--pretrain-learning-rate is for --pretrain-epochs; give both, or none")
     output = output or Path("runs") / f"study-{Path(data).resolve().name}"
     outputs.check_folder("--output", output)
     from acmix.cli.display import progress
@@ -64,6 +72,9 @@ def run(
             output,
             variants=names,
             seeds=seeds,
+            pretraining=None
+            if pretrain_epochs is None
+            else study.Pretraining(epochs=pretrain_epochs, learning_rate=rate),
             validation=validation,
             workers=workers,
             device=device,

@@ -11,13 +11,16 @@ from acmix.study.results import Study, Trained, load_study, save_study
 from acmix.study.summary import Difference, Summary, differences, summarise
 
 if TYPE_CHECKING:
-    from acmix.study.runs import RESULTS, Watching, run_study, time_study
+    from acmix.study.pretrained import Pretraining
+    from acmix.study.runs import RESULTS, run_study, time_study
+    from acmix.study.training import Watching
     from acmix.study.variants import VARIANTS, Variant, usual_variants
 
 __all__ = [
     "RESULTS",
     "VARIANTS",
     "Difference",
+    "Pretraining",
     "Study",
     "Summary",
     "Trained",
@@ -34,7 +37,9 @@ __all__ = [
 ]
 
 _LATER = {
-    **dict.fromkeys(("RESULTS", "Watching", "run_study", "time_study"), "acmix.study.runs"),
+    "Pretraining": "acmix.study.pretrained",
+    **dict.fromkeys(("RESULTS", "run_study", "time_study"), "acmix.study.runs"),
+    "Watching": "acmix.study.training",
     **dict.fromkeys(("VARIANTS", "Variant", "usual_variants"), "acmix.study.variants"),
 }
 

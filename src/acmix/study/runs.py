@@ -1,49 +1,31 @@
 """Train every network of a study with every seed; what is finished is kept, what is interrupted continues."""
 
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric, seed_everything
+from lightning.fabric import Fabric
 
 from acmix import storage
 from acmix.bench import machine
 from acmix.bench.comparison import Candidate, forward_call, training_call
 from acmix.bench.measure import time_interleaved
 from acmix.data import ImageData, open_dataset
-from acmix.errors import InputError, PreemptedError, nearest
-from acmix.study.results import Measured, Study, Trained, load_study, save_study
-from acmix.study.variants import VARIANTS, rates, usual_variants
-from acmix.tasks.classification.measures import MEASURES
+from acmix.errors import InputError, nearest
+from acmix.study.pretrained import Pretraining, start_from
+from acmix.study.results import CONVOLUTION, Measured, Study, load_study, save_study
+from acmix.study.training import Trainer, Watching
+from acmix.study.variants import VARIANTS, usual_variants
 from acmix.tasks.classification.prepare import prepare
 from acmix.tasks.classification.settings import Settings
-from acmix.tasks.loop import run, states
 from acmix.tasks.loop.distribution import make_fabric
-from acmix.tasks.loop.execute import execute
 from acmix.tasks.loop.fields import defaults
-from acmix.tasks.loop.progress import Progress, Reporting
 from acmix.tasks.loop.session import quiet, session
 
 RESULTS = "study.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Watching:
-    """Whom to tell of a study's progress.
-
-    Attributes:
-        on_start: Called with the number of trainings that are finished and of all.
-        on_update: Called with network, seed and progress after every update.
-        on_trained: Called with every finished training.
-    """
-
-    on_start: Callable[[int, int], None] | None = None
-    on_update: Callable[[str, int, Progress], None] | None = None
-    on_trained: Callable[[Trained], None] | None = None
 
 
 def run_study(
@@ -53,6 +35,7 @@ def run_study(
     *,
     variants: Sequence[str] | None = None,
     seeds: int = 5,
+    pretraining: Pretraining | None = None,
     validation: str | None = None,
     workers: int | None = None,
     device: str = "auto",
@@ -70,6 +53,7 @@ def run_study(
         output: The folder of the study, made if missing.
         variants: Names of `VARIANTS`; None for `usual_variants` of the model.
         seeds: How many, at least 2.
+        pretraining: Where all networks of a seed start from one with 3x3 convolutions, trained before: how it is.
         validation: Validation images, as in training.
         workers: Processes that read images; None as in training.
         device: Where it computes, see `acmix.devices.find_device`.
@@ -93,6 +77,9 @@ def run_study(
     watching = watching or Watching()
     with session(settings, device=device, devices=1) as fabric, ExitStack() as held:
         facts = _look_at(data, settings, variants, validation, fabric)
+        if pretraining is not None:
+            _check_starts(settings, variants, pretraining, facts["classes"])
+            facts["pretraining"] = asdict(pretraining)
         held.enter_context(_alone(output))
         study = _begin(facts, settings, output, variants)
         wanted = [(seed, name) for seed in range(settings.seed, settings.seed + seeds) for name in variants]
@@ -102,9 +89,10 @@ def run_study(
         # Seed by seed, so that an unfinished study has whole pairs.
         for seed in sorted({seed for seed, _ in set(wanted) - finished}):
             own = replace(settings, seed=seed)
-            images = _open(data, own, validation, check_images=False)
+            trainer = Trainer(_open(data, own, validation, check_images=False), output, workers, fabric, watching)
+            start = None if pretraining is None else trainer.pretrained(own, pretraining)
             for name in [name for name in variants if (seed, name) not in finished]:
-                study.trainings.append(_train(name, own, images, output, workers, fabric, watching))
+                study.trainings.append(trainer.train(name, own, start))
                 save_study(output / RESULTS, study)
                 if watching.on_trained is not None:
                     watching.on_trained(study.trainings[-1])
@@ -158,6 +146,17 @@ def _check(variants: Sequence[str], seconds: float) -> None:
         raise InputError(f"variants must name at least one of {', '.join(VARIANTS)}")
     if not seconds > 0:
         raise InputError(f"seconds must be positive, got {seconds}")
+
+
+def _check_starts(settings: Settings, variants: Sequence[str], pretraining: Pretraining, classes: int) -> None:
+    """Refuse what cannot start from a network with 3x3 convolutions, before that is trained."""
+    replace(settings, **asdict(pretraining)).check()
+    weights = VARIANTS[CONVOLUTION].build(settings.model, classes).state_dict()
+    for name in variants:
+        try:
+            start_from(VARIANTS[name].build(settings.model, classes), weights)
+        except InputError as error:
+            raise InputError(f"variants: {name}: {error}; leave it out, or pretraining") from error
 
 
 def _open(data: str, settings: Settings, validation: str | None, *, check_images: bool) -> ImageData:
@@ -218,53 +217,6 @@ def _begin(facts: dict[str, Any], settings: Settings, output: Path, variants: Se
         }
     save_study(output / RESULTS, study)
     return study
-
-
-def _train(
-    name: str,
-    settings: Settings,
-    images: ImageData,
-    output: Path,
-    workers: int | None,
-    fabric: Fabric,
-    watching: Watching,
-) -> Trained:
-    seed_everything(settings.seed, workers=True, verbose=False)
-    regularisation = {"drop_rate": settings.drop_rate, "drop_path_rate": settings.drop_path}
-    network = VARIANTS[name].build(settings.model, len(images.train.classes), **regularisation)
-    prepared = prepare(network, images, settings, fabric, workers=workers)
-    folder = output / "running" / f"{name}-{settings.seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    saved = states.paths(folder)
-    files = run.RunFiles(folder, MEASURES, _keep_no_weights, "repeat the same command")
-
-    def tell(progress: Progress) -> None:
-        if watching.on_update is not None:
-            watching.on_update(name, settings.seed, progress)
-
-    reporting = Reporting(on_update=tell, keep_states=1, save_minutes=5)
-    try:
-        state = states.read(saved[-1]) if saved else None
-        execute(prepared, fabric, files, state, reporting)
-    except (KeyboardInterrupt, PreemptedError) as error:
-        stopped = f"{name}, seed {settings.seed}, was stopped and is saved"
-        raise type(error)(stopped) from error
-    last = files.rows[-1]
-    trained = Trained(
-        variant=name,
-        seed=settings.seed,
-        accuracy=last["val_top1"],
-        curve=[row["val_top1"] for row in files.rows],
-        train_loss=last["train_loss"],
-        rates=rates(network),
-        seconds=sum(row["seconds"] for row in files.rows),
-    )
-    shutil.rmtree(folder)
-    return trained
-
-
-def _keep_no_weights(*_: object) -> None:
-    """A study asks for accuracies; its states are enough to continue."""
 
 
 def _measure(study: Study, device: torch.device, seconds: float) -> None:

@@ -21,6 +21,7 @@ class StudyDisplay(ExitStack):
         self._line: ProgressLine | None = None
         # Of the present training, as a share of it.
         self._shown = 0.0
+        self._pretrained = ""
 
     def __enter__(self) -> Self:
         """Begin to show, once there is something to tell."""
@@ -29,14 +30,18 @@ class StudyDisplay(ExitStack):
     def watching(self) -> "Watching":
         """Whom a study tells of its progress."""
         from acmix.study import Watching
+        from acmix.study.training import PRETRAINED
 
+        self._pretrained = PRETRAINED
         return Watching(on_start=self._start, on_update=self._show_update, on_trained=self._show_trained)
 
     def _start(self, finished: int, trainings: int) -> None:
         self._line = self.enter_context(ProgressLine("study", trainings, "training", done=finished))
 
     def _show_update(self, name: str, seed: int, progress: Any) -> None:
-        share = (progress.epoch - 1 + progress.update / progress.updates) / progress.epochs
+        # What all of a seed start from is no training of the study: it is named, not counted.
+        counted = name != self._pretrained
+        share = counted * (progress.epoch - 1 + progress.update / progress.updates) / progress.epochs
         note = f"{name}, seed {seed}: epoch {progress.epoch} of {progress.epochs}, loss {progress.loss:.4f}"
         self._advance(share, note)
 
