@@ -33,7 +33,7 @@ def test_page(made_up):
     assert (
         "ACmix, learned rates, against 3x3 convolutions: +4.83 ± 0.72 points; the test tells them apart at 0.05" in page
     )
-    assert "mean over the seeds: 0.40 / 0.60." in page
+    assert "ACmix, learned rates: 0.40 / 0.60." in page
     assert "with fewer than 6 seeds it cannot reach 0.05" in page
 
 
@@ -71,3 +71,30 @@ def test_published_tables_are_those_of_the_results():
     assert results
     for path in results:
         assert as_markdown(load_study(path)) in document
+
+
+def test_convolutions_of_equal_time_are_read_off_two_widths(made_up):
+    base = made_up.variants["convolution"]
+
+    def timed(seconds):
+        return replace(base.training, fastest=seconds)
+
+    made_up.variants = {
+        "convolution": replace(base, training=timed(0.010)),
+        "convolution-80": replace(base, title="wider", training=timed(0.014)),
+        "acmix": replace(made_up.variants["acmix"], training=timed(0.011)),
+        "attention": replace(made_up.variants["attention"], training=timed(0.02)),
+    }
+    wider = {0: 0.94, 1: 0.93, 2: 0.93}
+    made_up.trainings += [
+        replace(item, variant="convolution-80", accuracy=wider[item.seed])
+        for item in made_up.trainings
+        if item.variant == "convolution"
+    ]
+    found = {(item.name, item.reference): item.found for item in differences(made_up)}
+    # A quarter of the way: 0.91, 0.915, 0.93 beside ACmix's 0.95, 0.96, 0.975; attention is slower than all widths.
+    assert found["acmix", "equal-time"].difference.mean == pytest.approx((0.04 + 0.045 + 0.045) / 3)
+    assert ("attention", "equal-time") not in found
+    assert "| ACmix, learned rates | 3x3 convolutions of equal time, between two widths | +4.33 ±" in as_markdown(
+        made_up
+    )

@@ -1,10 +1,10 @@
 """A study as Markdown: what was trained, a line a network, every test, and what follows; nothing is typed by hand."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from acmix.study.results import ACMIX, CONVOLUTION, Study
+from acmix.study.results import ACMIX, CONVOLUTION, EQUAL_TIME, FIXED, Study
 from acmix.study.statistics import FEWEST_RANKS
 from acmix.study.summary import Difference, Summary, differences, summarise
 
@@ -49,7 +49,7 @@ def parts(study: Study) -> list[str | Table]:
     """
     summaries, tests = summarise(study), differences(study)
     found = [_conditions(study), _networks(summaries, study.batch)]
-    found += [*_tests(tests, study), _rates(study), _verdict(summaries, tests)]
+    found += [*_tests(tests, study), _rates(study), _verdict(summaries, tests, _titles(study))]
     return [part for part in found if part]
 
 
@@ -64,6 +64,11 @@ def _conditions(study: Study) -> str:
         "last epoch, mean and 95 % interval over the seeds (Student's t). Trainings with one seed share split, order, "
         "augmentation and batches."
     )
+    if before := data.get("pretraining"):
+        text += (
+            f" All networks of a seed start from one with 3x3 convolutions, trained {before['epochs']} epochs at "
+            f"{before['learning_rate']:g}; operators start warm."
+        )
     # A network that is added takes the times of the others away.
     if all(item.forward is not None for item in study.variants.values()):
         where = study.machine
@@ -102,7 +107,7 @@ def _networks(summaries: list[Summary], batch: int) -> Table:
 def _tests(tests: list[Difference], study: Study) -> list[str | Table]:
     if not tests:
         return []
-    titles = {name: item.title for name, item in study.variants.items()}
+    titles = _titles(study)
     headings = ("network", "minus", "difference, points", "t-test", "corrected", "Wilcoxon, corrected")
     rows: list[Sequence[str]] = []
     for item in tests:
@@ -120,15 +125,23 @@ def _tests(tests: list[Difference], study: Study) -> list[str | Table]:
     return [Table(headings, rows, named=2), note]
 
 
+def _titles(study: Study) -> dict[str, str]:
+    named = {name: item.title for name, item in study.variants.items()}
+    return named | {EQUAL_TIME: "3x3 convolutions of equal time, between two widths"}
+
+
 def _rates(study: Study) -> str:
-    """What the rates of ACmix have become, mean over all trainings."""
-    learned = [item.rates for item in study.trainings if item.variant == ACMIX and item.seed in study.seeds()]
-    layers = [
-        " / ".join(f"{statistics.fmean(values):.2f}" for values in zip(*layer, strict=True))
-        for layer in zip(*learned, strict=True)
-    ]
-    named = f"Learned rates, attention / convolution, operator by operator, mean over the seeds: {', '.join(layers)}."
-    return named if layers else ""
+    """What the rates of every network that learns them have become, mean over all trainings."""
+    found: list[str] = []
+    for name, item in study.variants.items():
+        learned = [training.rates for training in study.trainings if training.variant == name]
+        layers = [
+            " / ".join(f"{statistics.fmean(values):.2f}" for values in zip(*layer, strict=True))
+            for layer in zip(*learned, strict=True)
+        ]
+        if layers and name != FIXED:
+            found.append(f"{item.title}: {', '.join(layers)}.")
+    return " ".join(["Rates learned, attention / convolution, operator by operator, means.", *found]) if found else ""
 
 
 def _points(item: Difference) -> str:
@@ -142,9 +155,8 @@ def _probability(value: float | None) -> str:
     return "< 0.001" if value < 1e-3 else f"{value:.3f}"
 
 
-def _verdict(summaries: list[Summary], tests: list[Difference]) -> str:
+def _verdict(summaries: list[Summary], tests: list[Difference], titles: Mapping[str, str]) -> str:
     """Who wins, and which differences are more than chance."""
-    titles = {item.name: item.cost.title for item in summaries}
     best = max(summaries, key=lambda item: item.accuracy.mean)
     sentences = [f"Highest mean accuracy: {best.cost.title}."]
     for item in tests:

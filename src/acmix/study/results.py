@@ -10,8 +10,10 @@ from acmix.bench import Timing
 from acmix.errors import InputError
 from acmix.storage import write_atomically
 
-# The variants that others are compared to.
-CONVOLUTION, ACMIX = "convolution", "acmix"
+# The variants that others are compared to, and what is read off convolutions of several widths: no network of its own.
+CONVOLUTION, ACMIX, EQUAL_TIME = "convolution", "acmix", "equal-time"
+# The variant whose rates are not learned.
+FIXED = "equal-rates"
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """A study in numbers: a line a network, and every difference that is tested."""
 
+import re
 import statistics
 from dataclasses import dataclass
+from itertools import pairwise
 
 from acmix.errors import InputError
-from acmix.study.results import ACMIX, CONVOLUTION, Measured, Study
+from acmix.study.results import ACMIX, CONVOLUTION, EQUAL_TIME, Measured, Study
 from acmix.study.statistics import Interval, Paired, holm, interval, paired
 
 
@@ -31,7 +33,7 @@ class Difference:
 
     Attributes:
         name: Of the variant.
-        reference: Of the one it is compared with.
+        reference: Of the one it is compared with; `EQUAL_TIME` for convolutions whose training step takes as long.
         found: The difference and its tests.
         t_test: Probability of the t-test, Holm's correction over all differences of the study applied.
         ranks: The same of Wilcoxon's test.
@@ -67,6 +69,10 @@ def summarise(study: Study) -> list[Summary]:
 def differences(study: Study) -> list[Difference]:
     """Every network's difference to the convolutions and to ACmix, where the study has those; each pair once.
 
+    Where convolutions of several widths were trained and timed, also to those of equal time: their accuracy is taken
+    for linear between two widths in the time of a training step, seed by seed. What is faster or slower
+    than all of them has none.
+
     Raises:
         InputError: If fewer than two seeds are finished.
     """
@@ -78,8 +84,27 @@ def differences(study: Study) -> list[Difference]:
         if reference in study.variants and name != reference and (name, reference) != (CONVOLUTION, ACMIX)
     ]
     found = [paired(study.accuracies(name), study.accuracies(reference)) for name, reference in pairs]
+    for name, accuracies in _of_equal_time(study).items():
+        pairs.append((name, EQUAL_TIME))
+        found.append(paired(study.accuracies(name), accuracies))
     tests = zip(holm([item.t_test for item in found]), holm([item.ranks for item in found]), strict=True)
     return [
         Difference(name, reference, item, t_test, ranks)
         for (name, reference), item, (t_test, ranks) in zip(pairs, found, tests, strict=True)
     ]
+
+
+def _of_equal_time(study: Study) -> dict[str, list[float]]:
+    """The accuracies of convolutions whose training step takes as long as that of a network, for each that has some."""
+    times = {name: item.training.fastest for name, item in study.variants.items() if item.training is not None}
+    plain = re.compile(rf"{CONVOLUTION}(-\d+)?")
+    widths = sorted((time, name) for name, time in times.items() if plain.fullmatch(name))
+    found: dict[str, list[float]] = {}
+    for name in times.keys() - {name for _, name in widths}:
+        for (short, narrow), (long, wide) in pairwise(widths):
+            if short <= times[name] <= long:
+                share = (times[name] - short) / (long - short)
+                both = zip(study.accuracies(narrow), study.accuracies(wide), strict=True)
+                found[name] = [(1 - share) * one + share * other for one, other in both]
+                break
+    return {name: found[name] for name in study.variants if name in found}

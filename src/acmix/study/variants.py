@@ -14,7 +14,7 @@ from acmix.models.swin import SwinTransformer
 from acmix.paths import Route, operators_of
 from acmix.study import edits
 from acmix.study.networks import convolution, equal_convolution, of_family, placed, resnet, wider_swin
-from acmix.study.results import ACMIX, CONVOLUTION
+from acmix.study.results import ACMIX, CONVOLUTION, FIXED
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ _COMPARED: dict[str, Variant] = {
     "equal-convolution": Variant("3x3 convolutions, as many parameters as ACmix", equal_convolution),
     "attention": Variant("attention path alone", of_family, _attention_alone, unused="convolution"),
     "convolution-path": Variant("convolution path alone", of_family, _convolution_alone, unused="attention"),
-    "equal-rates": Variant("ACmix, both rates fixed at 0.5", of_family, edits.fix_rates),
+    FIXED: Variant("ACmix, both rates fixed at 0.5", of_family, edits.fix_rates),
     ACMIX: Variant("ACmix, learned rates", of_family),
     "random-kernels": Variant("ACmix, random kernels in place of shifts", of_family, edits.randomise_kernels),
 }
