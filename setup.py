@@ -20,6 +20,7 @@ FLAGS = ["-std=c++20", "-O2", "-ftree-vectorize", "-fPIC", "-fvisibility=hidden"
 FLAGS += ["-iquote", str(SOURCES)]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+AVX512_BF16 = [*AVX512, "-mavx512bf16"]
 AMX = [*AVX512, "-mamx-tile", "-mamx-bf16"]
 # Beside the library, where it could not be built: why, for people who ask for it.
 EXCUSE = "not_built.txt"
@@ -28,7 +29,7 @@ EXCUSE = "not_built.txt"
 def instruction_sets() -> dict[str, list[str]]:
     """Flags of every build of kernels.cpp on this machine's architecture."""
     if platform.machine().lower() in ("x86_64", "amd64"):
-        return {"baseline": [], "avx2": AVX2, "avx512": AVX512, "amx": AMX}
+        return {"baseline": [], "avx2": AVX2, "avx512": AVX512, "avx512_bf16": AVX512_BF16, "amx": AMX}
     return {"baseline": []}
 
 

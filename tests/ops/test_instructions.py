@@ -18,7 +18,7 @@ from acmix import ops
 pytestmark = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="no C++ compiler to build with")
 
 ROOT = Path(__file__).parents[2]
-BUILDS = ("amx", "avx512", "avx2", "baseline")
+BUILDS = ("amx", "avx512_bf16", "avx512", "avx2", "baseline")
 # Names, no patterns: pytest fails where one is no longer there.
 SELECTED = (
     "test_backends.py::test_all_stages_are_as_exact_as_eager[cpu]",
@@ -84,7 +84,7 @@ def test_a_build_is_a_limit():
 
 
 def test_an_unknown_build_is_refused():
-    reason = "ACMIX_INSTRUCTIONS must be amx, avx512, avx2 or baseline, or unset, got 'avx1024'"
+    reason = "ACMIX_INSTRUCTIONS must be amx, avx512_bf16, avx512, avx2 or baseline, or unset, got 'avx1024'"
     assert used("avx1024") == ("None", reason)
 
 

@@ -76,15 +76,24 @@ def test_small_and_large_inputs_are_as_exact(scale, layout):
 # Sides that fill no tile, of inputs, of projections and of maps; heads together in scratch, one by one, mixed.
 @pytest.mark.usefixtures("_poisoned_memory")
 @pytest.mark.parametrize(
-    ("inputs", "layout"),
-    [(1, "contiguous"), (3, "channels_last"), (17, "sliced"), (33, "channels_last"), (47, "sliced")],
+    ("inputs", "layout", "dtype"),
+    [
+        (1, "contiguous", torch.float32),
+        (3, "channels_last", torch.float32),
+        (17, "sliced", torch.float32),
+        (33, "channels_last", torch.float32),
+        (47, "sliced", torch.float32),
+        (1, "channels_last", torch.bfloat16),
+        (33, "channels_last", torch.bfloat16),
+        (47, "contiguous", torch.bfloat16),
+    ],
 )
 @pytest.mark.parametrize(
     ("heads", "head_size", "batch", "height", "width", "stride"),
     [(1, 1, 1, 1, 1, 1), (1, 5, 3, 7, 5, 2), (3, 7, 2, 13, 17, 1), (4, 19, 1, 9, 31, 3), (8, 3, 1, 5, 31, 1)],
 )
-def test_sides_that_fill_no_tile(layout, inputs, heads, head_size, batch, height, width, stride):
-    case = Problem(batch, heads, head_size, height, width, 5, 3, stride, 1, torch.float32, layout, 0)
+def test_sides_that_fill_no_tile(layout, inputs, dtype, heads, head_size, batch, height, width, stride):
+    case = Problem(batch, heads, head_size, height, width, 5, 3, stride, 1, dtype, layout, 0)
     poison_scratch()
     assert_all_stages_as_exact_as_eager(case, inputs, inputs != 33, "cpu")
 
@@ -126,6 +135,31 @@ def test_bands_and_strips_of_float32_meet(
 def test_strips_of_half_precision_meet(layout, dtype):
     case = Problem(1, 4, 9, 7, 150, 5, 3, 1, 1, dtype, layout, 0)
     assert_all_stages_as_exact_as_eager(case, 35, True, "cpu")
+
+
+# Neighbouring channels may be multiplied in pairs: views that begin, end and step between two of a pair.
+@pytest.mark.usefixtures("_poisoned_memory")
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("inputs", [1, 16, 37])
+def test_views_of_channels_are_like_copies(inputs, stride):
+    whole = torch.randn(2, 43, 9, 11).to(torch.bfloat16).to(memory_format=torch.channels_last)
+    layer = acmix.ACmix(inputs, 8, kernel_att=5, stride=stride, backend="cpu", dtype=torch.bfloat16)
+    for view in (whole[:, 3 : 3 + inputs], whole[:, :inputs, 1:, 1::2], whole[:1, 43 - inputs :]):
+        dense = layer(view.contiguous())
+        assert torch.equal(layer(view), dense)
+        assert torch.equal(layer(view.contiguous(memory_format=torch.channels_last)), dense)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_pixel_that_is_not_finite_stays_where_it_is_seen(layout):
+    layer = acmix.ACmix(20, 16, kernel_att=3, backend="cpu", dtype=torch.bfloat16)
+    x = torch.randn(2, 20, 12, 12).to(torch.bfloat16).to(memory_format=layout)
+    before = layer(x)
+    x[0, 7, 5, 6] = torch.inf
+    after = layer(x)
+    assert not after[0, :, 4:7, 5:8].isfinite().any()
+    after[0, :, 4:7, 5:8] = before[0, :, 4:7, 5:8]
+    assert torch.equal(after, before)
 
 
 # Bands of a strip that hand on rows which taps reach.

@@ -54,7 +54,7 @@ def _load(folder: Path) -> tuple[str | None, str | None]:
     chosen = name()
     if chosen is None:
         wanted = os.environ["ACMIX_INSTRUCTIONS"]
-        return None, f"ACMIX_INSTRUCTIONS must be amx, avx512, avx2 or baseline, or unset, got {wanted!r}"
+        return None, f"ACMIX_INSTRUCTIONS must be amx, avx512_bf16, avx512, avx2 or baseline, or unset, got {wanted!r}"
     return chosen.decode(), None
 
 
@@ -73,7 +73,7 @@ def instructions() -> str | None:
     """The instruction set that the kernels use: the best of the processor, or less where ACMIX_INSTRUCTIONS says so.
 
     Returns:
-        "amx", "avx512", "avx2" or "baseline"; None where `why_not` says that they cannot compute.
+        "amx", "avx512_bf16", "avx512", "avx2" or "baseline"; None where `why_not` says that they cannot compute.
     """
     return _INSTRUCTIONS
 

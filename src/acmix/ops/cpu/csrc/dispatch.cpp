@@ -25,6 +25,8 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
+bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+
 // Linux lends tiles to a process that asks for them, and to its threads.
 bool has_amx() {
 #if defined(__linux__) && defined(SYS_arch_prctl)
@@ -49,6 +51,7 @@ struct Build {
 constexpr Build builds[] = {
 #if defined(__x86_64__)
     {"amx", has_amx, amx::kernels},
+    {"avx512_bf16", has_avx512_bf16, avx512_bf16::kernels},
     {"avx512", has_avx512, avx512::kernels},
     {"avx2", has_avx2, avx2::kernels},
 #endif

@@ -15,6 +15,9 @@ const Kernels& kernels(bool is_double);
 namespace avx512 {
 const Kernels& kernels(bool is_double);
 }
+namespace avx512_bf16 {
+const Kernels& kernels(bool is_double);
+}
 namespace amx {
 const Kernels& kernels(bool is_double);
 }

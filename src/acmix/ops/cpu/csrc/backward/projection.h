@@ -14,6 +14,7 @@ constexpr int64_t most_runs = 2;
 // A tile of sums added to rows `step` apart, or put there.
 template <class T>
 struct AddedTile {
+  using Term = Numbers<T>;
   T* to;
   int64_t step;
   bool add;
@@ -90,17 +91,24 @@ static inline void for_pixel_runs(const Columns& columns, const Strip& strip, co
     }
 }
 
-// Products of vectors read the weights as they are, and for the gradient of the input a pass in tiles.
+// Products of vectors read the weights as they are, or in pairs, so many rows in a part; and for the gradient of the input
+// a pass in tiles.
+constexpr int64_t part_rows = 64;
+
 template <class T>
-static PackingWork packing_of(const Mix&, const BackwardLayout<T>& layout, const VectorProjectionGradient<T>& scratch,
-                              bool backward) {
-  return backward ? PackingWork{layout.passes * scratch.pass_weights(layout), layout.passes} : PackingWork{};
+static PackingWork packing_of(const Mix& problem, const BackwardLayout<T>& layout,
+                              const VectorProjectionGradient<T>& scratch, bool backward) {
+  if (backward) return {layout.passes * scratch.pass_weights(layout), layout.passes};
+  if (!sums_pairs<T>(problem)) return {};
+  const int64_t rows = 3 * problem.shape.heads * problem.shape.head_size;
+  return {rows * count_terms<T>(problem), ceil_divide(rows, part_rows)};
 }
 
 template <class T>
 static void pack_part(const Mix& problem, const BackwardLayout<T>& layout, const VectorProjectionGradient<T>& scratch,
-                      bool, T* packed, int64_t pass) {
+                      bool backward, T* packed, int64_t pass) {
   const int64_t inputs = problem.projection.inputs, maps = problem.shape.heads * problem.shape.head_size;
+  if (!backward) return pack_pairs(problem, packed, pass * part_rows, least((pass + 1) * part_rows, 3 * maps));
   const T* weight = static_cast<const T*>(problem.projection.weight);
   T* to = packed + pass * scratch.pass_weights(layout);
   for (Tiles tile(scratch.width / lanes<T>, projected_vectors); tile.first < tile.registers; tile.next()) {

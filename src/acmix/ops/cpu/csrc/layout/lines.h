@@ -1,6 +1,8 @@
 // Rows of many channels between tensors of any strides and dtype and scratch lines of the compute type.
 #pragma once
 
+#include <type_traits>
+
 #include "problem.h"
 #include "products/simd.h"
 
@@ -15,6 +17,10 @@ using Half = _Float16;
 struct Brain {
   uint16_t bits;
 };
+// Two of them, neighbours, in the place of a float32.
+struct BrainPair {
+  Brain first, second;
+};
 
 template <class T, class E>
 static inline T widen(E value) {
@@ -25,6 +31,13 @@ inline float widen<float, Brain>(Brain value) {
   const uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
   float result;
   std::memcpy(&result, &bits, sizeof(result));
+  return result;
+}
+
+template <>
+inline float widen<float, BrainPair>(BrainPair value) {
+  float result;
+  std::memcpy(&result, &value, sizeof(result));
   return result;
 }
 
@@ -72,6 +85,18 @@ static inline Vector<T> load_wide(const E* from) {
     for (int i = 0; i < lanes<T>; ++i) values[i] = widen<T>(from[i]);
     return load(values);
   }
+}
+
+template <class T, class E>
+static inline void store_narrow(E* to, Vector<T> values) {
+#if defined(__AVX512BF16__)
+  if constexpr (std::is_same_v<E, Brain>) {
+    const __m256bh rounded = _mm512_cvtneps_pbh((__m512)values);
+    std::memcpy(to, &rounded, sizeof(rounded));
+    return;
+  }
+#endif
+  for (int l = 0; l < lanes<T>; ++l) to[l] = narrow<E, T>(values[l]);
 }
 
 // Rows of channels: `row` from row to row, `pitch` from channel to channel.
@@ -198,7 +223,7 @@ static void store_transposed(const T* from, int64_t pitch, E* to, int64_t batch,
           store(reinterpret_cast<T*>(lane[i] + j), block[i]);
           __builtin_prefetch(lane[i] + ahead + j, 1);
         } else {
-          for (int l = 0; l < count; ++l) lane[i][j + l] = narrow<E, T>(block[i][l]);
+          store_narrow<T>(lane[i] + j, block[i]);
         }
       }
     }

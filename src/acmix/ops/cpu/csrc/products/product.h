@@ -18,6 +18,30 @@ struct Tiles {
   }
 };
 
+// How a sum grows by a weight, the same for all lanes, times what the lanes hold: numbers,
+template <class T>
+struct Numbers {
+  static Vector<T> spread(const T* weight) { return splat(*weight); }
+  static Vector<T> add(Vector<T> sum, Vector<T> weight, Vector<T> z) { return sum + weight * z; }
+};
+
+// or pairs of bfloat16 numbers, each times its own. Denormal ones count as zero.
+template <class T>
+struct Pairs;
+#if defined(__AVX512BF16__)
+template <>
+struct Pairs<float> {
+  static Vector<float> spread(const float* weight) {
+    int32_t bits;
+    std::memcpy(&bits, weight, sizeof(bits));
+    return (Vector<float>)_mm512_set1_epi32(bits);
+  }
+  static Vector<float> add(Vector<float> sum, Vector<float> weight, Vector<float> z) {
+    return (Vector<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)weight, (__m512bh)z);
+  }
+};
+#endif
+
 // A run of `count` terms: that of k is weight[m * pitch + k] panel[k * step + i] for output m and column i.
 template <class T>
 struct Terms {
@@ -34,9 +58,11 @@ struct Product {
   int64_t count, output, column;
 };
 
-// What becomes of the sums is up to `tile`: begin(m) is where those of an output begin, finish(sums) takes them.
+// What sums are of, and what becomes of them, is up to `tile`: they grow as its Term says, begin(m) is where those of an
+// output begin, finish(sums) takes them.
 template <class T, int outputs, int vectors, class Tile>
 static void sum_tile(const Product<T>& product, const Tile& tile) {
+  using Term = typename Tile::Term;
   Vector<T> sum[outputs][vectors];
 #pragma GCC unroll 8
   for (int m = 0; m < outputs; ++m)
@@ -52,9 +78,9 @@ static void sum_tile(const Product<T>& product, const Tile& tile) {
       for (int i = 0; i < vectors; ++i) z[i] = load_once(panel + i * lanes<T>);
 #pragma GCC unroll 8
       for (int m = 0; m < outputs; ++m) {
-        const Vector<T> w = splat(weight[m * pitch + k]);
+        const Vector<T> w = Term::spread(weight + m * pitch + k);
 #pragma GCC unroll 8
-        for (int i = 0; i < vectors; ++i) sum[m][i] += w * z[i];
+        for (int i = 0; i < vectors; ++i) sum[m][i] = Term::add(sum[m][i], w, z[i]);
       }
     }
   }

@@ -37,6 +37,16 @@ template <class T>
 constexpr bool in_tiles = false;
 #endif
 
+// Whether a lane of float32 may hold a pair of bfloat16 numbers, whose products with those of another one instruction
+// adds to a sum in float32.
+#if defined(__AVX512BF16__)
+template <class T>
+constexpr bool in_pairs = sizeof(T) == sizeof(float);
+#else
+template <class T>
+constexpr bool in_pairs = false;
+#endif
+
 template <class T>
 struct Bits;
 template <>

@@ -2,8 +2,7 @@
 // vectors.
 #pragma once
 
-#include "layout/maps.h"
-#include "products/product.h"
+#include "stage_one/pairs.h"
 
 namespace acmix::ACMIX_ISA {
 
@@ -69,8 +68,9 @@ struct PackedCells {
 };
 
 // A tile of sums, each begun with its output's bias, put where their cells lie; `plane` is from output to output.
-template <class T>
+template <class T, class SumTerm>
 struct PlacedTile {
+  using Term = SumTerm;
   const int64_t* starts;  // of the registers of the tile
   const Segment* segments;
   int64_t end;
@@ -99,18 +99,22 @@ struct PlacedTile {
   }
 };
 
-// The input in panels, (tile of registers, channel, register): a matrix product reads it in this order.
+// The input in panels, (tile of registers, channel or pair of channels, register): a matrix product reads it in this
+// order.
 template <class T>
 struct VectorProjection {
   PackedCells<T> cells;
-  int64_t rows;
+  int64_t rows, terms;  // terms: of the sums over channels
+  bool paired;
   T *line, *panels;
 
-  VectorProjection(const Mix& problem, const MapLayout<T>& layout, int64_t most_rows, bool, Arena<T>& arena)
-      : cells(layout, problem.projection.inputs ? most_rows : 0, arena), rows(most_rows) {
-    const int64_t inputs = problem.projection.inputs;
-    line = arena.take(problem.projection.input.inner == 1 ? 0 : inputs * layout.pitch);
-    panels = arena.take(inputs * rows * layout.pitch);
+  VectorProjection(const Mix& problem, const MapLayout<T>& layout, int64_t most_rows, bool backward, Arena<T>& arena)
+      : cells(layout, problem.projection.inputs ? most_rows : 0, arena),
+        rows(most_rows),
+        terms(backward ? problem.projection.inputs : count_terms<T>(problem)),
+        paired(!backward && sums_pairs<T>(problem)) {
+    line = arena.take(problem.projection.input.inner == 1 ? 0 : problem.projection.inputs * layout.pitch);
+    panels = arena.take(terms * rows * layout.pitch);
   }
 
   // Make the tables of a strip.
@@ -151,7 +155,7 @@ static void pack_input(const Mix& problem, const MapLayout<T>& layout, const Map
   Tiles tiles(scratch.cells.registers(most(end - begin, 0)), projected_vectors);
   auto panel_of = [&](int64_t place) {
     if (place == tiles.first + tiles.size) tiles.next();
-    return scratch.panels + (tiles.first * inputs + place - tiles.first) * lanes<T>;
+    return scratch.panels + (tiles.first * scratch.terms + place - tiles.first) * lanes<T>;
   };
   if (field.inner == 1) {
     const int64_t ahead = lanes<T> * columns.stride / columns.interleave * field.column;
@@ -159,7 +163,10 @@ static void pack_input(const Mix& problem, const MapLayout<T>& layout, const Map
       for_packed_registers<T>(from, field, end - begin, strip.width(), columns.weave(members),
                               [&](int64_t place, const auto* lane) {
                                 T* panel = panel_of(place);
-                                load_pixels<T>(lane, inputs, ahead, panel, tiles.size * lanes<T>);
+                                if (scratch.paired)
+                                  load_pairs<T>(lane, inputs, ahead, panel, tiles.size * lanes<T>);
+                                else
+                                  load_pixels<T>(lane, inputs, ahead, panel, tiles.size * lanes<T>);
                               });
     });
     return;
@@ -173,40 +180,52 @@ static void pack_input(const Mix& problem, const MapLayout<T>& layout, const Map
         const int64_t lane = cell % lanes<T>;
         run = least(count - x, lanes<T> - lane);
         T* panel = panel_of(cell / lanes<T>) + lane;
-        for (int64_t c = 0; c < inputs; ++c)
-          copy_run(line + c * layout.pitch + x, run, panel + c * tiles.size * lanes<T>);
+        for (int64_t c = 0; c < scratch.terms; ++c, panel += tiles.size * lanes<T>)
+          if (scratch.paired)
+            pair_run(line + 2 * c * layout.pitch + x, layout.pitch, least(2, inputs - 2 * c), run, panel);
+          else
+            copy_run(line + c * layout.pitch + x, run, panel);
       }
     }
   }
   // What fills the last register is no pixel, but must be a number.
   for (; cell % lanes<T>; ++cell) {
     T* panel = panel_of(cell / lanes<T>) + cell % lanes<T>;
-    for (int64_t c = 0; c < inputs; ++c) panel[c * tiles.size * lanes<T>] = 0;
+    for (int64_t c = 0; c < scratch.terms; ++c) panel[c * tiles.size * lanes<T>] = 0;
   }
 }
 
-// Queries, keys and values of the heads from `head` on, for the `rows` rows that are packed; `to` is where column
-// strip.begin of the first one lies. Zeros beside the map.
-template <class T>
-static void project_rows(const Mix& problem, const MapLayout<T>& layout, const VectorProjection<T>& scratch,
-                         int64_t head, int64_t rows, T* to) {
-  const int64_t inputs = problem.projection.inputs, registers = scratch.cells.registers(rows), pitch = layout.pitch;
+// Queries, keys and values of the heads from `head` on, for the `rows` rows that are packed, by weights of as many terms
+// each; `to` is where column strip.begin of the first one lies. Zeros beside the map.
+template <class T, class Term>
+static void project_terms(const Mix& problem, const MapLayout<T>& layout, const VectorProjection<T>& scratch,
+                          const T* weight, int64_t head, int64_t rows, T* to) {
+  const int64_t count = scratch.terms, registers = scratch.cells.registers(rows), pitch = layout.pitch;
   const int64_t channels = layout.channels, maps = problem.shape.heads * problem.shape.head_size;
-  const T* weight = static_cast<const T*>(problem.projection.weight);
   const T* bias = static_cast<const T*>(problem.projection.bias);
   for (int64_t block = 0; block < channels; block += block_outputs)
     for (Tiles tile(registers, projected_vectors); tile.first < registers; tile.next()) {
-      const T* panel = scratch.panels + tile.first * inputs * lanes<T>;
-      const Terms<T> terms = {panel, tile.size * lanes<T>, weight, inputs, inputs};
+      const T* panel = scratch.panels + tile.first * count * lanes<T>;
+      const Terms<T> terms = {panel, tile.size * lanes<T>, weight, count, count};
       const int64_t last = least(block + block_outputs, channels);
       for (int64_t part = 0; part < 3; ++part)
         for_output_tiles(block, last, tile.size, [&](int64_t m, int64_t outputs) {
           const int64_t output = part * maps + head * problem.shape.head_size + m;
           multiply_tile<T>({&terms, 1, output, 0}, outputs, tile.size,
-                           PlacedTile<T>(scratch.cells, tile.first, rows, bias ? bias + output : nullptr,
-                                         to + (part * channels + m) * pitch, pitch));
+                           PlacedTile<T, Term>(scratch.cells, tile.first, rows, bias ? bias + output : nullptr,
+                                               to + (part * channels + m) * pitch, pitch));
         });
     }
+}
+
+template <class T>
+static void project_rows(const Mix& problem, const MapLayout<T>& layout, const VectorProjection<T>& scratch,
+                         int64_t head, int64_t rows, T* to) {
+  const void *weight = problem.projection.weight, *packed = problem.projection.packed;
+  if constexpr (in_pairs<T>)
+    if (scratch.paired)
+      return project_terms<T, Pairs<T>>(problem, layout, scratch, static_cast<const T*>(packed), head, rows, to);
+  project_terms<T, Numbers<T>>(problem, layout, scratch, static_cast<const T*>(weight), head, rows, to);
 }
 
 }  // namespace acmix::ACMIX_ISA

@@ -1,0 +1,61 @@
+// Stage I of bfloat16 where the instruction set multiplies pairs of them: neighbouring channels of the input, and the
+// weights that they meet, share a lane.
+#pragma once
+
+#include <type_traits>
+
+#include "layout/maps.h"
+#include "products/product.h"
+
+namespace acmix::ACMIX_ISA {
+
+template <class T>
+static inline bool sums_pairs(const Mix& problem) {
+  return in_pairs<T> && problem.projection.input.element == Element::bfloat16;
+}
+
+// Of the sum of a projection.
+template <class T>
+static inline int64_t count_terms(const Mix& problem) {
+  return sums_pairs<T>(problem) ? ceil_divide(problem.projection.inputs, 2) : problem.projection.inputs;
+}
+
+// load_pixels, a register for each pair of channels; the last one of an odd number is beside a zero.
+template <class T, class E>
+static void load_pairs(const E* const* lane, int64_t channels, int64_t ahead, T* cells, int64_t pitch) {
+  if constexpr (std::is_same_v<E, Brain>) {
+    const BrainPair* pairs[lanes<T>];
+    for (int i = 0; i < lanes<T>; ++i) pairs[i] = reinterpret_cast<const BrainPair*>(lane[i]);
+    load_pixels<T>(pairs, channels / 2, ahead / 2, cells, pitch);
+    if (channels % 2 == 0) return;
+    T* last = cells + channels / 2 * pitch;
+    for (int i = 0; i < lanes<T>; ++i)
+      last[i] = widen<T>(BrainPair{lane[i] ? lane[i][channels - 1] : Brain{}, Brain{}});
+  }
+}
+
+// One or two runs of numbers that bfloat16 holds, `pitch` apart, as pairs.
+template <class T>
+static void pair_run(const T* from, int64_t pitch, int64_t count, int64_t size, T* to) {
+  if constexpr (sizeof(T) == sizeof(float))
+    for (int64_t x = 0; x < size; ++x)
+      to[x] = widen<T>(BrainPair{narrow<Brain>(from[x]), count > 1 ? narrow<Brain>(from[pitch + x]) : Brain{}});
+}
+
+// Rows [first, last) of the weight as rows of pairs.
+template <class T>
+static void pack_pairs(const Mix& problem, T* packed, int64_t first, int64_t last) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    const int64_t inputs = problem.projection.inputs, pairs = ceil_divide(inputs, 2);
+    const T* weight = static_cast<const T*>(problem.projection.weight);
+    for (int64_t row = first; row < last; ++row) {
+      Brain* to = reinterpret_cast<Brain*>(packed + row * pairs);
+      int64_t c = 0;
+      for (; c + lanes<T> <= inputs; c += lanes<T>) store_narrow<T>(to + c, load(weight + row * inputs + c));
+      for (; c < inputs; ++c) to[c] = narrow<Brain>(weight[row * inputs + c]);
+      if (inputs % 2) to[inputs] = {};
+    }
+  }
+}
+
+}  // namespace acmix::ACMIX_ISA
