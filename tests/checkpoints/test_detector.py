@@ -100,13 +100,6 @@ def test_images_that_are_none_are_refused(original, images, options, rule):
         original.predict(images, **options)
 
 
-def test_what_is_for_classifiers_says_so(saved):
-    from acmix.checkpoints.opening import load_classifier
-
-    with pytest.raises(InputError, match="is of detection; acmix explain takes classifiers"):
-        load_classifier(saved, "acmix explain", device="cpu")
-
-
 def test_other_weights_are_refused(original, tmp_path):
     other = replace(original, model_arguments=original.model_arguments | {"pyramid_channels": 16})
     save_trained(tmp_path / "other.safetensors", other)

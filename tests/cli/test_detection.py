@@ -7,6 +7,7 @@ import sys
 import pytest
 import yaml
 
+import acmix
 from tests import drawn_shapes
 from tests.commands import call
 
@@ -49,8 +50,10 @@ def test_a_detector_is_measured_and_draws(capsys, shapes, run, tmp_path):
     assert len(rows) > 4
     code, out, _ = call(capsys, "predict", run, shapes / "val" / "0001.png", "--json", "--score", 1)
     assert json.loads(out) == [{"path": str(shapes / "val" / "0001.png"), "objects": []}]
-    code, out, _ = call(capsys, "compare", run)
-    assert (code, "retinanet" in out, "AP " in out) == (0, True, True)
+    code, out, _ = call(capsys, "compare", run, "--json")
+    (row,) = json.loads(out)["runs"]
+    assert (code, row["model"], row["measure"]) == (0, "retinanet on acmix_resnet14_small", "AP")
+    assert row["multiply_adds"] > 1e6
 
 
 def test_a_detector_is_written_for_onnx_runtime_alone(capsys, run, tmp_path):
@@ -79,6 +82,35 @@ def test_a_folder_for_the_hub_is_used_as_the_run_is(capsys, shapes, run, tmp_pat
     assert answers[0] == answers[1]
     code, out, _ = call(capsys, "predict", tmp_path / "hub", shapes / "val" / "0001.png")
     assert (code, out.count("\n")) == (0, 1)
+
+
+def test_a_detector_tells_what_it_is_and_costs(capsys, run):
+    code, out, _ = call(capsys, "info", run, "--json")
+    found = json.loads(out)
+    assert (code, found["checkpoint"]["task"], found["input_size"]) == (0, "detection", [3, 32, 32])
+    assert found["checkpoint"]["classes"] == ["circle", "square", "triangle"]
+    assert "trained_images" not in found["checkpoint"]["training"]
+    network = acmix.load(run, device="cpu").model
+    assert found["network"]["total"]["parameters"] == sum(each.numel() for each in network.parameters())
+    assert found["network"]["attention"]["multiply_adds"] > 0
+    code, out, _ = call(capsys, "info", run)
+    assert (code, "retinanet on acmix_resnet14_small" in out, "val_map_50" in out) == (0, True, True)
+    code, out, _ = call(capsys, "info", run, "--image-size", 70, "--json")
+    # Sides are continued to multiples of 32.
+    assert (code, json.loads(out)["input_size"]) == (0, [3, 96, 96])
+
+
+def test_its_backbone_is_explained(capsys, shapes, run, tmp_path):
+    picture = shapes / "val" / "0001.png"
+    code, *_ = call(capsys, "explain", run, picture, "--output", tmp_path / "out", "--layer", "layer2.0.conv2")
+    assert code == 0
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "Surest object of each class" in page
+    assert "retinanet on acmix_resnet14_small" in page
+    code, _, err = call(capsys, "explain", run, picture, "--output", tmp_path / "no", "--pixel", "32,0")
+    assert (code, "pixel must lie in the 32 x 32 pixels" in err) == (2, True)
+    code, _, err = call(capsys, "explain", run, picture, "--output", tmp_path / "no", "--layer", "head")
+    assert (code, "layer must be one of layer1.0.conv2" in err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 
 from acmix import records
-from acmix.checkpoints.classifier import Classifier
 from acmix.checkpoints.files import BEST, WEIGHTS, is_safetensors
 from acmix.checkpoints.hub import CONFIG, from_pretrained
 from acmix.checkpoints.loading import shorten
@@ -59,18 +58,6 @@ def load_network(path: str | Path, purpose: str, *, device: str | torch.device =
             f"checkpoint {path} is a graph for ONNX Runtime; {purpose} needs the network's layers: give {WITH_LAYERS}"
         )
     return load(path, device=device)
-
-
-def load_classifier(path: str | Path, purpose: str, *, device: str | torch.device = "auto") -> Classifier:
-    """As `load_network`, for what is made for classifiers alone.
-
-    Raises:
-        InputError: As there, and for any other network.
-    """
-    trained = load_network(path, purpose, device=device)
-    if not isinstance(trained, Classifier):
-        raise InputError(f"checkpoint {path} is of {trained.task}; {purpose} takes classifiers")
-    return trained
 
 
 def _is_onnx(path: str | Path) -> bool:

@@ -25,11 +25,12 @@ def explain(
     """Show what a pixel attends to and what each layer's paths add, as pictures and a page; exit code 2 as in predict.
 
     Args:
-        checkpoint: A run folder, a best.safetensors of acmix train, or a folder of acmix export, with ACmix layers.
+        checkpoint: A run folder, a best.safetensors of acmix train, or a folder of acmix export, with ACmix layers; of
+            a detector or segmenter its backbone is looked at.
         images: Image files; a folder stands for the image files directly in it.
         output: The folder for the pictures and index.html, which opens without a network.
         layer: The layer to show, layer1.0.conv2 for instance (default: all).
-        pixel: ROW,COLUMN in the input of the network, whose size is that of its training (default: the centre).
+        pixel: ROW,COLUMN in the input of the network, as the page shows it (default: the centre).
         device: auto, cpu, cuda, cuda:1 (any number) or mps.
     """
     place = None if pixel is None else _place(pixel)
@@ -39,16 +40,16 @@ def explain(
 
     with progress.working():
         importlib.import_module("captum")
-        from acmix.checkpoints.opening import load_classifier
+        from acmix.checkpoints.opening import load_network
         from acmix.data.folders import find_images
         from acmix.data.images import read_images
         from acmix.pages.explanations import write_explanations
 
-        classifier = load_classifier(checkpoint, "acmix explain", device=device)
+        trained = load_network(checkpoint, "acmix explain", device=device)
     faults: list[str] = []
     files = find_images(images, faults)
     page = write_explanations(
-        classifier,
+        trained,
         read_images(progress.track(files, "explaining", len(files)), faults),
         output,
         pixel=place,
@@ -77,7 +78,7 @@ def demo(checkpoint: Path | None = None, *, port: int | None = None, device: str
     with progress.working():
         for package in ("gradio", "captum", "matplotlib", "jinja2"):
             importlib.import_module(package)
-        from acmix.checkpoints.opening import load_classifier
+        from acmix.checkpoints.opening import load_network
         from acmix.devices import find_device
 
         find_device(device)
@@ -93,10 +94,10 @@ def demo(checkpoint: Path | None = None, *, port: int | None = None, device: str
             python.fit_and_report(
                 KINDS["classification"], demonstration.DATA, demonstration.settings(), _DEMO_RUN, device=device
             )
-    classifier = load_classifier(checkpoint, "acmix demo", device=device)
+    trained = load_network(checkpoint, "acmix demo", device=device)
     from acmix.pages.demo import serve
 
-    with serve(classifier, port) as address:
+    with serve(trained, port) as address:
         sys.stdout.write(f"demo: {address} (Ctrl-C stops it)\n")
         sys.stdout.flush()
         _wait_for_interrupt()

@@ -8,9 +8,7 @@ from acmix.cli import outputs
 from acmix.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from acmix.checkpoints.classifier import Classifier
+    from acmix.accounting import Account
     from acmix.checkpoints.trained import TrainedNetwork
 
 
@@ -35,30 +33,27 @@ def info(model: str | None = None, *, image_size: int | None = None, json: bool 
         display.show_environment(here, as_json=json)
         return 0
     with progress.working():
-        from acmix.accounting import account
-        from acmix.tasks.classification.networks import check_input_size
-
-        network, size, classifier = _network(model, image_size)
-        check_input_size(network, model, size)
-        costs = account(network, size)
-    display.show_network(model, costs, classifier, here, as_json=json)
+        costs, trained = _costs(model, image_size)
+    display.show_network(model, costs, trained, here, as_json=json)
     return 0
 
 
-def _network(model: str, image_size: int | None) -> tuple["nn.Module", tuple[int, int, int], "Classifier | None"]:
-    """A network, the size of its images, and the checkpoint that it is of, if it is of one."""
+def _costs(model: str, image_size: int | None) -> tuple["Account", "TrainedNetwork | None"]:
+    """What a network costs, and the checkpoint that it is of, if it is of one."""
     if not Path(model).exists() and Path(model).suffix != ".safetensors":
+        from acmix.accounting import account
         from acmix.data import preprocessing_for
-        from acmix.tasks.classification.networks import create_network
+        from acmix.tasks.classification.networks import check_input_size, create_network
 
         network = create_network(model)
-        return network, preprocessing_for(network, image_size=image_size)["input_size"], None
-    from acmix.checkpoints.opening import load_classifier
+        size = preprocessing_for(network, image_size=image_size)["input_size"]
+        check_input_size(network, model, size)
+        return account(network, size), None
+    from acmix.checkpoints.opening import load_network
+    from acmix.tasks.kinds import KINDS
 
-    classifier = load_classifier(model, "acmix info", device="cpu")
-    channels, height, width = classifier.preprocessing["input_size"]
-    size = (channels, height, width) if image_size is None else (channels, image_size, image_size)
-    return classifier.model, size, classifier
+    trained = load_network(model, "acmix info", device="cpu")
+    return KINDS[trained.task].cost(trained, image_size), trained
 
 
 def validate(

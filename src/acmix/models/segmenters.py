@@ -46,9 +46,13 @@ class Segmenter(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logits."""
         height, width = images.shape[-2:]
+        return self.network(self.continued(images))[..., :height, :width]
+
+    def continued(self, images: Tensor) -> Tensor:
+        """Images `(B, 3, H, W)` with the right and lower edges that strides divide."""
+        height, width = images.shape[-2:]
         # The last row and column go on, as zeros would be an edge.
-        padded = functional.pad(images, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
-        return self.network(padded)[..., :height, :width]
+        return functional.pad(images, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Compute activations of the backbone again in the backward pass."""

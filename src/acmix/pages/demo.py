@@ -1,9 +1,10 @@
-"""A page on this machine to try a classifier: drop an image, click a pixel, see what every layer makes of it.
+"""A page on this machine to try a trained network: drop an image, click a pixel, see what every layer makes of it.
 
 Gradio serves it, to this machine alone and without calling anyone. A dropped file is read once, as an image; what stays
 is the network's input.
 """
 
+import io
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,11 +20,15 @@ from torch import Tensor
 
 from acmix import explain
 from acmix.checkpoints.classifier import Classifier
+from acmix.checkpoints.trained import TrainedNetwork
 from acmix.data import data_record, open_evaluation
 from acmix.data.bundled import BUNDLED
 from acmix.data.images import decode_image, read_bytes
 from acmix.errors import InputError
+from acmix.explain.views import view_of
 from acmix.pages import figures, html, theme
+from acmix.pages.kinds import part_of
+from acmix.tasks.kinds import KINDS
 
 _LARGEST_UPLOAD = "32mb"
 _TOP = 5
@@ -34,55 +39,64 @@ _FRAME = "#22d3ee"
 
 @dataclass(frozen=True)
 class _Seen:
-    """An image after its one reading: the network's input, and what does not depend on a pixel; best is `(1,)`."""
+    """An image after its one reading: the network's input, and what does not depend on a pixel.
+
+    Best is the index of the best class, `(1,)`; found is a picture with what was found drawn on it, of a network that
+    finds things in places.
+    """
 
     tensor: Tensor
     best: Tensor
     scores: list[tuple[str, float]]
     shares: list[explain.PathShare]
+    found: Image.Image | None
 
 
 class Demo:
     """What the page does, apart from how it looks.
 
     Args:
-        classifier: Of a network with ACmix layers; computes wherever its model is.
+        trained: A network with ACmix layers; computes wherever its model is.
 
     Raises:
         InputError: If the network has no ACmix layer.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
-        self.classifier = classifier
-        self.layers = list(explain.operators(classifier.model))
-        self.device = next(classifier.model.parameters()).device
+    def __init__(self, trained: TrainedNetwork) -> None:
+        self.trained, self.view = trained, view_of(trained)
+        self.layers = list(explain.operators(self.view.network))
         self._html: Any = html.template("demo.html").module
 
-    def look(self, content: bytes, name: str) -> _Seen:
-        """Read an image, of any size and mode, and classify it.
+    def look(self, path: Path) -> _Seen:
+        """Read an image, of any size and mode, and let the network answer.
 
         Raises:
             InputError: If it is not an image.
         """
-        image = decode_image(content, name)
-        tensor = self.classifier.transform(image).to(self.device)
-        with torch.no_grad():
-            probabilities = self.classifier.probabilities(self.classifier.model(tensor[None])[0].float())
-        values, indices = probabilities.topk(min(_TOP, len(self.classifier.classes)))
-        names = [self.classifier.classes[index] for index in indices.tolist()]
-        scores = list(zip(names, values.tolist(), strict=True))
-        return _Seen(tensor, indices[:1], scores, explain.path_shares(self.classifier.model, [tensor[None]]))
+        image = decode_image(read_bytes(path), path.name)
+        tensor = self.view.tensor(image)
+        scores, best = self.view.ranked(tensor, _TOP)
+        shares = explain.path_shares(self.view.network, [tensor[None]])
+        target = torch.tensor([best], device=tensor.device)
+        return _Seen(tensor, target, scores, shares, self._find(image, path))
+
+    def _find(self, image: Image.Image, path: Path) -> Image.Image | None:
+        """The image with what is in which places, as `acmix predict` draws it; None of a classifier."""
+        if isinstance(self.trained, Classifier):
+            return None
+        (prediction,) = KINDS[self.trained.task].predict(self.trained, [path], [])
+        return Image.open(io.BytesIO(part_of(self.trained.task).draw(image, prediction)[".png"]))
 
     def show_scores(self, seen: _Seen) -> str:
-        """The most probable classes, as HTML."""
-        return str(self._html.scores(seen.scores))
+        """The best classes, as HTML."""
+        return str(self._html.scores(self.view.title, seen.scores))
 
     def show_layer(self, seen: _Seen, pixel: tuple[int, int], layer: str) -> tuple[Image.Image, str, str]:
         """The picture with the pixel's cell, the attention of every head with the evidence, and the paths' shares."""
-        model = self.classifier.model
-        (part,) = explain.pixel_attention(model, seen.tensor[None], pixel, [layer])
-        evidence = explain.class_evidence(model, seen.tensor[None], seen.best, explain.operators(model)[layer])[0]
-        picture = _enlarged(self.classifier.as_seen(seen.tensor))
+        images, named = seen.tensor[None], explain.operators(self.view.network)
+        (part,) = explain.pixel_attention(self.view.network, images, pixel, [layer])
+        evidence = explain.class_evidence(self.view.scorer, images, seen.best, named[layer])[0]
+        picture = _enlarged(self.view.picture(seen.tensor))
         scale = picture.width / part.size[1]
         top, bottom, left, right = (border * scale for border in part.region)
         ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), outline=_FRAME, width=3)
@@ -103,11 +117,12 @@ class Demo:
     def compare(self, seen: _Seen) -> str:
         """Every backend's answer to the image, and its time, as HTML."""
         rows = []
-        for answer in explain.compare_backends(self.classifier.model, seen.tensor[None]):
+        for answer in explain.compare_backends(self.view.scorer, seen.tensor[None]):
             best = None
-            if answer.logits is not None:
-                probability, index = self.classifier.probabilities(answer.logits[0].float()).max(0)
-                best = (self.classifier.classes[int(index)], float(probability))
+            judged = None if answer.logits is None else self.view.judged(answer.logits[0].float())
+            if judged is not None:
+                score, index = judged.max(0)
+                best = (self.trained.classes[int(index)], float(score))
             rows.append((answer, best))
         return str(self._html.answers(rows))
 
@@ -122,7 +137,7 @@ class Demo:
 
 def build_page(demo: Demo, examples: Sequence[Path]) -> gr.Blocks:
     """The page: its parts, and what happens on an upload, a click and a choice of layer; examples lie with uploads."""
-    title = demo.classifier.model_name
+    title = demo.trained.network
     with gr.Blocks(title=f"{title} - acmix demo", analytics_enabled=False) as page:
         seen = gr.State()
         gr.Markdown(
@@ -155,6 +170,15 @@ def build_page(demo: Demo, examples: Sequence[Path]) -> gr.Blocks:
                     row = gr.Number(label="Pixel row", precision=0, minimum=0, min_width=100, elem_id="row")
                     column = gr.Number(label="Pixel column", precision=0, minimum=0, min_width=100, elem_id="column")
                 scores = gr.HTML(elem_id="scores", padding=False)
+                drawn = gr.Image(
+                    show_label=False,
+                    alt_text="What the network found",
+                    format="png",
+                    interactive=False,
+                    buttons=[],
+                    elem_id="found",
+                    visible=False,
+                )
             with gr.Column(scale=2, min_width=300):
                 layer = gr.Radio(demo.layers, value=demo.layers[0], label="Layer", elem_id="layers")
                 heads = gr.HTML(elem_id="heads", padding=False)
@@ -174,16 +198,19 @@ def build_page(demo: Demo, examples: Sequence[Path]) -> gr.Blocks:
                 picture: gr.Image(None, visible=False),
                 status: gr.HTML("", visible=False),
                 button: gr.Button(visible=False),
+                drawn: gr.Image(None, visible=False),
             }
             blank |= dict.fromkeys((scores, heads, paths, answers), "")
             if path is None:
                 return blank
             try:
-                found = demo.look(read_bytes(path), Path(path).name)
+                found = demo.look(Path(path))
             except InputError as error:
                 return blank | {status: gr.HTML(demo.refusal(str(error)), visible=True)}
             height, width = found.tensor.shape[-2:]
-            answer = {seen: found, scores: demo.show_scores(found), button: gr.Button(visible=True)}
+            answer: dict[Any, Any] = {seen: found, scores: demo.show_scores(found), button: gr.Button(visible=True)}
+            if found.found is not None:
+                answer[drawn] = gr.Image(found.found, visible=True)
             return blank | answer | shown(found, (height // 2, width // 2), name)
 
         def taken(sample: list[str]) -> str:
@@ -203,7 +230,7 @@ def build_page(demo: Demo, examples: Sequence[Path]) -> gr.Blocks:
             return moved(found, name, down, across)
 
         view = [picture, heads, paths, place, row, column]
-        everything = [*view, seen, status, scores, button, answers]
+        everything = [*view, seen, status, scores, drawn, button, answers]
         # One at a time, whoever asks: hooks on the network tell neither threads nor sessions apart.
         event: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "network", "concurrency_limit": 1}
         samples.click(taken, samples, upload, api_visibility="private")
@@ -216,11 +243,11 @@ def build_page(demo: Demo, examples: Sequence[Path]) -> gr.Blocks:
 
 
 @contextmanager
-def serve(classifier: Classifier, port: int | None = None) -> Iterator[str]:
+def serve(trained: TrainedNetwork, port: int | None = None) -> Iterator[str]:
     """Serve the page to this machine alone while the context lasts.
 
     Args:
-        classifier: Of a network with ACmix layers.
+        trained: A network with ACmix layers.
         port: Of 127.0.0.1; the first free one from 7860 on by default.
 
     Yields:
@@ -229,11 +256,11 @@ def serve(classifier: Classifier, port: int | None = None) -> Iterator[str]:
     Raises:
         InputError: If the network has no ACmix layer or the port is taken.
     """
-    demo = Demo(classifier)
+    demo = Demo(trained)
     with tempfile.TemporaryDirectory(prefix="acmix-demo-") as uploads:
         # Uploads lie in a folder of their own and go with it; Gradio reads this when the page is built.
         os.environ["GRADIO_TEMP_DIR"] = uploads
-        page = build_page(demo, _write_examples(classifier, Path(uploads)))
+        page = build_page(demo, _write_examples(trained, Path(uploads)))
         try:
             _, address, _ = page.launch(
                 server_name="127.0.0.1",
@@ -264,13 +291,13 @@ def serve(classifier: Classifier, port: int | None = None) -> Iterator[str]:
             page.close(verbose=False)
 
 
-def _write_examples(classifier: Classifier, folder: Path) -> list[Path]:
+def _write_examples(trained: TrainedNetwork, folder: Path) -> list[Path]:
     """A held-out image of every class, of a network trained on bundled digits; of others none is at hand."""
     try:
-        record = data_record(classifier.training)
+        record = data_record(trained.training)
         if record.location not in BUNDLED:
             return []
-        images = open_evaluation(record.location, classifier.classes, record, check_images=False)
+        images = open_evaluation(record.location, trained.classes, record, check_images=False)
     except (InputError, ModuleNotFoundError):
         return []
     first: dict[int, Path] = {}

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 from acmix import explain
-from acmix.checkpoints.classifier import Classifier
+from acmix.checkpoints.trained import TrainedNetwork
 from acmix.errors import InputError, printable
-from acmix.explain.images import ImageExplanation, check_place, explain_image
+from acmix.explain.images import ImageExplanation, check_layers, explain_image
+from acmix.explain.views import view_of
 from acmix.pages import figures, html, theme
 from acmix.storage import write_atomically
 
@@ -18,7 +18,6 @@ PAGE = "index.html"
 _PATHS = "layers.png"
 # The page holds all its pictures.
 _MOST = 100
-_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class _Row:
 
 
 def write_explanations(
-    classifier: Classifier,
+    trained: TrainedNetwork,
     images: Iterable[tuple[Path, Image.Image]],
     folder: Path,
     *,
@@ -51,7 +50,7 @@ def write_explanations(
     """Write a PNG for every image, one of all layers, and a page that holds them.
 
     Args:
-        classifier: Of a network with ACmix layers.
+        trained: Of a network with ACmix layers.
         images: RGB images with the files that they come from, at most 100.
         folder: Is made if it does not exist; files of the same names are replaced.
         pixel: Row and column in what the network sees, the centre by default.
@@ -61,16 +60,17 @@ def write_explanations(
         The page; None where there is no image, and then nothing is written.
 
     Raises:
-        InputError: If the folder cannot be made, there are too many images, or `check_place` refuses.
+        InputError: If the folder cannot be made, there are too many images, or `explain_image` refuses.
     """
-    check_place(classifier, pixel, layers)
+    network = view_of(trained).network
+    check_layers(network, layers)
     if not folder.parent.is_dir() or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder} cannot be written: it must be a folder, or a new one in a folder that exists")
     sections: list[_Section] = []
     for path, image in images:
         if len(sections) == _MOST:
             raise InputError(f"a page holds at most {_MOST} images, got more; give fewer at a time")
-        explanation = explain_image(classifier, image, pixel=pixel, layers=layers)
+        explanation = explain_image(trained, image, pixel=pixel, layers=layers)
         folder.mkdir(exist_ok=True)
         figure = figures.explanation(explanation.picture, explanation.attention, explanation.evidence)
         write_atomically(folder / f"{len(sections) + 1:03d}-{path.stem[:40]}.png", theme.saved(figure, "png"))
@@ -82,16 +82,16 @@ def write_explanations(
         sections.append(_Section(title, html.png(explanation.picture), panel, explanation))
     if not sections:
         return None
-    tensors = [section.explanation.tensor for section in sections]
-    batches = (torch.stack(tensors[start : start + _BATCH]) for start in range(0, len(tensors), _BATCH))
-    rates, shares = explain.rates(classifier.model), explain.path_shares(classifier.model, batches)
-    changes = explain.kernel_changes(classifier.model)
+    # One by one, as their sizes may differ.
+    batches = (section.explanation.tensor[None] for section in sections)
+    rates, shares = explain.rates(network), explain.path_shares(network, batches)
+    changes = explain.kernel_changes(network)
     overview, words = figures.paths(shares, rates, changes)
     write_atomically(folder / _PATHS, theme.saved(overview, "png"))
     rows = [_Row(*parts) for parts in zip(rates, shares, changes, strict=True)]
     context = {
-        "title": f"{classifier.model_name} - explained images",
-        "classifier": classifier,
+        "title": f"{trained.network} - explained images",
+        "network": trained.network,
         "sections": sections,
         "overview": html.Panel("The two paths, layer by layer", theme.drawing(overview, words)),
         "heading": [

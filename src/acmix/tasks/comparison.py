@@ -110,7 +110,7 @@ def _summary(run: Run) -> RunSummary:
         status=run.status,
         finished=run.summary is not None,
         task=run.kind.name,
-        model=run.config["settings"]["model"],
+        model=run.network,
         parameters=run.config["parameters"],
         multiply_adds=run.kind.multiply_adds(run.config),
         measure=first.title,

@@ -1,8 +1,8 @@
 """Kinds of training by name: what the command line, records of runs, comparisons and pages ask of them.
 
 A kind is a room of this package with doors of the same names in each: `settings.Settings`, `choice.choose`,
-`fitting.fit`, `measures.MEASURES`, `inference.measure` and `predict`, `networks.multiply_adds`. Nothing of a room is
-loaded before it is asked for.
+`fitting.fit`, `measures.MEASURES`, `inference.measure` and `predict`, `networks.multiply_adds` and `cost`. Nothing of a
+room is loaded before it is asked for.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +20,7 @@ from acmix.tasks.loop.measures import Measure
 from acmix.tasks.loop.settings import LoopSettings
 
 if TYPE_CHECKING:
+    from acmix.accounting import Account
     from acmix.checkpoints.trained import TrainedNetwork
     from acmix.tasks.loop.results import Measured, Prediction, TrainingResult
 
@@ -102,6 +103,18 @@ class Kind:
     def headings(self, trained: "TrainedNetwork", **options: Any) -> list[str]:
         """Of a table of predictions."""
         return self._door("inference", "headings")(trained, **options)
+
+    def cost(self, trained: "TrainedNetwork", image_size: int | None = None) -> "Account":
+        """What a trained network costs for one image.
+
+        Args:
+            trained: Not modified.
+            image_size: Side of a square image; by default what the network was trained for.
+
+        Raises:
+            InputError: If it does not take such an image.
+        """
+        return self._door("networks", "cost")(trained, image_size)
 
     def multiply_adds(self, config: Mapping[str, Any]) -> int | None:
         """Of one image, by a run's config.json; None for a network that cannot be made or counted here."""

@@ -75,6 +75,12 @@ class Run:
     updates: int | None
 
     @property
+    def network(self) -> str:
+        """What is trained, in words."""
+        settings = self.config["settings"]
+        return f"{settings['model']} on {settings['backbone']}" if "backbone" in settings else settings["model"]
+
+    @property
     def measures(self) -> Sequence[Measure]:
         """What its validations found, in the order in which epochs are ranked by it."""
         return [each for each in self.kind.measures_of(self.config) if not self.rows or each.name in self.rows[0]]

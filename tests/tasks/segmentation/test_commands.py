@@ -90,6 +90,18 @@ def test_an_exported_file_is_the_segmenter(capsys, finished, masked, tmp_path):
         np.testing.assert_allclose(other, own, atol=1e-3)
     code, out, _ = call(capsys, "validate", file, masked, "--json", "--device", "cpu")
     assert (code, json.loads(out)["mean_iou"]) == (0, pytest.approx(finished[1].best, abs=1e-3))
-    code, _, err = call(capsys, "export", finished[0], tmp_path / "folder")
-    assert code == 2
-    assert "takes classifiers" in err
+
+
+def test_a_folder_for_the_hub_is_the_segmenter_and_tells_what_it_costs(capsys, finished, masked, tmp_path):
+    assert call(capsys, "export", finished[0], tmp_path / "hub")[0] == 0
+    code, out, _ = call(capsys, "validate", tmp_path / "hub", masked, "--json", "--device", "cpu")
+    assert (code, json.loads(out)["mean_iou"]) == (0, pytest.approx(finished[1].best))
+    code, out, _ = call(capsys, "info", tmp_path / "hub", "--json")
+    found = json.loads(out)
+    assert (code, found["checkpoint"]["task"], found["input_size"]) == (0, "segmentation", [3, 32, 32])
+    assert found["network"]["total"]["parameters"] == sum(each.numel() for each in load(finished[0]).model.parameters())
+    code, out, _ = call(capsys, "info", finished[0], "--image-size", 64)
+    assert (code, "semantic_fpn on test_resnet.r160_in1k" in out) == (0, True)
+    # It has no such layers, and says so.
+    code, _, err = call(capsys, "explain", finished[0], masked / "images" / "validation", "--output", tmp_path / "out")
+    assert (code, "has no ACmix layer" in err) == (2, True)

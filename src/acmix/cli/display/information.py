@@ -12,7 +12,7 @@ from acmix.errors import counted
 
 if TYPE_CHECKING:
     from acmix.accounting import Account, Cost, NetworkCost
-    from acmix.checkpoints.classifier import Classifier
+    from acmix.checkpoints.trained import TrainedNetwork
 
 # More classes are not read on a terminal; --json has them.
 _NAMED = 8
@@ -50,7 +50,7 @@ def _works(backend: str, found: Mapping[str, Any]) -> str:
 def show_network(
     name: str,
     account: "Account",
-    classifier: "Classifier | None",
+    trained: "TrainedNetwork | None",
     environment: Mapping[str, Any],
     *,
     as_json: bool,
@@ -59,13 +59,13 @@ def show_network(
     if as_json:
         parts = {"network": account.network, "twin": account.twin}
         counted = {key: asdict(cost) | {"total": asdict(cost.total)} for key, cost in parts.items()}
-        checkpoint: dict[str, Any] = {} if classifier is None else {"checkpoint": _record(classifier)}
+        checkpoint: dict[str, Any] = {} if trained is None else {"checkpoint": _record(trained)}
         print_json(
             {"model": name, "input_size": account.input_size} | counted | checkpoint | {"environment": environment}
         )
         return
-    if classifier is not None:
-        _show_checkpoint(name, classifier)
+    if trained is not None:
+        _show_checkpoint(name, trained)
     table = make_table(f"{escape(name)}, input {' x '.join(map(str, account.input_size))}")
     # Only convolutional networks have a twin.
     costs = [account.network] if account.twin == account.network else [account.network, account.twin]
@@ -90,36 +90,36 @@ def show_network(
         console.print(f"the compiled CPU kernels use {environment['kernels']}", highlight=False)
 
 
-def _record(classifier: "Classifier") -> dict[str, Any]:
+def _record(trained: "TrainedNetwork") -> dict[str, Any]:
     """What a checkpoint says of itself, but for the digests of the images that it was trained on."""
-    record = {key: value for key, value in classifier.training.items() if key != "trained_images"}
     return {
-        "model_name": classifier.model_name,
-        "model_arguments": classifier.model_arguments,
-        "classes": classifier.classes,
-        "preprocessing": classifier.preprocessing,
-        "training": record,
-        "versions": classifier.versions,
-    } | classifier.marks
+        "task": trained.task,
+        "model_name": trained.model_name,
+        "model_arguments": trained.model_arguments,
+        "classes": trained.classes,
+        "preprocessing": trained.preprocessing,
+        "training": {key: value for key, value in trained.training.items() if key != "trained_images"},
+        "versions": trained.versions,
+    } | trained.marks
 
 
-def _show_checkpoint(name: str, classifier: "Classifier") -> None:
+def _show_checkpoint(name: str, trained: "TrainedNetwork") -> None:
     table = make_table(escape(name), show_header=False)
-    classes = ", ".join(classifier.classes[:_NAMED]) + (", ..." if len(classifier.classes) > _NAMED else "")
-    size = " x ".join(map(str, classifier.preprocessing["input_size"]))
-    table.add_row("network", f"{classifier.model_name}, images of {size}")
-    several = ", any number an image" if classifier.multi_label else ""
-    table.add_row("classes", escape(f"{len(classifier.classes):,}: {classes}{several}"))
-    taken, metrics = classifier.training.get("taken", {}), classifier.training.get("metrics", {})
+    classes = ", ".join(trained.classes[:_NAMED]) + (", ..." if len(trained.classes) > _NAMED else "")
+    table.add_row("network", f"{trained.network}, images of {trained.seen}")
+    table.add_row("task", trained.task)
+    several = ", any number an image" if trained.marks.get("multi_label") else ""
+    table.add_row("classes", escape(f"{len(trained.classes):,}: {classes}{several}"))
+    taken, metrics = trained.training.get("taken", {}), trained.training.get("metrics", {})
     for fact, sentence in taken.items():
         table.add_row(fact, escape(str(sentence)))
     if "epoch" in metrics:
-        epochs = classifier.training.get("settings", {}).get("epochs", "?")
+        epochs = trained.training.get("settings", {}).get("epochs", "?")
         table.add_row("epoch", f"{metrics['epoch']} of {epochs}")
-    for fact in ("val_loss", "val_top1", "val_map"):
-        if fact in metrics:
-            table.add_row(fact, f"{metrics[fact]:.4f}")
-    table.add_row("written by", ", ".join(f"{package} {version}" for package, version in classifier.versions.items()))
+    for fact, value in metrics.items():
+        if fact.startswith("val_"):
+            table.add_row(fact, f"{value:.4f}")
+    table.add_row("written by", ", ".join(f"{package} {version}" for package, version in trained.versions.items()))
     get_console().print(table)
 
 

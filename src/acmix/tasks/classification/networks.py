@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from acmix.accounting import account
+from acmix.accounting import Account, account
 from acmix.checkpoints import load_weights
+from acmix.checkpoints.classifier import Classifier
 from acmix.checkpoints.files import read_state_file
 from acmix.errors import InputError
 from acmix.models.names import check_name
@@ -126,6 +127,14 @@ def load_start_weights(model: nn.Module, path: Path) -> str:
     place = f", {file.place}" if file.place else ""
     others = f" (not {', '.join(file.others)})" if file.others else ""
     return f"weights {path}{place}{others}: {loaded}"
+
+
+def cost(classifier: Classifier, image_size: int | None = None) -> Account:
+    """What a classifier costs, see `acmix.tasks.kinds.Kind.cost`."""
+    channels, height, width = classifier.preprocessing["input_size"]
+    size = (channels, height, width) if image_size is None else (channels, image_size, image_size)
+    check_input_size(classifier.model, classifier.model_name, size)
+    return account(classifier.model, size)
 
 
 def multiply_adds(config: Mapping[str, Any]) -> int | None:

@@ -8,15 +8,21 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from acmix.accounting import Account, account
 from acmix.checkpoints import load_weights
+from acmix.checkpoints.detector import Detector
 from acmix.checkpoints.files import read_state_file
 from acmix.checkpoints.loading import LoadedWeights
 from acmix.errors import InputError
+from acmix.models.dense import EveryPart
 from acmix.models.detectors import DetectionNetwork, DetectorArguments, backbone_defaults, create_detector
 from acmix.tasks.detection.settings import Settings
+from acmix.tasks.loop.recipes import resolve
 
 # What the state dict of a detector has and that of a backbone has not.
 _DETECTOR = "detector."
+# torchvision continues sides of images to multiples of this.
+_MULTIPLE = 32
 # Answers for another number of classes keep fresh weights.
 _HEADS = (
     "detector.head.classification_head.cls_logits",
@@ -57,8 +63,11 @@ def fresh_detector(settings: Settings, classes: int) -> tuple[DetectionNetwork, 
     arguments = arguments_for(settings)
     network = create_detector(settings.model, classes, arguments)
     network.eval()
-    # torchvision continues images to multiples of 32; sides differ from image to image.
-    sides = [32 * -(-side // 32) for side in (settings.image_size, min(settings.longest_side, 2 * settings.image_size))]
+    # Sides differ from image to image.
+    sides = [
+        _MULTIPLE * -(-side // _MULTIPLE)
+        for side in (settings.image_size, min(settings.longest_side, 2 * settings.image_size))
+    ]
     try:
         with torch.no_grad(), torch.device("cpu"):
             network.backbone(torch.zeros(1, 3, min(sides), min(sides[1], min(sides) + 32)))
@@ -132,7 +141,28 @@ def _into_backbone(network: DetectionNetwork, tensors: Mapping[str, Tensor]) -> 
     )
 
 
+def cost(detector: Detector, image_size: int | None = None) -> Account:
+    """What a detector costs, with as many proposals and masks as it can have; see `acmix.tasks.kinds.Kind.cost`."""
+    side = detector.preprocessing["image_size"] if image_size is None else image_size
+    network: Any = detector.model
+    return _cost(network, detector.network, side)
+
+
+def _cost(network: DetectionNetwork, name: str, side: int) -> Account:
+    # As torchvision continues images.
+    side = _MULTIPLE * -(-side // _MULTIPLE)
+    try:
+        return account(EveryPart(network), (3, side, side))
+    except ValueError as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"model {name!r} does not accept images of {side} x {side}: {reason}") from error
+
+
 def multiply_adds(config: Mapping[str, Any]) -> int | None:
-    """Those of a detector depend on what it finds: none are given."""
-    del config
-    return None
+    """Of one square image, by a run's config.json; None for a network that cannot be made or counted here."""
+    try:
+        settings = resolve({}, config["settings"], Settings)
+        network = create_detector(settings.model, len(config["classes"]), arguments_for(settings))
+        return _cost(network, settings.network, settings.image_size).network.total.multiply_adds
+    except InputError:
+        return None

@@ -5,11 +5,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from acmix.accounting import account
+from acmix.accounting import Account, account
 from acmix.checkpoints import load_weights
+from acmix.checkpoints import segmenter as trained
 from acmix.checkpoints.files import read_state_file
 from acmix.errors import InputError
 from acmix.models.segmenters import Segmenter, segmenter
+from acmix.tasks.classification.networks import check_input_size
 from acmix.tasks.loop.backbones import load_backbone
 from acmix.tasks.segmentation.settings import Settings
 
@@ -57,6 +59,14 @@ def load_start_weights(network: Segmenter, settings: Settings, path: Path) -> st
         return f"weights {path}: {load_weights(network, file.tensors, heads=(_HEAD,))}"
     except ValueError as error:
         raise InputError(f"weights {path} do not fit the model: {error}") from error
+
+
+def cost(segmenter: trained.Segmenter, image_size: int | None = None) -> Account:
+    """What a segmenter costs, by default for a crop of training; see `acmix.tasks.kinds.Kind.cost`."""
+    channels, height, width = segmenter.preprocessing["input_size"]
+    size = (channels, height, width) if image_size is None else (channels, image_size, image_size)
+    check_input_size(segmenter.model, segmenter.network, size)
+    return account(segmenter.model, size)
 
 
 def multiply_adds(config: Mapping[str, Any]) -> int | None:
