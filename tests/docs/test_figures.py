@@ -7,7 +7,10 @@ import statistics
 import sys
 
 import pytest
+import torch
 
+import acmix
+from acmix.accounting import account
 from acmix.data import images, trained
 from acmix.data.names import Names
 from acmix.export import checking, stage2
@@ -100,14 +103,20 @@ def shares_of_bounds():
     return f"Attention's kernels reach {from_to(shares)} % of their bounds"
 
 
-def warm_starts():
+def warm_start_shares():
+    """Of the convolutions, of both starts when they begin, and of both after four epochs."""
     runs = result("warm-start")["runs"]
-    convolutions = 100 * statistics.fmean(run["convolutions"] for run in runs)
-    swapped, tuned = ((100 * statistics.fmean(run["warm"][epoch] for run in runs)) for epoch in (0, 4))
-    random, learned = ((100 * statistics.fmean(run["random"][epoch] for run in runs)) for epoch in (0, 4))
+    starts = [
+        100 * statistics.fmean(run[start][epoch] for run in runs) for epoch in (0, 4) for start in ("warm", "random")
+    ]
+    return [f"{share:.1f} %" for share in (100 * statistics.fmean(run["convolutions"] for run in runs), *starts)]
+
+
+def warm_starts():
+    convolutions, swapped, random, tuned, learned = warm_start_shares()
     return (
-        f"{convolutions:.1f} % of the convolutions become {swapped:.1f} % after the swap and {tuned:.1f} % after "
-        f"four epochs of fine-tuning; a random start gives {random:.1f} % and {learned:.1f} %."
+        f"{convolutions} of the convolutions become {swapped} after the swap and {tuned} after four epochs of "
+        f"fine-tuning; a random start gives {random} and {learned}."
     )
 
 
@@ -244,3 +253,24 @@ def test_no_figure_comes_from_nowhere(document):
     if document == "docs/study.md":
         text = re.sub(r"[+-]?\d+\.\d+ ± \d+\.\d+ points|\d\d\.\d( to \d\d\.\d)? %", "", text)
     assert FIGURE.findall(text) == []
+
+
+@pytest.mark.parametrize("document", ["docs/warm-start.md", "docs/zh/warm-start.md"])
+def test_the_table_of_warm_starts(document):
+    convolutions, swapped, random, tuned, learned = warm_start_shares()
+    text = (ROOT / document).read_text()
+    assert all(f"| {row} |" in text for row in (f"{swapped} | {tuned}", f"{random} | {learned}", f"{convolutions} |"))
+
+
+def test_the_table_of_families():
+    rows = re.findall(r"^\| (`acmix_.*?) \| (.*?) M \| (.*?) G \|", (ROOT / "docs/families.md").read_text(), re.M)
+    assert len(rows) == 5
+    for names, parameters, products in rows:
+        for name, millions, billions in zip(
+            names.split(", "), parameters.split(", "), products.split(", "), strict=True
+        ):
+            with torch.device("meta"):
+                network = acmix.create_model(name.strip("`"))
+            cost = account(network, network.default_cfg["input_size"]).network.total
+            for figure, exact in ((millions, cost.parameters / 1e6), (billions, cost.multiply_adds / 1e9)):
+                assert abs(exact - float(figure)) <= 0.5 * 10 ** -len(figure.partition(".")[2]), name
