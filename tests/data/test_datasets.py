@@ -226,10 +226,29 @@ def test_mnist5k():
     assert (image.size, image.mode, label) == ((28, 28), "RGB", 0)
 
 
-def test_digits_are_never_mirrored():
+def of_eight_pixels():
     mean, std = (0.0,) * 3, (1.0,) * 3
     preprocessing = {"input_size": (3, 8, 8), "interpolation": "bilinear", "mean": mean, "std": std}
-    preprocessing |= {"crop_pct": 1.0, "crop_mode": "center"}
+    return preprocessing | {"crop_pct": 1.0, "crop_mode": "center"}
+
+
+def test_augmentation_may_be_as_weak_as_is_wanted():
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(8, 8, 3, generator=generator).mul(255).byte().numpy()
+    image, preprocessing = Image.fromarray(pixels), of_eight_pixels()
+    plain = training_transform(preprocessing, smallest_crop=1.0, flip=0.0, color_jitter=0.0)(image)
+    expected = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+    torch.testing.assert_close(plain, expected)
+    mirrored = training_transform(preprocessing, smallest_crop=1.0, flip=1.0, color_jitter=0.0)(image)
+    torch.testing.assert_close(mirrored, expected.flip(-1))
+    # Digits, too, where they are asked for.
+    assert training_transform(preprocessing, digits=True, flip=1.0).transforms[1].p == 1
+    assert training_transform(preprocessing, digits=True, smallest_crop=0.5).transforms[0].scale == (0.5, 1.0)
+    assert training_transform(preprocessing).transforms[0].scale == (0.08, 1.0)
+
+
+def test_digits_are_never_mirrored():
+    preprocessing = of_eight_pixels()
     image = Image.new("RGB", (8, 8))
     for row in range(8):
         image.putpixel((0, row), (255, 255, 255))

@@ -44,6 +44,9 @@ def training_transform(
     digits: bool = False,
     random_augment: str | None = None,
     random_erase: float = 0.0,
+    smallest_crop: float | None = None,
+    flip: float | None = None,
+    color_jitter: float | None = None,
 ) -> Any:
     """timm's training transform: random crops, flips and colours, or gentle crops alone for digits.
 
@@ -52,11 +55,21 @@ def training_transform(
         digits: Keep the handedness of digits.
         random_augment: timm's policy in place of random colours, "rand-m7-mstd0.5-inc1" for instance.
         random_erase: Probability that a rectangle is erased.
+        smallest_crop: Least share of an image's area that a crop shows; None is 0.08, of digits 0.7.
+        flip: Probability that an image is mirrored; None is 0.5, of digits 0.
+        color_jitter: Strength of random brightness, contrast and saturation; None is 0.4, of digits 0.
 
     Raises:
         InputError: If timm does not know the policy.
     """
-    augmentation: dict[str, Any] = _DIGITS_AUGMENTATION if digits else {}
+    augmentation: dict[str, Any] = dict(_DIGITS_AUGMENTATION) if digits else {}
+    if smallest_crop is not None:
+        augmentation["scale"] = (smallest_crop, 1.0)
+    if flip is not None:
+        augmentation["hflip"] = flip
+    if color_jitter is not None:
+        # timm wants nothing where there is nothing to do.
+        augmentation["color_jitter"] = color_jitter or None
     try:
         return create_transform(
             **preprocessing,

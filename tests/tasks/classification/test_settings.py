@@ -22,6 +22,8 @@ def test_every_setting_has_a_checkable_type():
         ({"layer_decay": 0.0}, "layer_decay must be above 0, at most 1, got 0.0"),
         ({"average_decay": 1.0}, "average_decay must be between 0 and 1"),
         ({"loss_threshold": 0.2, "loss": "cross_entropy"}, "loss_threshold is for loss binary_cross_entropy"),
+        ({"random_augment": "rand-m7", "color_jitter": 0.1}, "color_jitter is for images without random_augment"),
+        ({"smallest_crop": 0.0}, "smallest_crop must be above 0"),
         ({"momentum": 1.0}, "momentum must be 0 to below 1"),
         ({"most_failures": 0}, "most_failures must be at least 1"),
         ({"synchronize_norms": True}, "synchronize_norms needs an accelerator"),

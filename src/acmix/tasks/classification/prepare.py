@@ -65,6 +65,9 @@ class Prepared:
             digits=images.location in BUNDLED,
             random_augment=settings.random_augment,
             random_erase=settings.random_erase,
+            smallest_crop=settings.smallest_crop,
+            flip=settings.flip,
+            color_jitter=settings.color_jitter,
         )
         own = evaluation_batches(
             len(images.validation),

@@ -29,6 +29,10 @@ class Settings(LoopSettings):
         cutmix: alpha of the Beta distribution that mixes areas; 0 is off. With mixup, one of both for each batch.
         random_augment: timm's policy, "rand-m7-mstd0.5-inc1" for instance; None for crops, flips and colours alone.
         random_erase: Probability that a rectangle of an image is erased.
+        smallest_crop: Least share of an image's area that a random crop shows; None is 0.08, of bundled digits 0.7.
+        flip: Probability that an image is mirrored; None is 0.5, of bundled digits 0.
+        color_jitter: Strength of random brightness, contrast and saturation, a share of each; None is 0.4, of bundled
+            digits 0, with random_augment 0.
         repeats: Copies of an image in an epoch, each augmented anew; an epoch keeps its number of images.
         quiet_shifts: ACmix layers start with small shifts, see `acmix.ACmix`; for ACmix-ResNets.
         drop_rate: Share of features dropped before the classifier; None is the network's own.
@@ -48,6 +52,9 @@ class Settings(LoopSettings):
     cutmix: Annotated[float, Range(0)] = 0.0
     random_augment: str | None = None
     random_erase: Annotated[float, Range(0, 1)] = 0.0
+    smallest_crop: Annotated[float | None, Range(0, 1, above=True)] = None
+    flip: Annotated[float | None, Range(0, 1)] = None
+    color_jitter: Annotated[float | None, Range(0, 1)] = None
     repeats: Annotated[int, Range(1)] = 1
     quiet_shifts: bool = False
     drop_rate: Annotated[float | None, Range(0, 1, below=True)] = None
@@ -64,6 +71,8 @@ class Settings(LoopSettings):
         super().check()
         if self.loss_threshold is not None and self.loss == "cross_entropy":
             raise InputError("loss_threshold is for loss binary_cross_entropy; leave it out, or choose that loss")
+        if self.random_augment is not None and self.color_jitter:
+            raise InputError("color_jitter is for images without random_augment, whose policies have it; leave one out")
 
     def suited(self, *, multi_label: bool) -> Self:
         """The settings with the loss that images ask for, where none was chosen.
