@@ -109,7 +109,7 @@ def test_settings_that_cannot_be(masked, tmp_path):
         ({"decoder_channels": 65}, "multiple of 64"),
         ({"output_stride": 8}, "output_stride is of deeplabv3_plus"),
         ({"model": "unet"}, "is no segmenter"),
-        ({"least_scale": 3.0}, "greatest_scale must be at least"),
+        ({"smallest_scale": 3.0}, "largest_scale must be at least"),
         ({"ignore_value": "mountain"}, "must be a number where no file names classes"),
     ):
         with pytest.raises(InputError, match=message):

@@ -75,7 +75,7 @@ class Prepared:
         augmentation = Augmentation(
             self.trained.preprocessing,
             side=settings.image_size,
-            scales=(settings.least_scale, settings.greatest_scale),
+            scales=(settings.smallest_scale, settings.largest_scale),
             most_of_a_class=settings.most_of_a_class,
             flip=settings.flip,
             color_jitter=settings.color_jitter,

@@ -30,8 +30,8 @@ class Settings(LoopSettings):
         image_size: Side in pixels of the square crops that are learned from.
         short_side: Shorter side in pixels that images are scaled to, in training and ever after; None leaves images as
             they are.
-        least_scale: Least factor by which images are scaled beside that in training.
-        greatest_scale: Greatest factor.
+        smallest_scale: Least factor by which images are scaled beside that in training.
+        largest_scale: Greatest factor.
         most_of_a_class: Share of a crop that one class may fill; of ten crops that do not keep to it the best is taken.
         flip: Probability that an image is mirrored.
         color_jitter: Strength of random brightness, contrast and saturation, a share of each.
@@ -51,8 +51,8 @@ class Settings(LoopSettings):
     drop_path: Annotated[float, Range(0, 1, below=True)] = 0.0
     image_size: Annotated[int, Range(1)] = 512
     short_side: Annotated[int | None, Range(1)] = None
-    least_scale: Annotated[float, Range(0, above=True)] = 0.5
-    greatest_scale: Annotated[float, Range(0, above=True)] = 2.0
+    smallest_scale: Annotated[float, Range(0, above=True)] = 0.5
+    largest_scale: Annotated[float, Range(0, above=True)] = 2.0
     most_of_a_class: Annotated[float, Range(0, 1, above=True)] = 0.75
     flip: Annotated[float, Range(0, 1)] = 0.5
     color_jitter: Annotated[float, Range(0, 1)] = 0.4
@@ -69,7 +69,7 @@ class Settings(LoopSettings):
             InputError: If one is out of range.
         """
         super().check()
-        if self.greatest_scale < self.least_scale:
+        if self.largest_scale < self.smallest_scale:
             raise InputError(
-                f"greatest_scale must be at least least_scale = {self.least_scale}, got {self.greatest_scale}"
+                f"largest_scale must be at least smallest_scale = {self.smallest_scale}, got {self.largest_scale}"
             )
