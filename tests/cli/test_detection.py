@@ -1,5 +1,6 @@
 """A detector from the command line: trained, measured, drawn, written for a runtime, and what is refused."""
 
+import copy
 import csv
 import json
 import sys
@@ -42,7 +43,9 @@ def test_a_detector_is_measured_and_draws(capsys, shapes, run, tmp_path):
     code, out, _ = call(capsys, "validate", run, shapes)
     assert (code, "per class" in out, "AP50" in out) == (0, True, True)
     code, out, _ = call(capsys, "predict", run, shapes / "val", "--out", tmp_path / "drawn", "--score", 0)
-    assert (code, len(out.splitlines()), len([*(tmp_path / "drawn").iterdir()])) == (0, 4, 4)
+    names = sorted(path.name for path in (tmp_path / "drawn").iterdir())
+    assert (code, names) == (0, ["0001.png", "0002.png", "0003.png", "0004.png", "results.json"])
+    assert out.splitlines()[4:] == ["image_id is the number that a file is called"]
     code, *_ = call(capsys, "predict", run, shapes / "val", "--output", tmp_path / "all.csv", "--score", 0)
     with (tmp_path / "all.csv").open(newline="") as file:
         heading, *rows = list(csv.reader(file))
@@ -56,12 +59,64 @@ def test_a_detector_is_measured_and_draws(capsys, shapes, run, tmp_path):
     assert row["multiply_adds"] > 1e6
 
 
-def test_a_detector_is_written_for_onnx_runtime_alone(capsys, run, tmp_path):
+def test_predictions_are_results_of_coco(capsys, shapes, run, tmp_path):
+    """As pycocotools and its kin read them, with the ids of the data, wherever these come from."""
+    from faster_coco_eval import COCO
+
+    annotations = shapes / "annotations" / "instances_val.json"
+    truth = COCO(str(annotations))
+    options = ("--output", tmp_path / "results.json", "--score", 0)
+    code, out, _ = call(capsys, "predict", run, shapes / "val", *options)
+    assert (code, out.splitlines()[0]) == (0, f"{tmp_path / 'results.json'}: 4 predictions")
+    results = json.loads((tmp_path / "results.json").read_text())
+    (found,) = acmix.load(run, device="cpu").predict(shapes / "val" / "0002.png", score=0)
+    own = [each for each in results if each["image_id"] == 2]
+    assert [each["category_id"] for each in own] == (found.classes + 1).tolist()
+    assert [each["score"] for each in own] == pytest.approx(found.scores.tolist())
+    left, top, right, bottom = found.boxes.T.tolist()
+    for each, *box in zip(own, left, top, right, bottom, strict=True):
+        x, y, width, height = each["bbox"]
+        assert [x, y, x + width, y + height] == pytest.approx(box, abs=1e-3)
+    # It adds to what it is given.
+    opened = truth.loadRes(copy.deepcopy(results))
+    assert len(opened.anns) == len(results)
+    assert set(opened.getCatIds()) == {1, 2, 3}
+    # Other names and ids.
+    content = json.loads(annotations.read_text())
+    (tmp_path / "named").mkdir()
+    for at, image in enumerate(content["images"]):
+        before = shapes / "val" / image["file_name"]
+        image["id"], image["file_name"] = 700 + at, f"pictures/shape {at}.png"
+        (tmp_path / "named" / "pictures").mkdir(exist_ok=True)
+        (tmp_path / "named" / image["file_name"]).write_bytes(before.read_bytes())
+    (tmp_path / "named.json").write_text(json.dumps(content))
+    pictures = tmp_path / "named" / "pictures"
+    code, out, _ = call(capsys, "predict", run, pictures, *options)
+    assert (code, "image_id is the file, as names are no numbers" in out) == (0, True)
+    assert json.loads((tmp_path / "results.json").read_text())[0]["image_id"] == str(pictures / "shape 0.png")
+    code, *_ = call(capsys, "predict", run, pictures, *options, "--annotations", tmp_path / "named.json")
+    by_id = json.loads((tmp_path / "results.json").read_text())
+    assert code == 0
+    assert [each | {"image_id": each["image_id"] - 699} for each in by_id] == results
+    code, _, err = call(capsys, "predict", run, shapes / "val", *options, "--annotations", tmp_path / "named.json")
+    assert (code, "hold no image of the name of" in err) == (2, True)
+
+
+def test_a_detector_is_written_for_onnx_runtime(capsys, shapes, run, tmp_path):
     code, out, _ = call(capsys, "export", run, tmp_path / "found.onnx")
     assert code == 0
     assert "images of 1 x 3 x 32 x 32 in 0..1 to boxes, scores, labels" in out
-    code, _, err = call(capsys, "predict", tmp_path / "found.onnx", tmp_path)
-    assert (code, "it is of the task 'detection', of which acmix reads no .onnx" in err) == (2, True)
+    found = []
+    for place in (run, tmp_path / "found.onnx"):
+        code, out, err = call(capsys, "validate", place, shapes, "--json", "--device", "cpu")
+        assert code == 0, err
+        found.append(json.loads(out))
+    assert found[0]["map"] == pytest.approx(found[1]["map"], abs=1e-3)
+    options = ("--output", tmp_path / "all.json", "--score", 0)
+    assert call(capsys, "predict", tmp_path / "found.onnx", shapes / "val", *options)[0] == 0
+    assert {each["category_id"] for each in json.loads((tmp_path / "all.json").read_text())} <= {1, 2, 3}
+    code, _, err = call(capsys, "explain", tmp_path / "found.onnx", shapes / "val")
+    assert (code, "needs the network's layers" in err) == (2, True)
     for arguments, rule in (
         ([tmp_path / "found.pt2"], "OUTPUT must end in .onnx for a detector"),
         ([tmp_path / "found.onnx", "--half"], "--half is of other networks than detectors"),

@@ -166,7 +166,7 @@ def test_labels_are_no_formulas(label, cell):
         (["--output", "all.txt"], "--output must end in .csv or .json, or be a folder without a suffix, got all.txt"),
         (
             ["--output", "all.csv", "--json"],
-            "--json prints and --output all.csv writes the same; leave one of them out",
+            "--json prints what --output all.csv writes; leave one of them out",
         ),
         (["--output", "absent/all.csv"], "--output absent/all.csv cannot be written: absent is not a folder"),
         (["--top", "0"], "--top must be at least 1, got 0"),

@@ -19,6 +19,8 @@ from acmix.models.detectors import DETECTORS, DetectorArguments, create_detector
 
 # The arguments that say what becomes of an image.
 PREPROCESSING = ("image_size", "longest_side", "mean", "std")
+# Where a training record holds what the data call the classes.
+CATEGORY_IDS = "category_ids"
 _MOST_CHANNELS, _MOST_SIDE = 4096, 16384
 
 
@@ -81,6 +83,7 @@ class Detector(TrainedNetwork):
         if not metadata.classes:
             raise InputError("classes must name at least one")
         _check_arguments(arguments_of(metadata.model_arguments, metadata.preprocessing))
+        _check_category_ids(metadata.training.get(CATEGORY_IDS), len(metadata.classes))
         tuples = {key: tuple(item) if isinstance(item, list) else item for key, item in metadata.preprocessing.items()}
         return replace(metadata, preprocessing=tuples)
 
@@ -108,6 +111,12 @@ class Detector(TrainedNetwork):
         """See `TrainedNetwork.seen`."""
         arguments = self.arguments
         return f"{arguments.image_size} pixels the shorter side, at most {arguments.longest_side} the longer"
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """What COCO's results call each class: as the data of training did; 1, 2, ... where that is not known."""
+        known = self.training.get(CATEGORY_IDS)
+        return tuple(range(1, len(self.classes) + 1)) if known is None else tuple(known)
 
     @property
     def arguments(self) -> DetectorArguments:
@@ -212,6 +221,15 @@ def stored_arguments(arguments: DetectorArguments) -> tuple[dict[str, Any], dict
     values = {field.name: getattr(arguments, field.name) for field in fields(arguments)}
     preprocessing = {name: values.pop(name) for name in PREPROCESSING}
     return values, preprocessing
+
+
+def _check_category_ids(known: Any, classes: int) -> None:
+    if known is None:
+        return
+    if not isinstance(known, list) or not all(type(each) is int for each in known):
+        raise InputError(f"{CATEGORY_IDS} must be whole numbers, got {known!r:.100}")
+    if len({*known}) != classes or len(known) != classes:
+        raise InputError(f"{CATEGORY_IDS} must be one a class, each another, got {len(known)} of {classes}")
 
 
 def _check_arguments(arguments: DetectorArguments) -> None:

@@ -1,4 +1,4 @@
-"""Classifiers and segmenters in ONNX files that acmix exported, run in ONNX Runtime."""
+"""Networks in ONNX files that acmix exported, run in ONNX Runtime."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from acmix import records
 from acmix.checkpoints import classifier, segmenter
 from acmix.checkpoints.classifier import Classifier
+from acmix.checkpoints.detector import Detector
 from acmix.checkpoints.files import FIRST_TASK, read_bytes
+from acmix.checkpoints.onnx_detector import OnnxDetector
 from acmix.checkpoints.onnx_digest import check_digest
 from acmix.checkpoints.segmenter import Segmenter
-from acmix.checkpoints.trained import TrainedNetwork
+from acmix.checkpoints.trained import FORMAT_VERSION, Metadata, TrainedNetwork
 from acmix.errors import InputError
 
 # The key of the file's metadata that is ours.
@@ -103,7 +105,7 @@ class OnnxModel(nn.Module):
 
 
 def open_onnx(path: Path, device: torch.device | None) -> TrainedNetwork:
-    """Open a classifier or segmenter that `acmix export` wrote as ONNX; its `model` runs in ONNX Runtime.
+    """Open a network that `acmix export` wrote as ONNX; its `model` runs in ONNX Runtime.
 
     Args:
         path: The file.
@@ -133,7 +135,10 @@ def open_onnx(path: Path, device: torch.device | None) -> TrainedNetwork:
     try:
         found = _metadata(session.get_modelmeta().custom_metadata_map)
         classes = found.classes or found.labels
-        model = OnnxModel(session, len(classes), _AXES[found.task])
+        if found.task == Detector.task:
+            model: nn.Module = OnnxDetector(session, found.preprocessing["mean"], len(classes))
+        else:
+            model = OnnxModel(session, len(classes), _AXES[found.task])
     except InputError as fault:
         raise InputError(f"checkpoint {path} cannot be used: {fault}; give an .onnx that acmix export wrote") from fault
     parts: dict[str, Any] = {
@@ -145,8 +150,8 @@ def open_onnx(path: Path, device: torch.device | None) -> TrainedNetwork:
         "training": found.training,
         "versions": found.versions,
     }
-    if found.task == Segmenter.task:
-        return Segmenter(**parts)
+    if found.task in (Detector.task, Segmenter.task):
+        return (Detector if found.task == Detector.task else Segmenter)(**parts)
     return Classifier(**parts, multi_label=bool(found.labels))
 
 
@@ -169,6 +174,11 @@ def _metadata(stored: Mapping[str, str]) -> _Metadata:
         found = records.read(_Metadata, records.parse(stored[_KEY]), others=True)
     except InputError as fault:
         raise InputError(f"its metadata are unusable: {fault}") from fault
+    if found.task == Detector.task:
+        parts = {name: value for name, value in vars(found).items() if name != "labels"}
+        return replace(
+            found, preprocessing=Detector.check(Metadata(format_version=FORMAT_VERSION, **parts)).preprocessing
+        )
     if found.task not in _AXES:
         raise InputError(f"it is of the task {found.task!r}, of which acmix reads no .onnx")
     check = classifier.check_preprocessing if found.task == Classifier.task else segmenter.check_preprocessing

@@ -26,6 +26,7 @@ def predict(
     top: int | None = None,
     score: float | None = None,
     threshold: float | None = None,
+    annotations: Path | None = None,
     batch_size: int = 64,
     device: str = "auto",
     json: bool = False,
@@ -35,11 +36,14 @@ def predict(
     Args:
         checkpoint: A run folder, a best.safetensors of acmix train, or a folder or .onnx file of acmix export.
         images: Image files; a folder stands for the image files directly in it.
-        output: A .csv or .json file for all predictions, or a folder for the pictures with theirs written on them.
+        output: A .csv or .json file for all predictions, or a folder for the pictures with theirs drawn on them; of a
+            detector JSON is COCO's results, and lies in the folder, too.
         recursive: A folder stands for the image files at any depth in it.
         top: How many classes an image, of a classifier (default: 5).
         score: The least score of an object, of a detector (default: 0.5).
         threshold: Probability above which a class is a label, where images have any number of them (default: 0.5).
+        annotations: COCO's file of the images, whose ids results of a detector have (default: the numbers that files
+            are called, else the files).
         batch_size: Images at a time.
         device: auto, cpu, cuda, cuda:1 (any number) or mps.
         json: Print JSON.
@@ -56,7 +60,7 @@ def predict(
 
         trained = load(checkpoint, device=device)
     kind = KINDS[trained.task]
-    asked = {"top": top, "score": score, "threshold": threshold}
+    asked = {"top": top, "score": score, "threshold": threshold, "annotations": annotations}
     options = {name: value for name, value in asked.items() if value is not None}
     kind.check_options(options)
     missing: list[str] = []
@@ -68,8 +72,15 @@ def predict(
         count = display.write_table(found, output, kind.headings(trained, **options))
         sys.stdout.write(f"{printable(output)}: {counted(count, 'prediction')}\n")
     else:
+        if output is not None and kind.results is not None:
+            output.mkdir(parents=True, exist_ok=True)
+            found = display.recorded(found, output / kind.results)
         found = found if output is None else _drawn(found, part_of(kind.name).draw, output, images, files)
         display.show_predictions(found, as_json=json)
+    if output is not None and (not _is_table(output) or output.suffix.lower() == ".json"):
+        for note in kind.notes(trained, files, **options):
+            # Beside JSON it would be none.
+            (sys.stderr if json else sys.stdout).write(f"{note}\n")
     for line in (*missing, *faults):
         sys.stderr.write(f"acmix predict: {line}\n")
     if len(faults) > 1:
@@ -86,7 +97,7 @@ def _check(output: Path | None, images: list[Path], *, recursive: bool, json: bo
         return
     if _is_table(output):
         if json:
-            raise InputError(f"--json prints and --output {output} writes the same; leave one of them out")
+            raise InputError(f"--json prints what --output {output} writes; leave one of them out")
         outputs.check_file("--output", output)
         return
     if output.suffix and not output.is_dir():

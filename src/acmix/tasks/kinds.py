@@ -33,11 +33,13 @@ class Kind:
         name: Of its room, and as `task` in config.json and in a checkpoint's metadata.
         noun: What it trains.
         recipe: Whose settings are taken where none are named.
+        results: File of all predictions that lies beside drawings of them; None without.
     """
 
     name: str
     noun: str
     recipe: str
+    results: str | None = None
 
     def _door(self, module: str, name: str) -> Any:
         return getattr(import_module(f"acmix.tasks.{self.name}.{module}"), name)
@@ -100,6 +102,15 @@ class Kind:
         for name in options.keys() - signature(self._door("inference", "predict")).parameters.keys():
             raise InputError(f"{name} is of other networks than {self.noun}s; leave it out")
 
+    def notes(self, trained: "TrainedNetwork", files: Sequence[Path], **options: Any) -> list[str]:
+        """What a person must know of JSON of predictions to use it."""
+        room = import_module(f"acmix.tasks.{self.name}.inference")
+        own = getattr(room, "notes", None)
+        if own is None:
+            return []
+        taken = signature(own).parameters
+        return own(trained, files, **{name: value for name, value in options.items() if name in taken})
+
     def headings(self, trained: "TrainedNetwork", **options: Any) -> list[str]:
         """Of a table of predictions."""
         return self._door("inference", "headings")(trained, **options)
@@ -126,7 +137,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("classification", "classifier", "small"),
-        Kind("detection", "detector", "detection_small"),
+        Kind("detection", "detector", "detection_small", "results.json"),
         Kind("segmentation", "segmenter", "segmentation_small"),
     )
 }

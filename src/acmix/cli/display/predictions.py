@@ -6,7 +6,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -36,42 +37,48 @@ def write_table(predictions: "Iterable[Prediction]", path: Path, headings: Seque
 
     Args:
         predictions: Of any number.
-        path: JSON by its suffix, as `show_predictions` prints it, else CSV.
+        path: JSON by its suffix, of `Prediction.results`, else CSV.
         headings: Of the columns behind the path.
 
     Returns:
         How many there were.
     """
-    write = _write_json if path.suffix.lower() == ".json" else _write_csv
+    written = recorded(predictions, path) if path.suffix.lower() == ".json" else _as_rows(predictions, path, headings)
+    return sum(1 for _ in written)
+
+
+def recorded(predictions: "Iterable[Prediction]", path: Path) -> "Iterator[Prediction]":
+    """Write predictions as JSON, and hand them on; the file appears once all have come."""
+    with _whole(path) as file:
+        empty = True
+        for prediction in predictions:
+            for result in prediction.results:
+                text = json.dumps([result], indent=2, ensure_ascii=False)
+                file.write(("[" if empty else ",") + text.removeprefix("[").removesuffix("\n]"))
+                empty = False
+            yield prediction
+        file.write("[]\n" if empty else "\n]\n")
+
+
+def _as_rows(predictions: "Iterable[Prediction]", path: Path, headings: Sequence[str]) -> "Iterator[Prediction]":
+    with _whole(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", *headings])
+        for prediction in predictions:
+            cell = _path_cell(prediction.path)
+            writer.writerows([cell, *map(_cell, row)] for row in prediction.rows)
+            yield prediction
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[TextIO]:
+    """A file of text that appears once it is whole."""
     with replacing(path) as file:
         # Lone surrogates, which stand for bytes of a file name, have no other form in UTF-8.
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
-        count = write(text, predictions, headings)
+        yield text
         text.flush()
         text.detach()
-    return count
-
-
-def _write_json(file: TextIO, predictions: "Iterable[Prediction]", headings: Sequence[str]) -> int:
-    del headings
-    count = 0
-    for prediction in predictions:
-        record = json.dumps([prediction.record], indent=2, ensure_ascii=False)
-        file.write(("," if count else "[") + record.removeprefix("[").removesuffix("\n]"))
-        count += 1
-    file.write("\n]\n" if count else "[]\n")
-    return count
-
-
-def _write_csv(file: TextIO, predictions: "Iterable[Prediction]", headings: Sequence[str]) -> int:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["path", *headings])
-    count = 0
-    for prediction in predictions:
-        path = _path_cell(prediction.path)
-        writer.writerows([path, *map(_cell, row)] for row in prediction.rows)
-        count += 1
-    return count
 
 
 def _cell(value: str | float) -> str:

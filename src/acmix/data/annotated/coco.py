@@ -49,6 +49,24 @@ def read_coco(file: Path, ground: Ground, findings: Findings) -> AnnotatedImages
         raise InputError(f"{file}: {fault}") from fault
 
 
+def image_names(file: Path) -> list[tuple[str, int]]:
+    """Name and id of every image that a file of annotations lists.
+
+    Raises:
+        InputError: If it is no such file. The message names it.
+    """
+    entries = _Entries(Findings())
+    try:
+        for key, entry in records.entries(_text(file)):
+            if key == "images":
+                entries.take(key, entry)
+        if not entries.ids:
+            raise InputError('expected COCO\'s "images", got none')
+    except InputError as fault:
+        raise InputError(f"{file}: {fault}") from fault
+    return list(zip(entries.names, entries.ids, strict=True))
+
+
 def _text(file: Path) -> str:
     try:
         if (size := file.stat().st_size) > _LARGEST:

@@ -127,6 +127,11 @@ class Prediction:
         return {"path": str(self.path), "classes": [{"name": n, "probability": value} for n, value in self.scores]}
 
     @property
+    def results(self) -> list[dict[str, Any]]:
+        """The record alone."""
+        return [self.record]
+
+    @property
     def rows(self) -> list[list[str | float]]:
         """One row, see `headings`."""
         return [[cell for score in self.scores for cell in score]]

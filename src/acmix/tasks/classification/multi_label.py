@@ -142,6 +142,11 @@ class LabelsPrediction:
         return {"path": str(self.path), "labels": [name for name, _ in self.labels], "classes": classes}
 
     @property
+    def results(self) -> list[dict[str, Any]]:
+        """The record alone."""
+        return [self.record]
+
+    @property
     def rows(self) -> list[list[str | float]]:
         """One row: the labels, then the most probable classes."""
         return [[";".join(name for name, _ in self.labels), *(cell for score in self.scores for cell in score)]]

@@ -111,19 +111,30 @@ def results(images: AnnotatedImages, found: Found, *, masks: bool = False) -> li
         masks: With segments, which are what is compared then.
     """
     written: list[dict[str, Any]] = []
-    for place, (index, label, score, left, top, right, bottom) in enumerate(found.rows.tolist()):
-        one: dict[str, Any] = {
-            "image_id": int(images.image_ids[int(index)]),
-            "category_id": int(images.category_ids[int(label)]),
-            "score": score,
-        }
+    for place, (index, label, score, *box) in enumerate(found.rows.tolist()):
+        one = result(int(images.image_ids[int(index)]), int(images.category_ids[int(label)]), score, box)
         if masks and found.masks is not None:
-            size = [int(side) for side in images.sizes[int(index)]]
-            one["segmentation"] = {"size": size, "counts": found.masks[place].decode()}
-        else:
-            one["bbox"] = [left, top, right - left, bottom - top]
+            # Boxes would be compared in the place of masks.
+            del one["bbox"]
+            one["segmentation"] = run_lengths_of(found.masks[place], images.sizes[int(index)].tolist())
         written.append(one)
     return written
+
+
+def result(image_id: int | str, category_id: int, score: float, box: Sequence[float]) -> dict[str, Any]:
+    """A detection as COCO's results have it, of a box x1, y1, x2, y2."""
+    left, top, right, bottom = box
+    return {
+        "image_id": image_id,
+        "category_id": category_id,
+        "bbox": [left, top, right - left, bottom - top],
+        "score": score,
+    }
+
+
+def run_lengths_of(runs: bytes, size: Sequence[int]) -> dict[str, Any]:
+    """A mask of height and width as COCO's results have it."""
+    return {"size": [*size], "counts": runs.decode()}
 
 
 def compare(images: AnnotatedImages, found: Found, *, masks: bool = False) -> Figures:

@@ -7,20 +7,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from acmix.checkpoints.detector import Detections, Detector
+from acmix.checkpoints.detector import CATEGORY_IDS, Detections, Detector
 from acmix.data import TrainedImages, data_record, image_loader
 from acmix.data.annotated import AnnotatedImages, find_annotated_evaluation
 from acmix.data.images import read_image
 from acmix.data.sources import read_in_threads
 from acmix.errors import InputError, counted
 from acmix.progress import Progress, silent
-from acmix.tasks.detection.figures import Found, check_installed, compare, encoded_masks, joined, rows_of
+from acmix.tasks.detection.figures import (
+    Found,
+    check_installed,
+    compare,
+    encoded_masks,
+    joined,
+    result,
+    rows_of,
+    run_lengths_of,
+)
+from acmix.tasks.detection.image_ids import image_ids
 from acmix.tasks.loop.results import Measured, Table
+
+_BY_NUMBER = "image_id is the number that a file is called"
+_BY_NAME = "image_id is the file, as names are no numbers, or two the same; --annotations FILE takes ids of COCO's file"
+_UNKNOWN_IDS = "category_id counts classes from 1, as the checkpoint does not tell the ids of its training data"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,10 +141,19 @@ def _percent(share: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The objects in one image file, the surest first."""
+    """The objects in one image file, the surest first.
+
+    Attributes:
+        path: The file.
+        detections: What was found.
+        image_id: What COCO's results call the image.
+        category_ids: What they call each class.
+    """
 
     path: Path
     detections: Detections
+    image_id: int | str
+    category_ids: Sequence[int]
 
     @property
     def words(self) -> str:
@@ -145,6 +167,21 @@ class Prediction:
         """For JSON: boxes as x1, y1, x2, y2 in pixels."""
         objects = [{"label": name, "score": score, "box": box} for name, score, box in self._objects()]
         return {"path": str(self.path), "objects": objects}
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """COCO's results: of every object image_id, category_id, bbox, score and, of masks, segmentation."""
+        found, masks = self.detections, encoded_masks(self.detections)
+        written = [
+            result(self.image_id, self.category_ids[label], score, box)
+            for label, score, box in zip(
+                found.classes.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True
+            )
+        ]
+        if found.masks is not None and masks is not None:
+            for one, runs in zip(written, masks, strict=True):
+                one["segmentation"] = run_lengths_of(runs, found.masks.shape[-2:])
+        return written
 
     @property
     def rows(self) -> list[list[str | float]]:
@@ -267,14 +304,19 @@ def measure(
     return Measured(evaluation=tally(outcomes, images), found=found)
 
 
-def headings(detector: Detector, score: float = 0.5) -> list[str]:
+def headings(detector: Detector, **options: Any) -> list[str]:  # noqa: ARG001
     """What the cells of `Prediction.rows` are."""
-    del detector, score
     return ["label", "score", "x1", "y1", "x2", "y2"]
 
 
 def predict(
-    detector: Detector, files: Sequence[str | Path], faults: list[str], *, score: float = 0.5, batch_size: int = 8
+    detector: Detector,
+    files: Sequence[str | Path],
+    faults: list[str],
+    *,
+    score: float = 0.5,
+    batch_size: int = 8,
+    annotations: Path | None = None,
 ) -> Iterator[Prediction]:
     """Find objects in image files, which are read in threads while few of them are in memory.
 
@@ -284,30 +326,46 @@ def predict(
         faults: Gets one line for every file that cannot be read; the rest is still searched.
         score: The least score of an object.
         batch_size: Images at a time.
+        annotations: A file of COCO's annotations whose ids the images have, see `image_ids`.
 
     Returns:
         One prediction a readable file, in their order, as they are found.
 
     Raises:
-        InputError: If score is no share or batch_size is not positive.
+        InputError: If score is no share, batch_size is not positive or an image is not among the annotations.
     """
     if not 0 <= score <= 1:
         raise InputError(f"score must be 0 to 1, got {score}")
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, got {batch_size}")
-    return _predict(detector, [Path(file) for file in files], faults, score, batch_size)
+    paths = [Path(file) for file in files]
+    return _predict(detector, paths, image_ids(paths, annotations), faults, score, batch_size)
+
+
+def notes(detector: Detector, files: Sequence[Path], annotations: Path | None = None) -> list[str]:
+    """What a person must know of COCO's results to use them: where their ids come from."""
+    ids = image_ids(files, annotations)
+    found = [] if CATEGORY_IDS in detector.training else [_UNKNOWN_IDS]
+    if ids and annotations is None:
+        found.append(_BY_NAME if isinstance(ids[0], str) else _BY_NUMBER)
+    return found
 
 
 def _predict(
-    detector: Detector, files: Sequence[Path], faults: list[str], score: float, batch_size: int
+    detector: Detector,
+    files: Sequence[Path],
+    ids: Sequence[int | str],
+    faults: list[str],
+    score: float,
+    batch_size: int,
 ) -> Iterator[Prediction]:
-    def read(index: int) -> tuple[Path, Tensor] | str:
+    def read(index: int) -> tuple[int, Tensor] | str:
         try:
-            return files[index], pil_to_tensor(read_image(files[index]))
+            return index, pil_to_tensor(read_image(files[index]))
         except InputError as error:
             return str(error)
 
-    def readable() -> Iterator[tuple[Path, torch.Tensor]]:
+    def readable() -> Iterator[tuple[int, Tensor]]:
         for found in read_in_threads(read, range(len(files))):
             if isinstance(found, str):
                 faults.append(found)
@@ -317,5 +375,10 @@ def _predict(
     images = readable()
     while batch := list(islice(images, batch_size)):
         found = detector.detect([image for _, image in batch])
-        for (path, _), detections in zip(batch, found, strict=True):
-            yield Prediction(path=path, detections=detections.above(score))
+        for (index, _), detections in zip(batch, found, strict=True):
+            yield Prediction(
+                path=files[index],
+                detections=detections.above(score),
+                image_id=ids[index],
+                category_ids=detector.category_ids,
+            )

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 
-from acmix.checkpoints.detector import Detector, stored_arguments
+from acmix.checkpoints.detector import CATEGORY_IDS, Detector, stored_arguments
 from acmix.data import image_loader
 from acmix.data.annotated import AnnotatedData
 from acmix.data.loading import example_loader
@@ -134,6 +134,7 @@ def prepare(
         classes=images.train.classes,
         preprocessing=preprocessing,
         model_arguments=model_arguments,
+        training={CATEGORY_IDS: [int(each) for each in images.train.category_ids]},
     )
     return Prepared(
         trained=detector,

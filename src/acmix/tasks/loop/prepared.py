@@ -91,10 +91,10 @@ def writer(
 
     Args:
         trained: The network with its classes and preprocessing.
-        record: What checkpoints tell of the training.
+        record: What checkpoints tell of the training, beside what the network's own record says.
     """
 
     def write(path: Path, row: EpochRow, weights: Mapping[str, Tensor]) -> None:
-        save_trained(path, replace(trained, training={**record, "metrics": row}), weights)
+        save_trained(path, replace(trained, training={**trained.training, **record, "metrics": row}), weights)
 
     return write

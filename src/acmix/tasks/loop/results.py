@@ -82,6 +82,11 @@ class Prediction(Protocol):
         ...
 
     @property
+    def results(self) -> Sequence[dict[str, Any]]:
+        """Entries of a JSON file of many predictions."""
+        ...
+
+    @property
     def rows(self) -> Sequence[Sequence[str | float]]:
         """Cells of a table behind the path, under the room's `headings`."""
         ...

@@ -173,6 +173,11 @@ class Prediction:
         return {"path": str(self.path), "classes": [{"name": name, "share": share} for name, share in self.shares]}
 
     @property
+    def results(self) -> list[dict[str, Any]]:
+        """The record alone."""
+        return [self.record]
+
+    @property
     def rows(self) -> list[list[str | float]]:
         """A row a class that is there, see `headings`."""
         return [[name, share] for name, share in self.shares]
