@@ -105,7 +105,14 @@ def test_settings_are_listed_and_documented(capsys):
     code, table, err = call(capsys, "recipes", "--settings", "--markdown")
     assert (code, err) == (0, "")
     assert table.splitlines()[2].startswith("| `model` | text |  |")
-    assert len(table.splitlines()) == 2 + len(set().union(*(settings_of(kind.settings) for kind in KINDS.values())))
+    names = [line.split("`")[1] for line in table.splitlines()[2:]]
+    assert set(names) == set().union(*(settings_of(kind.settings) for kind in KINDS.values()))
+    # What is the same for all kinds stands once, what differs in range, default or meaning for each.
+    assert names.count("epochs") == 1
+    assert [line for line in table.splitlines() if "`flip`" in line and "Of detection: " in line and "| 0.5 |" in line]
+    assert [
+        line for line in table.splitlines() if "`flip`" in line and "Of classification: " in line and "none" in line
+    ]
     # Made with: acmix recipes --settings --markdown
     assert (Path(__file__).parents[2] / "docs" / "settings.md").read_text().endswith(f"\n\n{table}")
     for wrong in (["--markdown"], ["--settings", "--name", "small"]):

@@ -9,7 +9,7 @@ import argparse
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +114,15 @@ def _add_settings(parser: ArgumentParser, options: SettingsOf) -> None:
     common = parser.add_argument_group("settings", "What decides a run's result; recipes are sets of them.")
     others = parser.add_argument_group("more settings")
     for name, setting in options.settings.items():
-        _add_setting(common if name in options.common else others, setting)
+        _add_setting(common if name in options.common else others, setting, options.meanings(name))
 
 
-def _add_setting(group: Any, setting: Setting) -> None:
-    text = f"{setting.help.removesuffix('.')} ({setting.in_words})."
+def _add_setting(group: Any, setting: Setting, meanings: Sequence[tuple[str, Setting]]) -> None:
+    # Where all kinds that have it mean the same, the recipes say whose it is.
+    texts = [f"{each.help.removesuffix('.')} ({each.in_words})." for _, each in meanings]
+    if len(texts) > 1:
+        texts = [f"Of {tasks}: {text}" for (tasks, _), text in zip(meanings, texts, strict=True)]
+    text = " ".join(texts)
     fixed = {"default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
     if setting.kinds == (bool,):
         group.add_argument(*spelled(setting.name), action=argparse.BooleanOptionalAction, **fixed)

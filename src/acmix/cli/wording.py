@@ -21,7 +21,7 @@ class SettingsOf:
     What is typed is passed on as text, and only what is typed: which class it is for is known when the data are.
 
     Attributes:
-        classes: Whose settings are options; what several have is the first one's.
+        classes: Whose settings are options.
         common: Names of those that the help lists first.
         without: Names of those that are no options.
     """
@@ -38,10 +38,16 @@ class SettingsOf:
             found |= settings_of(kind)
         return {name: found[name] for name in dict.fromkeys((*self.common, *found)) if name not in self.without}
 
-    def tasks_of(self, name: str) -> list[str]:
-        """The kinds that have a setting; none where all have it."""
-        own = [kind.task for kind in self.classes if name in settings_of(kind)]
-        return own if len(own) < len(self.classes) else []
+    def meanings(self, name: str) -> list[tuple[str, Setting]]:
+        """What a setting is, for each kinds of training that have it alike, named where those are not all."""
+        found: dict[Setting, list[type[LoopSettings]]] = {}
+        for kind in self.classes:
+            if name in (own := settings_of(kind)):
+                found.setdefault(own[name], []).append(kind)
+        return [
+            ("" if len(kinds) == len(self.classes) else " and ".join(kind.task for kind in kinds), setting)
+            for setting, kinds in found.items()
+        ]
 
 
 def spelled(name: str) -> tuple[str, ...]:

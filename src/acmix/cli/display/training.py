@@ -41,25 +41,22 @@ def show_recipes(recipes: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
 
 def show_settings(options: "SettingsOf", *, as_markdown: bool) -> None:
     """Show `acmix recipes --settings`."""
-    helps = {name: _help(options, name) for name in options.settings}
-    settings = options.settings
+    meanings = [
+        (each, f"Of {tasks}: {each.help}" if tasks else each.help)
+        for name in options.settings
+        for tasks, each in options.meanings(name)
+    ]
     if as_markdown:
-        rows = [(f"`{name}`", each.values, each.default_in_words, helps[name]) for name, each in settings.items()]
+        rows = [(f"`{each.name}`", each.values, each.default_in_words, meaning) for each, meaning in meanings]
         lines = [("setting", "values", "default", "meaning"), ("---",) * 4, *rows]
         sys.stdout.write("".join(f"| {' | '.join(cells)} |\n" for cells in lines))
         return
     table = make_table("settings, for acmix train DATA --SETTING VALUE and for recipes")
     for heading in ("setting", "values", "meaning"):
         table.add_column(heading, no_wrap=heading == "setting")
-    for name, each in settings.items():
-        table.add_row(*map(escape, (name, each.in_words, helps[name])))
+    for each, meaning in meanings:
+        table.add_row(*map(escape, (each.name, each.in_words, meaning)))
     get_console().print(table)
-
-
-def _help(options: "SettingsOf", name: str) -> str:
-    """What a setting means, and for which kinds of training it is."""
-    tasks = options.tasks_of(name)
-    return f"Of {' and '.join(tasks)}: {options.settings[name].help}" if tasks else options.settings[name].help
 
 
 class TrainingDisplay:
