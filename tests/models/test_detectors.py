@@ -104,3 +104,22 @@ def test_stages_are_those_of_the_backbone(backbone):
 def test_what_cannot_be_built_is_refused(name, changes, rule):
     with pytest.raises(InputError, match=rule):
         create_detector(name, 2, DetectorArguments(**(vars(SMALL) | changes)))
+
+
+def test_losses_of_an_image_are_those_of_training_and_leave_no_trace(detector):
+    images, targets = examples()
+    detector.eval()
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    drawn = torch.get_rng_state()
+    found = [detector.losses(image, target) for image, target in zip(images, targets, strict=True)]
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert not any(module.training for module in detector.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
+    assert not detector([images[0]])[0].keys() & {"classification"}
+    assert [each.keys() for each in found] == [found[0].keys()] * 3
+    detector.train()
+    detector.backbone.eval()
+    for image, target, own in zip(images, targets, found, strict=True):
+        torch.manual_seed(0)
+        for name, loss in detector([image], [target]).items():
+            torch.testing.assert_close(own[name], loss.detach())

@@ -61,7 +61,7 @@ def page(data, finished):
         if index == 2:
             rows[0, 1] = (rows[0, 1] + 1) % 3
             rows, masks = np.concatenate((rows, [[2, 0, 0.95, 1, 1, 5, 4]])), [*masks, masks[0]]
-        outcomes.append(Outcome(index=index, found=Found(rows, masks)))
+        outcomes.append(Outcome(index=index, found=Found(rows, masks), loss=0.5 + index))
     return Page(write_report(finished, outcomes=outcomes))
 
 
@@ -92,16 +92,22 @@ def test_the_report_shows_what_became_of_the_objects(data, page):
 
 def test_pictures_are_the_worst_and_the_best(page):
     assert [
-        each for each in page.headings if each in ("Most objects missed", "Surest mistakes", "Best predictions")
+        each
+        for each in page.headings
+        if each in ("Highest loss", "Most objects missed", "Surest mistakes", "Best predictions")
     ] == [
+        "Highest loss",
         "Most objects missed",
         "Surest mistakes",
         "Best predictions",
     ]
     words = [attributes["alt"] for attributes in page.all("img")]
-    assert "val/0002.png: what was found in it; 1 missed" in words
-    assert "val/0003.png: what was found in it; 1 of another class, 1 found in vain" in words
-    assert "val/0001.png: what was found in it; all found" in words
+    assert "val/0002.png: what was found in it; 1 missed, loss 1.500" in words
+    assert "val/0003.png: what was found in it; 1 of another class, 1 found in vain, loss 2.500" in words
+    assert "val/0001.png: what was found in it; all found, loss 0.500" in words
+    found = [each for each in words if "what was found" in each]
+    # The hardest are first, by their loss.
+    assert [each[:12] for each in found[:3]] == ["val/0003.png", "val/0002.png", "val/0001.png"]
 
 
 def test_everyone_can_use_the_page(page):

@@ -121,6 +121,27 @@ class DetectionNetwork(nn.Module):
 
         return group_of
 
+    def losses(self, image: Tensor, target: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The losses of one image in evaluation mode: nothing is dropped, norms have their running statistics.
+
+        Args:
+            image: `(3, H, W)` in 0..1 or of uint8.
+            target: boxes `(N, 4)`, labels `(N,)` and, of Mask R-CNN, masks `(N, H, W)`, on the same device.
+        """
+        # torchvision's give losses where these say that they learn; what proposals are drawn for them is fixed.
+        parts = [part for part in (self.detector, *self.detector.children()) if part is not self.backbone]
+        learning = [(part, part.training) for part in parts]
+        try:
+            for part in parts:
+                part.training = True
+            devices = [image.device] if image.device.type == "cuda" else []
+            with torch.no_grad(), torch.random.fork_rng(devices):
+                torch.manual_seed(0)
+                return self([image], [target])
+        finally:
+            for part, before in learning:
+                part.training = before
+
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
         """Compute detections, or in training mode losses."""
         pictures = [image / 255 if image.dtype == torch.uint8 else image for image in images]

@@ -16,8 +16,9 @@ from acmix.pages import figures, html, precision
 from acmix.pages.marks import Mark, marked
 from acmix.progress import Progress
 from acmix.tasks.detection.figures import Figures, compare, joined
-from acmix.tasks.detection.inference import Outcome, Prediction, search, tally
+from acmix.tasks.detection.inference import Outcome, search, tally
 from acmix.tasks.detection.matching import OVERLAP, Matches, confusion, match
+from acmix.tasks.detection.prediction import Prediction
 from acmix.tasks.record import Run
 
 # Pictures of one kind, their longest side, pairs of classes; the least score of a detection that is looked at.
@@ -25,7 +26,7 @@ _TILES, _SIDE, _PAIRS, _SCORE = 6, 400, 10, 0.5
 _NOTHING = "nothing there"
 # What the report's template needs, whether it is known or not.
 _UNKNOWN: dict[str, Any] = {"measures": [], "by_class": None, "confusion": None, "confused": []} | {
-    "shown": {"missed": [], "mistaken": [], "right": []}
+    "shown": {"hardest": [], "missed": [], "mistaken": [], "right": []}
 }
 
 
@@ -40,13 +41,19 @@ class _Tile:
     missed: int
     confused: int
     in_vain: int
+    loss: float | None
+
+    @property
+    def right(self) -> bool:
+        """Whether nothing is wrong with it."""
+        return not (self.missed or self.confused or self.in_vain)
 
     @property
     def words(self) -> str:
         """What is right and wrong with it."""
         faults = {"missed": self.missed, "of another class": self.confused, "found in vain": self.in_vain}
         named = ", ".join(f"{count} {words}" for words, count in faults.items() if count)
-        return named or "all found"
+        return (named or "all found") + ("" if self.loss is None else f", loss {self.loss:.3f}")
 
 
 def draw(image: Image.Image, prediction: Prediction) -> dict[str, bytes]:
@@ -94,7 +101,7 @@ def look(
     place = data or record.location
     images: AnnotatedImages = find_annotated_evaluation(place, detector.classes, record, check_images=False).images
     if outcomes is None:
-        outcomes = list(progress(search(detector, images, workers=workers), "validating", len(images)))
+        outcomes = list(progress(search(detector, images, workers=workers, losses=True), "validating", len(images)))
     evaluation = asdict(tally(outcomes, images))
     together = compare(images, joined([outcome.found for outcome in outcomes]))
     pairs = [(outcome, match(images, outcome, score=_SCORE)) for outcome in outcomes]
@@ -153,11 +160,14 @@ def _confusion(matrix: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def _tiles(images: AnnotatedImages, pairs: Sequence[tuple[Outcome, Matches]]) -> dict[str, list[_Tile]]:
-    """Validation images of three kinds, the most telling first."""
+    """Validation images of four kinds, the most telling first."""
 
     def most(worth: Callable[[Matches], float]) -> list[_Tile]:
         ranked = sorted(pairs, key=lambda pair: -worth(pair[1]))[:_TILES]
         return [_tile(images, *pair) for pair in ranked if worth(pair[1]) > 0]
+
+    known = [pair for pair in pairs if pair[0].loss is not None]
+    hardest = sorted(known, key=lambda pair: -(pair[0].loss or 0))[:_TILES]
 
     def mistakes(matches: Matches) -> float:
         wrong = matches.rows[matches.in_vain | matches.confused, 2]
@@ -168,7 +178,12 @@ def _tiles(images: AnnotatedImages, pairs: Sequence[tuple[Outcome, Matches]]) ->
         return float(matches.rows[:, 2].min()) if perfect and len(matches.rows) else 0.0
 
     missed = most(lambda matches: len(matches.missed) + matches.confused.sum())
-    return {"missed": missed, "mistaken": most(mistakes), "right": most(success)}
+    return {
+        "hardest": [_tile(images, *pair) for pair in hardest],
+        "missed": missed,
+        "mistaken": most(mistakes),
+        "right": most(success),
+    }
 
 
 def _tile(images: AnnotatedImages, outcome: Outcome, matches: Matches) -> _Tile:
@@ -213,4 +228,5 @@ def _tile(images: AnnotatedImages, outcome: Outcome, matches: Matches) -> _Tile:
         missed=len(matches.missed),
         confused=int(matches.confused.sum()),
         in_vain=int(matches.in_vain.sum()),
+        loss=outcome.loss,
     )

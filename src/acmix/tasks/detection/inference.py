@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from acmix.checkpoints.detector import CATEGORY_IDS, Detections, Detector
+from acmix.checkpoints.detector import CATEGORY_IDS, Detector
 from acmix.data import TrainedImages, data_record, image_loader
-from acmix.data.annotated import AnnotatedImages, find_annotated_evaluation
+from acmix.data.annotated import AnnotatedImages, Annotations, find_annotated_evaluation
 from acmix.data.images import read_image
 from acmix.data.sources import read_in_threads
 from acmix.errors import InputError, counted
@@ -24,11 +25,10 @@ from acmix.tasks.detection.figures import (
     compare,
     encoded_masks,
     joined,
-    result,
     rows_of,
-    run_lengths_of,
 )
 from acmix.tasks.detection.image_ids import image_ids
+from acmix.tasks.detection.prediction import Prediction
 from acmix.tasks.loop.results import Measured, Table
 
 _BY_NUMBER = "image_id is the number that a file is called"
@@ -43,10 +43,12 @@ class Outcome:
     Attributes:
         index: Of the image in its source.
         found: Its detections, packed.
+        loss: Sum of the losses of the image, as it is; None where it was not asked for.
     """
 
     index: int
     found: Found
+    loss: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,60 +141,6 @@ def _percent(share: float) -> str:
     return "-" if share < 0 else f"{share:.2%}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """The objects in one image file, the surest first.
-
-    Attributes:
-        path: The file.
-        detections: What was found.
-        image_id: What COCO's results call the image.
-        category_ids: What they call each class.
-    """
-
-    path: Path
-    detections: Detections
-    image_id: int | str
-    category_ids: Sequence[int]
-
-    @property
-    def words(self) -> str:
-        """How many of each class."""
-        labels = self.detections.labels
-        found = ", ".join(f"{labels.count(name)} {name}" for name in dict.fromkeys(labels))
-        return found or "nothing"
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """For JSON: boxes as x1, y1, x2, y2 in pixels."""
-        objects = [{"label": name, "score": score, "box": box} for name, score, box in self._objects()]
-        return {"path": str(self.path), "objects": objects}
-
-    @property
-    def results(self) -> list[dict[str, Any]]:
-        """COCO's results: of every object image_id, category_id, bbox, score and, of masks, segmentation."""
-        found, masks = self.detections, encoded_masks(self.detections)
-        written = [
-            result(self.image_id, self.category_ids[label], score, box)
-            for label, score, box in zip(
-                found.classes.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True
-            )
-        ]
-        if found.masks is not None and masks is not None:
-            for one, runs in zip(written, masks, strict=True):
-                one["segmentation"] = run_lengths_of(runs, found.masks.shape[-2:])
-        return written
-
-    @property
-    def rows(self) -> list[list[str | float]]:
-        """One row an object, see `headings`."""
-        return [[name, score, *box] for name, score, box in self._objects()]
-
-    def _objects(self) -> list[tuple[str, float, list[float]]]:
-        found = self.detections
-        return list(zip(found.labels, found.scores.tolist(), found.boxes.tolist(), strict=True))
-
-
 class Pictures(Dataset[tuple[int, Tensor]]):
     """Images by their indices as uint8 tensors `(3, H, W)`."""
 
@@ -213,7 +161,9 @@ def as_lists(items: Sequence[tuple[int, Tensor]]) -> tuple[list[int], list[Tenso
     return [index for index, _ in items], [image for _, image in items]
 
 
-def search(detector: Detector, images: AnnotatedImages, *, batch_size: int = 8, workers: int = 0) -> Iterator[Outcome]:
+def search(
+    detector: Detector, images: AnnotatedImages, *, batch_size: int = 8, workers: int = 0, losses: bool = False
+) -> Iterator[Outcome]:
     """Search annotated images one by one, in their order.
 
     Args:
@@ -221,6 +171,7 @@ def search(detector: Detector, images: AnnotatedImages, *, batch_size: int = 8, 
         images: Labelled in the order of the detector's classes.
         batch_size: Images at a time.
         workers: Processes that read images; 0 reads in this one.
+        losses: Compute the loss of each, which takes as long again.
 
     Raises:
         InputError: If batch_size is not positive, workers is negative or an image cannot be read.
@@ -230,8 +181,22 @@ def search(detector: Detector, images: AnnotatedImages, *, batch_size: int = 8, 
             raise InputError(f"{name} must be at least {least}, got {value}")
     pictures: Any = Pictures(images)
     for indices, batch in image_loader(pictures, batch_size=batch_size, workers=workers, collate_fn=as_lists):
-        for index, detections in zip(indices, detector.detect(batch), strict=True):
-            yield Outcome(index=index, found=Found(rows_of(index, detections), encoded_masks(detections)))
+        for index, image, detections in zip(indices, batch, detector.detect(batch), strict=True):
+            loss = _loss(detector, image, images.annotations(index)) if losses else None
+            yield Outcome(index=index, found=Found(rows_of(index, detections), encoded_masks(detections)), loss=loss)
+
+
+def _loss(detector: Detector, image: Tensor, annotations: Annotations) -> float:
+    height, width = image.shape[-2:]
+    boxes = annotations.boxes.clamp(min=0).minimum(torch.tensor([width, height] * 2))
+    # As in training: crowds teach nothing, and what lies beside the image cannot be found.
+    kept = ~annotations.crowd & (boxes[:, 2:] > boxes[:, :2]).all(1)
+    target = {"boxes": boxes[kept], "labels": annotations.labels[kept]}
+    if detector.model_name == "mask_rcnn":
+        target["masks"] = annotations.masks(height, width)[kept].to(torch.uint8)
+    network: Any = detector.model
+    own = {name: each.to(detector.device) for name, each in target.items()}
+    return float(sum(loss.sum() for loss in network.losses(image.to(detector.device), own).values()))
 
 
 def tally(outcomes: Iterable[Outcome], images: AnnotatedImages) -> Evaluation:
@@ -305,7 +270,7 @@ def measure(
 
 
 def headings(detector: Detector, **options: Any) -> list[str]:  # noqa: ARG001
-    """What the cells of `Prediction.rows` are."""
+    """What the cells of `acmix.tasks.detection.prediction.Prediction.rows` are."""
     return ["label", "score", "x1", "y1", "x2", "y2"]
 
 

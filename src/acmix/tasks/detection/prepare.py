@@ -78,7 +78,7 @@ class Prepared:
 
     def evaluate(self, trained: Detector) -> tuple[Evaluation, list[Outcome]]:
         """Search the validation images, and count."""
-        options = {"batch_size": self.settings.batch_size, "workers": self.workers}
+        options = {"batch_size": self.settings.batch_size, "workers": self.workers, "losses": True}
         outcomes = list(search(trained, self.images.validation, **options))
         return tally(outcomes, self.images.validation), outcomes
 
