@@ -4,12 +4,13 @@ Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017, arXiv 1612
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast, get_args
 
 import timm
 import torch
 from timm.layers import Format
+from timm.models import group_parameters
 from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import (
     ExtraFPNBlock,
@@ -133,6 +134,31 @@ def feature_strides(name: str) -> list[int]:
         InputError: If there is no such network, or it gives no features.
     """
     return _without_storage(name).feature_info.reduction()
+
+
+def backbone_groups(name: str, prefix: str, *, coarse: bool) -> Callable[[str], int]:
+    """Groups of parameters of a network built on another's features, as `group_matcher` of timm's networks has them.
+
+    Args:
+        name: timm's name of the network that gives features.
+        prefix: Of the names of its parameters.
+        coarse: Groups are stages, not blocks.
+
+    Returns:
+        The group of a parameter by its name: the backbone's own; what lies behind it is of the last, as a head.
+    """
+    with torch.device("meta"):
+        whole: Any = timm.create_model(name)
+    own: dict[str, int] = cast("Any", group_parameters)(whole, whole.group_matcher(coarse=coarse), reverse=True)
+    # timm's features have the names of the network, or underscores where it has dots.
+    groups = {parameter.replace(".", "_"): group for parameter, group in own.items()}
+    last = max(groups.values())
+
+    def group_of(parameter: str) -> int:
+        within = parameter.removeprefix(prefix)
+        return last if within == parameter else groups[within.removeprefix("model.").replace(".", "_")]
+
+    return group_of
 
 
 def _extra(kind: ExtraLevels, count: int | None, channels: int) -> ExtraFPNBlock | None:

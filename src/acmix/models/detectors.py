@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import timm
 import torch
-from timm.models import group_parameters
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -26,7 +25,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from acmix.errors import InputError, nearest
-from acmix.models.backbones import DetectionBackbone, detection_backbone, feature_strides
+from acmix.models.backbones import DetectionBackbone, backbone_groups, detection_backbone, feature_strides
 
 DETECTORS = ("retinanet", "fcos", "faster_rcnn", "mask_rcnn")
 # Of those with proposals class 0 is the background.
@@ -107,19 +106,7 @@ class DetectionNetwork(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
         """As networks of timm have it: the backbone's own groups; what lies behind it is of the last, as a head."""
-        name = str(self.backbone.name)
-        with torch.device("meta"):
-            whole: Any = timm.create_model(name)
-        own: dict[str, int] = cast("Any", group_parameters)(whole, whole.group_matcher(coarse=coarse), reverse=True)
-        # timm's features have the names of the network, or underscores where it has dots.
-        groups = {parameter.replace(".", "_"): group for parameter, group in own.items()}
-        last = max(groups.values())
-
-        def group_of(parameter: str) -> int:
-            within = parameter.removeprefix(_BODY)
-            return last if within == parameter else groups[within.removeprefix("model.").replace(".", "_")]
-
-        return group_of
+        return backbone_groups(str(self.backbone.name), _BODY, coarse=coarse)
 
     def losses(self, image: Tensor, target: dict[str, Tensor]) -> dict[str, Tensor]:
         """The losses of one image in evaluation mode: nothing is dropped, norms have their running statistics.

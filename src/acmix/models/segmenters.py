@@ -4,14 +4,15 @@ Semantic FPN: Kirillov et al., CVPR 2019, arXiv 1901.02446. UPerNet: Xiao et al.
 DeepLabV3+: Chen et al., ECCV 2018, arXiv 1802.02611.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import timm
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from acmix.errors import InputError, nearest
+from acmix.models.backbones import backbone_groups, feature_strides
 from acmix.models.names import check_name
 
 SEGMENTERS = ("semantic_fpn", "upernet", "deeplabv3_plus")
@@ -20,6 +21,8 @@ OUTPUT_STRIDES = (8, 16)
 _FPN_CHANNELS = 64
 # Of networks for small images: strides of their features, the first of which is met twice.
 _SMALL = [2, 2, 4, 8, 16]
+# Where the names of the backbone's parameters begin.
+_BODY = "network.encoder.model."
 
 
 class Segmenter(nn.Module):
@@ -27,15 +30,16 @@ class Segmenter(nn.Module):
 
     Args:
         network: Of segmentation-models-pytorch.
+        name: timm's name of the backbone.
         stride: Of its coarsest features.
 
     Shape:
         `(B, 3, H, W)` to logits `(B, classes, H, W)`.
     """
 
-    def __init__(self, network: Any, stride: int = 32) -> None:
+    def __init__(self, network: Any, name: str, stride: int = 32) -> None:
         super().__init__()
-        self.network, self.stride = network, stride
+        self.network, self.name, self.stride = network, name, stride
         network.requires_divisible_input_shape = False
 
     @property
@@ -53,6 +57,10 @@ class Segmenter(nn.Module):
         height, width = images.shape[-2:]
         # The last row and column go on, as zeros would be an edge.
         return functional.pad(images, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """As networks of timm have it, see `backbone_groups`."""
+        return backbone_groups(self.name, _BODY, coarse=coarse)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Compute activations of the backbone again in the backward pass."""
@@ -94,9 +102,10 @@ def segmenter(
 
     kinds = {"semantic_fpn": smp.FPN, "upernet": smp.UPerNet, "deeplabv3_plus": smp.DeepLabV3Plus}
     try:
-        if name == "semantic_fpn" and _strides(backbone) == _SMALL:
-            return Segmenter(_SmallFPN(backbone, num_classes, arguments), max(_SMALL))
-        return Segmenter(kinds[name](f"tu-{backbone}", encoder_weights=None, classes=num_classes, **arguments))
+        if name == "semantic_fpn" and feature_strides(backbone) == _SMALL:
+            return Segmenter(_SmallFPN(backbone, num_classes, arguments), backbone, max(_SMALL))
+        network = kinds[name](f"tu-{backbone}", encoder_weights=None, classes=num_classes, **arguments)
+        return Segmenter(network, backbone)
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError, IndexError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"backbone {backbone!r} does not serve {name}: {reason}; choose another") from error
@@ -131,12 +140,6 @@ class _SmallFPN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.segmentation_head(self.decoder(self.encoder(images)))
-
-
-def _strides(backbone: str) -> list[int]:
-    with torch.device("meta"):
-        features: Any = timm.create_model(backbone, features_only=True)
-    return features.feature_info.reduction()
 
 
 def _decoder(name: str, channels: int, output_stride: int | None, drop_rate: float | None) -> dict[str, Any]:
