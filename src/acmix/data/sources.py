@@ -85,6 +85,14 @@ class NamedImages(ABC):
             InputError: If it cannot be read; names the image or the file that holds it.
         """
 
+    def mask(self, index: int) -> bytes:  # noqa: ARG002
+        """The bytes of the file that tells of an image's pixels; none where there is no such file.
+
+        Raises:
+            InputError: If it cannot be read.
+        """
+        return b""
+
     def check(self, index: int, content: bytes) -> ImageFacts:
         """Decode an image once.
 

@@ -28,10 +28,12 @@ class Examined:
 
     Attributes:
         contents: A digest of each image's file, 0 where it was not read; uint64.
+        masks: A digest of each mask's file, 0 where there is none or it was not read; uint64.
         faults: One line for every image that cannot be read.
     """
 
     contents: NDArray[np.uint64]
+    masks: NDArray[np.uint64]
     faults: list[str]
 
 
@@ -47,23 +49,23 @@ def examine(
         progress: Shows how far it is.
     """
     chosen = range(len(images)) if indices is None else indices
-    contents = np.zeros(len(images), np.uint64)
+    contents, masks = np.zeros((2, len(images)), np.uint64)
     faults: list[str] = []
 
-    def read(index: int) -> tuple[int, int, str | None]:
+    def read(index: int) -> tuple[int, int, int, str | None]:
         try:
-            content = images.content(index)
+            content, mask = images.content(index), images.mask(index)
             if decode:
                 images.check(index, content)
         except InputError as error:
-            return index, 0, str(error)
-        return index, _digest(content), None
+            return index, 0, 0, str(error)
+        return index, _digest(content), _digest(mask) if mask else 0, None
 
     outcomes = read_in_threads(read, chosen)
-    for index, digest, fault in progress(outcomes, "checking images", len(chosen)):
-        contents[index] = digest
+    for index, content, mask, fault in progress(outcomes, "checking images", len(chosen)):
+        contents[index], masks[index] = content, mask
         faults += [] if fault is None else [fault]
-    return Examined(contents, faults)
+    return Examined(contents, masks, faults)
 
 
 def refuse_unreadable(faults: Sequence[str], count: int) -> None:

@@ -103,6 +103,14 @@ class MaskedImages(NamedImages, Dataset[tuple[Image.Image, NDArray[np.int16]]]):
         """
         return read_bytes(self.pairs.images[index])
 
+    def mask(self, index: int) -> bytes:
+        """The bytes of the mask's file.
+
+        Raises:
+            InputError: If it cannot be read.
+        """
+        return read_bytes(self.pairs.masks[index])
+
     def check(self, index: int, content: bytes) -> ImageFacts:
         """Decode an image and its mask once.
 
@@ -126,7 +134,7 @@ class MaskedImages(NamedImages, Dataset[tuple[Image.Image, NDArray[np.int16]]]):
     def _read(self, index: int, content: bytes) -> tuple[Image.Image, NDArray[np.int16]]:
         path = self.pairs.masks[index]
         names = (self.place(index), str(path))
-        picture, values = picture_and_values(content, read_bytes(path), names, colours=self.coding.colours)
+        picture, values = picture_and_values(content, self.mask(index), names, colours=self.coding.colours)
         try:
             return picture, self.coding.decode(values)
         except ValueError as error:

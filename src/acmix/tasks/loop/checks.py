@@ -20,7 +20,7 @@ class Checked:
 
     Attributes:
         trained: What to remember of the training images.
-        contents: SHA-256 of the digests of all images in their order.
+        contents: SHA-256 of the digests of all images in their order, and of their masks where they have some.
         copies: How many validation images are among the training images.
     """
 
@@ -62,12 +62,13 @@ def check_images_together(images: OpenedData[Any], fabric: Fabric, *, progress: 
     if len(sources) < 2:
         return Checked()
     # Every image was read by one process and is 0 in all others.
-    train, validation = (
-        np.bitwise_or.reduce([part.contents for part in parts]) for parts in zip(*gathered, strict=True)
-    )
+    parts = list(zip(*gathered, strict=True))
+    train, validation = (np.bitwise_or.reduce([process.contents for process in part]) for part in parts)
+    masks = [np.bitwise_or.reduce([process.masks for process in part]) for part in parts]
+    read = [train, validation, *(some for some in masks if some.any())]
     trained = TrainedImages.of(images.train, train)
     return Checked(
         trained=trained,
-        contents=hashlib.sha256(train.tobytes() + validation.tobytes()).hexdigest(),
+        contents=hashlib.sha256(b"".join(some.tobytes() for some in read)).hexdigest(),
         copies=int(trained.recognise(images.validation, validation)[0].sum()),
     )
