@@ -20,8 +20,18 @@ def example(height=40, width=60):
 
 
 def augmentation(**options):
-    given = {"side": 24, "scales": (0.5, 2.0), "most_of_a_class": 1.0, "flip": 0.5, "color_jitter": 0.0}
+    given = {"side": 24, "scales": (0.5, 2.0), "turn": 0.0, "most_of_a_class": 1.0, "flip": 0.5, "color_jitter": 0.0}
     return Augmentation(PREPROCESSING | {"short_side": options.pop("short_side", None)}, **given | options)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_masks_turn_with_their_images(seed):
+    torch.manual_seed(seed)
+    image, labels = augmentation(side=60, scales=(1.0, 1.0), turn=180.0)(example(60, 60))
+    known = labels != IGNORED
+    assert 0.6 < known.float().mean() < 1
+    # Edges of a turned image are between two labels.
+    assert ((image[0] * 255 / 100).round().short() == labels)[known].float().mean() > 0.9
 
 
 @pytest.mark.parametrize("seed", range(8))

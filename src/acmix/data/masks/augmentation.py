@@ -50,12 +50,13 @@ class Seen:
 
 
 class Augmentation:
-    """Random scale, crop, mirror and colours of an image and its mask.
+    """Random scale, turn, crop, mirror and colours of an image and its mask.
 
     Args:
         preprocessing: As in `Seen`.
         side: Of crops, in pixels.
         scales: Least and greatest factor.
+        turn: Greatest angle in degrees, either way; of what comes in from outside, the mask says nothing.
         most_of_a_class: Share of the known pixels of a crop that one class may fill; of ten tries that fail, the
             best one is taken.
         flip: Probability of a mirror image.
@@ -68,6 +69,7 @@ class Augmentation:
         *,
         side: int,
         scales: tuple[float, float],
+        turn: float,
         most_of_a_class: float,
         flip: float,
         color_jitter: float,
@@ -75,6 +77,9 @@ class Augmentation:
         self._short_side, self._scales, self._most = preprocessing["short_side"], scales, most_of_a_class
         mean, std = preprocessing["mean"], preprocessing["std"]
         fill: Any = {tv_tensors.Image: [round(255 * value) for value in mean], tv_tensors.Mask: IGNORED}
+        # No turn draws no angle: an older run goes on as it began.
+        turned = [v2.RandomRotation([-turn, turn], v2.InterpolationMode.BILINEAR, fill=fill)] if turn else []
+        self._turn = v2.Compose(turned) if turned else v2.Identity()
         self._crop = v2.RandomCrop(side, pad_if_needed=True, fill=fill)
         self._rest = v2.Compose(
             [
@@ -94,7 +99,7 @@ class Augmentation:
         factor = math.exp(low + (high - low) * torch.rand(()).item())
         size = _scaled(image.shape[-2:], factor, self._short_side)
         image, mask = v2.functional.resize(image, size, antialias=True), v2.functional.resize(mask, size)
-        image, mask = self._rest(*self._cropped(image, mask))
+        image, mask = self._rest(*self._cropped(*self._turn(image, mask)))
         return image.as_subclass(Tensor), mask.as_subclass(Tensor)
 
     def _cropped(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

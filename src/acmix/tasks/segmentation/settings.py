@@ -32,6 +32,7 @@ class Settings(LoopSettings):
             they are.
         smallest_scale: Least factor by which images are scaled beside that in training.
         largest_scale: Greatest factor.
+        turn: Greatest angle in degrees by which images are turned, either way; 180 where no side is the upper one.
         most_of_a_class: Share of a crop that one class may fill; of ten crops that do not keep to it the best is taken.
         flip: Probability that an image is mirrored.
         color_jitter: Strength of random brightness, contrast and saturation, a share of each.
@@ -53,6 +54,7 @@ class Settings(LoopSettings):
     short_side: Annotated[int | None, Range(1)] = None
     smallest_scale: Annotated[float, Range(0, above=True)] = 0.5
     largest_scale: Annotated[float, Range(0, above=True)] = 2.0
+    turn: Annotated[float, Range(0, 180)] = 0.0
     most_of_a_class: Annotated[float, Range(0, 1, above=True)] = 0.75
     flip: Annotated[float, Range(0, 1)] = 0.5
     color_jitter: Annotated[float, Range(0, 1)] = 0.4
