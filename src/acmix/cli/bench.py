@@ -123,7 +123,8 @@ def model(
         import torch
 
         from acmix import bench
-        from acmix.tasks.classification.networks import check_batch, check_input_size, create_network
+        from acmix.tasks.classification.networks import create_network
+        from acmix.tasks.loop.trials import check_batch, check_input_size
 
         _set_threads(threads)
         torch.manual_seed(0)

@@ -43,7 +43,8 @@ def _costs(model: str, image_size: int | None) -> tuple["Account", "TrainedNetwo
     if not Path(model).exists() and Path(model).suffix != ".safetensors":
         from acmix.accounting import account
         from acmix.data import preprocessing_for
-        from acmix.tasks.classification.networks import check_input_size, create_network
+        from acmix.tasks.classification.networks import create_network
+        from acmix.tasks.loop.trials import check_input_size
 
         network = create_network(model)
         size = preprocessing_for(network, image_size=image_size)["input_size"]

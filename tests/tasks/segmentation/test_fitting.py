@@ -1,6 +1,8 @@
 """A segmenter's run: complete, resumed to the bit, and worth what it says."""
 
 import json
+import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -16,8 +18,14 @@ from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.record import read_run
 from acmix.tasks.segmentation.fitting import fit
 from acmix.tasks.segmentation.inference import measure, predict
+from acmix.tasks.segmentation.networks import fresh_network
 from tests.runs import unlisted
 from tests.tasks.segmentation.conftest import SETTINGS
+
+
+def fresh(settings):
+    torch.manual_seed(settings.seed)
+    return fresh_network(settings, 4).state_dict()
 
 
 def weights(folder):
@@ -93,8 +101,6 @@ def test_start_weights_of_a_segmenter_and_of_its_backbone(finished, masked, tmp_
 
 
 def test_masks_that_cannot_be_used_are_named_before_the_folder_is_touched(masked, tmp_path):
-    import shutil
-
     broken = tmp_path / "broken"
     shutil.copytree(masked, broken)
     Image.fromarray(np.full((3, 40), 1, np.uint8)).save(broken / "annotations" / "training" / "0002.png")
@@ -114,4 +120,58 @@ def test_settings_that_cannot_be(masked, tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             fit(str(masked), replace(SETTINGS, **changes), tmp_path / "run", workers=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_cannot_be_is_refused_before_images_are_looked_for(monkeypatch, tmp_path):
+    for changes, message in (({"model": "unet"}, "is no segmenter"), ({"backbone": "resnet9999"}, "unknown model")):
+        with pytest.raises(InputError, match=message):
+            fit("nowhere", replace(SETTINGS, **changes), tmp_path / "run")
+    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
+    with pytest.raises(ModuleNotFoundError, match="segmentation_models_pytorch"):
+        fit("nowhere", SETTINGS, tmp_path / "run")
+
+
+def test_stages_are_counted_in_the_backbone(masked, tmp_path):
+    settings = replace(SETTINGS, epochs=1, freeze=1)
+    fit(str(masked), settings, tmp_path / "run", workers=0)
+    start, end = fresh(settings), weights(tmp_path / "run")
+    still = {
+        name.split(".")[3] for name in end if name.startswith("network.encoder") and torch.equal(start[name], end[name])
+    }
+    assert {"conv1", "layer1"} <= still
+    assert not torch.equal(start["network.decoder.p5.weight"], end["network.decoder.p5.weight"])
+    with pytest.raises(InputError, match="freeze must be 0 to 4, the stages of 'semantic_fpn'"):
+        fit(str(masked), replace(settings, freeze=9), tmp_path / "other", workers=0)
+
+
+def test_masks_that_changed_since_a_run_began_are_noticed(masked, tmp_path):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    data = tmp_path / "data"
+    shutil.copytree(masked, data)
+    mask, most = data / "annotations" / "training" / "0002.png", 1000
+    mask.write_bytes(mask.read_bytes() + b"\0" * (most - mask.stat().st_size))
+    with pytest.raises(KeyboardInterrupt):
+        fit(str(data), SETTINGS, tmp_path / "run", workers=0, reporting=Reporting(on_epoch=stop))
+    labels = np.asarray(Image.open(mask))
+    with Image.open(mask) as image:
+        Image.fromarray(np.ascontiguousarray(np.asarray(image)[:, ::-1])).save(mask)
+    # As many bytes as before: their number tells nothing.
+    mask.write_bytes(mask.read_bytes() + b"\0" * (most - mask.stat().st_size))
+    assert not np.array_equal(labels, np.asarray(Image.open(mask)))
+    with pytest.raises(InputError, match="contents of images"):
+        fit(str(data), SETTINGS, tmp_path / "run", workers=0, resume=True)
+
+
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_masks_that_say_nothing_at_all_are_refused(masked, tmp_path, part):
+    data = tmp_path / "data"
+    shutil.copytree(masked, data)
+    for mask in (data / "annotations" / part).iterdir():
+        Image.fromarray(np.full((40, 40), 255, np.uint8)).save(mask)
+    (data / "classes.txt").write_text("background\ncircle\nsquare\ntriangle\n")
+    with pytest.raises(InputError, match=f"masks of the {part} images say nothing of any pixel \\(255 in all of them"):
+        fit(str(data), SETTINGS, tmp_path / "run", workers=0)
     assert not (tmp_path / "run").exists()

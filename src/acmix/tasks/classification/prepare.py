@@ -12,12 +12,14 @@ from acmix.data import ImageData, image_loader, preprocessing_for, training_load
 from acmix.data.bundled import BUNDLED
 from acmix.data.sampling import EpochSampler, evaluation_batches
 from acmix.tasks.classification.inference import classify, evaluation_of
-from acmix.tasks.classification.networks import check_batches, check_input_size, create_network
+from acmix.tasks.classification.networks import create_network
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.classification.task import Classification, balanced_weights, positive_weights
 from acmix.tasks.loop.distribution import readers
 from acmix.tasks.loop.optimization import prepare_for_training
 from acmix.tasks.loop.task import Batches
+from acmix.tasks.loop.trials import check_batches, check_input_size
+from acmix.tasks.loop.weights import described
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +45,8 @@ class Prepared:
     @property
     def facts(self) -> dict[str, str]:
         """What the network sees, and what its classes weigh."""
-        facts = {"images": self.trained.seen}
-        if (weights := self.class_weights) is not None:
-            ends = [
-                f"{weights[label]:.3g} ({self.trained.classes[label]})"
-                for label in (int(weights.argmin()), int(weights.argmax()))
-            ]
-            facts["class weights"] = f"{self.settings.class_weights}, {ends[0]} to {ends[1]}"
-        return facts
+        weights = described(self.settings.class_weights, self.class_weights, self.trained.classes)
+        return {"images": self.trained.seen} | weights
 
     def task(self, device: torch.device) -> Classification:
         """What images and labels teach."""

@@ -6,13 +6,12 @@ from typing import Any
 from lightning.fabric import Fabric
 
 from acmix.data.masks.opening import open_masked
-from acmix.models.names import check_name
 from acmix.progress import Progress
 from acmix.tasks.loop import fitting
 from acmix.tasks.loop.checks import checked_images
 from acmix.tasks.loop.results import TrainingResult
 from acmix.tasks.segmentation.measures import MEASURES
-from acmix.tasks.segmentation.networks import fresh_network, load_start_weights
+from acmix.tasks.segmentation.networks import check_network, fresh_network, load_start_weights
 from acmix.tasks.segmentation.prepare import prepare
 from acmix.tasks.segmentation.settings import Settings
 
@@ -64,5 +63,5 @@ def fit(
         return fitting.Begun(prepared=prepared, checked=checked, started=started)
 
     settings.check()
-    check_name(settings.backbone)
+    check_network(settings)
     return fitting.fit(begin, settings, output, MEASURES, asked)

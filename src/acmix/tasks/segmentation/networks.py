@@ -5,14 +5,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from acmix.accounting import Account, account
 from acmix.checkpoints import load_weights
 from acmix.checkpoints import segmenter as trained
 from acmix.checkpoints.files import read_state_file
 from acmix.errors import InputError
 from acmix.models.segmenters import Segmenter, segmenter
-from acmix.tasks.classification.networks import check_input_size
 from acmix.tasks.loop.backbones import load_backbone
+from acmix.tasks.loop.trials import check_input_size
 from acmix.tasks.segmentation.settings import Settings
 
 _HEAD, _ENCODER = "network.segmentation_head.0", "network.encoder."
@@ -41,6 +43,17 @@ def fresh_network(settings: Settings, classes: int) -> Segmenter:
         drop_path_rate=settings.drop_path,
         **arguments_of(settings),
     )
+
+
+def check_network(settings: Settings) -> None:
+    """Make the network once, without storage, before images are read.
+
+    Raises:
+        InputError: As `fresh_network`.
+        ModuleNotFoundError: If segmentation-models-pytorch is missing.
+    """
+    with torch.device("meta"):
+        fresh_network(settings, 2)
 
 
 def load_start_weights(network: Segmenter, settings: Settings, path: Path) -> str:

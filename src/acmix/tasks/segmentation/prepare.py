@@ -20,10 +20,11 @@ from acmix.data.sampling import EpochSampler, evaluation_batches
 from acmix.data.sources import read_in_threads
 from acmix.errors import InputError
 from acmix.models import segmenters
-from acmix.tasks.classification.networks import check_batches, check_input_size
 from acmix.tasks.loop.distribution import readers
 from acmix.tasks.loop.optimization import prepare_for_training
 from acmix.tasks.loop.task import Batches
+from acmix.tasks.loop.trials import check_batches, check_input_size
+from acmix.tasks.loop.weights import described
 from acmix.tasks.segmentation.inference import Evaluation, Outcome, measured_images, segment, tally
 from acmix.tasks.segmentation.networks import arguments_of
 from acmix.tasks.segmentation.settings import Settings
@@ -56,14 +57,8 @@ class Prepared:
         settings = self.settings
         side, short = settings.image_size, settings.short_side
         scaled = "" if short is None else f", scaled to a short side of {short}"
-        facts = {"images": f"3 x {side} x {side}{scaled}"}
-        if (weights := self.class_weights) is not None:
-            ends = [
-                f"{weights[label]:.3g} ({self.trained.classes[label]})"
-                for label in (int(weights.argmin()), int(weights.argmax()))
-            ]
-            facts["class weights"] = f"{settings.class_weights}, {ends[0]} to {ends[1]}"
-        return facts
+        weights = described(settings.class_weights, self.class_weights, self.trained.classes)
+        return {"images": f"3 x {side} x {side}{scaled}"} | weights
 
     def task(self, device: torch.device) -> Segmentation:
         """What images and masks teach."""
@@ -76,6 +71,7 @@ class Prepared:
             self.trained.preprocessing,
             side=settings.image_size,
             scales=(settings.smallest_scale, settings.largest_scale),
+            turn=settings.turn,
             most_of_a_class=settings.most_of_a_class,
             flip=settings.flip,
             color_jitter=settings.color_jitter,
@@ -117,9 +113,10 @@ def prepare(
         workers: Processes that read images, for each that trains; None shares the cores among them, at most 8 each.
 
     Raises:
-        InputError: If the network does not take such crops or batches, it has no parts as the settings name, or there
-            are too few images.
+        InputError: If the network does not take such crops or batches, it has no parts as the settings name, there are
+            too few images, or masks say nothing of any pixel.
     """
+    _check_masks(images)
     size = (3, settings.image_size, settings.image_size)
     check_input_size(network, settings.network, size)
     sampler = EpochSampler(
@@ -149,6 +146,24 @@ def prepare(
     )
 
 
+def _check_masks(images: MaskedData) -> None:
+    """Refuse images of which no mask has a pixel with a class: nothing could be learned, or measured."""
+    for use, some in (("training", images.train), ("validation", images.validation)):
+        if not any(_says_something(some, index) for index in range(len(some))):
+            raise InputError(
+                f"masks of the {use} images say nothing of any pixel ({some.coding.words} in all of them); "
+                "label some, or take other images"
+            )
+
+
+def _says_something(images: MaskedImages, index: int) -> bool:
+    try:
+        return bool((images.read(index)[1] != IGNORED).any())
+    except InputError:
+        # What cannot be read was told of before, or another image replaces it.
+        return False
+
+
 def _preprocessing(network: segmenters.Segmenter, images: MaskedImages, settings: Settings) -> dict[str, Any]:
     """See `Segmenter.preprocessing`: mean and std are those of timm's configuration of the backbone."""
     known, coding = preprocessing_for(network.backbone), images.coding
@@ -174,6 +189,4 @@ def balanced_weights(images: MaskedImages) -> Tensor:
         return np.bincount(labels[labels != IGNORED], minlength=len(images.classes))
 
     counts = torch.from_numpy(sum(read_in_threads(count, range(len(images))), np.zeros(len(images.classes), np.int64)))
-    if not counts.sum():
-        raise InputError("class_weights must be none: masks say nothing of any pixel")
     return torch.where(counts > 0, counts.sum() / (len(counts) * counts.clamp(min=1)), 0.0).float()
