@@ -279,7 +279,7 @@ def predict(
 
     Args:
         classifier: Computes wherever its model is.
-        files: Image files, of `acmix.data.images.find_images` for instance.
+        files: Image files, of `acmix.data.folders.find_images` for instance.
         faults: Gets one line for every file that cannot be read; the rest is still predicted.
         top: How many of the most probable classes an image, at most all of them.
         threshold: Probability above which a class is a label of an image that may have several; None is 0.5.

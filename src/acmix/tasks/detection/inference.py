@@ -287,7 +287,7 @@ def predict(
 
     Args:
         detector: Computes wherever its model is.
-        files: Image files, of `acmix.data.images.find_images` for instance.
+        files: Image files, of `acmix.data.folders.find_images` for instance.
         faults: Gets one line for every file that cannot be read; the rest is still searched.
         score: The least score of an object.
         batch_size: Images at a time.

@@ -328,7 +328,7 @@ def predict(
 
     Args:
         segmenter: Computes wherever its model is.
-        files: Image files, of `acmix.data.images.find_images` for instance.
+        files: Image files, of `acmix.data.folders.find_images` for instance.
         faults: Gets one line for every file that cannot be read; the rest is still predicted.
         batch_size: Of no effect: images may differ in size, and come one by one.
 
