@@ -32,9 +32,11 @@ class TwoPaths(nn.Module):
         backend: "auto" or a name from `acmix.ops.backends()`.
         stride: Cells of the input a query, along either axis.
         channel_axis: Of its maps, 1, 3, or 2 of cells in one row.
+        shown: What `attention_of` shows, in words for whoever looks at it.
     """
 
     channel_axis = 1
+    shown = "Reflected window cells are added to the cells they mirror, so that each map sums to 1"
     rate_attention: nn.Parameter
     rate_convolution: nn.Parameter
     backend: str

@@ -136,3 +136,9 @@ def test_evidence_behind_a_class_token_is_that_of_the_cells():
     found = explain.class_evidence(model, images(), torch.tensor([0, 2]), layer)
     assert found.shape == (2, *size)
     assert found.abs().sum() > 0
+
+
+def test_what_is_seen_is_said_of_each_family():
+    words = {part.shown for name in SMALL for part in explain.pixel_attention(network(name), images(), (0, 0))}
+    assert len(words) == len(SMALL)
+    assert not any("mirror" in each for each in words)

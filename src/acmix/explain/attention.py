@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from acmix.explain.layers import layer_arguments, operators
 from acmix.explain.regions import cell_at, cell_span, spread
 from acmix.nn import ACmix
+from acmix.paths import TwoPaths
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class PixelAttention:
         stride: Of the layer: only every stride-th cell holds a query.
         weights: Attention of the query on the cells of that map, `(B, N, H_l, W_l)`, summing to 1 each; to
             less where a Swin's window reaches beyond the map and where a PVT has a class token.
+        shown: What the weights are, in words.
     """
 
     layer: str
@@ -30,6 +32,7 @@ class PixelAttention:
     cell: tuple[int, int]
     stride: int
     weights: Tensor
+    shown: str = TwoPaths.shown
 
     @property
     def region(self) -> tuple[float, float, float, float]:
@@ -77,7 +80,7 @@ def pixel_attention(
         )
         with torch.no_grad():
             weights = layer.attention_of((row, column), *arguments)
-        found.append(PixelAttention(name, pixel, size, (row, column), layer.stride[0], weights))
+        found.append(PixelAttention(name, pixel, size, (row, column), layer.stride[0], weights, layer.shown))
     return found
 
 

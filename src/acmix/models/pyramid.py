@@ -74,6 +74,7 @@ class PyramidACmix(PathsApart):
     """
 
     channel_axis = 2
+    shown = "The weight of a reduced key lies evenly on its cells; what a class token gets is missing from the sum"
     stride = (1, 1)
 
     def __init__(

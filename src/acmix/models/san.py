@@ -71,6 +71,7 @@ class PatchwiseACmix(PathsApart):
         ValueError: If an argument breaks its rule.
     """
 
+    shown = "Weights have any sign here: shown are their sizes, as shares of the window's sum"
     stride = (1, 1)
 
     def __init__(

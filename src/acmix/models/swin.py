@@ -127,6 +127,7 @@ class WindowACmix(timm_swin.WindowAttention, PathsApart):
     """
 
     channel_axis = 3
+    shown = "Seen is its shifted window; where that reaches beyond the map, the weights sum to less than 1"
     stride = (1, 1)
     window_size: Any
 

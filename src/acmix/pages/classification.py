@@ -29,7 +29,7 @@ from acmix.tasks.record import Run
 _TILES, _EXAMPLES, _PAIRS = 12, 4, 10
 # What the report's template needs, whether it is known or not.
 _NOTHING: dict[str, Any] = {"paths": None, "shares": []} | dict.fromkeys(
-    ("confusion", "confused", "scores", "mistakes", "hardest", "easiest", "examples")
+    ("confusion", "confused", "scores", "mistakes", "hardest", "easiest", "examples", "shown")
 )
 
 
@@ -178,7 +178,7 @@ def _look_inside(classifier: Classifier, images: ImageSource) -> dict[str, Any]:
         )
     note = f"Sizes are roots of the mean square over {count} validation images."
     panel = html.Panel("What either path adds to the output", figures.path_shares(shares), note)
-    return {"examples": examples, "shares": shares, "paths": panel}
+    return {"examples": examples, "shown": layer.shown, "shares": shares, "paths": panel}
 
 
 def _words(target: int | Tensor, classes: Sequence[str]) -> str:

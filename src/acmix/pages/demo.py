@@ -110,7 +110,7 @@ class Demo:
         cells = " x ".join(map(str, part.weights.shape[-2:]))
         return (
             picture,
-            str(self._html.heads(tiles, layer, cells, part.pixel, part.cell)),
+            str(self._html.heads(tiles, layer, cells, part)),
             str(self._html.paths(seen.shares, layer)),
         )
 

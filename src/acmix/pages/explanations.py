@@ -118,7 +118,7 @@ def _cells(row: _Row) -> list[str]:
 def _note(explanation: ImageExplanation) -> str:
     row, column = explanation.attention[0].pixel
     return (
-        f"What pixel row {row}, column {column} (framed: its cell) attends to in every head. Reflected window cells "
-        "are added to the cells they mirror, so that each map sums to 1; brighter is more. Last, the evidence for "
-        f"{explanation.scores[0][0]} in the layer's output: red speaks for it, blue against it."
+        f"What pixel row {row}, column {column} (framed: its cell) attends to in every head. "
+        f"{explanation.attention[0].shown}; brighter is more. "
+        f"Last, the evidence for {explanation.scores[0][0]} in the layer's output: red speaks for it, blue against it."
     )
