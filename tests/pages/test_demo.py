@@ -26,8 +26,10 @@ from acmix.cli import main
 from acmix.data import DataRecord, Digits, read_image
 from acmix.ops import reference
 from acmix.ops.geometry import position_map
-from acmix.pages import figures
+from acmix.pages import detection, figures
 from acmix.tasks.classification import demonstration
+from acmix.tasks.kinds import KINDS
+from tests.checkpoints.test_cards import a_detector
 
 # Gradio's and its servers' own warnings are not ours.
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
@@ -366,3 +368,20 @@ def test_examples_of_a_network_trained_on_bundled_digits(driver, classifier):
         with torch.no_grad():
             best = f"{100 * model(trained.transform(image)[None])[0].softmax(0).max():.1f} %"
         page.wait("#scores", best)
+
+
+def test_a_detector_shows_what_it_found_and_where_its_backbone_looked(driver, photo):
+    from acmix.pages.demo import serve
+
+    detector = a_detector("retinanet")
+    with serve(detector) as address:
+        page = Page(driver, address)
+        page.upload(photo)
+        page.wait("#heads figure")
+        page.wait("#scores", "Surest object of each class")
+        content = fetch(page.wait("#found img").get_attribute("src"))[1]
+        (prediction,) = KINDS["detection"].predict(detector, [photo], [])
+        drawn = Image.open(io.BytesIO(detection.draw(read_image(photo), prediction)[".png"]))
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")), np.asarray(drawn))
+        page.wait("#compare").click()
+        page.wait("#answers table")

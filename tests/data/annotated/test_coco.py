@@ -142,6 +142,7 @@ REFUSED = {
     ),
     "box of huge numbers": (lambda data: data["annotations"][0].update(bbox=[0, 0, 1e300, 1]), "boxes of numbers"),
     "box of three": (lambda data: data["annotations"][0].update(bbox=[0, 0, 1]), "bbox must be four numbers"),
+    "box of true": (lambda data: data["annotations"][0].update(bbox=[True, 0, 1, 1]), "bbox must be four numbers"),
     "box of text": (lambda data: data["annotations"][0].update(bbox=["0", 0, 1, 1]), "where numbers must be"),
     "no box": (lambda data: data["annotations"][0].pop("bbox"), "annotations[0].bbox must be a list, got None"),
     "area below zero": (lambda data: data["annotations"][0].update(area=-1), "areas that no object has"),

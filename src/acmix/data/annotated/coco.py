@@ -148,8 +148,10 @@ class _Entries:
         image, label = _get(entry, "image_id", int, name), _get(entry, "category_id", int, name)
         box = _get(entry, "bbox", list, name)
         crowd, area = entry.get("iscrowd", 0), entry.get("area")
-        if crowd not in (0, 1) or len(box) != 4:
-            what = f"bbox must be four numbers, got {reprlib.repr(box)}" if len(box) != 4 else "iscrowd must be 0 or 1"
+        # To Python true is 1.
+        numbers = len(box) == 4 and bool not in map(type, box)
+        if crowd not in (0, 1) or not numbers:
+            what = "iscrowd must be 0 or 1" if numbers else f"bbox must be four numbers, got {reprlib.repr(box)}"
             raise InputError(f"{name}.{what}")
         rings, runs = self._segment(entry.get("segmentation") or [], index)
         try:
