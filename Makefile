@@ -202,6 +202,7 @@ bench: venv
 	$(BIN)/acmix bench model --batch-size 8 --output $(RESULTS)/networks-batch-8-cpu.json \
 		--plot $(RESULTS)/networks-batch-8-cpu.svg
 	$(BIN)/acmix bench scaling pixels --output $(RESULTS)/pixels-cpu.json --plot $(RESULTS)/pixels-cpu.svg
+	$(BIN)/python benchmarks/detection.py
 	$(BIN)/python benchmarks/onnx_speed.py
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/readme.py

@@ -202,6 +202,28 @@ def on_gpu(results: dict) -> list[str]:
     return [*lines, ""]
 
 
+def detection(results: dict) -> list[str]:
+    """Markdown of training steps of detectors."""
+    machine, settings, steps = (results[name] for name in ("machine", "settings", "steps"))
+    base = min((step for name, step in steps.items() if name.startswith("resnet50")), key=lambda step: step["fastest"])
+    lines = [
+        f"{machine['processor']} ({machine['instructions']}), {machine['threads']} threads, torch {machine['torch']}, "
+        f"{settings['dtype']}, revision {machine['revision']}, {machine['withheld_share']:.0%} withheld: a step of SGD "
+        f"of RetinaNet for {settings['classes']} classes, {settings['images']} image of {settings['side']} x "
+        f"{settings['side']}.",
+        "",
+        "| backbone | step, s: fastest (median) | ratio | resident memory of a step, MB | ratio |",
+        "|---|---|---|---|---|",
+    ]
+    for name, step in steps.items():
+        backbone, kind = name.split(", ")
+        cells = f"{step['fastest']:.2f} ({step['median']:.2f}) | {step['fastest'] / base['fastest']:.2f}"
+        bytes_, of = results["memory"][backbone], results["memory"]["resnet50"]
+        memory = f"{bytes_ / 1e6:,.0f} | {bytes_ / of:.2f}" if kind == "contiguous" else "|"
+        lines.append(f"| {name} | {cells} | {memory} |")
+    return [*lines, ""]
+
+
 def starts(results: dict) -> list[str]:
     """Markdown of how long commands take to their first output."""
     machine = results["machine"]
@@ -256,6 +278,7 @@ def load(name: str) -> dict:
 PAGE = (
     ("Layers on a CPU", table, ("layers-cpu",)),
     ("Networks on a CPU", table, ("networks-cpu", "networks-batch-8-cpu")),
+    ("A training step of a detector, on a CPU", detection, ("detection-cpu",)),
     ("One image in ONNX Runtime, on a CPU", runtimes, ("onnx-cpu",)),
     ("Growth with the size of maps", exponents, ("pixels-cpu",)),
     ("Networks on a GPU", on_gpu, ("resnet50-*",)),
