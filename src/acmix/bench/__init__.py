@@ -5,6 +5,7 @@ from acmix.bench.comparison import Candidate, Comparison, Measurement, compare
 from acmix.bench.layer import RESNET50_LAYERS, compare_layer
 from acmix.bench.measure import Timing
 from acmix.bench.model import compare_networks
+from acmix.bench.processors import measure_speeds
 from acmix.bench.results import machine, save
 from acmix.bench.scaling import Scaling, scale, sizes_of
 
@@ -22,6 +23,7 @@ __all__ = [
     "compare_networks",
     "machine",
     "measure_rates",
+    "measure_speeds",
     "save",
     "scale",
     "sizes_of",

@@ -1,7 +1,7 @@
 """Candidates side by side in one run: a gate for correctness, then time and memory."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -43,13 +43,28 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class ForwardBound:
+    """Seconds that a forward pass takes at least for its bytes, products and exponentials (`acmix.bench.processors`).
+
+    Attributes:
+        share: The bytes', or the sum of the others', if that is longer, / the fastest run.
+    """
+
+    bytes: float
+    products: float
+    exponentials: float
+    share: float
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """All candidates on one case; `settings` say which, ratios are to `baseline`."""
+    """All candidates on one case; `settings` say which, ratios are to `baseline`, `bounds` are asked for."""
 
     title: str
     settings: dict[str, Any]
     baseline: str
     candidates: dict[str, Measurement]
+    bounds: dict[str, ForwardBound] = field(default_factory=dict)
 
 
 def layer_case(

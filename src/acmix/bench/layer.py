@@ -1,6 +1,7 @@
 """The operator beside the unfold formulation and the 3x3 convolution it replaces."""
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from acmix import ops
 from acmix.bench import flex, unfold
 from acmix.bench.comparison import Candidate, Comparison, compare, layer_case
 from acmix.bench.measure import Hearer, nobody
+from acmix.bench.processors import Speeds, bound_forward
 from acmix.nn import ACmix
 
 # Layers of ResNet-50 at 224 pixels: channels, side of the input map, stride.
@@ -68,6 +70,7 @@ def compare_layer(
     compiled: bool = False,
     device: str = "cpu",
     graphs: bool = False,
+    speeds: Speeds | None = None,
     seconds: float = 10.0,
     tell: Hearer = nobody,
 ) -> Comparison:
@@ -85,6 +88,7 @@ def compare_layer(
         compiled: Measure `torch.compile` of every candidate.
         device: "cpu", "cuda" or "cuda:1".
         graphs: Time CUDA graphs, so that launches cost nothing.
+        speeds: Of the processor, to hold forward passes against; None for none.
         seconds: Time to spend on each of the two comparisons, forward and training.
         tell: Called while measuring, in sum with twice `seconds`.
 
@@ -118,9 +122,13 @@ def compare_layer(
         "graphs": graphs,
         "qkv_bytes": 3 * image.numel() * image.element_size(),
     }
-    return compare(
+    compared = compare(
         title, settings, candidates, ["convolution"], seconds=seconds, input_gradient=True, graphs=graphs, tell=tell
     )
+    if speeds is None:
+        return compared
+    forward = {name: measured.forward for name, measured in compared.candidates.items()}
+    return replace(compared, bounds=bound_forward(settings, forward, dtype, speeds))
 
 
 def _with_backend(layer: ACmix, backend: str) -> ACmix:

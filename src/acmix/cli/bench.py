@@ -18,6 +18,7 @@ def layer(
     batch_size: int = 4,
     dtype: Dtype = "float32",
     channels_last: bool = False,
+    bounds: bool = False,
     compile: bool = False,  # noqa: A002  the option's name
     device: str = "cpu",
     graphs: bool = False,
@@ -33,6 +34,7 @@ def layer(
         batch_size: Images a call.
         dtype: Of input and weights.
         channels_last: Memory format of input and weights.
+        bounds: Show what forward passes take at least on this processor, and the share reached.
         compile: Measure torch.compile of every candidate.
         device: cpu, cuda, cuda:1 (any number), or auto.
         graphs: Time CUDA graphs, so that launches cost nothing; for cuda.
@@ -54,10 +56,13 @@ def layer(
 
         _set_threads(threads)
         machine = bench.machine()
+    if bounds and device != "cpu":
+        raise InputError(f"--bounds are those of a processor, got --device {device}; acmix bench kernels has a GPU's")
     comparisons: list[bench.Comparison] = []
     display.show_machine(machine)
     layers = chosen or bench.RESNET50_LAYERS
-    with display.measuring(counted(len(layers), "layer"), 2 * seconds * len(layers)) as tell:
+    with display.measuring(counted(len(layers), "layer"), seconds * (2 * len(layers) + bounds)) as tell:
+        speeds = bench.measure_speeds(getattr(torch, dtype), seconds, tell) if bounds else None
         for channels, size, stride in layers:
             comparisons.append(
                 bench.compare_layer(
@@ -70,11 +75,14 @@ def layer(
                     compiled=compile,
                     device=device,
                     graphs=graphs,
+                    speeds=speeds,
                     seconds=seconds,
                     tell=tell,
                 )
             )
             display.show_comparison(comparisons[-1])
+            if speeds is not None:
+                display.show_forward_bounds(comparisons[-1])
             _save(machine, output, plot, comparisons=comparisons)
     return 0
 

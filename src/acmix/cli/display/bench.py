@@ -66,6 +66,22 @@ def show_comparison(comparison: "Comparison") -> None:
             console.print(f"{name}: {forward} images/s, {training} forward + backward", highlight=False)
 
 
+def show_forward_bounds(comparison: "Comparison") -> None:
+    """Show what the forward passes of a layer must take at least, and how near they come."""
+    table = make_table("at least")
+    table.add_column("forward, ms", no_wrap=True)
+    for heading in ("fastest", "bytes", "products", "exponentials", "share"):
+        table.add_column(heading, justify="right")
+    for name, bound in comparison.bounds.items():
+        seconds = (comparison.candidates[name].forward.fastest, bound.bytes, bound.products, bound.exponentials)
+        table.add_row(name, *(f"{1e3 * part:.2f}" for part in seconds), f"{bound.share:.0%}")
+    table.caption = (
+        "at the speed, measured here, of a copy, of a matrix product or convolution, and of 8 multiply-adds; "
+        "share: of the bytes, or of products and exponentials together"
+    )
+    get_console().print(table)
+
+
 def show_bounds(layer: "LayerBounds") -> None:
     """Show the kernels of one layer: the fastest launch, what it must take at least, and the share of that."""
     table = make_table(layer.title)
