@@ -303,7 +303,11 @@ class Compiled(Backend):
             # A convolution knows what autocast asks for.
             return super().project_and_mix(x, projection, weights, grid)
         parameters = _parameters(x, weights, weights.convolution, grid)
-        return _OPERATORS["project_and_mix"](x, *widen_to(x, *projection), grid.heads, *parameters)
+        # Gradients are those of a wide weight; without them the kernels may read it as it is.
+        as_it_is = projection.weight.dtype == x.dtype and not torch.is_grad_enabled()
+        weight = projection.weight if as_it_is else widen_to(x, projection.weight)[0]
+        bias = widen_to(x, projection.bias)[0]
+        return _OPERATORS["project_and_mix"](x, weight, bias, grid.heads, *parameters)
 
 
 # At import, not at the first question: a question may be traced into a graph.

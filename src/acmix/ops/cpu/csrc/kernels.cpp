@@ -7,8 +7,8 @@
 namespace acmix::ACMIX_ISA {
 
 template <class T>
-static constexpr Kernels table = {packing_work<T>, pack_weights<T>, forward_tasks<T>, forward<T>,         backward_work<T>,
-                                  backward<T>,     sum_weights<T>,  compose<T>,       compose_backward<T>};
+static constexpr Kernels table = {in_pairs<T>,      packing_work<T>,  pack_weights<T>, forward_tasks<T>, forward<T>,
+                                  backward_work<T>, backward<T>,      sum_weights<T>,  compose<T>,       compose_backward<T>};
 
 const Kernels& kernels(bool is_double) { return is_double ? table<double> : table<float>; }
 

@@ -37,11 +37,12 @@ struct Convolution {
 };
 
 // Stage I, where it is part of the call: the projections of `input`, (B, 1, C_in, H, W), by weight (3 C, C_in) and bias
-// (3 C) or null, both in the compute type. inputs is C_in, 0 where the projections are given. packed are weight and bias
-// as pack_weights leaves them.
+// (3 C) or null, both in the compute type; forward the weight may be bfloat16 where kernels read that. inputs is C_in, 0
+// where the projections are given. packed are weight and bias as pack_weights leaves them, null where it has no work.
 struct Projection {
   int64_t inputs;
   Field input;
+  Element weight_element;
   const void *weight, *bias;
   void* packed;
 };
@@ -88,6 +89,7 @@ struct Composition {
 // Tasks are independent; those of the backward pass, which sum, are fixed by the shape, and where maps are
 // projected by the number of threads.
 struct Kernels {
+  bool read_bfloat16;
   PackingWork (*packing_work)(const Mix&, bool backward);
   void (*pack_weights)(const Mix&, bool backward, void* packed, int64_t first, int64_t last);
   int64_t (*forward_tasks)(const Mix&);

@@ -23,7 +23,7 @@ struct BackwardLayout : MapLayout<T> {
   int64_t lead, trail, query_pitch;  // query columns that see a strip's keys from its left, its right; of the ring
   int64_t tasks, slices, parts;      // slices of the tasks, parts of the passes of one slice
 
-  explicit BackwardLayout(const Mix& problem) : MapLayout<T>(problem, widest(problem), 2, 2) {
+  explicit BackwardLayout(const Mix& problem) : MapLayout<T>(problem, widest(problem), 2, 2, false) {
     const Shape& shape = problem.shape;
     const MapLayout<T>& map = *this;
     const int64_t size = static_cast<int64_t>(sizeof(T));

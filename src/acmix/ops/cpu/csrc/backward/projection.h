@@ -99,7 +99,7 @@ template <class T>
 static PackingWork packing_of(const Mix& problem, const BackwardLayout<T>& layout,
                               const VectorProjectionGradient<T>& scratch, bool backward) {
   if (backward) return {layout.passes * scratch.pass_weights(layout), layout.passes};
-  if (!sums_pairs<T>(problem)) return {};
+  if (!packs_pairs<T>(problem)) return {};
   const int64_t rows = 3 * problem.shape.heads * problem.shape.head_size;
   return {rows * count_terms<T>(problem), ceil_divide(rows, part_rows)};
 }

@@ -61,6 +61,30 @@ static void convolve_band(const Mix& problem, const ForwardLayout<T>& layout, co
   }
 }
 
+// Queries and keys of the head in place `place` of a pass, as pairs of channels, behind its maps.
+template <class T>
+static void pair_channels([[maybe_unused]] const Mix& problem, const ForwardLayout<T>& layout,
+                          const ForwardScratch<T>& scratch, int64_t place, const ForwardBand& band) {
+  if constexpr (in_pairs<T>) {
+    const int64_t head_size = problem.shape.head_size, pitch = layout.pitch;
+    const Vector<T> nothing = {};
+    auto pair_lines = [&](const T* from, int64_t first, int64_t last, T* to) {
+      for (int64_t d = 0; d < head_size; d += 2, from += 2 * pitch, to += pitch)
+        for (int64_t x = first; x < last; x += lanes<T>)
+          store(to + x, join_pairs(load(from + x), d + 1 < head_size ? load(from + pitch + x) : nothing));
+    };
+    T *maps = scratch.maps.maps + place * head_size * pitch, *pairs = scratch.maps.maps + layout.pairs_of(place);
+    for (int64_t y = band.first; y < band.last; ++y) {
+      const int64_t row = (layout.stride * y - band.begin) * layout.row;
+      pair_lines(maps + row, 0, layout.out_pitch, pairs + row);
+    }
+    const int64_t last = least(problem.shape.height, band.end) - band.begin;
+    for (int64_t row = most(0, -band.begin) * layout.row; row < last * layout.row; row += layout.row)
+      pair_lines(maps + row + layout.channels * pitch, -layout.reach, pitch - layout.reach,
+                 pairs + row + layout.pairs * pitch);
+  }
+}
+
 // Attention of the head in place `place` of the pass that begins at `head`, added to or put into the output.
 template <class T>
 static void attend_head(const Mix& problem, const ForwardLayout<T>& layout, const ForwardScratch<T>& scratch,
@@ -71,7 +95,10 @@ static void attend_head(const Mix& problem, const ForwardLayout<T>& layout, cons
   const T* key = queries + layout.channels * layout.pitch;
   const T* value = key + layout.channels * layout.pitch;
   T* output = scratch.output + (head + place) * head_size * layout.out_pitch;
+  const int64_t paired = layout.pairs_of(place) - place * head_size * layout.pitch;  // from queries to their pairs
+  const T* paired_key = queries + paired + layout.pairs * layout.pitch;
   const LogitScale<T> scale(head_size);
+  if (layout.pairs) pair_channels(problem, layout, scratch, place, band);
   for (int64_t y = band.first; y < band.last; y += tile_rows) {
     const int64_t rows = least(tile_rows, band.last - y);
     window_steps(layout, problem.shape, y, rows, band.begin, scratch.steps);
@@ -83,7 +110,12 @@ static void attend_head(const Mix& problem, const ForwardLayout<T>& layout, cons
         locate(problem, rows, query, scratch.slopes);
         location = {scratch.slopes, scratch.maps.locations + x, static_cast<const T*>(attention.row_location)};
       }
-      dot_window(layout, head_size, scratch.steps, rows, query, key + x, location, scratch.logits);
+      if constexpr (in_pairs<T>)
+        if (layout.pairs)
+          dot_window<T, Pairs<T>>(layout, layout.pairs, scratch.steps, rows, {query.data + paired, query.row, query.pitch},
+                                  paired_key + x, location, scratch.logits);
+      if (!layout.pairs)
+        dot_window(layout, head_size, scratch.steps, rows, query, key + x, location, scratch.logits);
       Vector<T> factor[tile_rows];
       for (int64_t a = 0; a < rows; ++a)
         factor[a] = static_cast<T>(attention.rate) * exponentiate(scratch.logits + a * cells * lanes<T>, cells, scale);

@@ -19,7 +19,7 @@ struct ForwardLayout : MapLayout<T> {
   int64_t out_row, bands, band_rows, rows, shared_rows;  // shared: of the maps, by neighbouring bands
 
   explicit ForwardLayout(const Mix& problem)
-      : MapLayout<T>(problem, widest_strip, 1, adjacent(problem) ? problem.threads : 0) {
+      : MapLayout<T>(problem, widest_strip, 1, adjacent(problem) ? problem.threads : 0, true) {
     const Shape& shape = problem.shape;
     const MapLayout<T>& map = *this;
     outputs = {1, map.interleave, map.out_pitch};

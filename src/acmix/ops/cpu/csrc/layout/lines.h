@@ -99,6 +99,18 @@ static inline void store_narrow(E* to, Vector<T> values) {
   for (int l = 0; l < lanes<T>; ++l) to[l] = narrow<E, T>(values[l]);
 }
 
+#if defined(__AVX512BF16__)
+// Of each lane of two registers a pair.
+static inline Vector<float> join_pairs(Vector<float> first, Vector<float> second) {
+  typedef int16_t Halves __attribute__((vector_size(vector_bytes)));
+  Halves alternate;
+#pragma GCC unroll 32
+  for (int i = 0; i < 32; ++i) alternate[i] = static_cast<int16_t>(i / 2 + i % 2 * 16);
+  const Halves rounded = (Halves)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+  return (Vector<float>)__builtin_shuffle(rounded, alternate);
+}
+#endif
+
 // Rows of channels: `row` from row to row, `pitch` from channel to channel.
 template <class T>
 struct Rows {

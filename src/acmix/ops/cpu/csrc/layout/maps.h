@@ -3,8 +3,9 @@
 // Columns are split by their remainder modulo the stride ("phases"): column x lies at x / stride of phase x % stride,
 // so that every window cell and every tap is a constant offset. Narrow maps of several images are interleaved (column x
 // of image g at x * interleave + g), so that lanes are full at every width. Wide maps are cut into strips of columns.
-// A row's halo is the room behind the rows before and after it: the strip's neighbours or, beyond the map, zeros while
-// the convolution path runs and reflections while attention does.
+// Behind the maps of a row may lie queries and keys once more, as pairs of neighbouring channels in bfloat16. A row's halo is
+// the room behind the rows before and after it: the strip's neighbours or, beyond the map, zeros while the convolution path
+// runs and reflections while attention does.
 #pragma once
 
 #include "layout/lines.h"
@@ -48,6 +49,13 @@ struct Strip {
   int64_t width() const { return end - begin; }
 };
 
+// Whether numbers are multiplied in pairs of bfloat16: what is read is no wider.
+template <class T>
+static inline bool multiplies_pairs(const Mix& problem) {
+  const Field& from = problem.projection.inputs ? problem.projection.input : problem.query;
+  return in_pairs<T> && from.element == Element::bfloat16;
+}
+
 template <class T>
 struct MapLayout {
   int64_t window, radius, stride, padding, halo;  // padding: radius of the taps; halo: the larger radius
@@ -55,11 +63,13 @@ struct MapLayout {
   int64_t strip, strips;                          // output columns of a strip
   int64_t interleave, groups, reach, margin;      // reach: cells of a halo
   Columns columns;
+  int64_t pairs;                  // of channels of a head, 0 where products are of numbers
   int64_t pitch, row, out_pitch;  // cells from channel to channel, from row to row, computed for each output channel
 
   // Strips of at most `widest` output columns, which see `radii` radii of the window beyond their own. Pairs of images
-  // also fill the last register of a row, as long as there are `wanted` pairs; 0 for never.
-  MapLayout(const Mix& problem, int64_t widest, int64_t radii, int64_t wanted) {
+  // also fill the last register of a row, as long as there are `wanted` pairs; 0 for never. `paired`: with pairs of channels,
+  // where there are products of them.
+  MapLayout(const Mix& problem, int64_t widest, int64_t radii, int64_t wanted, bool paired) {
     const Shape& shape = problem.shape;
     constexpr int64_t count = lanes<T>;
     window = problem.attention.window;
@@ -85,7 +95,8 @@ struct MapLayout {
     columns = {stride, interleave, round_up(strip * interleave + 2 * reach, count)};
     pitch = columns.pitch();
     // A register more: rows a multiple of 4 KiB apart would fall into the same sets of the cache.
-    row = 3 * channels * pitch + count;
+    pairs = paired && window && multiplies_pairs<T>(problem) ? ceil_divide(shape.head_size, 2) : 0;
+    row = (3 * channels + 2 * heads * pairs) * pitch + count;
     out_pitch = round_up(strip * interleave, count);
   }
 
@@ -98,6 +109,8 @@ struct MapLayout {
     return fuller && wanted && 2 * wanted <= batch ? 2 : chosen;
   }
 
+  // Where in a row the pairs of the queries of the head in place `place` lie; those of its keys follow.
+  int64_t pairs_of(int64_t place) const { return (3 * channels + 2 * place * pairs) * pitch; }
   int64_t members(int64_t group, int64_t batch) const { return least(interleave, batch - group * interleave); }
   int64_t cell_offset(int64_t cell) const { return columns.slot(cell - radius); }
   // Of a map `width` columns wide, `step` for each output column.
@@ -286,7 +299,7 @@ static void clear_rows(const Mix& problem, const MapLayout<T>& layout, const Map
       clear(to, tapped ? 0 : layout.row - layout.margin, layout.row);
       continue;
     }
-    clear(to, 3 * layout.channels * layout.pitch, layout.row);
+    clear(to, layout.row - lanes<T>, layout.row);
     // Without queries before them, the first key's halo is left over from another task.
     if (!tapped) clear(to, layout.channels * layout.pitch - layout.reach, layout.channels * layout.pitch);
   }

@@ -99,14 +99,18 @@ struct Call {
     take(parameters);
   }
 
-  // All stages, of an input (B, C_in, H, W).
-  Call(const Tensor& input, const Projections& stage, const Parameters& parameters, int64_t size, int64_t stride)
+  // All stages, of an input (B, C_in, H, W). The weight of stage I may have the input's dtype.
+  Call(const Tensor& input, const Projections& stage, const Parameters& parameters, int64_t size, int64_t stride,
+       bool backward = false)
       : like(input), projections({densely(stage.weight), densely(stage.bias), stage.heads}), window(size) {
     require(like.dim() == 4, "the input must have the shape (B, C_in, H, W)");
     const int64_t maps = stage.weight.size(0);
     require(stage.heads > 0 && maps % (3 * stage.heads) == 0, "weight must be (3 N D, C_in, 1, 1)");
     set_shape(stage.heads, maps / (3 * stage.heads), stride);
-    check_parameter(projections->weight, {maps, like.size(1), 1, 1}, "weight must be (3 N D, C_in, 1, 1)");
+    Tensor& weight = projections->weight;
+    if (weight.element() == like.element() && (backward || !reads_bfloat16())) weight = widened(weight);
+    check_parameter(weight, {maps, like.size(1), 1, 1}, "weight must be (3 N D, C_in, 1, 1)",
+                    reads_bfloat16() && !backward);
     check_parameter(projections->bias, {maps}, "bias must be (3 N D)");
     take(parameters);
   }
@@ -141,10 +145,23 @@ struct Call {
     channels_last = like.stride(axis) == 1 && like.size(axis) > 1 && shape.height * shape.width > 1;
   }
 
-  void check_parameter(const MaybeTensor& tensor, const std::vector<int64_t>& sizes, const char* rule) const {
+  // Whether weights of the input's dtype are bfloat16 that the kernels read.
+  bool reads_bfloat16() const {
+    return like.element() == Element::bfloat16 && best_kernels(is_double).read_bfloat16;
+  }
+
+  Tensor widened(const Tensor& tensor) const {
+    if (tensor.element() == compute_type(like)) return tensor;
+    Tensor wide = tensor.empty(sizes_of(tensor), compute_type(like));
+    wide.copy_from(tensor);
+    return wide;
+  }
+
+  void check_parameter(const MaybeTensor& tensor, const std::vector<int64_t>& sizes, const char* rule,
+                       bool as_input = false) const {
     if (!tensor) return;
     bool right = tensor->dim() == static_cast<int64_t>(sizes.size()) && tensor->is_contiguous() &&
-                 tensor->element() == compute_type(like);
+                 (tensor->element() == compute_type(like) || (as_input && tensor->element() == like.element()));
     for (size_t axis = 0; right && axis < sizes.size(); ++axis)
       right = tensor->size(static_cast<int64_t>(axis)) == sizes[axis];
     require(right, rule, ", contiguous, in the compute dtype");
@@ -174,8 +191,12 @@ Mix problem_of(const Call& call, const Tensor& output, const Locations& columns,
   Projection projection = {};
   if (call.projections) {
     const auto& [weight, bias, heads] = *call.projections;
-    projection = {call.like.size(1), channels_of(call.like, 0, call.like.size(1)), weight.const_data_ptr(),
-                  bias ? bias->const_data_ptr() : nullptr, nullptr};
+    projection = {call.like.size(1),
+                  channels_of(call.like, 0, call.like.size(1)),
+                  weight.element(),
+                  weight.const_data_ptr(),
+                  bias ? bias->const_data_ptr() : nullptr,
+                  nullptr};
   }
   return {call.shape, call.query,  call.key,   call.value, channels_of(output, 0, call.shape.head_size),
           attention,  convolution, projection, number_of_threads()};

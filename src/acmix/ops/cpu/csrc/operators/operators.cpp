@@ -221,7 +221,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> project_and_m
     int64_t stride) {
   const Weights weights(fc, dep, rate_convolution, composed);
   const Gradients gradients = run_backward(
-      Call(input, {weight, bias, heads}, {position, rate, weights}, window, stride), output_gradient,
+      Call(input, {weight, bias, heads}, {position, rate, weights}, window, stride, true), output_gradient,
       {input_wanted, weight_wanted});
   return std::tuple_cat(std::tuple(gradients.maps, *gradients.weight, *gradients.bias, gradients.small),
                         differentiate(weights, gradients.kernel, gradients.mixing));

@@ -9,15 +9,10 @@
 
 namespace acmix::ACMIX_ISA {
 
-template <class T>
-static inline bool sums_pairs(const Mix& problem) {
-  return in_pairs<T> && problem.projection.input.element == Element::bfloat16;
-}
-
 // Of the sum of a projection.
 template <class T>
 static inline int64_t count_terms(const Mix& problem) {
-  return sums_pairs<T>(problem) ? ceil_divide(problem.projection.inputs, 2) : problem.projection.inputs;
+  return multiplies_pairs<T>(problem) ? ceil_divide(problem.projection.inputs, 2) : problem.projection.inputs;
 }
 
 // load_pixels, a register for each pair of channels; the last one of an odd number is beside a zero.
@@ -42,17 +37,32 @@ static void pair_run(const T* from, int64_t pitch, int64_t count, int64_t size, 
       to[x] = widen<T>(BrainPair{narrow<Brain>(from[x]), count > 1 ? narrow<Brain>(from[pitch + x]) : Brain{}});
 }
 
+template <class T>
+static inline void narrow_run(const T* from, int64_t size, Brain* to) {
+  int64_t c = 0;
+  for (; c + lanes<T> <= size; c += lanes<T>) store_narrow<T>(to + c, load(from + c));
+  for (; c < size; ++c) to[c] = narrow<Brain>(from[c]);
+}
+
+// Whether the weight has to be packed: rows of an even number of bfloat16 are rows of pairs.
+template <class T>
+static inline bool packs_pairs(const Mix& problem) {
+  const Projection& projection = problem.projection;
+  return multiplies_pairs<T>(problem) && (projection.weight_element != Element::bfloat16 || projection.inputs % 2);
+}
+
 // Rows [first, last) of the weight as rows of pairs.
 template <class T>
 static void pack_pairs(const Mix& problem, T* packed, int64_t first, int64_t last) {
-  if constexpr (sizeof(T) == sizeof(float)) {
+  if constexpr (in_pairs<T>) {
     const int64_t inputs = problem.projection.inputs, pairs = ceil_divide(inputs, 2);
-    const T* weight = static_cast<const T*>(problem.projection.weight);
+    const void* weight = problem.projection.weight;
     for (int64_t row = first; row < last; ++row) {
       Brain* to = reinterpret_cast<Brain*>(packed + row * pairs);
-      int64_t c = 0;
-      for (; c + lanes<T> <= inputs; c += lanes<T>) store_narrow<T>(to + c, load(weight + row * inputs + c));
-      for (; c < inputs; ++c) to[c] = narrow<Brain>(weight[row * inputs + c]);
+      if (problem.projection.weight_element == Element::bfloat16)
+        std::memcpy(to, static_cast<const Brain*>(weight) + row * inputs, static_cast<size_t>(inputs) * sizeof(Brain));
+      else
+        narrow_run(static_cast<const T*>(weight) + row * inputs, inputs, to);
       if (inputs % 2) to[inputs] = {};
     }
   }

@@ -112,7 +112,7 @@ struct VectorProjection {
       : cells(layout, problem.projection.inputs ? most_rows : 0, arena),
         rows(most_rows),
         terms(backward ? problem.projection.inputs : count_terms<T>(problem)),
-        paired(!backward && sums_pairs<T>(problem)) {
+        paired(!backward && multiplies_pairs<T>(problem)) {
     line = arena.take(problem.projection.input.inner == 1 ? 0 : problem.projection.inputs * layout.pitch);
     panels = arena.take(terms * rows * layout.pitch);
   }
@@ -221,11 +221,13 @@ static void project_terms(const Mix& problem, const MapLayout<T>& layout, const 
 template <class T>
 static void project_rows(const Mix& problem, const MapLayout<T>& layout, const VectorProjection<T>& scratch,
                          int64_t head, int64_t rows, T* to) {
-  const void *weight = problem.projection.weight, *packed = problem.projection.packed;
+  const void *packed = problem.projection.packed, *given = problem.projection.weight;
   if constexpr (in_pairs<T>)
-    if (scratch.paired)
-      return project_terms<T, Pairs<T>>(problem, layout, scratch, static_cast<const T*>(packed), head, rows, to);
-  project_terms<T, Numbers<T>>(problem, layout, scratch, static_cast<const T*>(weight), head, rows, to);
+    if (scratch.paired) {
+      const T* weight = static_cast<const T*>(packed ? packed : given);
+      return project_terms<T, Pairs<T>>(problem, layout, scratch, weight, head, rows, to);
+    }
+  project_terms<T, Numbers<T>>(problem, layout, scratch, static_cast<const T*>(given), head, rows, to);
 }
 
 }  // namespace acmix::ACMIX_ISA

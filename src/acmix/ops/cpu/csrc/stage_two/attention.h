@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "layout/maps.h"
+#include "products/product.h"
 
 namespace acmix::ACMIX_ISA {
 
@@ -13,8 +14,8 @@ struct Location {
   const T *slopes, *columns, *rows;
 };
 
-// Dot products of `rows` queries with `cells` neighbouring window cells of key row `row`, over all channels.
-template <class T, int rows, int cells>
+// Dot products of `rows` queries with `cells` neighbouring window cells of key row `row`, over all channels, or pairs.
+template <class T, class Term, int rows, int cells>
 static void dot_tile(const T* query, int64_t query_row, int64_t query_pitch, const T* key, int64_t key_step,
                      int64_t key_pitch, int64_t channels, const Location<T>& location, int64_t row, T* to,
                      int64_t to_row, int64_t to_cell) {
@@ -37,7 +38,7 @@ static void dot_tile(const T* query, int64_t query_row, int64_t query_pitch, con
     for (int x = 0; x < cells; ++x) {
       const Vector<T> k = load_once(key + d * key_pitch + x * key_step);
 #pragma GCC unroll 8
-      for (int a = 0; a < rows; ++a) sum[a][x] += q[a] * k;
+      for (int a = 0; a < rows; ++a) sum[a][x] = Term::add(sum[a][x], q[a], k);
     }
   }
 #pragma GCC unroll 8
@@ -50,18 +51,18 @@ template <class T>
 using DotTile = void (*)(const T*, int64_t, int64_t, const T*, int64_t, int64_t, int64_t, const Location<T>&, int64_t,
                          T*, int64_t, int64_t);
 
-template <class T, int rows, int... cells>
+template <class T, class Term, int rows, int... cells>
 static inline DotTile<T> choose_cells(int count, std::integer_sequence<int, cells...>) {
-  static constexpr DotTile<T> table[] = {dot_tile<T, rows, cells + 1>...};
+  static constexpr DotTile<T> table[] = {dot_tile<T, Term, rows, cells + 1>...};
   return table[count - 1];
 }
 
-template <class T>
+template <class T, class Term>
 static inline DotTile<T> choose_dot_tile(int64_t rows, int64_t cells) {
   constexpr auto sizes = std::make_integer_sequence<int, tile_cells>{};
   const int count = static_cast<int>(cells);
-  return rows == 1 ? choose_cells<T, 1>(count, sizes)
-                   : rows == 2 ? choose_cells<T, 2>(count, sizes) : choose_cells<T, 3>(count, sizes);
+  return rows == 1 ? choose_cells<T, Term, 1>(count, sizes)
+                   : rows == 2 ? choose_cells<T, Term, 2>(count, sizes) : choose_cells<T, Term, 3>(count, sizes);
 }
 
 // One row of keys that a tile of queries sees (or of queries that a tile of keys sees): which rows of the tile, first
@@ -71,7 +72,7 @@ struct Step {
 };
 
 // Products of a tile of `rows` queries with every cell of their windows, `(tile row, window cell, lane)`.
-template <class T>
+template <class T, class Term = Numbers<T>>
 static void dot_window(const MapLayout<T>& layout, int64_t channels, const Step* steps, int64_t rows,
                        const Rows<const T>& query, const T* key, const Location<T>& location, T* to) {
   constexpr int64_t count = lanes<T>;
@@ -86,7 +87,7 @@ static void dot_window(const MapLayout<T>& layout, int64_t channels, const Step*
         const int64_t offset = layout.cell_offset(phase) + x * layout.interleave;
         Location<T> there = location;
         if (there.slopes) there = {location.slopes + 2 * step.first * count, location.columns + offset, location.rows};
-        choose_dot_tile<T>(step.last - step.first + 1, least(tile_cells, cells - x))(
+        choose_dot_tile<T, Term>(step.last - step.first + 1, least(tile_cells, cells - x))(
             query.data + step.first * query.row, query.row, query.pitch, key + step.value + offset,
             layout.interleave, layout.pitch, channels, there, step.row, out + (phase + x * stride) * count,
             to_row - stride * window * count, stride * count);
