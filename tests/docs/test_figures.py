@@ -274,3 +274,15 @@ def test_the_table_of_families():
             cost = account(network, network.default_cfg["input_size"]).network.total
             for figure, exact in ((millions, cost.parameters / 1e6), (billions, cost.multiply_adds / 1e9)):
                 assert abs(exact - float(figure)) <= 0.5 * 10 ** -len(figure.partition(".")[2]), name
+
+
+def test_the_table_of_detectors():
+    found = result("detection-small")
+    rows = re.findall(
+        r"^\| .* \| (.*) % \| (.*) % \| (.*) % \| (\d+) \|", (ROOT / "docs/detection.md").read_text(), re.M
+    )
+    assert rows == [
+        (*(f"{100 * row[name]:.1f}" for name in ("map", "map_50", "map_75")), str(row["epochs"]))
+        for row in found["rows"]
+    ]
+    assert f"| {statistics.median(found['seconds_an_epoch'][1:]):.1f} s |" in (ROOT / "docs/detection.md").read_text()
