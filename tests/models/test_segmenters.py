@@ -34,6 +34,13 @@ def test_networks_for_small_images_have_finer_maps():
     network.set_grad_checkpointing()
 
 
+def test_every_level_of_a_small_network_counts():
+    network, images = make("semantic_fpn", "acmix_resnet14_small", drop_rate=0.0), torch.rand(1, 3, 32, 32)
+    features = [feature.detach().requires_grad_() for feature in network.network.encoder(images)]
+    network.network.decoder(features).square().sum().backward()
+    assert [feature.grad is not None and bool(feature.grad.any()) for feature in features] == [False, *[True] * 4]
+
+
 @pytest.mark.parametrize("stride", [8, 16])
 def test_output_stride_is_that_of_the_last_features(stride):
     network = make("deeplabv3_plus", output_stride=stride)

@@ -4,12 +4,14 @@ Semantic FPN: Kirillov et al., CVPR 2019, arXiv 1901.02446. UPerNet: Xiao et al.
 DeepLabV3+: Chen et al., ECCV 2018, arXiv 1802.02611.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.ops import FeaturePyramidNetwork
 
 from acmix.errors import InputError, nearest
 from acmix.models.backbones import backbone_groups, feature_strides
@@ -96,14 +98,16 @@ def segmenter(
     if name not in SEGMENTERS:
         raise InputError(f"model {name!r} is no segmenter; {nearest(name, SEGMENTERS) or ', '.join(SEGMENTERS)} is")
     check_name(backbone)
-    arguments = {key: value for key, value in options.items() if value}
-    arguments |= _decoder(name, decoder_channels, output_stride, drop_rate)
+    given = {key: value for key, value in options.items() if value}
+    arguments = given | _decoder(name, decoder_channels, output_stride, drop_rate)
     import segmentation_models_pytorch as smp
 
     kinds = {"semantic_fpn": smp.FPN, "upernet": smp.UPerNet, "deeplabv3_plus": smp.DeepLabV3Plus}
     try:
         if name == "semantic_fpn" and feature_strides(backbone) == _SMALL:
-            return Segmenter(_SmallFPN(backbone, num_classes, arguments), backbone, max(_SMALL))
+            return Segmenter(
+                _SmallFPN(backbone, num_classes, decoder_channels, drop_rate, given), backbone, max(_SMALL)
+            )
         network = kinds[name](f"tu-{backbone}", encoder_weights=None, classes=num_classes, **arguments)
         return Segmenter(network, backbone)
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError, IndexError) as error:
@@ -123,19 +127,54 @@ class _Features(nn.Module):
         return [images, *self.model(images)]
 
 
+class _SmallDecoder(nn.Module):
+    """A pyramid at strides 4 to 16, whose levels one head reads; their sum meets the features at stride 2.
+
+    Without norms, whose groups would be of two channels on maps of a few cells.
+
+    Args:
+        channels: Of the features at strides 2 to 16.
+        width: Of the pyramid.
+        drop_rate: Share of channels dropped before the last layer.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int, drop_rate: float) -> None:
+        super().__init__()
+        self.out_channels = width // 2
+        self.pyramid = FeaturePyramidNetwork(list(channels[1:]), width)
+        self.level = nn.Sequential(_convolution(width, width), _convolution(width, width))
+        self.coarse, self.fine = (nn.Conv2d(count, self.out_channels, 1) for count in (width, channels[0]))
+        self.both = _convolution(self.out_channels, self.out_channels)
+        self.dropout = nn.Dropout2d(drop_rate)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        finest, *others = features[-4:]
+        pyramid = self.pyramid({str(level): feature for level, feature in enumerate(others)})
+        levels = [self.level(feature) for feature in pyramid.values()]
+        read = torch.stack([_resized(level, levels[0]) for level in levels]).sum(0)
+        joined = _resized(self.coarse(read), finest) + self.fine(finest)
+        return self.dropout(self.both(joined.relu()))
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU())
+
+
+def _resized(features: Tensor, other: Tensor) -> Tensor:
+    return functional.interpolate(features, other.shape[-2:], mode="bilinear")
+
+
 class _SmallFPN(nn.Module):
     """Semantic FPN at half the size of the image, with the names of smp's, which knows no such encoders."""
 
-    def __init__(self, backbone: str, num_classes: int, arguments: dict[str, Any]) -> None:
+    def __init__(
+        self, backbone: str, num_classes: int, width: int, drop_rate: float | None, options: dict[str, Any]
+    ) -> None:
         super().__init__()
         from segmentation_models_pytorch.base import SegmentationHead
-        from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
 
-        own = {key.removeprefix("decoder_"): value for key, value in arguments.items() if key.startswith("decoder_")}
-        options = {key: value for key, value in arguments.items() if not key.startswith("decoder_")}
         self.encoder = _Features(backbone, options)
-        channels = [3, *self.encoder.model.feature_info.channels()]
-        self.decoder: Any = FPNDecoder(encoder_channels=channels, encoder_depth=len(_SMALL) - 1, **own)
+        self.decoder = _SmallDecoder(self.encoder.model.feature_info.channels(), width, drop_rate or 0.0)
         self.segmentation_head = SegmentationHead(self.decoder.out_channels, num_classes, kernel_size=1, upsampling=2)
 
     def forward(self, images: Tensor) -> Tensor:
