@@ -27,7 +27,7 @@ SIDE = 14
 
 def show(axes: Axes, values: Tensor, title: str, limit: float) -> None:
     """A map, negative values too."""
-    axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    axes.imshow(values.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
     axes.set_title(title, fontsize=9)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -65,7 +65,7 @@ def windows() -> theme.Drawing:
     figure = Figure(figsize=(8.2, 2.9), layout="constrained")
     for axes, (name, cell) in zip(figure.subplots(1, 3), CELLS.items(), strict=True):
         counts = met(cell)
-        axes.imshow(counts, cmap="Oranges", vmin=0, vmax=7)
+        axes.imshow(counts.numpy(), cmap="Oranges", vmin=0, vmax=7)
         for row, column in counts.nonzero().tolist():
             own = (row, column) == cell
             weight = "bold" if own else "normal"
