@@ -32,7 +32,7 @@ test: check
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
 
-# The demo and all pages in a headless Chromium, where there is one (Debian: chromium, chromium-driver). Gradio admits no Pillow 13, so it
+# The demo, all pages and the site in a headless Chromium, where there is one (Debian: chromium, chromium-driver). Gradio admits no Pillow 13, so it
 # has an environment of its own, with an older Pillow, that finds everything else in .venv.
 DEMO := .venv-demo
 SITE := import sysconfig; print(sysconfig.get_path('purelib'))
@@ -66,9 +66,9 @@ docs: $(DOCS)/.installed
 test-docs: venv
 	$(BIN)/python -m pytest -m documents tests/docs
 
-test-browser: $(DEMO)/.installed
+test-browser: $(DEMO)/.installed docs
 # Gradio leaves event loops open.
-	PYTHONPATH=src $(DEMO)/bin/python -m pytest -m browser tests/pages \
+	PYTHONPATH=src $(DEMO)/bin/python -m pytest -m browser tests/pages tests/docs/test_site.py \
 		-W default::ResourceWarning -W default::pytest.PytestUnraisableExceptionWarning
 
 # Other people's frameworks, in an environment of their own that finds in .venv what .venv has; opencv-python would want a

@@ -1,25 +1,5 @@
-import shutil
+"""The browser that tests of pages look with."""
 
-import pytest
+from tests.browser import driver
 
-SWITCHES = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync"
-)
-
-
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory):
-    browser, program = shutil.which("chromium"), shutil.which("chromedriver")
-    if browser is None or program is None:
-        pytest.skip("Chromium is missing: apt-get install chromium chromium-driver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    for switch in (*SWITCHES.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(program))
-    yield driver
-    driver.quit()
+__all__ = ["driver"]

@@ -1,0 +1,106 @@
+"""The built site in a real browser, narrow and wide, in both schemes: legible, whole, reached by keys, by itself."""
+
+import functools
+import http.server
+import itertools
+import json
+import threading
+
+import pytest
+
+from tests.docs.blocks import ROOT
+
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
+SITE = ROOT / "site"
+PAGES = sorted(path.parent.relative_to(SITE).as_posix().removeprefix(".") for path in SITE.rglob("index.html"))
+# Words with less contrast than 4.5 to what lies behind them, however many grounds shine through.
+FAINT = """
+const numbers = text => (text.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number), found = [];
+const over = ([red, green, blue, share = 1], ground) =>
+  [red, green, blue].map((each, place) => share * each + (1 - share) * ground[place]);
+const light = colour => colour.map(each => each / 255)
+  .map(each => each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4)
+  .reduce((sum, each, place) => sum + each * [0.2126, 0.7152, 0.0722][place], 0);
+const behind = each => each === null ? [255, 255, 255]
+  : over(numbers(getComputedStyle(each).backgroundColor), behind(each.parentElement));
+const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), words = document.createRange();
+while (texts.nextNode()) {
+  const around = texts.currentNode.parentElement, style = getComputedStyle(around);
+  words.selectNode(texts.currentNode);
+  if (!texts.currentNode.data.trim() || !words.getBoundingClientRect().width) continue;
+  if (!around.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
+  const ground = behind(around), both = [over(numbers(style.color), ground), ground].map(light);
+  if ((Math.max(...both) + 0.05) / (Math.min(...both) + 0.05) < 4.5) found.push(texts.currentNode.data.trim());
+}
+return found;
+"""
+
+
+class Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def address():
+    if not PAGES:
+        pytest.fail("there is no site: make docs")
+    serve = functools.partial(Silent, directory=SITE)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def look(driver, width, scheme):
+    size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    reader = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", reader)
+
+
+def test_every_page_is_whole_and_legible(driver, address):
+    driver.get_log("performance")
+    for scheme, width in itertools.product(("light", "dark"), (420, 1600)):
+        look(driver, width, scheme)
+        for page in PAGES:
+            driver.get(address + page)
+            assert driver.title, page
+            assert driver.execute_script(FAINT) == [], (page, scheme, width)
+            inner, outer = driver.execute_script(
+                "const root = document.documentElement; return [root.scrollWidth, root.clientWidth]"
+            )
+            assert inner <= outer, (page, scheme, width)
+    assert driver.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    asked = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
+    assert any(each.startswith(address) for each in asked)
+    assert [each for each in asked if not each.startswith((address, "data:", "blob:", "chrome"))] == []
+
+
+def test_faint_words_are_found(driver, address):
+    look(driver, 420, "light")
+    driver.get(address)
+    driver.execute_script("document.querySelector('h1').style.color = 'rgb(200, 200, 200)'")
+    assert len(driver.execute_script(FAINT)) >= 1
+
+
+@pytest.mark.parametrize("width", [420, 1600])
+def test_the_keyboard_reaches_what_is_shown(driver, address, width):
+    from selenium.webdriver import ActionChains, Keys
+
+    look(driver, width, "light")
+    driver.get(f"{address}why/")
+    # In the order in which they stand, the words of the page among them.
+    wanted = driver.find_elements("css selector", "article a[href]:not(.headerlink)")
+    assert wanted
+    reached = []
+    for _ in range(300):
+        ActionChains(driver).send_keys(Keys.TAB).perform()
+        each = driver.switch_to.active_element
+        if each in wanted:
+            assert each.value_of_css_property("outline-style") != "none"
+            reached.append(each)
+        if len(reached) == len(wanted):
+            break
+    assert reached == wanted
