@@ -14,13 +14,11 @@ from acmix import InputError
 from acmix.checkpoints.opening import load
 from acmix.checkpoints.segmenter import Segmenter
 from acmix.checkpoints.stored import load_trained
-from acmix.data.masks.opening import open_masked
 from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.record import read_run
 from acmix.tasks.segmentation.fitting import fit
 from acmix.tasks.segmentation.inference import measure, predict
 from acmix.tasks.segmentation.networks import fresh_network
-from acmix.tasks.segmentation.prepare import class_weights
 from tests.runs import unlisted
 from tests.tasks.segmentation.conftest import SETTINGS
 
@@ -177,13 +175,3 @@ def test_masks_that_say_nothing_at_all_are_refused(masked, tmp_path, part):
     with pytest.raises(InputError, match=f"masks of the {part} images say nothing of any pixel \\(255 in all of them"):
         fit(str(data), SETTINGS, tmp_path / "run", workers=0)
     assert not (tmp_path / "run").exists()
-
-
-def test_square_roots_of_balanced_weights_lie_between_none_and_all(masked):
-    images = open_masked(str(masked)).train
-    balanced, root = (
-        class_weights(images, replace(SETTINGS, class_weights=kind)) for kind in ("balanced", "square_root")
-    )
-    assert class_weights(images, SETTINGS) is None
-    torch.testing.assert_close(root.square(), balanced)
-    assert balanced.max() > root.max() > 1 > root.min() > balanced.min()

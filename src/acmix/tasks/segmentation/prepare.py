@@ -142,7 +142,7 @@ def prepare(
         settings=settings,
         sampler=sampler,
         workers=readers(fabric) if workers is None else workers,
-        class_weights=class_weights(images.train, settings),
+        class_weights=balanced_weights(images.train) if settings.class_weights == "balanced" else None,
     )
 
 
@@ -175,14 +175,6 @@ def _preprocessing(network: segmenters.Segmenter, images: MaskedImages, settings
         "mask_values": None if coding.colours else coding.values,
         "ignored_values": () if coding.colours else coding.ignored,
     }
-
-
-def class_weights(images: MaskedImages, settings: Settings) -> Tensor | None:
-    """Weights `(classes,)` of pixels by their class, as settings ask for them; None where all weigh the same."""
-    if settings.class_weights is None:
-        return None
-    weights = balanced_weights(images)
-    return weights if settings.class_weights == "balanced" else weights.sqrt()
 
 
 def balanced_weights(images: MaskedImages) -> Tensor:

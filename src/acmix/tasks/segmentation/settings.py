@@ -7,7 +7,7 @@ from acmix.errors import InputError
 from acmix.tasks.loop.fields import Range
 from acmix.tasks.loop.settings import LoopSettings
 
-ClassWeights = Literal["balanced", "square_root"]
+ClassWeights = Literal["balanced"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +22,8 @@ class Settings(LoopSettings):
         ignore_value: Mask value that says nothing, or the name of the class that does, beside 255 and what the file of
             classes tells.
         dice: Weight of the Dice loss beside cross-entropy.
-        class_weights: balanced lets every class count the same in the cross-entropy, however many pixels it has;
-            square_root takes the square root of such weights.
+        class_weights: balanced lets every class count the same in the cross-entropy, however many pixels it has; it
+            also swells the outlines of what is small.
         label_smoothing: Share of the target spread over all classes, 0 to below 1.
         quiet_shifts: ACmix layers start with small shifts, see `acmix.ACmix`; for ACmix-ResNets.
         drop_rate: Share of features dropped before the last layer; by default the decoder's own.
