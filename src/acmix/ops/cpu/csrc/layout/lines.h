@@ -79,7 +79,10 @@ static inline void transpose(Vector<T> (&block)[lanes<T>]) {
 template <class T, class E>
 static inline Vector<T> load_wide(const E* from) {
   if constexpr (sizeof(T) == sizeof(E)) {
-    return load<T>(reinterpret_cast<const T*>(from));
+    // Pairs lie at any even address.
+    Vector<T> values;
+    std::memcpy(&values, from, sizeof(values));
+    return values;
   } else {
     alignas(vector_bytes) T values[lanes<T>];
     for (int i = 0; i < lanes<T>; ++i) values[i] = widen<T>(from[i]);
