@@ -286,3 +286,17 @@ def test_the_table_of_detectors():
         for row in found["rows"]
     ]
     assert f"| {statistics.median(found['seconds_an_epoch'][1:]):.1f} s |" in (ROOT / "docs/detection.md").read_text()
+
+
+def test_the_table_of_segmenters():
+    text = (ROOT / "docs/segmentation.md").read_text()
+    rows = re.findall(r"^\| \d \| (.*) % \| (.*) % \| (\d+) \| (\d+) s \|", text, re.M)
+    assert rows == [
+        (
+            f"{100 * row['mean_iou']:.1f}",
+            ", ".join(f"{100 * each['iou']:.1f}" for each in row["classes"]),
+            str(row["epochs"]),
+            f"{row['seconds']:.0f}",
+        )
+        for row in result("segmentation-small")["rows"]
+    ]
