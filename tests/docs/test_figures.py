@@ -4,7 +4,8 @@ import itertools
 import json
 import re
 import statistics
-import sys
+import tracemalloc
+from pathlib import Path
 
 import pytest
 import torch
@@ -207,10 +208,18 @@ def test_figures_are_those_of_results_and_code(document, fact):
     assert fact() in prose(document)
 
 
-def test_lists_of_names_take_ten_times_as_much():
+def allocated(make):
+    tracemalloc.start()
+    made = make()
+    found = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert made
+    return found
+
+
+def test_paths_take_several_times_as_much_as_names():
     names = [f"n{index % 1000:08d}/n{index % 1000:08d}_{index}.JPEG" for index in range(10_000)]
-    assert sum(map(sys.getsizeof, names)) > 1.5 * sum(map(len, names))
-    assert len(Names(names)._buffer) == sum(map(len, names))
+    assert allocated(lambda: [Path(name) for name in names]) > 3 * allocated(lambda: Names(names))
 
 
 @pytest.fixture(scope="module")
