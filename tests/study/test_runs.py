@@ -146,6 +146,8 @@ def test_all_networks_of_a_seed_start_from_one_that_was_trained(data, tmp_path):
     again = study(data, tmp_path, own, variants=["convolution", "last-stage"], pretraining=pretraining)
     assert results(again) == results(found)
     assert (tmp_path / "pretrained-0.safetensors").read_bytes() == kept
+    with pytest.raises(InputError, match="pretraining was {.*}, is None"):
+        study(data, tmp_path, own, variants=["convolution"])
     study(data, tmp_path / "other", own, variants=["convolution"])
     with pytest.raises(InputError, match="pretraining was None, is"):
         study(data, tmp_path / "other", own, variants=["convolution"], pretraining=pretraining)

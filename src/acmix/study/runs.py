@@ -79,7 +79,7 @@ def run_study(
         facts = _look_at(data, settings, variants, validation, fabric)
         if pretraining is not None:
             _check_starts(settings, variants, pretraining, facts["classes"])
-            facts["pretraining"] = asdict(pretraining)
+        facts["pretraining"] = None if pretraining is None else asdict(pretraining)
         held.enter_context(_alone(output))
         study = _begin(facts, settings, output, variants)
         wanted = [(seed, name) for seed in range(settings.seed, settings.seed + seeds) for name in variants]
