@@ -56,6 +56,7 @@ def predict(
         from acmix.checkpoints.opening import load
         from acmix.data.folders import find_images
         from acmix.pages.kinds import part_of
+        from acmix.pages.lettering import unwritable
         from acmix.tasks.kinds import KINDS
 
         trained = load(checkpoint, device=device)
@@ -77,6 +78,8 @@ def predict(
             found = display.recorded(found, output / kind.results)
         found = found if output is None else _drawn(found, part_of(kind.name).draw, output, images, files)
         display.show_predictions(found, as_json=json)
+    if output is not None and not _is_table(output) and (lost := unwritable(trained.classes)):
+        sys.stderr.write(f"acmix predict: {lost}\n")
     if output is not None and (not _is_table(output) or output.suffix.lower() == ".json"):
         for note in kind.notes(trained, files, **options):
             # Beside JSON it would be none.

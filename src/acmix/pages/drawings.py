@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from acmix.pages.lettering import fitting, lettered, sized
+from acmix.pages.lettering import lettered, plain, sized
 
 _MOST = 3
 _PAPER, _BAR, _INK = "#111827", "#c2410c", "#ffffff"
@@ -30,11 +30,12 @@ def drawing(image: Image.Image, scores: Sequence[tuple[str, float]], *, most: in
         top = picture.height + row * line
         if length := round(probability * whole.width):
             draw.rectangle((0, top, length - 1, top + row - 2), fill=_BAR)
-        share = f" {probability:.1%}"
-        text, font = lettered(name, name.encode("ascii", "backslashreplace").decode(), size)
-        room = whole.width - size - draw.textlength(share, font=font)
-        words = fitting(draw, font, text, room) + share
-        draw.text((size // 2, top + row / 2), words, fill=_INK, font=font, anchor="lm")
+        share = plain(f" {probability:.1%}", size)
+        room = whole.width - size - share.length
+        words = lettered(name, name.encode("ascii", "backslashreplace").decode(), size, room)
+        # Apart, since words that are written from right to left would take numbers along.
+        words.draw(whole, (size / 2, top + row / 2), _INK)
+        share.draw(whole, (size / 2 + words.length, top + row / 2), _INK)
     file = io.BytesIO()
     whole.save(file, "PNG")
     return file.getvalue()

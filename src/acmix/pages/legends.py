@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from acmix.pages.lettering import Font, fitting, lettered
+from acmix.pages.lettering import Words, lettered, plain
 
 # Bright lines between dark ones are seen on pictures of any colour, and so are bright words on dark.
 DARK, INK = "#111827", "#ffffff"
@@ -39,42 +39,40 @@ def with_legend(picture: Image.Image, entries: Sequence[Entry], size: int) -> Im
         size: Of letters, in pixels.
     """
     width, row = max(picture.width, _NARROWEST), size * 8 // 5
-    lines = _lines(ImageDraw.Draw(picture), entries, width, size)
+    lines = _lines(entries, width, size)
     whole = Image.new("RGB", (width, picture.height + row * len(lines)), DARK)
     whole.paste(picture, ((width - picture.width) // 2, 0))
-    draw = ImageDraw.Draw(whole)
     for number, line in enumerate(lines):
         middle = picture.height + row * number + row / 2
-        for x, text, font, colour in line:
-            draw.text((x, middle), text, fill=colour, font=font, anchor="lm")
+        for x, words, colour in line:
+            words.draw(whole, (x, middle), colour)
     return whole
 
 
-# Where words begin, they themselves, their font and their colour.
-_Words = tuple[float, str, Font, str]
+# Where words begin, they themselves and their colour.
+_Placed = tuple[float, Words, str]
 
 
-def _lines(draw: ImageDraw.ImageDraw, entries: Sequence[Entry], width: int, size: int) -> list[list[_Words]]:
+def _lines(entries: Sequence[Entry], width: int, size: int) -> list[list[_Placed]]:
     """Lines of entries: the words in the colour of the class, and its name; the last says how many have no room."""
-    gap, (none, plain) = size / 2, lettered("nothing found", "", size)
+    gap = size / 2
     if not entries:
-        return [[(gap, none, plain, INK)]]
-    lines: list[list[_Words]] = [[]]
+        return [[(gap, plain("nothing found", size), INK)]]
+    lines: list[list[_Placed]] = [[]]
     x, shown = gap, [0]
     for entry in entries:
-        text, font = lettered(entry.name, entry.instead, size)
-        before = draw.textlength(f"{entry.words} ", font=plain)
-        text = fitting(draw, font, text, width - 2 * gap - before)
-        end = x + before + draw.textlength(text, font=font) + gap
+        words = plain(f"{entry.words} ", size)
+        name = lettered(entry.name, entry.instead, size, width - 2 * gap - words.length)
+        end = x + words.length + name.length + gap
         if end > width and lines[-1]:
             if len(lines) == _LINES:
                 more = len(entries) - sum(shown[:-1])
-                lines[-1] = [(gap, f"and {more} more classes", plain, INK)]
+                lines[-1] = [(gap, plain(f"and {more} more classes", size), INK)]
                 break
             lines.append([])
             shown.append(0)
             x, end = gap, end - x + gap
-        lines[-1] += [(x, entry.words, plain, entry.colour), (x + before, text, font, INK)]
+        lines[-1] += [(x, words, entry.colour), (x + words.length, name, INK)]
         shown[-1] += 1
         x = end + gap
     return lines

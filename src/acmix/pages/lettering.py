@@ -1,44 +1,25 @@
-"""Words on pictures of any size, in a font that has their letters."""
+"""Words on pictures of any size, in fonts that have their letters."""
 
-import importlib.util
+import itertools
+import math
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, features
 
-from acmix.errors import printable
+from acmix.errors import counted, printable
+from acmix.pages.fonts import Font, fonts
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 # Sides in pixels: small pictures are enlarged, pixel by pixel, so that words have room; large ones are shrunk.
 _SMALLEST, LONGEST = 224, 1024
-# Fonts of many letters by the names of their files, as systems have them; Pillow knows where to look.
-_FONTS = (
-    "DejaVuSans.ttf",
-    "NotoSans-Regular.ttf",
-    "NotoSansCJK-Regular.ttc",
-    "NotoSansCJKsc-Regular.otf",
-    "SourceHanSans-Regular.ttc",
-    "wqy-microhei.ttc",
-    "DroidSansFallback.ttf",
-    "DroidSansFallbackFull.ttf",
-    "NotoSansArabic-Regular.ttf",
-    "NotoSansDevanagari-Regular.ttf",
-    "PingFang.ttc",
-    "Hiragino Sans GB.ttc",
-    "Arial Unicode.ttf",
-    "msyh.ttc",
-    "malgun.ttf",
-    "meiryo.ttc",
-    "segoeui.ttf",
-)
-# No font has a letter for it, so that what is drawn is what a font draws in place of letters that it has not.
-_MISSING = "\U0010fffe"
+_MOST = 200  # signs of a name that are looked at
 # Signs that choose between two looks of the sign before them.
 _CHOICES = re.compile("[\ufe00-\ufe0f]")
+_JOINER, _CHANGING = "\u200d", ("Mn", "Mc", "Me", "Sk")
+# Letters from right to left, and signs on others: without a library of shapes they stand apart, in wrong order.
+_RIGHT, _SHAPED = ("R", "AL"), ("R", "AL", "NSM")
 
 
 def sized(image: Image.Image, longest: int = LONGEST) -> Image.Image:
@@ -57,15 +38,41 @@ def sized(image: Image.Image, longest: int = LONGEST) -> Image.Image:
     return image.resize((factor * width, factor * height), Image.Resampling.NEAREST) if factor > 1 else image
 
 
-def fitting(draw: ImageDraw.ImageDraw, font: Font, text: str, room: float) -> str:
-    """Text that fits into so many pixels."""
-    while len(text) > 1 and draw.textlength(text, font=font) > room:
-        text = text.removesuffix("…")[:-1] + "…"
-    return text
+class Words:
+    """A line of text in the fonts that have its letters.
+
+    Args:
+        parts: Pieces of text with the font of each, from left to right.
+    """
+
+    def __init__(self, parts: Sequence[tuple[str, Font]]) -> None:
+        self.parts = parts
+
+    @property
+    def text(self) -> str:
+        """What is written, from left to right."""
+        return "".join(text for text, _ in self.parts)
+
+    @property
+    def length(self) -> float:
+        """In pixels."""
+        return sum(font.length(text) for text, font in self.parts)
+
+    def draw(self, picture: Image.Image, at: tuple[float, float], colour: str) -> None:
+        """Write them into a picture in RGB; at is the left end of the line's middle."""
+        x, middle = at
+        for text, font in self.parts:
+            font.draw(picture, (x, middle), text, colour)
+            x += font.length(text)
 
 
-def lettered(name: str, instead: str, size: int) -> tuple[str, Font]:
-    """A name as it can be drawn, and a font that has its letters.
+def plain(text: str, size: int) -> Words:
+    """Words of ASCII; size is of the letters, in pixels."""
+    return Words([(text, next(fonts(size)))])
+
+
+def lettered(name: str, instead: str, size: int, room: float = math.inf) -> Words:
+    """A name as it can be drawn.
 
     Signs that no installed font has are left out; if letters or digits are among them, the name is replaced.
 
@@ -73,45 +80,76 @@ def lettered(name: str, instead: str, size: int) -> tuple[str, Font]:
         name: Any text.
         instead: To draw where no font has its letters; ASCII.
         size: Of the letters, in pixels.
+        room: In pixels; what has no room becomes an ellipsis.
     """
-    text = _CHOICES.sub("", printable(name))
-    found: tuple[str, Font] | None = None
-    for font in _fonts(size):
-        if not (gone := [sign for sign in text if not _has(font, sign)]):
-            return text, font
-        if found is None and not any(unicodedata.category(sign)[0] in "LMN" for sign in gone):
-            found = "".join(sign for sign in text if sign not in gone).strip() or instead, font
-    return found or (instead, next(_fonts(size)))
+    text = _written(name)
+    if not (found := _words(text, size)):
+        text, found = instead, plain(instead, size)
+    while len(text) > 1 and found.length > room:
+        text = text.removesuffix("…")[:-1] + "…"
+        found = _words(text, size) or plain(text, size)
+    return found
 
 
-def _fonts(size: int) -> Iterator[Font]:
-    yield _font("", size)
-    for name in _files():
-        yield _font(name, size)
+def unwritable(names: Sequence[str]) -> str:
+    """What to say of names that pictures cannot have as they are; nothing if there are none."""
+    lost = [name for name in names if name.strip() and not _words(_written(name), 12)]
+    if not lost:
+        return ""
+    more = f" and {counted(len(lost) - 1, 'more name')}" if len(lost) > 1 else ""
+    which = f"no font that is installed has the letters of {printable(lost[0])}{more}"
+    return f"{which}: pictures have their numbers instead; install one that has, such as Noto Sans or Noto Sans CJK"
+
+
+def _written(name: str) -> str:
+    text = unicodedata.normalize("NFC", _CHOICES.sub("", printable(name)))
+    return text if len(text) <= _MOST else text[:_MOST] + "…"
+
+
+def _words(text: str, size: int) -> Words | None:
+    """Nothing if no font has the letters, or nothing would be left to see."""
+    if not _shapes() and any(unicodedata.bidirectional(sign) in _SHAPED for sign in text):
+        return None
+    gone = {sign for sign in set(text) - {_JOINER} if not any(font.has(sign) for font in fonts(size))}
+    text = "".join(sign for sign in text if sign not in gone).strip()
+    if not text or any(unicodedata.category(sign)[0] in "LMN" for sign in gone):
+        return None
+    for font in fonts(size):
+        if all(map(font.has, text)):
+            return Words([(text, font)])
+    parts: list[tuple[str, Font]] = []
+    for sign in text:
+        # What changes the sign before it is of its font.
+        if parts and (sign == _JOINER or (unicodedata.category(sign) in _CHANGING and parts[-1][1].has(sign))):
+            font = parts[-1][1]
+        else:
+            font = next((font for font in fonts(size) if font.has(sign)), next(fonts(size)))
+        if parts and parts[-1][1] is font:
+            parts[-1] = parts[-1][0] + sign, font
+        else:
+            parts.append((sign, font))
+    return Words(_ordered(parts))
+
+
+def _ordered(parts: Sequence[tuple[str, Font]]) -> list[tuple[str, Font]]:
+    """Pieces in the order of reading from left to right, where some of them are read from right to left."""
+    strong = [_direction(text) for text, _ in parts]
+    first = next(filter(None, strong), "left")
+    pieces = zip((direction or first for direction in strong), parts, strict=True)
+    runs = [
+        [part for _, part in run][:: -1 if direction == "right" else 1]
+        for direction, run in itertools.groupby(pieces, key=lambda piece: piece[0])
+    ]
+    return list(itertools.chain.from_iterable(runs[:: -1 if first == "right" else 1]))
+
+
+def _direction(text: str) -> str:
+    """Of the first letter that has one."""
+    kinds = map(unicodedata.bidirectional, text)
+    kind = next((kind for kind in kinds if kind in ("L", *_RIGHT)), "")
+    return "right" if kind in _RIGHT else "left" if kind else ""
 
 
 @cache
-def _font(name: str, size: int) -> Font:
-    return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
-
-
-@cache
-def _files() -> tuple[str, ...]:
-    """Fonts that are there."""
-    found = importlib.util.find_spec("matplotlib")
-    bundled = [Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"] if found and found.origin else []
-    return tuple(name for name in map(str, (*bundled, *_FONTS)) if _opens(name))
-
-
-def _opens(name: str) -> bool:
-    try:
-        ImageFont.truetype(name, 12)
-    except OSError:
-        return False
-    return True
-
-
-@cache
-def _has(font: Font, sign: str) -> bool:
-    look, missing = (np.asarray(font.getmask(each)) for each in (sign, _MISSING))
-    return sign.isspace() or not np.array_equal(look, missing)
+def _shapes() -> bool:
+    return bool(features.check_feature("raqm") and features.check_feature("fribidi"))

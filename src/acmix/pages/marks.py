@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from acmix.pages.colours import class_colour
 from acmix.pages.legends import DARK, INK, Entry, with_legend
-from acmix.pages.lettering import LONGEST, fitting, lettered, sized
+from acmix.pages.lettering import LONGEST, lettered, plain, sized
 
 _VEIL = 0.4  # of a mask's colour over the picture
 _WIDEST = 0.6  # of a name, of the picture's width
@@ -64,7 +64,7 @@ def marked(image: Image.Image, marks: Sequence[Mark], longest: int = LONGEST) ->
         _draw_box(draw, box, _colour(mark), max(2, size // 7))
     taken: list[_Box] = []
     for mark, box in zip(reversed(marks), reversed(boxes), strict=True):
-        _draw_tag(draw, picture.size, mark, box, size, taken)
+        _draw_tag(picture, mark, box, size, taken)
     file = io.BytesIO()
     counts = Counter((mark.label, mark.name) for mark in marks)
     entries = [
@@ -103,16 +103,13 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: _Box, colour: str, width: int) -> 
         draw.rectangle((left - grown, top - grown, right + grown, bottom + grown), outline=line, width=drawn)
 
 
-def _draw_tag(
-    draw: ImageDraw.ImageDraw, size: tuple[int, int], mark: Mark, box: _Box, letters: int, taken: list[_Box]
-) -> None:
+def _draw_tag(picture: Image.Image, mark: Mark, box: _Box, letters: int, taken: list[_Box]) -> None:
     """Write what a mark is beside or in its box, where there is room."""
-    text, font = lettered(mark.name, f"class {mark.label}", letters)
-    rest = "".join(f" {part}" for part in (mark.note, "" if mark.score is None else f"{mark.score:.0%}") if part)
-    edge, after = letters // 3, draw.textlength(rest, font=font)
-    text = fitting(draw, font, text, _WIDEST * size[0] - 3 * edge - after)
-    before = draw.textlength(text, font=font)
-    width, height = before + after + 3 * edge, letters * 1.4
+    size, edge = picture.size, letters // 3
+    score = "" if mark.score is None else f"{mark.score:.0%}"
+    rest = plain("".join(f" {part}" for part in (mark.note, score) if part), letters)
+    name = lettered(mark.name, f"class {mark.label}", letters, _WIDEST * size[0] - 3 * edge - rest.length)
+    width, height = name.length + rest.length + 3 * edge, letters * 1.4
     if width > size[0] or height > size[1]:
         return
     place = _free(box, (width, height), size, taken)
@@ -120,11 +117,12 @@ def _draw_tag(
         return
     taken.append(place)
     left, top, _, bottom = place
+    draw = ImageDraw.Draw(picture)
     draw.rectangle(place, fill=DARK)
     draw.rectangle((left, top, left + edge, bottom), fill=_colour(mark))
     # Apart, since words that are written from right to left would take numbers along.
-    for x, words in ((0, text), (before, rest)):
-        draw.text((left + 2 * edge + x, (top + bottom) / 2), words, fill=INK, font=font, anchor="lm")
+    for x, words in ((0, name), (name.length, rest)):
+        words.draw(picture, (left + 2 * edge + x, (top + bottom) / 2), INK)
 
 
 def _free(box: _Box, size: tuple[float, float], within: tuple[int, int], taken: Sequence[_Box]) -> _Box | None:
