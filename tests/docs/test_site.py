@@ -85,12 +85,13 @@ def test_faint_words_are_found(driver, address):
     assert len(driver.execute_script(FAINT)) >= 1
 
 
+@pytest.mark.parametrize("page", ["", "why/", "detection/", "zh/train/"])
 @pytest.mark.parametrize("width", [420, 1600])
-def test_the_keyboard_reaches_what_is_shown(driver, address, width):
+def test_the_keyboard_reaches_what_is_shown(driver, address, width, page):
     from selenium.webdriver import ActionChains, Keys
 
     look(driver, width, "light")
-    driver.get(f"{address}why/")
+    driver.get(address + page)
     # In the order in which they stand, the words of the page among them.
     wanted = driver.find_elements("css selector", "article a[href]:not(.headerlink)")
     assert wanted
