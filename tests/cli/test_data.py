@@ -85,8 +85,8 @@ def test_training_says_what_was_taken_for_what(trained):
         rf"training: {data}/Training: 15 images of 3 classes ([tea], caf\xe9, 水)",
         f"validation: the images of {data}/Training that training held out: 3 images, 0.2 of each class by seed 0",
         f"left aside: {data}/TEST_SET, test images: not trained on, not chosen on",
-        "left out: 2 hidden (Training/[tea]/._0.png, ...), 1 links to nothing (Training/[tea]/gone.png), "
-        "1 links to a folder that holds them (Training/[tea]/loop), 1 .txt files (Training/[tea]/notes.txt)",
+        "left out: 2 hidden (Training/[tea]/._0.png, ...), 1 link to nothing (Training/[tea]/gone.png), "
+        "1 link to a folder above it (Training/[tea]/loop), 1 file ending in .txt (Training/[tea]/notes.txt)",
     ]
     assert json.loads((run / "config.json").read_text())["classes"] == ["[tea]", r"caf\xe9", "\u6c34"]
     assert r"caf\xe9/\xff" in (run / "report.html").read_text()
@@ -141,11 +141,11 @@ def test_data_check_counts_what_is_left_out_and_compares_test_images(capsys, tra
     assert {name: part["images"] for name, part in found["parts"].items()} == {"train": 18, "test": 6}
     assert found["left_out"] == {
         "hidden": 2,
-        "links to nothing": 1,
-        "links to a folder that holds them": 1,
-        ".txt files": 1,
+        "link to nothing": 1,
+        "link to a folder above it": 1,
+        "file ending in .txt": 1,
     }
-    assert found["left_out_first"]["links to nothing"] == ["Training/[tea]/gone.png"]
+    assert found["left_out_first"]["link to nothing"] == ["Training/[tea]/gone.png"]
     copy = data / "TEST_SET" / "[tea]" / "copy.png"
     shutil.copy(data / "Training" / "[tea]" / os.fsdecode(b"\xff0.png"), copy)
     code, out, _ = call(capsys, "data", "check", data)

@@ -141,12 +141,12 @@ def test_what_is_left_out_is_counted(tmp_path):
     assert (len(parts.train), len(parts.validation)) == (10, 2)
     assert parts.left_out.counts == {
         "hidden": 3,
-        ".txt files": 2,
-        "images in no class folder": 1,
-        "links to nothing": 1,
-        "links to a folder that holds them": 1,
+        "file ending in .txt": 2,
+        "image in no class folder": 1,
+        "link to nothing": 1,
+        "link to a folder above it": 1,
     }
-    assert "1 links to nothing (train/bee/gone.png)" in str(parts.left_out)
+    assert "1 link to nothing (train/bee/gone.png)" in str(parts.left_out)
     assert open_dataset(str(tmp_path)).taken["left out"] == str(parts.left_out)
 
 
@@ -332,7 +332,7 @@ def test_a_table_of_single_labels_may_be_multi_label(tmp_path):
     opened = open_dataset(str(tmp_path), multi_label=True)
     assert opened.train.multi_label
     assert opened.validation.multi_label
-    assert opened.taken["left out"] == "1 images that no row names (8.png)"
+    assert opened.taken["left out"] == "1 image that no row names (8.png)"
 
 
 def test_class_folders_are_not_multi_label(tmp_path):
@@ -347,4 +347,4 @@ def test_images_of_a_test_table_are_somebodys(tmp_path):
         rows = [f"{name},{'ant' if int(name[0]) % 2 else 'bee'}" for name in own]
         write_table(tmp_path / f"{part}.csv", "\n".join(["image,label", *rows]), names, folder=tmp_path / "images")
     assert not open_parts(str(tmp_path)).left_out.counts
-    assert str(open_parts(str(tmp_path), test=True).left_out) == "1 images that no row names (8.png)"
+    assert str(open_parts(str(tmp_path), test=True).left_out) == "1 image that no row names (8.png)"

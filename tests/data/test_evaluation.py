@@ -110,7 +110,7 @@ def test_images_of_the_same_names_with_other_contents_count_and_are_said(data, t
     assert open_dataset(str(other)).fingerprint == trained.record.fingerprint
     found = trained.find(other)
     assert (len(found.images), found.trained_on, found.changed) == (20, 0, 0)
-    assert found.notes == ["16 images have names of images that were trained on, and other contents: they count"]
+    assert found.notes == ["16 images of a name that was trained on, and other contents: counted here"]
 
 
 def test_validation_and_test_images_beside_training_images(tmp_path):

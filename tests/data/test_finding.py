@@ -47,7 +47,7 @@ def test_parts_are_known_by_split(tmp_path):
     assert found.names == ["Training", "dev", "test_set"]
     assert (found.train.words, found.train.content) == (f"{tmp_path}/Training", tmp_path / "Training")
     assert found.held_out() is found.validation
-    assert found.left_out.counts == {"folders beside the splits": 1}
+    assert found.left_out.counts == {"folder beside the splits": 1}
 
 
 def test_test_images_without_classes_are_no_part_to_open(tmp_path):

@@ -76,7 +76,7 @@ def test_files_of_every_class_in_order(tmp_path):
     touch(tmp_path, "b/2.png", "b/1.JPG", "b/in/0.png", "a/x.gif", "c/none.txt")
     found, left_out = files_of(tmp_path)
     assert found == {"a": ["a/x.gif"], "b": ["b/1.JPG", "b/2.png", "b/in/0.png"], "c": []}
-    assert left_out.counts == {".txt files": 1}
+    assert left_out.counts == {"file ending in .txt": 1}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_links_that_lead_back_are_left_out_and_named_once(tmp_path, link, target
     (root / link).symlink_to(target)
     found, left_out = files_of(root)
     assert found == {"a": ["a/1.png", "a/in/2.png"]}
-    assert str(left_out) == f"1 links to a folder that holds them ({link})"
+    assert str(left_out) == f"1 link to a folder above it ({link})"
 
 
 def test_links_that_lead_to_each_other(tmp_path):
@@ -108,7 +108,7 @@ def test_links_that_lead_to_each_other(tmp_path):
     (tmp_path / "b" / "a").symlink_to("../a")
     found, left_out = files_of(tmp_path)
     assert found == {"a": ["a/1.png", "a/b/2.png"], "b": ["b/2.png", "b/a/1.png"]}
-    assert left_out.names == {"links to a folder that holds them": ["a/b/a", "b/a/b"]}
+    assert left_out.names == {"link to a folder above it": ["a/b/a", "b/a/b"]}
 
 
 def test_links_to_other_folders_are_followed_once_in_a_class(tmp_path):
@@ -120,7 +120,7 @@ def test_links_to_other_folders_are_followed_once_in_a_class(tmp_path):
     (root / "dog" / "4.png").symlink_to("../../store/cats/1.png")
     found, left_out = files_of(root)
     assert found == {"cat": ["cat/1.png", "cat/in/2.png"], "dog": ["dog/3.png", "dog/4.png", "dog/a/2.png"]}
-    assert str(left_out) == "1 folders met before in their class (dog/b)"
+    assert str(left_out) == "1 folder met before in the same class (dog/b)"
 
 
 def test_doubling_links_end(tmp_path):
@@ -132,7 +132,7 @@ def test_doubling_links_end(tmp_path):
     (tmp_path / "data" / "a").symlink_to("../store/0")
     found, left_out = files_of(tmp_path / "data")
     assert len(found["a"]) == 30
-    assert left_out.counts == {"folders met before in their class": 29, "links to nothing": 2}
+    assert left_out.counts == {"folder met before in the same class": 29, "link to nothing": 2}
 
 
 def test_what_cannot_be_read_is_left_out(tmp_path):
@@ -143,10 +143,10 @@ def test_what_cannot_be_read_is_left_out(tmp_path):
     found, left_out = files_of(tmp_path)
     assert found == {"a": ["a/1.png"]}
     assert left_out.names == {
-        "links to nothing": ["a/gone.png", "a/self.png"],
-        "no regular files": ["a/pipe.png"],
-        "files without a suffix": ["a/names"],
-        ".csv files": [r"a/caf\xe9.csv"],
+        "link to nothing": ["a/gone.png", "a/self.png"],
+        "file of a special kind": ["a/pipe.png"],
+        "file without a suffix": ["a/names"],
+        "file ending in .csv": [r"a/caf\xe9.csv"],
     }
 
 
@@ -159,7 +159,7 @@ def test_what_is_left_out_is_said_in_a_line():
     left_out, more = LeftOut(), LeftOut()
     for index in range(7):
         more.add("hidden", f".{index}")
-    more.add("links to nothing", "a")
+    more.add("link to nothing", "a")
     left_out.join(more, "train")
     left_out.join(more, "val")
     assert str(left_out) == "14 hidden (train/.0, ...), 2 links to nothing (train/a, val/a)"
@@ -188,3 +188,10 @@ def test_images_of_folders(tmp_path):
     missing = "the folder holds no image files"
     assert found("empty", recursive=True) == ([], [missing])
     assert found("empty") == ([], [f"{missing} directly in it (--recursive looks into its folders)"])
+
+
+def test_reasons_are_counted_as_people_count():
+    left_out = LeftOut()
+    for name, count in (("box without area", 1), ("image not there", 1_000), ("hidden", 2)):
+        left_out.add(name, "a", count)
+    assert str(left_out) == "1,000 images not there (a, ...), 2 hidden (a, ...), 1 box without area (a)"

@@ -137,7 +137,7 @@ def test_images_that_are_fields_of_a_sample_are_counted(tmp_path):
     members = [(f"{key}.{suffix}", content) for key in "abc" for suffix, content in suffixes.items()]
     images = opened(str(write_tar(tmp_path / "s.tar", members)))
     assert len(images) == 3
-    assert str(images.left_out) == "6 images that are fields of a sample (s.tar/a.mask.png, ...)"
+    assert str(images.left_out) == "6 images among the fields of a sample (s.tar/a.mask.png, ...)"
     assert str(opened(write_three(tmp_path)).left_out) == ""
 
 

@@ -15,7 +15,7 @@ from acmix.data.shards import open_shards
 from acmix.data.shards.urls import Listing
 from acmix.data.sources import ImageSource, NamedImages, SplittableImages, unknown_classes
 from acmix.data.tables import TabledImages, TableFile, open_tables, unnamed_images
-from acmix.data.trained import examine, refuse_unreadable
+from acmix.data.trained import check_apart, examine, refuse_unreadable
 from acmix.errors import InputError, counted
 from acmix.progress import Progress, silent
 
@@ -132,6 +132,7 @@ def open_dataset(
         raise InputError(
             f"no image of {parts.measured or held_out_of(parts.learned)} has a label, so nothing is measured on them"
         )
+    check_apart(train, held_out)
     if check_images:
         check_files(train, held_out, progress=progress)
     return ImageData(
@@ -149,14 +150,14 @@ def open_dataset(
 
 def _taken(parts: Parts, train: ImageSource, held_out: ImageSource, split: str) -> dict[str, str]:
     """See `ImageData`; split says how images were held out where none had a place of their own."""
-    classes = f"{len(train.classes)} classes ({_few(train.classes)})"
+    classes = f"{counted(len(train.classes), 'class')} ({_few(train.classes)})"
     read = f", {train.reading}" if train.reading else ""
     several = ", any number an image" if train.multi_label else ""
-    taken = {"training": f"{parts.learned}: {len(train):,} images of {classes}{several}{read}"}
+    taken = {"training": f"{parts.learned}: {counted(len(train), 'image')} of {classes}{several}{read}"}
     if parts.validation is None:
-        taken["validation"] = f"{held_out_of(parts.learned)}: {len(held_out):,} images, {split}"
+        taken["validation"] = f"{held_out_of(parts.learned)}: {counted(len(held_out), 'image')}, {split}"
     else:
-        taken["validation"] = f"{parts.measured}: {len(held_out):,} images"
+        taken["validation"] = f"{parts.measured}: {counted(len(held_out), 'image')}"
     for images, part in ((train, "training"), (held_out, "validation")):
         if missing := _without_images(images):
             taken[part] += f", none of {counted(len(missing), 'class')} ({_few(missing)})"

@@ -11,7 +11,7 @@ from acmix.data.datasets import OpenedData, check_files, held_out_of, open_toget
 from acmix.data.finding import FoundOf, Held, Part, PartOf, find
 from acmix.data.sources import ImageSource, NamedImages, Splittable, unknown_classes
 from acmix.data.trained import TrainedImages, examine, refuse_unreadable
-from acmix.errors import InputError
+from acmix.errors import InputError, counted
 from acmix.progress import Progress, silent
 
 
@@ -292,8 +292,8 @@ def _leave_out(
     # Files of validation images may well have the names of training images, 0001.png in both.
     copied = not own and 2 * np.count_nonzero(same & named) >= np.count_nonzero(named)
     changed = named & ~same if copied else np.zeros_like(same)
-    if not own and (count := np.count_nonzero(named & ~same & ~changed)):
-        notes.append(f"{count:,} images have names of images that were trained on, and other contents: they count")
+    if not own and (count := int(np.count_nonzero(named & ~same & ~changed))):
+        notes.append(f"{counted(count, 'image')} of a name that was trained on, and other contents: counted here")
     kept = np.flatnonzero(~(same | changed))
     if not len(kept):
         raise InputError(

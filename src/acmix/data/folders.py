@@ -10,7 +10,7 @@ from pathlib import Path
 
 from acmix.data.images import is_hidden, is_image
 from acmix.data.names import Names
-from acmix.errors import InputError, printable
+from acmix.errors import InputError, counted, printable
 
 # Splits by the words that people use for them; the order is that in which they are shown.
 _WORDS = {
@@ -24,16 +24,21 @@ _NAMES = {part: re.compile(f"{_AROUND}(?:{'|'.join(words)}){_AROUND}") for part,
 # Names that are kept of what is left out for one reason.
 _KEPT = 5
 
-_HIDDEN, _DANGLING, _LOOP = "hidden", "links to nothing", "links to a folder that holds them"
-_TWICE, _IRREGULAR = "folders met before in their class", "no regular files"
-_UNLABELLED, _BESIDE = "images in no class folder", "folders beside the splits"
+_HIDDEN, _DANGLING, _LOOP = "hidden", "link to nothing", "link to a folder above it"
+_TWICE, _IRREGULAR = "folder met before in the same class", "file of a special kind"
+_UNLABELLED, _BESIDE = "image in no class folder", "folder beside the splits"
+# By its suffix.
+NO_IMAGE = "file ending in {}"
 # What an entry of a folder is, where it is not left out.
 _IMAGE, _FOLDER = "image", "folder"
 
 
 @dataclass
 class LeftOut:
-    """Files and folders that are no data, by the reason.
+    """What is no data, or none to learn from, by the reason.
+
+    A reason says what one thing is, its first word a noun in the singular, as in "box without area"; what it says is
+    true of several. One word is an adjective.
 
     Attributes:
         counts: How many, by reason. A hidden folder counts as one.
@@ -59,12 +64,17 @@ class LeftOut:
 
     def __str__(self) -> str:
         """All of it in one line: links are named, of the rest the first."""
-        return ", ".join(f"{count:,} {reason} ({self._named(reason)})" for reason, count in self.counts.most_common())
+        return ", ".join(
+            self.words(reason, all_names=reason in (_DANGLING, _LOOP, _TWICE))
+            for reason, _ in self.counts.most_common()
+        )
 
-    def _named(self, reason: str) -> str:
-        names = self.names[reason]
-        shown = names if reason in (_DANGLING, _LOOP, _TWICE) else names[:1]
-        return ", ".join(shown) + (", ..." if self.counts[reason] > len(shown) else "")
+    def words(self, reason: str, *, all_names: bool = True) -> str:
+        """How many there are for a reason, the first or all that are known by name: 1 box without area (a)."""
+        count, (noun, *rest) = self.counts[reason], reason.split(" ")
+        number = counted(count, noun) if rest else f"{count:,} {noun}"
+        shown = self.names[reason] if all_names else self.names[reason][:1]
+        return f"{' '.join((number, *rest))} ({', '.join(shown)}{', ...' if count > len(shown) else ''})"
 
 
 def part_of(name: str) -> str | None:
@@ -347,7 +357,7 @@ def _kind(entry: os.DirEntry[str], above: tuple[str, ...]) -> str:
     if is_image(entry.name):
         return _IMAGE
     suffix = printable(os.path.splitext(entry.name)[1].lower())
-    return f"{suffix} files" if suffix else "files without a suffix"
+    return NO_IMAGE.format(suffix) if suffix else "file without a suffix"
 
 
 def _leads_back(target: str, above: tuple[str, ...]) -> bool:

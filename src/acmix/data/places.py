@@ -1,6 +1,7 @@
 """Where images lie that a file names: within the data folder alone, whatever names and links say."""
 
 import os
+import posixpath
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -13,19 +14,25 @@ from acmix.errors import InputError, printable
 _SAMPLE = 64
 
 
-def as_path(name: str) -> str:
-    """A path within the data folder as people write it, with slashes.
+def as_path(name: str, root: Path | None = None) -> str:
+    """A path within the data folder as people write it, with slashes, in its shortest form.
+
+    Args:
+        name: The path.
+        root: The data folder; an absolute path within it is as good as one that begins there.
 
     Raises:
-        InputError: If it is absolute or leads out of the folder.
+        InputError: If it leads out of the folder.
     """
     text = name.replace("\\", "/")
+    if root is not None:
+        text = text.removeprefix(f"{root.absolute()}/")
     path = PurePosixPath(text)
     if path.is_absolute() or PureWindowsPath(text).drive or ".." in path.parts or "\0" in text:
         raise InputError(
             f"{printable(repr(name))} is absolute or leads out of the data folder; name it as it lies in that folder"
         )
-    return text
+    return posixpath.normpath(text)
 
 
 class Ground:

@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from acmix import records
 from acmix.data.sources import NamedImages, read_in_threads
-from acmix.errors import InputError
+from acmix.errors import InputError, counted, printable
 from acmix.progress import Progress, silent
 
 # Of more images a record would fill the metadata of a checkpoint, which safetensors bounds to 100 MB.
@@ -66,6 +68,31 @@ def examine(
         contents[index], masks[index] = content, mask
         faults += [] if fault is None else [fault]
     return Examined(contents, masks, faults)
+
+
+def check_apart(train: NamedImages, held_out: NamedImages) -> None:
+    """Refuse images that are learned from and validated with: one file under any name of its folder.
+
+    Args:
+        train: Any images.
+        held_out: Any others; those that are no files of their own are left to `check_data`.
+
+    Raises:
+        InputError: If they have a file in common.
+    """
+    folder = cache(os.path.realpath)
+
+    def files(images: NamedImages) -> Iterator[tuple[str, str]]:
+        for index in images.files():
+            above, name = os.path.split(images.place(index))
+            yield folder(above), name
+
+    learned = {*files(train)}
+    if both := [file for file in files(held_out) if file in learned]:
+        raise InputError(
+            f"{counted(len(both), 'image')} to validate with, such as {printable(os.path.join(*both[0]))}, "
+            f"{'is' if len(both) == 1 else 'are'} learned from, too; list every image once"
+        )
 
 
 def refuse_unreadable(faults: Sequence[str], count: int) -> None:

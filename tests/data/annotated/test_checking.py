@@ -30,24 +30,37 @@ def test_sound_data_are_sound(coco_folder, yolo_folder):
 
 # A change of the annotations, the kind of finding, what is counted, whether the data stay sound.
 FOUND = {
-    "unknown category": (BOX | {"id": 2, "category_id": 9}, "refused", {"objects of unknown categories": 1}),
-    "no area": (BOX | {"id": 2, "bbox": [1, 1, 0, 4]}, "left_out", {"boxes without area": 1}),
-    "outside": (BOX | {"id": 2, "bbox": [50, 1, 2, 4]}, "left_out", {"boxes outside of their image": 1}),
-    "id twice": (BOX, "noted", {"annotations of one id": 1, "images without objects": 1}),
+    "unknown category": (BOX | {"id": 2, "category_id": 9}, "refused", {"object of an unknown category": 1}),
+    "no area": (BOX | {"id": 2, "bbox": [1, 1, 0, 4]}, "left_out", {"box without area": 1}),
+    "outside": (BOX | {"id": 2, "bbox": [50, 1, 2, 4]}, "left_out", {"box outside of the image": 1}),
+    "id twice": (
+        BOX,
+        "noted",
+        {
+            "annotation of another's id": 1,
+            "object of the image, class and box of another": 1,
+            "image without objects": 1,
+        },
+    ),
     "beyond": (
         BOX | {"id": 2, "image_id": 2, "bbox": [30, 1, 20, 4]},
         "noted",
-        {"boxes that reach beyond their image": 1},
+        {"box reaching beyond the image": 1},
     ),
     "runs": (
         BOX | {"id": 2, "segmentation": {"size": [30, 40], "counts": [1, 2]}},
         "refused",
-        {"run lengths that do not fit": 1},
+        {"mask of run lengths that do not fit": 1},
+    ),
+    "twice": (
+        BOX | {"id": 2},
+        "noted",
+        {"object of the image, class and box of another": 1, "image without objects": 1},
     ),
     "crossing": (
         BOX | {"id": 2, "image_id": 2, "segmentation": [STAR]},
         "noted",
-        {"polygons that cross themselves": 1, "objects without a segment, so that masks are not learned": 1},
+        {"polygon of edges that cross": 1, "object without a segment, so that masks are not learned": 1},
     ),
 }
 
@@ -84,16 +97,16 @@ def test_the_command_names_what_is_wrong(small, write, tmp_path, capsys):
     (tmp_path / "images" / "b.png").write_bytes(b"no image")
     code, out, err = call(capsys, "data", "check", folder)
     assert (code, err) == (1, "")
-    assert "refused in training, images: 1 objects of unknown categories (all annotation 2)\n" in out
-    assert "left out of training, images: 1 boxes without area (all annotation 3)\n" in out
-    assert "left out of training, images: 1 images that are not there (images/gone.png)\n" in out
+    assert "refused in training, images: 1 object of an unknown category (all annotation 2)\n" in out
+    assert "left out of training, images: 1 box without area (all annotation 3)\n" in out
+    assert "left out of training, images: 1 image not there (images/gone.png)\n" in out
     assert "unreadable: 1\n  images/b.png: not a readable image" in out
     assert "classes without objects: dog\n" in out
     code, out, err = call(capsys, "data", "check", folder, "--json")
     assert (code, err) == (1, "")
     content = json.loads(out)
     assert content["parts"]["images"]["refused"] == {
-        "objects of unknown categories": {"count": 1, "first": ["all annotation 2"]}
+        "object of an unknown category": {"count": 1, "first": ["all annotation 2"]}
     }
     assert content["unused_classes"] == ["dog"]
     assert not content["sound"]

@@ -78,18 +78,18 @@ def test_polygons_are_read(small, write):
 
 # What training would learn wrongly, and a word of what is said of it.
 REFUSED = {
-    "unknown category": (lambda data: data["annotations"][0].update(category_id=5), "1 objects of unknown categories"),
-    "image twice": (lambda data: data["images"][1].update(id=1), "1 images of one id"),
-    "name twice": (lambda data: data["images"][1].update(file_name="a.png"), "1 images of one name (a.png)"),
+    "unknown category": (lambda data: data["annotations"][0].update(category_id=5), "1 object of an unknown category"),
+    "image twice": (lambda data: data["images"][1].update(id=1), "1 image of another's id"),
+    "name twice": (lambda data: data["images"][1].update(file_name="a.png"), "1 image of another's name (a.png)"),
     "category twice": (lambda data: data["categories"][1].update(id=7), "two categories have the id 7"),
     "class twice": (lambda data: data["categories"][1].update(name="cat"), "two categories are called cat"),
     "runs of another size": (
         lambda data: data["annotations"][0].update(segmentation={"size": [40, 30], "counts": [100, 20, 1080]}),
-        "run lengths of another size than their image (all annotation 1)",
+        "mask of run lengths of another size than the image (all annotation 1)",
     ),
     "too many runs": (
         lambda data: data["annotations"][0].update(segmentation={"size": [30, 40], "counts": [100, 20, 1081]}),
-        "run lengths that do not fit",
+        "mask of run lengths that do not fit",
     ),
     "negative runs": (
         lambda data: data["annotations"][0].update(segmentation={"size": [30, 40], "counts": [-1, 1201]}),
@@ -113,7 +113,7 @@ REFUSED = {
     ),
     "polygon of too many corners": (
         lambda data: data["annotations"][0].update(segmentation=[[1, 2] * 2_000_001]),
-        "outlines of more than 2,000,000 pixels",
+        "outline of more than 2,000,000 pixels",
     ),
     "runs of huge numbers": (
         lambda data: data["annotations"][0].update(segmentation={"size": [30, 40], "counts": [10**30]}),
@@ -134,18 +134,18 @@ REFUSED = {
     "polygon of text": (lambda data: data["annotations"][0].update(segmentation=[["1"] * 8]), "where numbers must be"),
     "polygon of huge numbers": (
         lambda data: data["annotations"][0].update(segmentation=[[*SQUARE[:-1], 1e30]]),
-        "polygons of numbers that no image has",
+        "polygon of numbers that no image has",
     ),
     "polygon without end": (
         lambda data: data["annotations"][0].update(segmentation=[[0, 0, 1e5, 1e5] * 20]),
-        "outlines of more than 2,000,000 pixels",
+        "outline of more than 2,000,000 pixels",
     ),
-    "box of huge numbers": (lambda data: data["annotations"][0].update(bbox=[0, 0, 1e300, 1]), "boxes of numbers"),
+    "box of huge numbers": (lambda data: data["annotations"][0].update(bbox=[0, 0, 1e300, 1]), "1 box of numbers"),
     "box of three": (lambda data: data["annotations"][0].update(bbox=[0, 0, 1]), "bbox must be four numbers"),
     "box of true": (lambda data: data["annotations"][0].update(bbox=[True, 0, 1, 1]), "bbox must be four numbers"),
     "box of text": (lambda data: data["annotations"][0].update(bbox=["0", 0, 1, 1]), "where numbers must be"),
     "no box": (lambda data: data["annotations"][0].pop("bbox"), "annotations[0].bbox must be a list, got None"),
-    "area below zero": (lambda data: data["annotations"][0].update(area=-1), "areas that no object has"),
+    "area below zero": (lambda data: data["annotations"][0].update(area=-1), "area that no object has"),
     "id of text": (lambda data: data["images"][0].update(id="1"), "images[0].id must be a whole number, got '1'"),
     "id of no computer": (lambda data: data["images"][0].update(id=10**40), "images[0].id must be a whole number"),
     "no name": (lambda data: data["images"][0].pop("file_name"), "images[0].file_name must be text, got None"),
@@ -158,12 +158,26 @@ REFUSED = {
     "drive": (lambda data: data["images"][0].update(file_name="C:\\a.png"), "leads out of the data folder"),
     "backslashes": (lambda data: data["images"][0].update(file_name="..\\a.png"), "leads out of the data folder"),
     "end of text": (lambda data: data["images"][0].update(file_name="a\0.png"), "leads out of the data folder"),
+    "name twice in another form": (
+        lambda data: data["images"][1].update(file_name="./a.png"),
+        "1 image of another's name (a.png)",
+    ),
+    "class without a name": (lambda data: data["categories"][0].update(name=" "), "name must not be empty"),
+    "shares": (lambda data: data["annotations"][0].update(bbox=[0.1, 0.2, 0.5, 0.5]), "1 box within one pixel"),
+    "corners": (
+        lambda data: data.update(annotations=[BOX | {"id": at, "bbox": [25, 5 + at, 38, 20]} for at in range(10)]),
+        "10 boxes reaching beyond the image, as most do",
+    ),
+    "polygon of another object": (
+        lambda data: data["annotations"][0].update(segmentation=[[30, 20, 38, 20, 38, 28]]),
+        "1 polygon apart from the box (all annotation 1)",
+    ),
     "no images": (lambda data: data.update(images=[]), "got no images or no categories"),
     "no categories": (lambda data: data.pop("categories"), "got no images or no categories"),
     "elsewhere": (lambda data: [image.update(file_name="c.png") for image in data["images"]], "are nowhere in"),
     "too many": (
         lambda data: data.update(annotations=[BOX] * 25_001),
-        "25,001 objects of images with more than 25,000",
+        "25,001 objects of an image with more than 25,000",
     ),
 }
 
@@ -210,15 +224,16 @@ def test_damaged_and_hostile_files_are_refused_by_name(write, name):
 def test_infinite_numbers_that_json_can_write_are_refused(small, write):
     text = json.dumps(small).replace("[2, 3, 10, 12]", "[1e999, 3, 10, 12]")
     folder = write(text)
-    with pytest.raises(InputError, match="boxes of numbers that no image has"):
+    with pytest.raises(InputError, match="box of numbers that no image has"):
         opened(folder)
 
 
 LEFT_OUT = {
-    "boxes without area": BOX | {"bbox": [2, 3, 0, 12]},
-    "boxes outside of their image": BOX | {"bbox": [41, 3, 10, 12]},
-    "objects of images that are not listed": BOX | {"image_id": 5},
-    "segments of fewer than three corners": BOX | {"segmentation": [[1, 1, 2, 2]]},
+    "box without area": BOX | {"bbox": [2, 3, 0, 12]},
+    "box outside of the image": BOX | {"bbox": [41, 3, 10, 12]},
+    "object of an image not listed": BOX | {"image_id": 5},
+    "segment without a pixel in the image": BOX | {"segmentation": {"size": [30, 40], "counts": [1200]}},
+    "segment of fewer than three corners": BOX | {"segmentation": [[1, 1, 2, 2]]},
 }
 
 
@@ -236,7 +251,7 @@ def test_images_that_are_not_there_are_left_out_and_counted(small, write):
     small["annotations"].append(BOX | {"id": 2, "image_id": 5})
     images = opened(write(small))
     assert [images.name(index) for index in range(len(images))] == ["images/a.png", "images/b.png"]
-    assert images.left_out.counts == {"images that are not there": 1, "objects of images that are not there": 1}
+    assert images.left_out.counts == {"image not there": 1, "object of an image not there": 1}
 
 
 def test_masks_are_not_learned_where_an_object_has_none(small, write):
@@ -290,6 +305,47 @@ def test_links_out_of_the_folder_are_refused(small, write, tmp_path_factory, tmp
     (tmp_path / "images").symlink_to(outside.parent)
     outside.rename(outside.with_name("a.png"))
     with pytest.raises(InputError, match=r"leads out of .* by a link"):
+        opened(folder)
+
+
+def test_a_file_of_annotations_lies_in_the_folder(small, write, tmp_path_factory, tmp_path):
+    folder = write(small)
+    file = tmp_path / "annotations" / "instances_all.json"
+    file.rename(outside := tmp_path_factory.mktemp("outside") / "secret.json")
+    file.symlink_to(outside)
+    with pytest.raises(InputError, match=r"instances_all.json leads out of .* by a link"):
+        opened(folder)
+
+
+def test_an_absolute_name_within_the_folder_is_a_name(small, write, tmp_path):
+    for image in small["images"]:
+        image["file_name"] = str(tmp_path / "images" / image["file_name"])
+    images = opened(write(small))
+    assert [images.name(index) for index in range(2)] == ["images/a.png", "images/b.png"]
+
+
+def test_one_image_is_not_learned_from_and_validated_with(small, write):
+    write(small, "instances_train.json")
+    with pytest.raises(InputError, match=r"2 images to validate with, such as .*a.png, are learned from, too"):
+        open_annotated(write(small, "instances_val.json"))
+
+
+@pytest.mark.parametrize("missing", ["width", "height"])
+def test_one_side_is_no_size(small, write, missing):
+    del small["images"][0][missing]
+    assert opened(write(small)).sizes.tolist() == [[30, 40], [30, 40]]
+
+
+@pytest.mark.parametrize("first", [{"type": "instances"}, {"version": 1, "year": "2014"}, {"info": {}}])
+def test_files_of_coco_are_known_by_what_is_in_them(small, write, first):
+    assert len(opened(write(first | small, "objects.json"))) == 2
+
+
+def test_files_of_no_encoding_and_packed_ones_are_named(small, write, tmp_path):
+    with pytest.raises(InputError, match=r"instances_all.json: is not UTF-8"):
+        opened(folder := write(json.dumps(small).encode("utf-16")))
+    (tmp_path / "annotations" / "instances_all.json").rename(tmp_path / "annotations" / "instances_all.json.gz")
+    with pytest.raises(InputError, match=r"annotations/ holds .gz files, packed; unpack them"):
         opened(folder)
 
 

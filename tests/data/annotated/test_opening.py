@@ -45,7 +45,7 @@ def test_validation_may_lie_elsewhere(coco_folder, yolo_folder, tmp_path, pictur
 
 def test_what_was_left_out_is_said(small, write):
     small["annotations"].append(small["annotations"][0] | {"id": 2, "bbox": [0, 0, 0, 0]})
-    assert open_annotated(write(small)).taken["left out"] == "1 boxes without area (all annotation 2)"
+    assert open_annotated(write(small)).taken["left out"] == "1 box without area (all annotation 2)"
 
 
 def test_data_without_objects_is_refused(small, write):

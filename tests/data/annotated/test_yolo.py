@@ -67,19 +67,21 @@ DESCRIPTIONS = {
     "elsewhere": "path: /home/someone/data\ntrain: images/train\nval: images/val\nnames: [cat, dog]\n",
     "above": "path: ../datasets/this\ntrain: images/train\nval: images/val\nnames: [cat, dog]\n",
     "lists": "train: [images/train]\nval: [images/val]\ntest:\nnames: [cat, dog]\n",
+    "within": "train: FOLDER/images/train\nval: FOLDER/images/val\nnames: [cat, dog]\n",
     "text": "train: train.txt\nval: val.txt\nnames: [cat, dog]\n",
 }
 
 
 @pytest.mark.parametrize("kind", DESCRIPTIONS)
 def test_descriptions_as_people_write_them(folder, kind):
-    describe(folder, DESCRIPTIONS[kind])
-    (folder / "train.txt").write_text("./images/train/train1.jpg\nimages/train/train2.jpg\n\n")
+    describe(folder, DESCRIPTIONS[kind].replace("FOLDER", str(folder)))
+    (folder / "train.txt").write_text(f"./images/train/train1.jpg\n{folder}/images/train/train2.jpg\n\n")
     (folder / "val.txt").write_text("./images/val/val1.jpg\nimages/val/val2.jpg")
     data = open_annotated(str(folder))
     assert data.train.classes == ("cat", "dog")
     assert [data.train.name(index) for index in range(2)] == ["images/train/train1.jpg", "images/train/train2.jpg"]
     assert len(data.validation) == 2
+    assert not data.train.left_out.counts
 
 
 @pytest.mark.parametrize(
@@ -92,6 +94,8 @@ def test_descriptions_as_people_write_them(folder, kind):
         ("train: images/train\nnames: [cat, [dog]]", "names must be text, got ['dog']"),
         ("train: images/train\nnames: {0: cat, 0: dog}", "a key is there twice"),
         ("train: images/train\nnames: [&a cat, *a]", "references are not read"),
+        ("train: images/train\nnames: [cat, ' ']", "names must not be empty"),
+        ("train: images/train/\nval: ./images/train\nnames: [cat, dog]", "val is train"),
         ("train: images/gone\nnames: [cat, dog]", "train: there is no images/gone"),
         ("train: /etc\nnames: [cat, dog]", "'/etc' is absolute or leads out of the data folder"),
         ("train: ../../etc\nnames: [cat, dog]", "'../../etc' is absolute or leads out of the data folder"),
@@ -120,11 +124,11 @@ def test_descriptions_that_cannot_be_used_are_refused_by_name(folder, text, word
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ("2 0.5 0.5 0.1 0.1", "objects of unknown categories (labels/train/train1.txt:2)"),
-        ("-1 0.5 0.5 0.1 0.1", "objects of unknown categories"),
-        ("0.5 0.5 0.5 0.1 0.1", "objects of unknown categories"),
-        ("1e300 0.5 0.5 0.1 0.1", "objects of unknown categories"),
-        ("nan 0.5 0.5 0.1 0.1", "objects of unknown categories"),
+        ("2 0.5 0.5 0.1 0.1", "object of an unknown category (labels/train/train1.txt:2)"),
+        ("-1 0.5 0.5 0.1 0.1", "object of an unknown category"),
+        ("0.5 0.5 0.5 0.1 0.1", "object of an unknown category"),
+        ("1e300 0.5 0.5 0.1 0.1", "object of an unknown category"),
+        ("nan 0.5 0.5 0.1 0.1", "object of an unknown category"),
         ("0 12 8 4 4", "outside of 0..1"),
         ("0 nan 0.5 0.1 0.1", "outside of 0..1"),
         ("0 inf 0.5 0.1 0.1", "outside of 0..1"),
@@ -150,9 +154,43 @@ def test_what_is_no_object_is_left_out_and_counted(folder):
     (folder / "labels" / "train" / "gone.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     (folder / "labels" / "train" / "classes.txt").write_text("cat\ndog\n")
     assert open_annotated(str(folder)).train.left_out.counts == {
-        "boxes without area": 1,
-        "label files of images that are not there": 1,
+        "box without area": 1,
+        "file of labels without an image": 1,
     }
+
+
+def test_what_stands_there_twice_counts_once(folder):
+    (folder / "labels" / "train" / "train2.txt").write_text(
+        "0 0.5 0.5 0.1 0.1\r\n0.0  0.50 .5 0.1 0.1\r\n1 0.5 0.5 0.1 0.1"
+    )
+    images = opened(folder)
+    assert images.annotations(1).labels.tolist() == [0, 1]
+    assert str(images.left_out) == "1 row equal to another (labels/train/train2.txt:2)"
+
+
+@pytest.mark.parametrize("train", ["images", "[images/train, images/val]", "train.txt"])
+def test_one_image_is_not_learned_from_and_validated_with(folder, train):
+    describe(folder, f"train: {train}\nval: images/val\nnames: [cat, dog]\n")
+    (folder / "train.txt").write_text("images/train/train1.jpg\nimages/val/val1.jpg\nimages/val/val2.jpg\n")
+    with pytest.raises(InputError, match=r"2 images to validate with, such as .*val1.jpg, are learned from, too"):
+        open_annotated(str(folder))
+
+
+def test_labels_beside_images_are_labels(folder):
+    (folder / "images").rename(folder / "pictures")
+    for split in ("train", "val"):
+        (folder / "labels" / split / f"{split}1.txt").rename(folder / "pictures" / split / f"{split}1.txt")
+    (folder / "pictures" / "train" / "gone.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (folder / "labels" / "train" / "train2.TXT").write_text("")
+    describe(folder, "train: pictures/train\nval: pictures/val\nnames: [cat, dog]\n")
+    images = opened(folder)
+    assert images.annotations(0).labels.tolist() == [1]
+    assert str(images.left_out) == "1 file of labels without an image (pictures/train/gone.txt)"
+
+
+def test_a_suffix_in_capitals_is_no_label_and_told(folder):
+    (folder / "labels" / "train" / "train2.TXT").write_text("0 0.5 0.5 0.1 0.1\n")
+    assert str(opened(folder).left_out) == "1 file of labels without an image (labels/train/train2.TXT)"
 
 
 def test_images_of_which_none_has_labels_are_refused(folder):
@@ -162,8 +200,12 @@ def test_images_of_which_none_has_labels_are_refused(folder):
 
 
 def test_images_of_too_many_objects_are_refused(folder):
-    (folder / "labels" / "train" / "train2.txt").write_text("0 0.5 0.5 0.1 0.1\n" * 25_001)
-    with pytest.raises(InputError, match=r"25,001 objects of images with more than 25,000 \(labels/train/train2.txt:1"):
+    (folder / "labels" / "train" / "train2.txt").write_text(
+        "".join(f"0 0.5 0.5 0.1 {share / 1e5}\n" for share in range(1, 25_002))
+    )
+    with pytest.raises(
+        InputError, match=r"25,001 objects of an image with more than 25,000 \(labels/train/train2.txt:1"
+    ):
         open_annotated(str(folder))
 
 

@@ -62,7 +62,7 @@ def test_lists_of_voc_divide(tmp_path):
     found = find_masks(tmp_path)
     pairs = find_pairs(found["train"])
     assert list(pairs.names) == ["a.jpg"]
-    assert pairs.left_out.counts["images without a mask"] == 1
+    assert pairs.left_out.counts["image without a mask"] == 1
     assert "missing" in str(pairs.left_out)
     (lists / "val.txt").write_text("../../b\n")
     with pytest.raises(InputError, match="leads out of the data"):
@@ -78,8 +78,8 @@ def test_cityscapes_trains_on_train_ids_where_there_are_any(tmp_path):
 def test_what_has_no_counterpart_is_counted(tmp_path):
     make(tmp_path, "images/a.jpg", "images/b.jpg", "masks/a.png", "masks/c.png")
     left_out = find_pairs(find_masks(tmp_path)[""]).left_out
-    assert left_out.counts == {"images without a mask": 1, "masks without an image": 1}
-    assert left_out.names == {"images without a mask": ["b.jpg"], "masks without an image": ["c.png"]}
+    assert left_out.counts == {"image without a mask": 1, "mask without an image": 1}
+    assert left_out.names == {"image without a mask": ["b.jpg"], "mask without an image": ["c.png"]}
 
 
 @pytest.mark.parametrize(

@@ -123,5 +123,5 @@ def test_images_that_no_row_names_are_counted_over_all_tables(tmp_path):
     (tmp_path / "images/notes.txt").write_text("no image")
     tables = open_tables({part: tmp_path / f"{part}.csv" for part in ("train", "val")}, train="train")
     left_out = unnamed_images(list(tables.values()))
-    assert str(left_out) == "1 images that no row names (x.jpg)"
+    assert str(left_out) == "1 image that no row names (x.jpg)"
     assert not unnamed_images([]).counts

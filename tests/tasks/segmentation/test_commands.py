@@ -64,13 +64,13 @@ def test_checking_tells_all_that_is_wrong(capsys, masked, tmp_path):
     assert (code, found["sound"]) == (1, False)
     train = found["parts"]["train"]
     assert {kind: each["count"] for kind, each in train["refused"].items()} == {
-        "masks with values without a class": 1,
+        "mask of values without a class": 1,
         "masks of another size": 1,
-        "masks that cannot be read": 1,
+        "mask that cannot be read": 1,
     }
     assert {kind: each["first"] for kind, each in train["left_out"].items()} == {
-        "images without a mask": ["0004.png"],
-        "masks without an image": ["0005.png"],
+        "image without a mask": ["0004.png"],
+        "mask without an image": ["0005.png"],
     }
     assert "star" in found["unused_classes"]
     assert len(found["leaked"]) == 1

@@ -7,6 +7,7 @@ from rich import get_console
 from rich.markup import escape
 
 from acmix.cli.display.tables import WIDEST_MATRIX, make_table, print_json
+from acmix.errors import counted
 
 if TYPE_CHECKING:
     from acmix.export.detector import DetectorExport
@@ -22,9 +23,9 @@ def show_evaluation(measured: "Measured", *, as_json: bool) -> None:
     # Plain text: paths must not be wrapped, or they cannot be copied.
     sys.stdout.write(f"measured: {found.measured}\n")
     if found.trained_on:
-        sys.stdout.write(f"left out: {found.trained_on:,} images that the network was trained on\n")
+        sys.stdout.write(f"left out: {counted(found.trained_on, 'image')} that the network was trained on\n")
     if found.changed:
-        sys.stdout.write(f"left out: {found.changed:,} images that changed since the network was trained on them\n")
+        sys.stdout.write(f"left out: {counted(found.changed, 'image')}, changed since the network was trained\n")
     sys.stdout.writelines(f"note: {note}\n" for note in found.notes)
     console.print(measured.evaluation.words, highlight=False, style="bold")
     for each in measured.evaluation.tables:

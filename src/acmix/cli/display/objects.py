@@ -57,9 +57,8 @@ def findings_in_words(parts: "Mapping[str, Findings]") -> Iterator[str]:
     for kind, words in FINDINGS.items():
         for name, findings in parts.items():
             reasons: LeftOut = getattr(findings, kind)
-            for reason, count in reasons.counts.most_common():
-                examples = ", ".join(reasons.names[reason]) + (", ..." if count > len(reasons.names[reason]) else "")
-                yield f"{words}, {name}: {count:,} {reason} ({examples})"
+            for reason, _ in reasons.counts.most_common():
+                yield f"{words}, {name}: {reasons.words(reason)}"
 
 
 def _lines(report: "AnnotatedReport") -> Iterator[str]:

@@ -99,11 +99,11 @@ def _read(part: PartOf[Reader]) -> tuple[AnnotatedImages, Findings]:
         if isinstance(segment, Polygons):
             place = f"{images.name(images.objects.image_of(index))}"
             if any(len(ring) <= _MOST_CORNERS and crosses(ring) for ring in segment.rings):
-                findings.noted.add("polygons that cross themselves", place)
+                findings.noted.add("polygon of edges that cross", place)
             if any(len(ring) > _MOST_CORNERS for ring in segment.rings):
-                findings.noted.add(f"polygons of more than {_MOST_CORNERS:,} corners, not held to cross", place)
+                findings.noted.add(f"polygon of more than {_MOST_CORNERS:,} corners, not held to cross", place)
     for index in np.flatnonzero(images.objects.counts == 0).tolist():
-        findings.noted.add("images without objects", images.name(index))
+        findings.noted.add("image without objects", images.name(index))
     return images, findings
 
 

@@ -21,7 +21,7 @@ from acmix.data.images import check_sides
 from acmix.data.names import Files, Names
 from acmix.data.places import Ground, as_path, words_of
 from acmix.data.sources import class_name
-from acmix.errors import InputError, printable
+from acmix.errors import InputError, counted, printable
 
 _LARGEST = 4 << 30  # bytes of a file: four times the largest of LVIS and COCO
 _CORNERS = 3
@@ -40,7 +40,7 @@ def read_coco(file: Path, ground: Ground, findings: Findings) -> AnnotatedImages
     Raises:
         InputError: If it is no such file, or none of its images is there. The message names the file.
     """
-    entries = _Entries(findings)
+    entries = _Entries(findings, ground.root)
     try:
         for key, entry in records.entries(_text(file)):
             entries.take(key, entry)
@@ -93,10 +93,11 @@ class _Entries:
 
     Args:
         findings: Gets what is wrong with single entries.
+        root: The data folder; None where no image is read.
     """
 
-    def __init__(self, findings: Findings) -> None:
-        self.findings = findings
+    def __init__(self, findings: Findings, root: Path | None = None) -> None:
+        self.findings, self.root = findings, root
         self.ids, self.sizes, self.names = array("q"), array("q"), list[str]()
         self.categories: dict[int, str] = {}
         self.classes = set[str]()
@@ -120,9 +121,12 @@ class _Entries:
     def _take_image(self, entry: Any) -> None:
         name = f"images[{len(self.ids)}]"
         identity = _get(entry, "id", int, name)
-        file = as_path(_get(entry, "file_name", str, name))
+        file = as_path(_get(entry, "file_name", str, name), self.root)
         size = [_get(entry, side, int, name, default=0) for side in ("height", "width")]
-        if any(size):
+        if not all(size):
+            # The file tells.
+            size = [0, 0]
+        else:
             check_sides((size[1], size[0]), f"{name} ({printable(file)})")
             if (limit := Image.MAX_IMAGE_PIXELS) and size[0] * size[1] > limit:
                 raise InputError(f"{name} ({printable(file)}): {size[1]} x {size[0]} pixels are refused")
@@ -135,6 +139,8 @@ class _Entries:
         identity, word = _get(entry, "id", int, name), class_name(_get(entry, "name", str, name))
         if identity in self.categories:
             raise InputError(f"two categories have the id {identity}; keep one of them")
+        if not word.strip():
+            raise InputError(f"{name}.name must not be empty, got {word!r}")
         if word in self.classes:
             raise InputError(f"two categories are called {word}; join them")
         if len(self.classes) == _MOST_CLASSES:
@@ -150,9 +156,10 @@ class _Entries:
         crowd, area = entry.get("iscrowd", 0), entry.get("area")
         # To Python true is 1.
         numbers = len(box) == 4 and bool not in map(type, box)
-        if crowd not in (0, 1) or not numbers:
-            what = "iscrowd must be 0 or 1" if numbers else f"bbox must be four numbers, got {reprlib.repr(box)}"
-            raise InputError(f"{name}.{what}")
+        if not numbers:
+            raise InputError(f"{name}.bbox must be four numbers, got {reprlib.repr(box)}")
+        if crowd not in (0, 1):
+            raise InputError(f"{name}.iscrowd must be 0 or 1, got {reprlib.repr(crowd)}")
         rings, runs = self._segment(entry.get("segmentation") or [], index)
         try:
             self.objects.add(
@@ -178,13 +185,13 @@ class _Entries:
             runs = _runs(segment, name)
             self.run_sizes[index] = tuple(segment["size"])
             if fault := check_runs(runs, *segment["size"]):
-                self.findings.refused.add("run lengths that do not fit", f"{name}: {fault}")
+                self.findings.refused.add("mask of run lengths that do not fit", f"{name}: {fault}")
                 return [], None
             return [], runs
         if type(segment) is not list or any(type(ring) is not list for ring in segment):
             raise InputError(f"{name} must be a list of polygons or run lengths, got {reprlib.repr(segment)}")
         if odd := [ring for ring in segment if len(ring) % 2]:
-            self.findings.refused.add("polygons of an odd number of coordinates", f"{name}: {len(odd[0])}")
+            self.findings.refused.add("polygon of an odd number of coordinates", f"{name}: {len(odd[0])}")
             return [], None
         rings = [ring for ring in segment if len(ring) >= 2 * _CORNERS]
         if segment and not rings:
@@ -220,7 +227,7 @@ def _images(entries: _Entries, file: Path, ground: Ground, findings: Findings) -
     within = folder.relative_to(ground.root)
     there = np.array([ground.holds(folder / name) for name in entries.names])
     for index in np.flatnonzero(~there):
-        findings.left_out.add("images that are not there", str(within / entries.names[index]))
+        findings.left_out.add("image not there", str(within / entries.names[index]))
     if not there.any():
         raise InputError(f"none of its images is in {folder}, such as {printable(entries.names[0])}")
     kept = np.flatnonzero(there)
@@ -232,6 +239,9 @@ def _images(entries: _Entries, file: Path, ground: Ground, findings: Findings) -
     ids, known = np.array(entries.ids, np.int64), np.array(sorted(entries.categories), np.int64)
     corners = np.frombuffer(entries.objects.boxes).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
+    if len(corners) and corners.max() <= 1:
+        boxes = counted(len(corners), "box")
+        raise InputError(f"{boxes} within one pixel: COCO counts in pixels, not in shares of an image's sides")
     objects = sort_objects(
         entries.objects,
         images=_positions(entries.objects.images, ids),
@@ -257,11 +267,11 @@ def _images(entries: _Entries, file: Path, ground: Ground, findings: Findings) -
 
 def _check_twice(entries: _Entries, findings: Findings) -> None:
     """Find what should be there once."""
-    for what, values in (("images of one id", entries.ids), ("images of one name", entries.names)):
+    for what, values in (("image of another's id", entries.ids), ("image of another's name", entries.names)):
         for value, count in Counter(values).items():
             findings.refused.add(what, printable(value), count - 1)
     for value, count in Counter(entries.object_ids).items():
-        findings.noted.add("annotations of one id", str(value), count - 1)
+        findings.noted.add("annotation of another's id", str(value), count - 1)
 
 
 def _positions(keys: "array[int]", known: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -17,13 +17,18 @@ from acmix.data.places import Ground, words_of
 from acmix.errors import InputError
 
 Reader: TypeAlias = Callable[[Findings], AnnotatedImages]
-# What COCO's files begin with.
-_COCO = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{\s*"(?:info|images|annotations|categories|licenses)"\s*:')
+# What COCO's files begin with, maybe after something short; named so they are COCO's, whatever is in them.
+_COCO = re.compile(
+    rb'(?:\xef\xbb\xbf)?\s*\{\s*(?:"(?:info|licenses)"\s*:|(?:"[^"]*"\s*:\s*[^\s\[{]+\s*,\s*)*"(?:images|annotations|categories)"\s*:)'
+)
+_NAMED = "instances_"
 _YAML, _JSON = (".yaml", ".yml"), ".json"
 # What annotations are that are not read, and what to do.
 _UNREAD = {
     ".txt": "YOLO's labels; add data.yaml, which says train, val and names",
     ".xml": "PASCAL VOC's annotations; convert them to COCO's JSON",
+    ".gz": "packed; unpack them",
+    ".zip": "packed; unpack them",
     ".json": "none of them COCO's; expected images, annotations and categories in one file",
 }
 _ANNOTATIONS, _ROBOFLOW = re.compile("annotation|label", re.IGNORECASE), "_annotations.coco.json"
@@ -45,7 +50,7 @@ def descriptions(data: str) -> list[Path]:
         # Other folders may hold a million images.
         files += _files(folder, _JSON) if _ANNOTATIONS.match(folder.name) else [folder / _ROBOFLOW]
     coco = [file for file in files if _is_coco(file)]
-    named = [file for file in coco if file.name.startswith("instances_")]
+    named = [file for file in coco if file.name.startswith(_NAMED)]
     return [*yolo, *(named or coco)]
 
 
@@ -74,9 +79,8 @@ def find_annotated(data: str) -> FoundOf[Reader]:
     found = descriptions(data)
     root = existing(data)
     if not found:
-        raise InputError(
-            f"{root} has no annotations of objects; expected annotations/instances_*.json beside images, or data.yaml"
-        )
+        reason = why_not(root) or "expected annotations/instances_*.json beside images, or data.yaml"
+        raise InputError(f"{root} has no annotations of objects; {reason}")
     yolo = [file for file in found if file.suffix.lower() in _YAML]
     if len(yolo) > 1 or (yolo and len(found) > 1):
         other = next(file for file in found if file != yolo[0])
@@ -89,6 +93,7 @@ def find_annotated(data: str) -> FoundOf[Reader]:
 def _find_yolo(location: str, file: Path) -> FoundOf[Reader]:
     description = read_description(file)
     ground = Ground(file.parent)
+    ground.holds(file)
     if (parts := description.parts).get("val") == parts["train"]:
         raise InputError(f"{file}: val is train, whose images are learned from; give others, or remove val")
     found: dict[str, PartOf[Reader]] = {
@@ -110,6 +115,7 @@ def _find_coco(root: Path, files: list[Path]) -> FoundOf[Reader]:
     ground = Ground(folder.parent if folder.name.casefold() == "annotations" else folder)
     parts: dict[str, PartOf[Reader]] = {}
     for file in files:
+        ground.holds(file)
         word = words_of(file)
         split = part_of(word) or part_within(word) or word
         if split in parts:
@@ -128,7 +134,7 @@ def _find_coco(root: Path, files: list[Path]) -> FoundOf[Reader]:
 def _is_coco(file: Path) -> bool:
     try:
         with file.open("rb") as content:
-            return _COCO.match(content.read(4096)) is not None
+            return file.name.startswith(_NAMED) or _COCO.match(content.read(4096)) is not None
     except OSError:
         return False
 

@@ -9,6 +9,7 @@ from acmix.data.datasets import OpenedData, check_files, held_out_of
 from acmix.data.finding import FoundOf, PartOf
 from acmix.data.folders import LeftOut
 from acmix.data.sources import unknown_classes
+from acmix.data.trained import check_apart
 from acmix.errors import InputError, counted
 from acmix.progress import Progress, silent
 
@@ -54,6 +55,7 @@ def open_annotated(
         train, held_out = train.split(val_fraction, seed)
     else:
         held_out = _aligned(open_part(measured), train, measured)
+    check_apart(train, held_out)
     if check_images:
         check_files(train, held_out, progress=progress)
     return AnnotatedData(
@@ -121,5 +123,5 @@ def _content(images: AnnotatedImages) -> str:
     counts = images.objects.counts
     empty = int((counts == 0).sum())
     without = f", {empty:,} without objects" if empty else ""
-    kind = "objects with masks" if images.has_masks else "objects"
-    return f"{counted(len(images), 'image')}{without}, {int(counts.sum()):,} {kind}"
+    masks = " with masks" if images.has_masks else ""
+    return f"{counted(len(images), 'image')}{without}, {counted(int(counts.sum()), 'object')}{masks}"

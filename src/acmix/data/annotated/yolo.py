@@ -14,7 +14,7 @@ from acmix.data.annotated.findings import Findings
 from acmix.data.annotated.images import AnnotatedImages, size_if_readable
 from acmix.data.annotated.objects import ObjectList
 from acmix.data.annotated.sorting import sort_objects
-from acmix.data.folders import images_within
+from acmix.data.folders import NO_IMAGE, LeftOut, images_within
 from acmix.data.names import Files, Names
 from acmix.data.places import Ground, as_path
 from acmix.data.sources import class_name, read_in_threads
@@ -103,7 +103,7 @@ def _folder(parent: Path, path: Any) -> Path:
     if not isinstance(path, str):
         raise InputError(f"path must be text, got {reprlib.repr(path)}")
     try:
-        folder = parent / as_path(path)
+        folder = parent / as_path(path, parent)
     except InputError:
         return parent
     return folder if folder.is_dir() else parent
@@ -118,6 +118,8 @@ def _classes(content: Mapping[str, Any]) -> tuple[str, ...]:
     if wrong := [name for name in names.values() if type(name) not in (str, int)]:
         raise InputError(f"names must be text, got {wrong[0]!r}; write it in quotation marks")
     classes = tuple(class_name(str(names[label])) for label in range(len(names)))
+    if not all(name.strip() for name in classes):
+        raise InputError(f"names must not be empty, got {reprlib.repr(list(classes))}")
     if len(set(classes)) < len(classes):
         raise InputError("two classes have one name; join them")
     if content.get("nc", len(classes)) != len(classes):
@@ -133,7 +135,8 @@ def _parts(content: Mapping[str, Any], folder: Path) -> dict[str, tuple[str, ...
         if wrong := [each for each in entries if not isinstance(each, str)]:
             raise InputError(f"{split} must be a folder or a list of them, got {reprlib.repr(wrong[0])}")
         # Roboflow writes ../train/images for train/images.
-        paths = tuple(as_path(each if each.startswith("../..") else each.removeprefix("../")) for each in entries)
+        texts = (each if each.startswith("../..") else each.removeprefix("../") for each in entries)
+        paths = tuple(as_path(text, folder) for text in texts)
         if gone := [path for path in paths if not (folder / path).exists()]:
             if split == "test":
                 continue
@@ -172,7 +175,7 @@ def read_yolo(description: Description, split: str, ground: Ground, findings: Fi
             f"{description.file}: none of the images of {split} has labels; of {printable(names[0])} they would be in "
             f"{printable(_label_file(names[0]))}"
         )
-    _find_orphans(description.folder, names, findings)
+    _find_orphans(description.folder, names, sum(description.parts.values(), ()), findings)
     objects = sort_objects(
         rows.objects,
         images=np.array(rows.objects.images, np.int64),
@@ -200,18 +203,24 @@ def _image_names(description: Description, split: str, ground: Ground, findings:
     for path in description.parts[split]:
         place = description.folder / path
         if place.is_dir():
-            listed = [os.path.relpath(file, description.folder) for file in images_within(place, findings.left_out)]
+            beside = LeftOut()
+            listed = [os.path.relpath(file, description.folder) for file in images_within(place, beside)]
+            if any(os.path.dirname(_label_file(name)) == os.path.dirname(name) for name in listed):
+                # Labels among images; those of no image are found later.
+                beside.counts.pop(NO_IMAGE.format(".txt"), None)
+            findings.left_out.join(beside)
         else:
             listed = [*_listed(place, description.folder)] if ground.holds(place) else []
         for name in listed:
             if name in found:
-                findings.refused.add("images that are listed twice", name)
+                findings.refused.add("image listed twice", name)
             elif ground.holds(description.folder / name):
                 found[name] = None
             else:
-                findings.left_out.add("images that are not there", name)
+                findings.left_out.add("image not there", name)
     if not found:
-        raise InputError(f"{description.file}: {split} has no images in {', '.join(description.parts[split])}")
+        why = f" ({findings.left_out})" if findings.left_out.counts else ""
+        raise InputError(f"{description.file}: {split} has no images in {', '.join(description.parts[split])}{why}")
     return Names(sorted(found))
 
 
@@ -221,7 +230,10 @@ def _listed(file: Path, folder: Path) -> Iterator[str]:
     for line in _text(file).splitlines():
         if path := line.strip():
             # ./ is the folder of the list.
-            yield as_path(os.path.normpath(os.path.join(within, path) if path.startswith("./") else path))
+            try:
+                yield as_path(os.path.normpath(os.path.join(within, path)) if path.startswith("./") else path, folder)
+            except InputError as fault:
+                raise InputError(f"{file}: {fault}") from fault
 
 
 def _text(file: Path) -> str:
@@ -243,12 +255,13 @@ def _label_file(name: str) -> str:
     return "/".join((*folders, f"{os.path.splitext(file)[0]}.txt"))
 
 
-def _find_orphans(folder: Path, names: Sequence[str], findings: Findings) -> None:
-    known = {_label_file(name) for name in names} | {"classes.txt"}
+def _find_orphans(folder: Path, names: Sequence[str], lists: Sequence[str], findings: Findings) -> None:
+    known = {_label_file(name) for name in names}
     for within in sorted({os.path.dirname(file) for file in known}):
         for file in _names(folder / within):
-            if file.endswith(".txt") and file != "classes.txt" and f"{within}/{file}" not in known:
-                findings.left_out.add("label files of images that are not there", f"{within}/{file}")
+            path = os.path.join(within, file)
+            if file.lower().endswith(".txt") and file != "classes.txt" and path not in (*known, *lists):
+                findings.left_out.add("file of labels without an image", path)
 
 
 def _names(folder: Path) -> list[str]:
@@ -275,8 +288,9 @@ class _Rows:
         try:
             lines = _text(self.description.folder / file).splitlines()
         except InputError as fault:
-            self.findings.refused.add("label files that cannot be read", str(fault))
+            self.findings.refused.add("file of labels that cannot be read", str(fault))
             return
+        seen = set[tuple[float, ...]]()
         for number, line in enumerate(lines, 1):
             if not (row := line.split()):
                 continue
@@ -284,7 +298,11 @@ class _Rows:
             if fault := self._fault(row):
                 self.findings.refused.add(fault, f"{place}: {reprlib.repr(line)}")
                 continue
-            label, *values = map(float, row)
+            label, *values = numbers = tuple(map(float, row))
+            if numbers in seen:
+                self.findings.left_out.add("row equal to another", place)
+                continue
+            seen.add(numbers)
             known = label.is_integer() and 0 <= label < len(self.description.classes)
             points = [value * sides[at % 2] for at, value in enumerate(values)]
             self.places.append(place)
@@ -294,11 +312,11 @@ class _Rows:
         try:
             values = [float(value) for value in row]
         except ValueError:
-            return "rows of something else than numbers"
+            return "row of something else than numbers"
         if len(row) < 5 or len(row) % 2 == 0:
-            return "rows of neither a box nor a polygon"
+            return "row of neither a box nor a polygon"
         if not all(-_SLACK <= value <= 1 + _SLACK for value in values[1:]):
-            return "rows of numbers outside of 0..1, the shares of width and height"
+            return "row of numbers outside of 0..1, the shares of width and height"
         return ""
 
     def _add(self, image: int, label: int, points: Sequence[float]) -> None:

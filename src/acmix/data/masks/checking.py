@@ -138,5 +138,5 @@ def _masks(images: MaskedImages, part: str, progress: Progress) -> tuple[NDArray
         elif outcome is not None:
             counts += outcome
             if not outcome[1:].any():
-                findings.noted.add("masks that say nothing of any pixel", images.name(index))
+                findings.noted.add("mask of ignored pixels alone", images.name(index))
     return counts[1:], MaskReport(pixels=int(counts[1:].sum()), ignored=int(counts[0]), findings=findings)

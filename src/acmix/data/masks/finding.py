@@ -208,8 +208,8 @@ def find_pairs(folders: Folders) -> Pairs:
     pairs = _paired(folders, images, kept)
     with_mask, with_image = {image for image, _ in pairs}, {mask for _, mask in pairs}
     for reason, names, found in (
-        ("images without a mask", images, with_mask),
-        ("masks without an image", kept, with_image),
+        ("image without a mask", images, with_mask),
+        ("mask without an image", kept, with_image),
     ):
         for name in names:
             if name not in found:
@@ -250,7 +250,7 @@ def _of_kind(masks: list[str], left_out: LeftOut) -> list[str]:
         stem = _stem(name)
         second = stem.endswith(_IDS) and stem.removesuffix(_IDS) + _TRAIN_IDS in stems
         if _OTHER_MASKS.search(stem) or second:
-            left_out.add("masks of another kind beside those of classes", name)
+            left_out.add("mask of another kind beside those of classes", name)
         else:
             kept.append(name)
     return kept

@@ -138,7 +138,7 @@ class MaskedImages(NamedImages, Dataset[tuple[Image.Image, NDArray[np.int16]]]):
         try:
             return picture, self.coding.decode(values)
         except ValueError as error:
-            raise MaskError("masks with values without a class", f"{error} ({path})", names[0]) from error
+            raise MaskError("mask of values without a class", f"{error} ({path})", names[0]) from error
 
     def __getitem__(self, index: int) -> tuple[Image.Image, NDArray[np.int16]]:
         """Read one image."""

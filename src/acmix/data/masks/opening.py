@@ -16,7 +16,7 @@ from acmix.data.masks.finding import Folders, find_masks, find_pairs
 from acmix.data.masks.images import MaskedImages, Pairs
 from acmix.data.masks.legends import Legend, find_legend
 from acmix.data.sources import unknown_classes
-from acmix.data.trained import TrainedImages
+from acmix.data.trained import TrainedImages, check_apart
 from acmix.errors import InputError, counted
 from acmix.progress import Progress, silent
 
@@ -103,6 +103,7 @@ def open_masked(
         train, held_out = train.split(val_fraction, seed)
     else:
         held_out = parts.images[measured]
+    check_apart(train, held_out)
     if check_images:
         check_files(train, held_out, progress=progress)
     return MaskedData(

@@ -124,11 +124,11 @@ def picture_and_values(
     try:
         values, own = mask_values(mask, names[1], colours=colours)
     except InputError as fault:
-        raise MaskError("masks that cannot be read", str(fault), names[0]) from fault
+        raise MaskError("mask that cannot be read", str(fault), names[0]) from fault
     shown = stored[::-1] if turn in _SIDEWAYS else stored
     if own != turn and (own != _UPRIGHT or shown == stored):
         raise MaskError(
-            "masks that EXIF turns otherwise",
+            "mask that EXIF turns otherwise",
             f"EXIF turns the image (orientation {turn}), and whether its mask (orientation {own}) is turned is not "
             "known; save both upright",
             names[0],
@@ -140,7 +140,7 @@ def picture_and_values(
         expected, lies = shown, _UPRIGHT
     if size != expected:
         raise MaskError(
-            "masks of another size",
+            "mask of another size",
             f"has {stored[0]} x {stored[1]} pixels, its mask {size[0]} x {size[1]}; they must be equal ({names[1]})",
             names[0],
         )

@@ -22,7 +22,7 @@ from acmix.progress import Progress, silent
 
 # An index of a thousand images takes some 80 kB; an open shard one file descriptor.
 _OPEN_SHARDS = 64
-_FIELDS = "images that are fields of a sample"
+_FIELDS = "image among the fields of a sample"
 # A label beyond is no number of a class but an identity, or damage.
 _MOST_CLASSES = 10_000_000
 _Part = TypeVar("_Part", bound=Hashable)

@@ -78,7 +78,7 @@ def unnamed_images(opened: Sequence[TabledImages]) -> LeftOut:
         with os.scandir(folder) as entries:
             others = sorted({entry.name for entry in entries if not is_hidden(entry.name)} - names)
         for name in filter(is_image, others):
-            left_out.add("images that no row names", name)
+            left_out.add("image that no row names", name)
     return left_out
 
 
@@ -102,7 +102,7 @@ def _open(table: Table, *, multi_label: bool, held_out: bool) -> TabledImages:
     labels = table.labels if multi_label else (labels[0] for labels in table.labels)
     left_out = LeftOut()
     for heading in table.left_out:
-        left_out.add("columns that are neither names nor labels", heading)
+        left_out.add("column of neither names nor labels", heading)
     images = TabledImages(Names(map(printable, names)), Files(folder, names), labels, table.classes)
     images.left_out, images.reading = left_out, table.words
     return images

@@ -1,6 +1,5 @@
 """What a table of labels says: the images that it names, and the labels of each."""
 
-import posixpath
 from array import array
 from collections import Counter
 from collections.abc import Sequence
@@ -68,7 +67,7 @@ class _Read:
         if not cell:
             raise InputError(f"{printable(self.file)}, line {line}: no image is named")
         try:
-            name = posixpath.normpath(as_path(cell))
+            name = as_path(cell)
         except InputError as fault:
             raise InputError(f"{printable(self.file)}, line {line}: {fault}") from fault
         if self.lines.setdefault(name, line) != line:

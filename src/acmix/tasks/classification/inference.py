@@ -13,7 +13,7 @@ from acmix.checkpoints.classifier import Classifier
 from acmix.data import ImageSource, TrainedImages, data_record, find_evaluation, image_loader
 from acmix.data.images import read_image
 from acmix.data.sources import read_in_threads
-from acmix.errors import InputError
+from acmix.errors import InputError, counted
 from acmix.progress import Progress, silent
 from acmix.tasks.classification.multi_label import (
     LabelsPrediction,
@@ -89,7 +89,7 @@ class Evaluation:
     def words(self) -> str:
         """The accuracies."""
         top5 = "" if self.top5 is None else f", top-5 {self.top5:.2%}"
-        return f"{self.images:,} images: top-1 {self.top1:.2%}{top5}"
+        return f"{counted(self.images, 'image')}: top-1 {self.top1:.2%}{top5}"
 
     @property
     def tables(self) -> list[Table]:

@@ -14,7 +14,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from acmix.checkpoints.classifier import THRESHOLD, chosen
 from acmix.data.labels import in_words
-from acmix.errors import InputError
+from acmix.errors import InputError, counted
 from acmix.tasks.loop.results import Table
 
 
@@ -93,7 +93,7 @@ class MultiLabelEvaluation:
         """The measures, and of which classes the first is the mean."""
         missing = [score.name for score in self.classes if score.average_precision is None]
         of = f" of {len(self.classes) - len(missing)} classes, as no image has {', '.join(missing)}" if missing else ""
-        return f"{self.images:,} images: mAP {self.map:.2%}{of}, F1 {self.f1:.2%} (micro {self.f1_micro:.2%})"
+        return f"{counted(self.images, 'image')}: mAP {self.map:.2%}{of}, F1 {self.f1:.2%} (micro {self.f1_micro:.2%})"
 
     @property
     def tables(self) -> list[Table]:

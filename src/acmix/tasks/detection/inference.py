@@ -112,7 +112,7 @@ class Evaluation:
         """The average precisions."""
         masks = "" if self.masks is None else f", AP of masks {_percent(self.masks['map'])}"
         found = f"AP {_percent(self.map)}, AP50 {_percent(self.map_50)}, AP75 {_percent(self.map_75)}{masks}"
-        return f"{self.images:,} images, {self.objects:,} objects: {found}"
+        return f"{counted(self.images, 'image')}, {counted(self.objects, 'object')}: {found}"
 
     @property
     def tables(self) -> list[Table]:

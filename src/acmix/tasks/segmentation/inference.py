@@ -20,7 +20,7 @@ from acmix.data.masks.augmentation import Seen
 from acmix.data.masks.coding import IGNORED, Coding
 from acmix.data.masks.images import MaskedImages
 from acmix.data.masks.opening import find_masked_evaluation
-from acmix.errors import InputError
+from acmix.errors import InputError, counted
 from acmix.progress import Progress, silent
 from acmix.tasks.loop.results import Measured, Table
 from acmix.tasks.segmentation.scores import scores
@@ -122,7 +122,7 @@ class Evaluation:
     def words(self) -> str:
         """The most important figures."""
         return (
-            f"{self.images:,} images: mean IoU {self.mean_iou:.2%}, pixel accuracy {self.pixel_accuracy:.2%}, "
+            f"{counted(self.images, 'image')}: mean IoU {self.mean_iou:.2%}, pixel accuracy {self.pixel_accuracy:.2%}, "
             f"mean class accuracy {self.mean_accuracy:.2%}"
         )
 
