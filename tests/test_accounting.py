@@ -238,6 +238,21 @@ def test_account_leaves_the_network_alone():
         assert torch.equal(tensor, before[name])
 
 
+def test_tensors_that_are_no_parameters_are_taken():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = ACmix(3, 8)
+            self.scales = [torch.full((1, 8, 1, 1), 2.0)]
+
+        def forward(self, x):
+            return self.layer(x) * self.scales[0]
+
+    network = Scaled()
+    assert account(network, (3, 8, 8)).network.total == account(network.layer, (3, 8, 8)).network.total
+    assert network.scales[0].sum() == 16
+
+
 def test_twin_has_the_shape_of_the_network_and_its_other_weights():
     operator = ACmix(4, 8, stride=2, dilation=3, dtype=torch.float64)
     network = nn.Sequential(nn.Conv2d(3, 4, 1, dtype=torch.float64), operator, nn.ModuleDict({"again": operator}))

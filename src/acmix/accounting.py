@@ -139,7 +139,8 @@ def account(network: nn.Module, input_size: tuple[int, int, int]) -> Account:
         memo = _shapes(network)
         twins = {id(operator): _twin(operator, "cpu") for operator in operators.values()}
     # deepcopy takes what the memo holds in place of a copy.
-    copies = (copy.deepcopy(network, held).eval() for held in (dict(memo), memo | twins))
+    # Outside of the mode, in which a tensor that is no parameter cannot be copied.
+    copies = [copy.deepcopy(network, held).eval() for held in (dict(memo), memo | twins)]
     with fake:
         return Account(tuple(input_size), *(_cost(shapes, input_size, operators.keys()) for shapes in copies))
 

@@ -1,5 +1,6 @@
 """Published names and ours: golden operators under both, exact round trips, errors that name the key."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -200,3 +201,21 @@ def test_a_plain_swin_passes_unchanged():
     state = create_model("swin_tiny_patch4_window7_224", depths=(1, 1, 1, 1)).state_dict()
     assert_equal(from_published(state), state)
     assert_equal(to_published(state), state)
+
+
+@pytest.mark.parametrize("convert", [from_published, to_published, functools.partial(load_weights, ACmix(4, 8))])
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (ACmix(4, 8), "got ACmix; give its .state_dict()"),
+        ("weights.pth", "got str; acmix.checkpoints.load_state_dict reads a file"),
+        (Path("weights.pth"), "load_state_dict reads a file"),
+        ([("qkv.weight", torch.ones(1))], "got list"),
+        ({1: torch.ones(1)}, "got dict"),
+        (None, "got NoneType"),
+    ],
+)
+def test_what_is_no_state_dict_is_refused(convert, given, told):
+    with pytest.raises(TypeError, match=re.escape("state_dict must be a mapping of names to tensors")) as raised:
+        convert(given)
+    assert told in str(raised.value)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from acmix.checkpoints.names import prefix_of, without_wrappers
+from acmix.checkpoints.names import check_state_dict, prefix_of, without_wrappers
 from acmix.checkpoints.published import from_published
 
 # How many batches a norm has seen: of no effect but for a norm without a momentum.
@@ -63,10 +63,12 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], *, heads: S
         What was loaded, left as it was, and not used.
 
     Raises:
+        TypeError: If `state_dict` is no mapping of names.
         ValueError: If a key is missing or unexpected, a shape differs, two names or prefixes contradict each other, or
             a tensor cannot be copied as it is (integers for floating point, quantised, sparse, without data, not finite
             in the network's dtype), naming them.
     """
+    check_state_dict(state_dict)
     names, own = _tensors(model)
     if unusable := [f"{name} {fault}" for name, tensor in state_dict.items() if (fault := _unusable(tensor))]:
         raise ValueError(f"state_dict must hold plain tensors; {shorten(unusable)}")

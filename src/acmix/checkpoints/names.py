@@ -1,12 +1,24 @@
 """Names of tensors as wrappers and trainers change them, and back."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from torch import nn
 
 # What PyTorch puts between a network and its parts: compilation, sharding (in its old form, too), checkpointing.
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module"}
 # DataParallel, DistributedDataParallel, averages.
 _PARALLEL = "module."
+
+
+def check_state_dict(state_dict: object) -> None:
+    """Raise TypeError for what is no mapping of names: a network, a path, pairs."""
+    if isinstance(state_dict, Mapping) and all(isinstance(name, str) for name in state_dict):
+        return
+    hint = "; give its .state_dict()" if isinstance(state_dict, nn.Module) else ""
+    hint = "; acmix.checkpoints.load_state_dict reads a file" if isinstance(state_dict, str | Path) else hint
+    raise TypeError(f"state_dict must be a mapping of names to tensors, got {type(state_dict).__name__}{hint}")
 
 
 def without_wrappers(names: Iterable[str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from acmix.checkpoints import swin
-from acmix.checkpoints.names import without_wrappers
+from acmix.checkpoints.names import check_state_dict, without_wrappers
 from acmix.checkpoints.shapes import Shapes, check_keys, check_shapes
 
 _PROJECTIONS = ("conv1", "conv2", "conv3")
@@ -48,6 +48,7 @@ def from_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         A new state dict for `ACmix` or a network of it.
 
     Raises:
+        TypeError: If it is no mapping of names.
         ValueError: If a published operator lacks keys or its shapes contradict each other, or two names become one.
     """
     state = swin.our_swins(_without_wrappers(state_dict))
@@ -65,6 +66,7 @@ def to_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         A new state dict; `conv_p.bias`, which has no effect, is zero.
 
     Raises:
+        TypeError: If it is no mapping of names.
         ValueError: If an operator lacks keys or its shapes contradict each other.
     """
     state = swin.published_swins(_without_wrappers(state_dict))
@@ -191,4 +193,5 @@ def _prefixes(state: Mapping[str, Tensor], marks: tuple[str, ...]) -> list[str]:
 
 
 def _without_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    check_state_dict(state_dict)
     return {plain: state_dict[name] for name, plain in without_wrappers(state_dict).items()}
