@@ -11,7 +11,8 @@ import pytest
 import acmix
 from acmix.cli import python
 from acmix.pages import report
-from acmix.tasks.classification import fitting, prepare
+from acmix.tasks.classification import prepare
+from acmix.tasks.loop import fitting
 from acmix.tasks.record import read_run
 from tests.commands import call
 

@@ -37,6 +37,12 @@ class StateFile:
     place: str
     others: tuple[str, ...]
 
+    @property
+    def words(self) -> str:
+        """Which weights of the file these are, to stand behind its name; "" where it has no others."""
+        place = f", {self.place}" if self.place else ""
+        return place + (f" (not {', '.join(self.others)})" if self.others else "")
+
 
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read the weights in a file, onto the CPU and without running anything that is stored in it.

@@ -63,7 +63,7 @@ class Batch:
 
     Attributes:
         images: `(B, C, H, W)`.
-        labels: `(B,)`, int64; of multi-label images `(B, classes)`, float32.
+        labels: `(B,)`, int64; of multi-label images `(B, classes)`, float32; of masks `(B, H, W)`, int16.
         names: Of the images that were read, in the order of the batch.
         unreadable: Name and reason of every image that another one replaced.
         seconds: Spent on reading and augmenting, over all processes that read.
@@ -219,7 +219,7 @@ def training_loader(
         workers: Processes that read images; 0 reads in this one.
     """
     return example_loader(
-        images, sampler, partial(_of_image, transform, len(images.classes)), _collate, seed=seed, workers=workers
+        images, sampler, partial(_of_image, transform, len(images.classes)), collate, seed=seed, workers=workers
     )
 
 
@@ -227,7 +227,8 @@ def _of_image(transform: Callable[[Image.Image], Any], classes: int, example: tu
     return transform(example[0]), target_of(example[1], classes)
 
 
-def _collate(drawn: Sequence[Drawn]) -> Batch:
+def collate(drawn: Sequence[Drawn]) -> Batch:
+    """A batch of examples that are an image and its label."""
     images, labels = zip(*(each.example for each in drawn), strict=True)
     return Batch(images=default_collate(list(images)), labels=default_collate(list(labels)), **gathered(drawn))
 

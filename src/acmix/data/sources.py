@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
@@ -16,7 +18,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from acmix.data.folders import LeftOut
-from acmix.data.images import ImageFacts, check_image, decode_image
+from acmix.data.images import ImageFacts, check_image, decode_image, read_image
 from acmix.data.labels import Label, labels_of, relabelled, target_of
 from acmix.data.splitting import held_out
 from acmix.errors import InputError, printable
@@ -344,6 +346,36 @@ def read_in_threads(read: Callable[[int], _Read], indices: Sequence[int]) -> Ite
     with ThreadPoolExecutor() as pool:
         for begin in range(0, len(indices), _BATCH):
             yield from pool.map(read, indices[begin : begin + _BATCH])
+
+
+def file_batches(
+    files: Sequence[Path], transform: Callable[[Image.Image], _Read], faults: list[str], *, batch_size: int
+) -> Iterator[list[tuple[int, _Read]]]:
+    """What a transform makes of image files, each with its place among them, read in threads.
+
+    Args:
+        files: Image files.
+        transform: Of an RGB image.
+        faults: Gets one line for every file that cannot be read; the others go on.
+        batch_size: Images at a time.
+    """
+
+    def read(index: int) -> tuple[int, _Read] | str:
+        try:
+            return index, transform(read_image(files[index]))
+        except InputError as error:
+            return str(error)
+
+    def readable() -> Iterator[tuple[int, _Read]]:
+        for found in read_in_threads(read, range(len(files))):
+            if isinstance(found, str):
+                faults.append(found)
+            else:
+                yield found
+
+    images = readable()
+    while batch := list(islice(images, batch_size)):
+        yield batch
 
 
 def hashed_order(images: NamedImages, seed: int) -> list[int]:

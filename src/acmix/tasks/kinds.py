@@ -1,8 +1,8 @@
 """Kinds of training by name: what the command line, records of runs, comparisons and pages ask of them.
 
 A kind is a room of this package with doors of the same names in each: `settings.Settings`, `choice.choose`,
-`fitting.fit`, `measures.MEASURES`, `inference.measure` and `predict`, `networks.multiply_adds` and `cost`. Nothing of a
-room is loaded before it is asked for.
+`fitting.fit` (of an `acmix.tasks.loop.fitting.Room`), `measures.MEASURES`, `inference.measure` and `predict`,
+`networks.multiply_adds` and `cost`. Nothing of a room is loaded before it is asked for.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -84,7 +84,7 @@ class Kind:
                 raise InputError(f"{name} is a setting of {' and '.join(others)}; DATA is of {self.name}")
 
     def fit(self, data: str, settings: LoopSettings, output: Path, **options: Any) -> "TrainingResult | None":
-        """Train in a run folder; options and errors are those of `acmix.tasks.classification.fitting.fit`."""
+        """Train in a run folder; options and errors are those of `acmix.tasks.loop.fitting.Room.fit`."""
         return self._door("fitting", "fit")(data, settings, output, **options)
 
     def measure(self, trained: "TrainedNetwork", data: str, **options: Any) -> "Measured":

@@ -5,8 +5,7 @@ from torch import nn
 
 from acmix import InputError
 from acmix.checkpoints.classifier import Classifier
-from acmix.data import LabelledImages
-from acmix.tasks.classification import inference
+from acmix.data import LabelledImages, sources
 from acmix.tasks.classification.inference import evaluate, predict
 
 CLASSES = ("a", "b", "c", "d", "e", "f")
@@ -73,7 +72,7 @@ def test_predictions_come_while_few_images_are_in_memory(classifier, monkeypatch
         read.append(path)
         return grey(100)
 
-    monkeypatch.setattr(inference, "read_image", read_image)
+    monkeypatch.setattr(sources, "read_image", read_image)
     next(predict(classifier, ["a.png"] * 100_000, []))
     assert len(read) < 1000
 

@@ -10,7 +10,8 @@ from acmix import InputError
 from acmix.checkpoints.stored import load_trained
 from acmix.data import open_dataset
 from acmix.tasks.classification.measures import MEASURES
-from acmix.tasks.classification.prepare import fresh_network, prepare
+from acmix.tasks.classification.networks import fresh_network
+from acmix.tasks.classification.prepare import prepare
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop.execute import execute
 from acmix.tasks.loop.prepared import configuration, writer
@@ -31,9 +32,10 @@ def fabric():
 
 
 def test_what_is_prepared_is_trained(images, fabric, tmp_path):
-    network, arguments = fresh_network(replace(SETTINGS, quiet_shifts=True), 10)
+    settings = replace(SETTINGS, quiet_shifts=True)
+    network = fresh_network(settings, 10)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    prepared = prepare(network, images, SETTINGS, fabric, arguments=arguments)
+    prepared = prepare(network, images, settings, fabric)
     # A check leaves no trace.
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert (prepared.workers, prepared.sampler.update_sizes) == (0, (32,) * 5 + (19,))
@@ -47,7 +49,7 @@ def test_what_is_prepared_is_trained(images, fabric, tmp_path):
 
 
 def test_what_config_json_holds(images, fabric):
-    prepared = prepare(fresh_network(SETTINGS, 10)[0], images, SETTINGS, fabric, workers=3)
+    prepared = prepare(fresh_network(SETTINGS, 10), images, SETTINGS, fabric, workers=3)
     config = configuration(prepared, 4)
     assert prepared.workers == 3
     assert (config["processes"], config["images_an_update"], config["updates_an_epoch"]) == (4, 128, 6)
@@ -66,4 +68,4 @@ def test_what_config_json_holds(images, fabric):
 def test_what_cannot_be_trained_is_refused(images, fabric, changes, rule):
     settings = replace(SETTINGS, **changes)
     with pytest.raises(InputError, match=rule):
-        prepare(fresh_network(settings, 10)[0], images, settings, fabric)
+        prepare(fresh_network(settings, 10), images, settings, fabric)

@@ -176,7 +176,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(shapes, tm
 def test_a_frozen_norm_stays_as_it_is(shapes, tmp_path):
     settings = replace(SETTINGS, epochs=1, freeze_norms=True)
     train(shapes, tmp_path / "run", settings)
-    fresh, _ = fresh_detector(settings, 3)
+    fresh = fresh_detector(settings, 3)
     before = {name: value for name, value in fresh.state_dict().items() if "running_" in name}
     after = weights(tmp_path / "run")
     assert before

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ from torch import Tensor, nn
 
 from acmix.checkpoints.classifier import Classifier
 from acmix.data import ImageSource, TrainedImages, data_record, find_evaluation, image_loader
-from acmix.data.images import read_image
-from acmix.data.sources import read_in_threads
+from acmix.data.sources import file_batches
 from acmix.errors import InputError, counted
 from acmix.progress import Progress, silent
 from acmix.tasks.classification.multi_label import (
@@ -301,29 +299,14 @@ def predict(
 def _predict(
     classifier: Classifier, files: Sequence[Path], faults: list[str], top: int, threshold: float, batch_size: int
 ) -> Iterator[Prediction | LabelsPrediction]:
-    transform = classifier.transform
-
-    def read(index: int) -> tuple[Path, Tensor] | str:
-        try:
-            return files[index], transform(read_image(files[index]))
-        except InputError as error:
-            return str(error)
-
-    def readable() -> Iterator[tuple[Path, Tensor]]:
-        for found in read_in_threads(read, range(len(files))):
-            if isinstance(found, str):
-                faults.append(found)
-            else:
-                yield found
-
-    images = readable()
-    while batch := list(islice(images, batch_size)):
+    for batch in file_batches(files, classifier.transform, faults, batch_size=batch_size):
+        paths = [files[index] for index, _ in batch]
         probabilities = classifier.probabilities(classifier.logits(torch.stack([image for _, image in batch])))
         if classifier.multi_label:
-            for (path, _), row in zip(batch, probabilities, strict=True):
+            for path, row in zip(paths, probabilities, strict=True):
                 yield label_prediction(path, row, classifier.classes, top=top, threshold=threshold)
             continue
         found, indices = probabilities.topk(min(top, len(classifier.classes)))
-        for (path, _), values, ranks in zip(batch, found.tolist(), indices.tolist(), strict=True):
+        for path, values, ranks in zip(paths, found.tolist(), indices.tolist(), strict=True):
             names = (classifier.classes[rank] for rank in ranks)
             yield Prediction(path=path, scores=list(zip(names, values, strict=True)))

@@ -9,11 +9,11 @@ import timm
 from torch import nn
 
 from acmix.accounting import Account, account
-from acmix.checkpoints import load_weights
 from acmix.checkpoints.classifier import Classifier
-from acmix.checkpoints.files import read_state_file
 from acmix.errors import InputError
 from acmix.models.names import check_name
+from acmix.tasks.classification.settings import Settings
+from acmix.tasks.loop.start_weights import classifier_heads, load_own
 from acmix.tasks.loop.trials import check_input_size
 
 
@@ -43,6 +43,26 @@ def create_network(name: str, *, num_classes: int | None = None, **options: Any)
         raise InputError(f"model {name!r} does not take {', '.join(arguments)}: {error}") from error
 
 
+def arguments_of(settings: Settings) -> dict[str, Any]:
+    """Arguments of the network that a checkpoint must repeat to build it."""
+    return {"block_args": {"quiet_shifts": True}} if settings.quiet_shifts else {}
+
+
+def fresh_network(settings: Settings, classes: int) -> nn.Module:
+    """The network that settings ask for.
+
+    Raises:
+        InputError: If there is no such network, or it does not take what the settings ask for.
+    """
+    dropped = {"drop_rate": settings.drop_rate, "drop_path_rate": settings.drop_path}
+    return create_network(settings.model, num_classes=classes, **dropped, **arguments_of(settings))
+
+
+def check_network(settings: Settings) -> None:
+    """Raise InputError if there is no network of the model's name."""
+    check_name(settings.model)
+
+
 def load_start_weights(model: nn.Module, path: Path) -> str:
     """Load start weights of any trainer, published or ours; heads for another number of classes keep fresh weights.
 
@@ -52,16 +72,7 @@ def load_start_weights(model: nn.Module, path: Path) -> str:
     Raises:
         InputError: If the file cannot be read or its weights belong to another network; nothing was loaded then.
     """
-    configuration: Any = model.pretrained_cfg
-    heads = configuration.get("classifier") or ()
-    file = read_state_file(path)
-    try:
-        loaded = load_weights(model, file.tensors, heads=(heads,) if isinstance(heads, str) else heads)
-    except ValueError as error:
-        raise InputError(f"weights {path} do not fit the model: {error}") from error
-    place = f", {file.place}" if file.place else ""
-    others = f" (not {', '.join(file.others)})" if file.others else ""
-    return f"weights {path}{place}{others}: {loaded}"
+    return load_own(model, path, heads=classifier_heads(model))
 
 
 def cost(classifier: Classifier, image_size: int | None = None) -> Account:

@@ -1,5 +1,6 @@
 """Make a classifier ready to be trained: all that can be checked without training is checked here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,14 +9,16 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from acmix.checkpoints.classifier import Classifier
-from acmix.data import ImageData, image_loader, preprocessing_for, training_loader, training_transform
+from acmix.data import ImageData, preprocessing_for, training_loader, training_transform
 from acmix.data.bundled import BUNDLED
-from acmix.data.sampling import EpochSampler, evaluation_batches
 from acmix.tasks.classification.inference import classify, evaluation_of
-from acmix.tasks.classification.networks import create_network
+from acmix.tasks.classification.measures import MEASURES, MULTI_LABEL_MEASURES
+from acmix.tasks.classification.networks import arguments_of
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.classification.task import Classification, balanced_weights, positive_weights
+from acmix.tasks.loop import prepared
 from acmix.tasks.loop.distribution import readers
+from acmix.tasks.loop.measures import Measure
 from acmix.tasks.loop.optimization import prepare_for_training
 from acmix.tasks.loop.task import Batches
 from acmix.tasks.loop.trials import check_batches, check_input_size
@@ -23,24 +26,22 @@ from acmix.tasks.loop.weights import described
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """The `acmix.tasks.loop.prepared.Prepared` of classifiers.
+class Prepared(prepared.Prepared):
+    """What of a classifier is ready.
 
     Attributes:
-        trained: The network with its classes and preprocessing.
-        images: To train on and to validate with.
-        settings: The run's settings.
-        sampler: What this process draws of the training images, a function of the seed alone.
-        workers: Processes that read images, for each that trains.
         class_weights: Of images by their class, or of those that have a label, where the settings want any.
     """
 
     trained: Classifier
     images: ImageData
     settings: Settings
-    sampler: EpochSampler
-    workers: int
     class_weights: Tensor | None = None
+
+    @property
+    def measures(self) -> Sequence[Measure]:
+        """Top-1 accuracy first, or mAP where images have any number of labels."""
+        return MULTI_LABEL_MEASURES if self.trained.multi_label else MEASURES
 
     @property
     def facts(self) -> dict[str, str]:
@@ -65,17 +66,11 @@ class Prepared:
             flip=settings.flip,
             color_jitter=settings.color_jitter,
         )
-        own = evaluation_batches(
-            len(images.validation),
-            batch_size=settings.batch_size,
-            processes=fabric.world_size,
-            rank=fabric.global_rank,
-        )
         seen = images.validation.with_transform(self.trained.transform)
         return Batches(
             training=training_loader(images.train, self.sampler, transform, seed=settings.seed, workers=self.workers),
             sampler=self.sampler,
-            validation=image_loader(seen, batch_sampler=own, workers=self.workers),
+            validation=self.validation_loader(seen, fabric, batch_size=settings.batch_size),
         )
 
     def evaluate(self, trained: Classifier) -> tuple[Any, list[Any]]:
@@ -85,24 +80,12 @@ class Prepared:
         return evaluation_of(trained, outcomes), outcomes
 
 
-def fresh_network(settings: Settings, classes: int) -> tuple[nn.Module, dict[str, Any]]:
-    """The network that settings ask for, and the arguments that a checkpoint must repeat to build it.
-
-    Raises:
-        InputError: If there is no such network, or it does not take what the settings ask for.
-    """
-    arguments = {"block_args": {"quiet_shifts": True}} if settings.quiet_shifts else {}
-    dropped = {"drop_rate": settings.drop_rate, "drop_path_rate": settings.drop_path}
-    return create_network(settings.model, num_classes=classes, **dropped, **arguments), arguments
-
-
 def prepare(
     network: nn.Module,
     images: ImageData,
     settings: Settings,
     fabric: Fabric,
     *,
-    arguments: dict[str, Any] | None = None,
     workers: int | None = None,
 ) -> Prepared:
     """Check that a network can be trained on images, and change it as the settings ask.
@@ -112,7 +95,6 @@ def prepare(
         images: To train on and to validate with.
         settings: Of the training.
         fabric: The processes that train, launched.
-        arguments: Of the network, which its checkpoints repeat.
         workers: Processes that read images, for each that trains; None shares the cores among them, at most 8 each, and
             is none for bundled digits.
 
@@ -130,7 +112,8 @@ def prepare(
     )
     size = preprocessing["input_size"]
     check_input_size(network, settings.model, size)
-    sampler = _sampler(images, settings, fabric)
+    own = {"shard_lengths": images.train.shard_lengths, "prefetch": images.train.prefetch}
+    sampler = prepared.sampler_for(images.train, settings, fabric, repeats=settings.repeats, **own)
     check_batches(network, settings, size, sampler.update_sizes, fabric.world_size)
     prepare_for_training(network, settings)
     classifier = Classifier(
@@ -138,7 +121,7 @@ def prepare(
         model_name=settings.model,
         classes=images.train.classes,
         preprocessing=preprocessing,
-        model_arguments=arguments or {},
+        model_arguments=arguments_of(settings),
         multi_label=multi_label,
     )
     weights = positive_weights if multi_label else balanced_weights
@@ -151,19 +134,4 @@ def prepare(
         sampler=sampler,
         workers=workers,
         class_weights=weights(images.train) if settings.class_weights == "balanced" else None,
-    )
-
-
-def _sampler(images: ImageData, settings: Settings, fabric: Fabric) -> EpochSampler:
-    return EpochSampler(
-        len(images.train),
-        # An image is not drawn twice to fill a batch.
-        batch_size=min(settings.batch_size, len(images.train)),
-        accumulate=settings.accumulate,
-        processes=fabric.world_size,
-        rank=fabric.global_rank,
-        seed=settings.seed,
-        repeats=settings.repeats,
-        shard_lengths=images.train.shard_lengths,
-        prefetch=images.train.prefetch,
     )

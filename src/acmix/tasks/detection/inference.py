@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from acmix.checkpoints.detector import CATEGORY_IDS, Detector
 from acmix.data import TrainedImages, data_record, image_loader
 from acmix.data.annotated import AnnotatedImages, Annotations, find_annotated_evaluation
-from acmix.data.images import read_image
-from acmix.data.sources import read_in_threads
+from acmix.data.sources import file_batches
 from acmix.errors import InputError, counted
 from acmix.progress import Progress, silent
 from acmix.tasks.detection.figures import (
@@ -324,21 +322,7 @@ def _predict(
     score: float,
     batch_size: int,
 ) -> Iterator[Prediction]:
-    def read(index: int) -> tuple[int, Tensor] | str:
-        try:
-            return index, pil_to_tensor(read_image(files[index]))
-        except InputError as error:
-            return str(error)
-
-    def readable() -> Iterator[tuple[int, Tensor]]:
-        for found in read_in_threads(read, range(len(files))):
-            if isinstance(found, str):
-                faults.append(found)
-            else:
-                yield found
-
-    images = readable()
-    while batch := list(islice(images, batch_size)):
+    for batch in file_batches(files, pil_to_tensor, faults, batch_size=batch_size):
         found = detector.detect([image for _, image in batch])
         for (index, _), detections in zip(batch, found, strict=True):
             yield Prediction(

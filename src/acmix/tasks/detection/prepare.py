@@ -1,46 +1,42 @@
 """Make a detector ready to be trained: all that can be checked without training is checked here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
 
 from acmix.checkpoints.detector import CATEGORY_IDS, Detector, stored_arguments
-from acmix.data import image_loader
 from acmix.data.annotated import AnnotatedData
 from acmix.data.loading import example_loader
-from acmix.data.sampling import EpochSampler, evaluation_batches
 from acmix.errors import InputError, counted
-from acmix.models.detectors import DetectionNetwork, DetectorArguments
+from acmix.models.detectors import DetectionNetwork
 from acmix.tasks.detection.augmentation import Augmentation, collate
 from acmix.tasks.detection.inference import Evaluation, Outcome, Pictures, as_lists, search, tally
-from acmix.tasks.detection.networks import freeze_norms
+from acmix.tasks.detection.measures import MEASURES
+from acmix.tasks.detection.networks import arguments_for, freeze_norms
 from acmix.tasks.detection.settings import Settings
 from acmix.tasks.detection.task import Detection
+from acmix.tasks.loop import prepared
 from acmix.tasks.loop.distribution import readers
+from acmix.tasks.loop.measures import Measure
 from acmix.tasks.loop.optimization import prepare_for_training
 from acmix.tasks.loop.task import Batches
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """The `acmix.tasks.loop.prepared.Prepared` of detectors.
-
-    Attributes:
-        trained: The network with its classes and preprocessing.
-        images: To train on and to validate with.
-        settings: The run's settings.
-        sampler: What this process draws of the training images, a function of the seed alone.
-        workers: Processes that read images, for each that trains.
-    """
+class Prepared(prepared.Prepared):
+    """What of a detector is ready."""
 
     trained: Detector
     images: AnnotatedData
     settings: Settings
-    sampler: EpochSampler
-    workers: int
+
+    @property
+    def measures(self) -> Sequence[Measure]:
+        """AP first."""
+        return MEASURES
 
     @property
     def learns_masks(self) -> bool:
@@ -58,11 +54,7 @@ class Prepared:
 
     def batches(self, fabric: Fabric) -> Batches:
         """Augmented images, and those to validate with as they are used later."""
-        settings, validation = self.settings, self.images.validation
-        own = evaluation_batches(
-            len(validation), batch_size=settings.batch_size, processes=fabric.world_size, rank=fabric.global_rank
-        )
-        pictures: Any = Pictures(validation)
+        settings, pictures = self.settings, Pictures(self.images.validation)
         return Batches(
             training=example_loader(
                 self.images.train,
@@ -73,7 +65,7 @@ class Prepared:
                 workers=self.workers,
             ),
             sampler=self.sampler,
-            validation=image_loader(pictures, batch_sampler=own, workers=self.workers, collate_fn=as_lists),
+            validation=self.validation_loader(pictures, fabric, batch_size=settings.batch_size, collate_fn=as_lists),
         )
 
     def evaluate(self, trained: Detector) -> tuple[Evaluation, list[Outcome]]:
@@ -85,7 +77,6 @@ class Prepared:
 
 def prepare(
     network: DetectionNetwork,
-    arguments: DetectorArguments,
     images: AnnotatedData,
     settings: Settings,
     fabric: Fabric,
@@ -96,7 +87,6 @@ def prepare(
 
     Args:
         network: With its start weights.
-        arguments: That built it.
         images: To train on and to validate with.
         settings: Of the training.
         fabric: The processes that train, launched.
@@ -114,20 +104,17 @@ def prepare(
         count = counted(len(images.validation), "validation image")
         raise InputError(f"there is nothing to find in {count}, so no epoch is better than another; add objects")
     sizes = images.train.sizes
-    sampler = EpochSampler(
-        len(images.train),
-        batch_size=min(settings.batch_size, len(images.train)),
-        accumulate=settings.accumulate,
-        processes=fabric.world_size,
-        rank=fabric.global_rank,
-        seed=settings.seed,
+    sampler = prepared.sampler_for(
+        images.train,
+        settings,
+        fabric,
         # Images of a batch are continued to one size: upright ones beside wide ones would be half empty.
         groups=None if settings.jitters else (sizes[:, 0] > sizes[:, 1]).astype(np.int64),
     )
     if settings.freeze_norms:
         freeze_norms(network)
     prepare_for_training(network, settings)
-    model_arguments, preprocessing = stored_arguments(arguments)
+    model_arguments, preprocessing = stored_arguments(arguments_for(settings))
     detector = Detector(
         model=network,
         model_name=settings.model,

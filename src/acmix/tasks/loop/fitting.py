@@ -1,26 +1,28 @@
 """Train in a run folder, whatever the kind: everything is checked first, then the loop runs."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric, seed_everything
+from torch import nn
 
 from acmix.checkpoints.opening import load
 from acmix.data import EvaluationImages
+from acmix.data.datasets import OpenedData
 from acmix.errors import InputError, counted
 from acmix.progress import Progress, silent
 from acmix.tasks.loop import freezing, run
-from acmix.tasks.loop.checks import Checked
+from acmix.tasks.loop.checks import Checked, checked_images
 from acmix.tasks.loop.distribution import Strategy
 from acmix.tasks.loop.execute import execute
 from acmix.tasks.loop.extending import Origin, extension
 from acmix.tasks.loop.failures import explained
 from acmix.tasks.loop.folder import at_work
-from acmix.tasks.loop.measures import Measure, stale_epochs
+from acmix.tasks.loop.measures import stale_epochs
 from acmix.tasks.loop.prepared import Prepared, configuration, writer
 from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.loop.results import TrainingResult
@@ -71,53 +73,94 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Begun:
+class Room:
+    """What a kind of training does before the loop runs; `fit` is the door that it opens in its `fitting.py`.
+
+    Attributes:
+        check: Refuses settings, or an installation, that cannot be used whatever the data are.
+        open: Images of DATA to train on and to validate with, by the settings; options are `validation`,
+            `check_images` and `progress`.
+        network: Fresh, by settings and the number of classes.
+        load: Lays a file of start weights into the network, and says in a sentence what was taken.
+        prepare: Checks that the network can be trained on the images; options are `workers`.
+    """
+
+    check: Callable[[Any], None]
+    open: Callable[..., OpenedData[Any]]
+    network: Callable[[Any, int], nn.Module]
+    load: Callable[[Any, Path], str]
+    prepare: Callable[..., Prepared]
+
+    def fit(
+        self,
+        data: str,
+        settings: LoopSettings,
+        output: Path,
+        *,
+        validation: str | None = None,
+        check_images: bool = True,
+        **options: Any,
+    ) -> TrainingResult | None:
+        """Train in a run folder; everything is checked before it is touched.
+
+        Args:
+            data: What the kind opens: `acmix.data.open_dataset`, `acmix.data.annotated.open_annotated`,
+                `acmix.data.masks.opening.open_masked`.
+            settings: The run's settings.
+            output: The run folder, made if missing; it must not hold a run, unless it is resumed.
+            validation: Of validation images, in place of those in data; of a classifier where data has none.
+            check_images: Decode every image once before training.
+            **options: Those of `Options`; of weights see the kind's `load_start_weights`.
+
+        Returns:
+            What the run achieved; None in all processes but the first.
+
+        Raises:
+            InputError: If an argument, the data or the run folder cannot be used.
+            TrainingError: If the run had to stop, `PreemptedError` because a scheduler asked it to.
+            KeyboardInterrupt: If the person stops it; the run can be resumed.
+        """
+        asked = Options(**options)
+        settings.check()
+        asked.check()
+        self.check(settings)
+        run.prepare_folder(output, resume=asked.resume, epochs=settings.epochs)
+
+        def begin(fabric: Fabric) -> _Begun:
+            progress = asked.progress if fabric.is_global_zero else silent
+            images = self.open(data, settings, validation=validation, check_images=False, progress=progress)
+            checked = checked_images(images, fabric, check_images=check_images, progress=progress)
+            network = self.network(settings, len(images.train.classes))
+            started = None if asked.start_weights is None else self.load(network, asked.start_weights)
+            prepared = self.prepare(network, images, settings, fabric, workers=asked.workers)
+            return _Begun(prepared=prepared, checked=checked, started=started)
+
+        return _train(begin, settings, output, asked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Begun:
     """What a kind has made of data and settings.
 
     Attributes:
         prepared: What is trained.
         checked: What reading all images told.
         started: What was taken from the file of start weights, in a sentence; None if there is none.
-        measures: What validations find, where the data decide it; None is what the kind's find.
     """
 
     prepared: Prepared
     checked: Checked
-    started: str | None = None
-    measures: Sequence[Measure] | None = None
+    started: str | None
 
 
-def fit(
-    begin: Callable[[Fabric, Progress], Begun],
-    settings: LoopSettings,
-    output: Path,
-    measures: Sequence[Measure],
-    options: Options,
+def _train(
+    begin: Callable[[Fabric], _Begun], settings: LoopSettings, output: Path, options: Options
 ) -> TrainingResult | None:
-    """Train in a run folder; everything is checked before it is touched.
-
-    Args:
-        begin: Opens data and makes a network, in every process; nothing was written by then.
-        settings: The run's settings.
-        output: The run folder, made if missing; it must not hold a run, unless it is resumed.
-        measures: Of the kind.
-        options: What else is asked for.
-
-    Returns:
-        What the run achieved; None in all processes but the first.
-
-    Raises:
-        InputError: If an argument, the data or the run folder cannot be used.
-        TrainingError: If the run had to stop, `PreemptedError` because a scheduler asked it to.
-        KeyboardInterrupt: If the person stops it; the run can be resumed.
-    """
-    settings.check()
-    options.check()
-    run.prepare_folder(output, resume=options.resume, epochs=settings.epochs)
+    """Begin in every process, take the run folder, and run the loop."""
     reporting = options.reporting or Reporting()
     with session(settings, device=options.device, devices=options.devices, strategy=options.strategy) as fabric:
         seed_everything(settings.seed, workers=True, verbose=False)
-        begun = begin(fabric, options.progress if fabric.is_global_zero else silent)
+        begun = begin(fabric)
         prepared, config = begun.prepared, _configuration(begun, fabric, options)
         state = None
         if options.extend is not None and not options.resume:
@@ -127,7 +170,7 @@ def fit(
             advice = f"continue with: {run.continuing(output, config)}"
             record = {key: config[key] for key in ("settings", "data", "weights", "taken")}
             record |= {"trained_images": begun.checked.trained.to_record()}
-            files = run.RunFiles(output, begun.measures or measures, writer(prepared.trained, record), advice)
+            files = run.RunFiles(output, prepared.measures, writer(prepared.trained, record), advice)
             if fabric.is_global_zero and reporting.on_start is not None:
                 reporting.on_start(_facts(prepared, fabric, files, resumed=options.resume))
             execute(prepared, fabric, files, saved or state, reporting)
@@ -137,7 +180,7 @@ def fit(
         raise explained(error, files) from error
 
 
-def _configuration(begun: Begun, fabric: Fabric, options: Options) -> dict[str, Any]:
+def _configuration(begun: _Begun, fabric: Fabric, options: Options) -> dict[str, Any]:
     """What config.json holds."""
     config = configuration(begun.prepared, fabric.world_size) | {
         "weights": None if options.weights is None else str(options.weights),

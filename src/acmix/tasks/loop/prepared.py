@@ -1,62 +1,91 @@
 """What a kind of training makes ready, and what the loop asks of it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from acmix.checkpoints.trained import TrainedNetwork, running_versions, save_trained
-from acmix.data import DataRecord
-from acmix.data.sampling import EpochSampler
-from acmix.tasks.loop.measures import EpochRow
+from acmix.data import DataRecord, image_loader
+from acmix.data.datasets import OpenedData
+from acmix.data.sampling import EpochSampler, evaluation_batches
+from acmix.tasks.loop.measures import EpochRow, Measure
 from acmix.tasks.loop.results import Evaluation
 from acmix.tasks.loop.settings import LoopSettings
 from acmix.tasks.loop.task import Batches, Task
 
 
-class Prepared(Protocol):
-    """A network, what it will be trained with, and how."""
+@dataclass(frozen=True, kw_only=True)
+class Prepared(ABC):
+    """A network, what it will be trained with, and how.
+
+    Attributes:
+        trained: What checkpoints hold: the network with its classes and preprocessing.
+        images: To train on and to validate with.
+        settings: The run's settings.
+        sampler: What this process draws of the training images, a function of the seed alone.
+        workers: Processes that read images, for each that trains.
+    """
+
+    trained: TrainedNetwork
+    images: OpenedData[Any]
+    settings: LoopSettings
+    sampler: EpochSampler
+    workers: int
 
     @property
-    def trained(self) -> TrainedNetwork:
-        """What checkpoints hold: the network with its classes and preprocessing."""
-        ...
+    @abstractmethod
+    def measures(self) -> Sequence[Measure]:
+        """What validations find, the first decides which epoch is best."""
 
     @property
-    def images(self) -> Any:
-        """To train on and to validate with: as `acmix.data.ImageData`, of the kind's own sources."""
-        ...
-
-    @property
-    def settings(self) -> LoopSettings:
-        """The run's settings."""
-        ...
-
-    @property
-    def sampler(self) -> EpochSampler:
-        """What this process draws of the training images, a function of the seed alone."""
-        ...
-
-    @property
+    @abstractmethod
     def facts(self) -> Mapping[str, str]:
         """What the kind alone can say of itself before training, in words; "images" is what the network sees."""
-        ...
 
+    @abstractmethod
     def task(self, device: torch.device) -> Task:
         """What a batch teaches, and what a validation finds."""
-        ...
 
+    @abstractmethod
     def batches(self, fabric: Fabric) -> Batches:
-        """Where batches come from."""
-        ...
+        """Augmented images, and those to validate with as they are used later."""
 
+    @abstractmethod
     def evaluate(self, trained: Any) -> tuple[Evaluation, Sequence[Any]]:
         """Measure the best checkpoint as a user would, and what it made of each validation image."""
-        ...
+
+    def validation_loader(
+        self, images: Dataset[Any], fabric: Fabric, *, batch_size: int, **options: Any
+    ) -> DataLoader[Any]:
+        """A loader of this process's share of the validation images; options are those of `DataLoader`."""
+        own = evaluation_batches(
+            len(self.images.validation),
+            batch_size=batch_size,
+            processes=fabric.world_size,
+            rank=fabric.global_rank,
+        )
+        return image_loader(images, batch_sampler=own, workers=self.workers, **options)
+
+
+def sampler_for(images: Sized, settings: LoopSettings, fabric: Fabric, **options: Any) -> EpochSampler:
+    """What a process draws of the training images; options are those of `EpochSampler`."""
+    return EpochSampler(
+        len(images),
+        # An image is not drawn twice to fill a batch.
+        batch_size=min(settings.batch_size, len(images)),
+        accumulate=settings.accumulate,
+        processes=fabric.world_size,
+        rank=fabric.global_rank,
+        seed=settings.seed,
+        **options,
+    )
 
 
 def configuration(prepared: Prepared, processes: int) -> dict[str, Any]:

@@ -1,23 +1,22 @@
 """Segmenters as settings ask for them, with errors a person can act on."""
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from acmix.accounting import Account, account
-from acmix.checkpoints import load_weights
 from acmix.checkpoints import segmenter as trained
-from acmix.checkpoints.files import read_state_file
 from acmix.errors import InputError
 from acmix.models.segmenters import Segmenter, segmenter
-from acmix.tasks.loop.backbones import load_backbone
+from acmix.tasks.loop.recipes import resolve
+from acmix.tasks.loop.start_weights import load_own_or_backbone
 from acmix.tasks.loop.trials import check_input_size
 from acmix.tasks.segmentation.settings import Settings
 
-_HEAD, _ENCODER = "network.segmentation_head.0", "network.encoder."
+# Answers for other classes keep fresh weights.
+_HEAD = "network.segmentation_head.0"
 
 
 def arguments_of(settings: Settings) -> dict[str, Any]:
@@ -56,7 +55,7 @@ def check_network(settings: Settings) -> None:
         fresh_network(settings, 2)
 
 
-def load_start_weights(network: Segmenter, settings: Settings, path: Path) -> str:
+def load_start_weights(network: Segmenter, path: Path) -> str:
     """Load start weights of a segmenter, whose head may be of other classes, or of a classifier into the backbone.
 
     Returns:
@@ -65,13 +64,9 @@ def load_start_weights(network: Segmenter, settings: Settings, path: Path) -> st
     Raises:
         InputError: If the file cannot be read or its weights belong to another network; nothing was loaded then.
     """
-    file = read_state_file(path)
-    if not any(_ENCODER in name for name in file.tensors):
-        return load_backbone(network.backbone, settings.backbone, path)
-    try:
-        return f"weights {path}: {load_weights(network, file.tensors, heads=(_HEAD,))}"
-    except ValueError as error:
-        raise InputError(f"weights {path} do not fit the model: {error}") from error
+    return load_own_or_backbone(
+        network, path, heads=(_HEAD,), own="network.encoder", features=network.backbone, backbone=network.name
+    )
 
 
 def cost(segmenter: trained.Segmenter, image_size: int | None = None) -> Account:
@@ -84,31 +79,8 @@ def cost(segmenter: trained.Segmenter, image_size: int | None = None) -> Account
 
 def multiply_adds(config: Mapping[str, Any]) -> int | None:
     """Of one crop of training, by a run's config.json; None for a network that cannot be made or counted here."""
-    settings = config["settings"]
-    names = ("model", "backbone", "decoder_channels", "output_stride")
-    given = (settings.get(name) for name in names)
-    return _multiply_adds(*given, len(config["classes"]), *config["preprocessing"]["input_size"])
-
-
-@cache
-def _multiply_adds(
-    model: str,
-    backbone: str,
-    decoder_channels: int,
-    output_stride: int | None,
-    classes: int,
-    channels: int,
-    height: int,
-    width: int,
-) -> int | None:
     try:
-        network = segmenter(
-            model,
-            backbone=backbone,
-            num_classes=classes,
-            decoder_channels=decoder_channels,
-            output_stride=output_stride,
-        )
-        return account(network, (channels, height, width)).network.total.multiply_adds
+        network = fresh_network(resolve({}, config["settings"], Settings), len(config["classes"]))
+        return account(network, config["preprocessing"]["input_size"]).network.total.multiply_adds
     except (InputError, ValueError):
         return None

@@ -1,5 +1,6 @@
 """Make a segmenter ready to be trained: all that can be checked without training is checked here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,49 +8,48 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from acmix.checkpoints.segmenter import Segmenter
-from acmix.data import image_loader, preprocessing_for
-from acmix.data.loading import example_loader
+from acmix.data import preprocessing_for
+from acmix.data.loading import collate, example_loader
 from acmix.data.masks.augmentation import Augmentation, Seen
 from acmix.data.masks.coding import IGNORED
 from acmix.data.masks.images import MaskedImages
 from acmix.data.masks.opening import MaskedData
-from acmix.data.sampling import EpochSampler, evaluation_batches
 from acmix.data.sources import read_in_threads
 from acmix.errors import InputError
 from acmix.models import segmenters
+from acmix.tasks.loop import prepared
 from acmix.tasks.loop.distribution import readers
+from acmix.tasks.loop.measures import Measure
 from acmix.tasks.loop.optimization import prepare_for_training
 from acmix.tasks.loop.task import Batches
 from acmix.tasks.loop.trials import check_batches, check_input_size
 from acmix.tasks.loop.weights import described
 from acmix.tasks.segmentation.inference import Evaluation, Outcome, measured_images, segment, tally
+from acmix.tasks.segmentation.measures import MEASURES
 from acmix.tasks.segmentation.networks import arguments_of
 from acmix.tasks.segmentation.settings import Settings
-from acmix.tasks.segmentation.task import Segmentation, collate
+from acmix.tasks.segmentation.task import Segmentation
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """The `acmix.tasks.loop.prepared.Prepared` of segmenters.
+class Prepared(prepared.Prepared):
+    """What of a segmenter is ready.
 
     Attributes:
-        trained: The network with its classes and preprocessing.
-        images: To train on and to validate with.
-        settings: The run's settings.
-        sampler: What this process draws of the training images, a function of the seed alone.
-        workers: Processes that read images, for each that trains.
         class_weights: Of pixels by their class, where the settings want any.
     """
 
     trained: Segmenter
     images: MaskedData
     settings: Settings
-    sampler: EpochSampler
-    workers: int
     class_weights: Tensor | None = None
+
+    @property
+    def measures(self) -> Sequence[Measure]:
+        """Mean IoU first."""
+        return MEASURES
 
     @property
     def facts(self) -> dict[str, str]:
@@ -76,17 +76,13 @@ class Prepared:
             flip=settings.flip,
             color_jitter=settings.color_jitter,
         )
-        own = evaluation_batches(
-            len(images.validation), batch_size=1, processes=fabric.world_size, rank=fabric.global_rank
-        )
-        training: DataLoader[Any] = example_loader(
-            images.train, self.sampler, augmentation, collate, seed=settings.seed, workers=self.workers
-        )
         validation = measured_images(images.validation, Seen(self.trained.preprocessing))
         return Batches(
-            training=training,
+            training=example_loader(
+                images.train, self.sampler, augmentation, collate, seed=settings.seed, workers=self.workers
+            ),
             sampler=self.sampler,
-            validation=image_loader(validation, batch_sampler=own, workers=self.workers, collate_fn=list),
+            validation=self.validation_loader(validation, fabric, batch_size=1, collate_fn=list),
         )
 
     def evaluate(self, trained: Segmenter) -> tuple[Evaluation, list[Outcome]]:
@@ -119,15 +115,7 @@ def prepare(
     _check_masks(images)
     size = (3, settings.image_size, settings.image_size)
     check_input_size(network, settings.network, size)
-    sampler = EpochSampler(
-        len(images.train),
-        # An image is not drawn twice to fill a batch.
-        batch_size=min(settings.batch_size, len(images.train)),
-        accumulate=settings.accumulate,
-        processes=fabric.world_size,
-        rank=fabric.global_rank,
-        seed=settings.seed,
-    )
+    sampler = prepared.sampler_for(images.train, settings, fabric)
     check_batches(network, settings, size, sampler.update_sizes, fabric.world_size)
     prepare_for_training(network, settings)
     return Prepared(

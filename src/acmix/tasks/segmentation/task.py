@@ -1,47 +1,16 @@
 """Segmentation as the loop sees it: what images and masks teach, and how well they are found."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
-from acmix.data.loading import Drawn, gathered
+from acmix.data.loading import Batch
 from acmix.data.masks.coding import IGNORED
 from acmix.tasks.segmentation.scores import PixelScores
 from acmix.tasks.segmentation.settings import Settings
-
-
-@dataclass
-class Batch:
-    """Augmented images of one forward pass.
-
-    Attributes:
-        images: `(B, C, H, W)`.
-        labels: `(B, H, W)`, int16, `IGNORED` where masks say nothing.
-        names: Of the images that were read, in the order of the batch.
-        unreadable: Name and reason of every image that another one replaced.
-        seconds: Spent on reading and augmenting, over all processes that read.
-    """
-
-    images: Tensor
-    labels: Tensor
-    names: list[str]
-    unreadable: list[tuple[str, str]]
-    seconds: float
-
-    def pin_memory(self) -> "Batch":
-        """Let tensors be copied to a device while it computes."""
-        self.images, self.labels = self.images.pin_memory(), self.labels.pin_memory()
-        return self
-
-
-def collate(drawn: Sequence[Drawn]) -> Batch:
-    """A batch of augmented images and masks."""
-    images, labels = zip(*(each.example for each in drawn), strict=True)
-    return Batch(images=torch.stack(images), labels=torch.stack(labels), **gathered(drawn))
 
 
 class Segmentation:
@@ -64,7 +33,7 @@ class Segmentation:
         self.metrics = MetricCollection(metrics, compute_groups=False).to(device)
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Mean loss of images `(B, C, H, W)`.
+        """Mean loss of images `(B, C, H, W)` and labels `(B, H, W)`, `IGNORED` where masks say nothing.
 
         Cross-entropy is the mean over all pixels, of which ignored ones add nothing, and Dice the mean over images: so
         an update is the same however its images are cut into batches.
