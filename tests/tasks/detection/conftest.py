@@ -1,6 +1,11 @@
 """Drawn pictures with objects, and the smallest detector that learns from them."""
 
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
 import pytest
+import safetensors.torch
 
 from acmix.tasks.detection.fitting import fit
 from acmix.tasks.detection.settings import Settings
@@ -36,6 +41,22 @@ def shapes(tmp_path_factory):
 
 def train(data, output, settings=SETTINGS, **options):
     return fit(data, settings, output, workers=0, **options)
+
+
+def of(model, **changes):
+    """The settings of the smallest network of each kind, for one epoch."""
+    channels = 32 if model == "fcos" else SETTINGS.pyramid_channels
+    return replace(SETTINGS, model=model, pyramid_channels=channels, **({"epochs": 1} | changes))
+
+
+def weights(output, name="last.safetensors"):
+    return safetensors.torch.load_file(Path(output) / name)
+
+
+@pytest.fixture(scope="session")
+def trained(shapes, tmp_path_factory):
+    """A run of one epoch of each kind of network."""
+    return cache(lambda model: train(shapes, tmp_path_factory.mktemp(model) / "run", of(model)))
 
 
 @pytest.fixture(scope="session")

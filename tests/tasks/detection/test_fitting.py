@@ -1,11 +1,7 @@
 """A detector is trained by the loop that trains classifiers, with what that guarantees."""
 
 import json
-import os
-import shutil
-import signal
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -17,20 +13,10 @@ from acmix import InputError
 from acmix.checkpoints.detector import Detector
 from acmix.tasks.detection.inference import measure
 from acmix.tasks.detection.networks import fresh_detector
-from acmix.tasks.loop import states
 from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.record import read_run
 from tests.runs import unlisted
-from tests.tasks.detection.conftest import SETTINGS, train
-from tests.tasks.loop.test_distribution import together
-
-
-def weights(output, name="last.safetensors"):
-    return safetensors.torch.load_file(Path(output) / name)
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+from tests.tasks.detection.conftest import SETTINGS, train, weights
 
 
 def test_a_run_is_whole(finished, shapes):
@@ -53,60 +39,9 @@ def test_a_run_is_whole(finished, shapes):
 SHAPES = ("circle", "square", "triangle")
 
 
-def test_a_killed_run_resumes_to_the_bit(finished, shapes, tmp_path, start):
-    output = tmp_path / "run"
-    for updates in (1, 3):
-
-        def die(updates=updates):
-            seen = []
-
-            def kill(progress):
-                seen.append(progress)
-                if len(seen) == updates:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-            reporting = Reporting(on_update=kill, save_minutes=0)
-            train(shapes, output, resume=bool(states.paths(output)), reporting=reporting)
-
-        process = start(die)
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
-    result = train(shapes, output, resume=True)
-    for name in ("last.safetensors", "best.safetensors"):
-        assert same(weights(output, name), weights(finished.output, name))
-    assert result.validation == finished.validation
-
-
-def test_two_processes_are_one(shapes, tmp_path, start):
-    # Without batch statistics, which are of a process's own images; what is drawn is a function of the position.
-    settings = replace(SETTINGS, freeze_norms=True, average_decay=0.8, clip_norm=5.0, epochs=1)
-    half = replace(settings, batch_size=2, learning_rate=settings.learning_rate)
-    train(shapes, tmp_path / "one", settings)
-    train(shapes, tmp_path / "parts", replace(half, accumulate=2))
-    assert together(start, 2, lambda: train(shapes, tmp_path / "two", half)) == [0, 0]
-    one = weights(tmp_path / "one")
-    metrics = [(tmp_path / name / "metrics.csv").read_text().splitlines()[1].split(",") for name in ("one", "two")]
-    assert metrics[0][2:5] == metrics[1][2:5]
-    for name in ("two", "parts"):
-        other = weights(tmp_path / name)
-        assert max(float((one[key].double() - other[key].double()).abs().max()) for key in one) < 1e-4
-
-
-def test_images_that_cannot_be_read_are_replaced_and_counted(shapes, tmp_path):
-    data = shutil.copytree(shapes, tmp_path / "data")
-    (data / "train" / "0003.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match="1 of 12 images cannot be read"):
-        train(str(data), tmp_path / "refused")
-    settings = replace(SETTINGS, epochs=1, most_unreadable=0.5)
-    train(str(data), tmp_path / "run", settings, check_images=False)
-    problems = [json.loads(line) for line in (tmp_path / "run" / "problems.jsonl").read_text().splitlines()]
-    assert [(each["problem"], each["image"][-8:]) for each in problems] == [("unreadable", "0003.png")]
-
-
 @pytest.mark.parametrize("model", ["fcos", "faster_rcnn", "mask_rcnn"])
-def test_every_network_trains_and_is_loaded_again(shapes, tmp_path, model):
-    channels = 32 if model == "fcos" else 8
-    result = train(shapes, tmp_path / "run", replace(SETTINGS, model=model, epochs=1, pyramid_channels=channels))
+def test_every_network_trains_and_is_loaded_again(trained, shapes, model):
+    result = trained(model)
     (found,) = result.load().predict(f"{shapes}/val/0001.png", score=0.0)
     assert found.boxes.shape == (len(found), 4)
     assert set(found.labels) <= set(SHAPES)

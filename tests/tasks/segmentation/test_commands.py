@@ -65,7 +65,7 @@ def test_checking_tells_all_that_is_wrong(capsys, masked, tmp_path):
     train = found["parts"]["train"]
     assert {kind: each["count"] for kind, each in train["refused"].items()} == {
         "mask of values without a class": 1,
-        "masks of another size": 1,
+        "mask of another size": 1,
         "mask that cannot be read": 1,
     }
     assert {kind: each["first"] for kind, each in train["left_out"].items()} == {
@@ -76,7 +76,7 @@ def test_checking_tells_all_that_is_wrong(capsys, masked, tmp_path):
     assert len(found["leaked"]) == 1
     code, out, _ = call(capsys, "data", "check", broken)
     assert code == 1
-    assert "masks of another size (0002.png" in out
+    assert "mask of another size (0002.png" in out
     assert call(capsys, "data", "check", "digits", "--ignore-value", 0)[0] == 2
 
 

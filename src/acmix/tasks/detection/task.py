@@ -1,5 +1,7 @@
 """Detection as the loop sees it: what images and their objects teach, and average precision."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
@@ -12,6 +14,9 @@ from torchmetrics import Metric, MetricCollection
 from acmix.checkpoints.detector import detections
 from acmix.data.annotated import AnnotatedImages
 from acmix.tasks.detection.figures import Found, compare, encoded_masks, rows_of
+
+# What torchvision's heads call the layers that answer.
+_LAST = {"cls_logits", "bbox_reg", "bbox_ctrness", "bbox_pred", "cls_score", "mask_fcn_logits"}
 
 
 @dataclass
@@ -62,7 +67,9 @@ class Detection:
         """Keep what is found in images, by their indices."""
         indices, images = batch
         figures = cast("CocoFigures", self.metrics["coco"])
-        for index, found in zip(indices, network(images), strict=True):
+        with figures.watching(network):
+            answers = network(images)
+        for index, found in zip(indices, answers, strict=True):
             figures.update(
                 index, {name: each.float() if each.is_floating_point() else each for name, each in found.items()}
             )
@@ -77,6 +84,7 @@ class CocoFigures(Metric):
     """
 
     full_state_update = False
+    lost: Tensor
     rows: list[Tensor]
     masks: list[Tensor]
     lengths: list[Tensor]
@@ -86,6 +94,22 @@ class CocoFigures(Metric):
         self.images, self.with_masks = images, masks
         for name in ("rows", "masks", "lengths"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
+        self.add_state("lost", default=torch.tensor(0.0), dist_reduce_fx="sum")
+
+    @contextmanager
+    def watching(self, network: nn.Module) -> Iterator[None]:
+        """Find out whether answers of a network are finite: of others nothing is found, as if nothing were there."""
+
+        def look(_module: nn.Module, _inputs: Any, answer: Tensor) -> None:
+            self.lost += (~answer.isfinite()).any()
+
+        last = [part for name, part in network.named_modules() if name.rpartition(".")[2] in _LAST]
+        hooks = [part.register_forward_hook(look) for part in last]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def update(self, index: int, found: dict[str, Tensor]) -> None:  # pyrefly: ignore[bad-override]
         """Keep the detections of one image.
@@ -104,7 +128,7 @@ class CocoFigures(Metric):
         self.lengths.append(torch.tensor([len(each) for each in runs], dtype=torch.int64, device=self.device))
 
     def compute(self) -> dict[str, Tensor]:
-        """AP, AP50 and AP75 of boxes, and AP and AP50 of masks."""
+        """AP, AP50 and AP75 of boxes, and AP and AP50 of masks; NaN where an answer was not finite."""
         rows, octets, lengths = (_joined(getattr(self, name)) for name in ("rows", "masks", "lengths"))
         found = Found(rows.double().numpy().reshape(-1, 7), _cut(octets, lengths) if self.with_masks else None)
         figures: dict[str, float] = {
@@ -115,7 +139,7 @@ class CocoFigures(Metric):
         if self.with_masks:
             overall = compare(self.images, found, masks=True).overall
             figures |= {f"val_mask_{name}": overall[name] for name in ("map", "map_50")}
-        return {name: torch.tensor(value) for name, value in figures.items()}
+        return {name: torch.tensor(torch.nan if self.lost else value) for name, value in figures.items()}
 
 
 def _joined(state: Any) -> Tensor:
