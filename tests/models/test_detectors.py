@@ -66,6 +66,25 @@ def test_labels_count_from_zero_and_boxes_are_of_the_image(detector):
             assert each["masks"].shape[2:] == image.shape[1:]
 
 
+@pytest.mark.parametrize("size", [(1, 200), (200, 1), (3, 300), (1, 90)])
+def test_of_a_line_something_is_left(detector, size):
+    """Sixty-four pixels of the long side are less than one of the short."""
+    detector.eval()
+    image, (height, width) = torch.rand(3, *size), size
+    with torch.no_grad():
+        (found,) = detector([image])
+    assert (found["boxes"] <= torch.tensor([width, height, width, height])).all()
+    assert (found["boxes"][:, 2:] > found["boxes"][:, :2]).all()
+    if "masks" in found:
+        assert found["masks"].shape[2:] == size
+    target = {
+        "boxes": torch.tensor([[0.0, 0.0, width, height]]),
+        "labels": torch.tensor([1]),
+        "masks": torch.ones(1, *size, dtype=torch.uint8),
+    }
+    assert all(loss.isfinite() for loss in detector.losses(image, target).values())
+
+
 def test_heads_answer_in_float32_under_autocast(detector):
     images, targets = examples()
     with torch.autocast("cpu", torch.bfloat16):

@@ -131,15 +131,45 @@ class DetectionNetwork(nn.Module):
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
         """Compute detections, or in training mode losses."""
-        pictures = [image / 255 if image.dtype == torch.uint8 else image for image in images]
+        pictures = [self._widened(image / 255 if image.dtype == torch.uint8 else image) for image in images]
         if targets is not None:
             own = [
                 target | {"boxes": _numbers(target["boxes"]), "labels": target["labels"] + self.first_label}
                 for target in targets
             ]
+            for target, image, picture in zip(own, images, pictures, strict=True):
+                if picture.shape != image.shape and "masks" in target:
+                    target["masks"] = _continued(target["masks"], picture.shape[-2:])
             return self.detector(pictures, own)
         found = self.detector(pictures)
-        return [each | {"labels": each["labels"] - self.first_label} for each in found]
+        for each, image, picture in zip(found, images, pictures, strict=True):
+            each["labels"] = each["labels"] - self.first_label
+            if picture.shape != image.shape:
+                _cut(each, *image.shape[-2:])
+        return found
+
+    def _widened(self, image: Tensor) -> Tensor:
+        """The image, continued where nothing would be left of its short side when the long one is as long as may be."""
+        height, width = image.shape[-2:]
+        least = max(height, width) // cast("Any", self.detector.transform).max_size + 1
+        if min(height, width) >= least:
+            return image
+        return _continued(image, (max(height, least), max(width, least)))
+
+
+def _continued(image: Tensor, size: Sequence[int]) -> Tensor:
+    """An image or masks with zeros on the right and below."""
+    return nn.functional.pad(image, (0, size[1] - image.shape[-1], 0, size[0] - image.shape[-2]))
+
+
+def _cut(found: dict[str, Tensor], height: int, width: int) -> None:
+    """Leave out what lies where an image was continued."""
+    found["boxes"] = found["boxes"].minimum(found["boxes"].new_tensor((width, height, width, height)))
+    there = (found["boxes"][:, 2:] > found["boxes"][:, :2]).all(1)
+    for name in found:
+        found[name] = found[name][there]
+    if "masks" in found:
+        found["masks"] = found["masks"][..., :height, :width]
 
 
 def _numbers(boxes: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ class Augmentation:
         steps: list[Any] = [v2.RandomHorizontalFlip(settings.flip)] if settings.flip else []
         if settings.jitters:
             size = (settings.image_size, settings.image_size)
+            steps.append(_Widened(settings.smallest_scale * settings.image_size))
             steps.append(v2.ScaleJitter(size, (settings.smallest_scale, settings.largest_scale), antialias=True))
             steps.append(v2.RandomCrop(size, pad_if_needed=True, fill={tv_tensors.Image: _GREY, "others": 0}))
         # What reaches beyond the image cannot be found there; nothing is left of some.
@@ -58,6 +59,27 @@ class Augmentation:
             target["masks"] = tv_tensors.Mask(masks.to(torch.uint8))
         image, target = self._transform(image, target)
         return image.as_subclass(Tensor), {name: each.as_subclass(Tensor) for name, each in target.items()}
+
+
+class _Widened(v2.Transform):
+    """The image, continued where nothing would be left of its short side at the smallest scale.
+
+    Args:
+        longest: Pixels of the long side then.
+    """
+
+    def __init__(self, longest: float) -> None:
+        super().__init__()
+        self._longest = longest
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = v2.query_size(flat_inputs)
+        least = int(max(height, width) / self._longest) + 1
+        return {"padding": [0, 0, max(0, least - width), max(0, least - height)]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        fill = _GREY if isinstance(inpt, tv_tensors.Image) else 0
+        return v2.functional.pad(inpt, params["padding"], fill=fill) if any(params["padding"]) else inpt
 
 
 def _labels(inputs: tuple[Any, dict[str, Any]]) -> Any:
