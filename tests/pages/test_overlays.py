@@ -59,3 +59,11 @@ def test_numbers_without_room_are_indices(values):
 def test_more_classes_than_colours_are_numbers_of_sixteen_bits():
     labels = np.arange(600).reshape(20, 30)
     np.testing.assert_array_equal(np.asarray(opened(numbers(labels, None))), labels)
+
+
+def test_a_class_has_one_hue_whatever_the_picture():
+    hues = []
+    for ground in ("yellow", "blue", "grey"):
+        shown = overlaid(Image.new("RGB", (300, 300), ground), np.zeros((300, 300), int))
+        hues.append(shown.convert("HSV").getpixel((150, 150))[0])
+    assert max(hues) - min(hues) <= 3

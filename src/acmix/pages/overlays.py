@@ -16,18 +16,21 @@ _MOST_VALUES = 256
 
 
 def overlaid(image: Image.Image, labels: NDArray[np.integer]) -> Image.Image:
-    """A picture with every pixel in the colour of its class, and dark lines where classes meet.
+    """A picture in grey with every pixel in the colour of its class, and dark lines where classes meet.
 
     Args:
         image: In RGB; small ones are enlarged and large ones shrunk.
         labels: Indices of classes, `(H, W)` of the image; pixels of negative ones stay as they are.
     """
-    picture = np.asarray(sized(image), np.float32)
+    scene = sized(image)
+    picture = np.asarray(scene, np.float32)
+    # A picture's own colours would make a class's colour that of another.
+    grey = np.asarray(scene.convert("L"), np.float32)[..., None]
     rows, columns = (np.arange(there) * here // there for there, here in zip(picture.shape, labels.shape, strict=False))
     shown = labels[np.ix_(rows, columns)]
     colours = np.array([_rgb(class_colour(label)) for label in range(int(labels.max(initial=0)) + 1)], np.float32)
     known = (shown >= 0)[..., None]
-    mixed = np.where(known, (1 - _VEIL) * picture + _VEIL * colours[shown.clip(min=0)], picture)
+    mixed = np.where(known, (1 - _VEIL) * grey + _VEIL * colours[shown.clip(min=0)], picture)
     edges = np.zeros(shown.shape, bool)
     edges[:, 1:] |= shown[:, 1:] != shown[:, :-1]
     edges[1:] |= shown[1:] != shown[:-1]
