@@ -235,10 +235,13 @@ static inline void gather_channels(const BackwardLayout<T>& layout, const Step* 
   const int64_t stride = layout.stride, window = layout.window, pitch = layout.query_pitch;
   Vector<T> sum[tile_rows][channels] = {};
   if (cell < window)
-    add_steps<T, channels>(sum, steps, step_count, weight, stride * window * pitch, stride * pitch - layout.interleave,
-                           value.data, -layout.interleave, value.pitch, ceil_divide(window - cell, stride));
+    add_steps<T, channels>(sum, steps, step_count,
+                           {weight, stride * window * pitch, stride * pitch - layout.interleave, value.data,
+                            -layout.interleave, value.pitch, ceil_divide(window - cell, stride)});
+#pragma GCC unroll 4
   for (int a = 0; a < tile_rows; ++a)
     if (a < rows)
+#pragma GCC unroll 8
       for (int j = 0; j < channels; ++j) {
         T* place = to.data + a * to.row + j * to.pitch;
         store(place, load(place) + scale * sum[a][j]);

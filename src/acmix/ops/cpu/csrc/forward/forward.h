@@ -2,10 +2,9 @@
 // into scratch once, a few heads at a time, both paths read them there, and the sum is written once.
 #pragma once
 
-#include "forward/layout.h"
+#include "forward/pairs.h"
 #include "stage_one/stage_one.h"
 #include "stage_two/attention.h"
-#include "stage_two/convolution.h"
 
 namespace acmix::ACMIX_ISA {
 
@@ -13,6 +12,7 @@ template <class T>
 struct ForwardScratch {
   MapScratch<T> maps;
   ConvolutionScratch<T> convolution;
+  PairedConvolution<T> pairs;
   ProjectionScratch<T> projection;
   Step* steps;
   int64_t* places;
@@ -21,6 +21,7 @@ struct ForwardScratch {
   ForwardScratch(const Mix& problem, const ForwardLayout<T>& layout, Arena<T>& arena)
       : maps(problem, layout, layout.rows, arena),
         convolution(problem, layout, layout.rows, arena),
+        pairs(problem, layout, arena),
         projection(problem, layout, layout.rows, false, arena) {
     const int64_t across = layout.out_pitch / lanes<T>, registers = layout.band_rows * across;
     steps = take_steps(layout, arena);
@@ -28,7 +29,7 @@ struct ForwardScratch {
     logits = arena.take(tile_rows * layout.window * layout.window * lanes<T>);
     slopes = arena.take(tile_rows * 2 * lanes<T>);
     output = arena.take(layout.band_rows * layout.out_row);
-    kept = arena.take(layout.bands > 1 ? layout.passes * layout.shared_rows * layout.row : 0);
+    kept = arena.take(layout.bands > 1 ? layout.passes * layout.shared_rows * layout.maps_size() : 0);
     if (!arena.memory) return;
     for (int64_t i = 0; i < registers; ++i) places[i] = i / across * layout.out_row + i % across * lanes<T>;
   }
@@ -49,39 +50,30 @@ static void convolve_band(const Mix& problem, const ForwardLayout<T>& layout, co
   const ConvolutionScratch<T>& convolution = scratch.convolution;
   const T* kernel = static_cast<const T*>(problem.convolution.kernel);
   const int64_t heads = problem.shape.heads, unused = layout.halo - layout.padding;
+  const int64_t rows = band.last - band.first, tapped_rows = band.end - band.begin - 2 * unused;
+  const int64_t across = convolution.narrow_registers, paired = 2 * scratch.pairs.count;
+  const T* first = scratch.maps.maps + unused * layout.row;
   for (int64_t d = 0; d < problem.shape.head_size; ++d) {
-    const T* tapped = tapped_maps(problem, layout, convolution, scratch.maps.maps + unused * layout.row, d,
-                                  band.end - band.begin - 2 * unused);
-    convolve_maps<T>(
-        {tapped + layout.padding * convolution.row, convolution.plane, convolution.count, convolution.narrow},
-        convolution.row, convolution.kernel(kernel, problem, head, d),
-        {scratch.output + d * heads * layout.out_pitch, layout.out_pitch, heads, scratch.places, head > 0},
-        layout.out_row, layout.stride, band.last - band.first, convolution.narrow_registers,
-        convolution.packed);
-  }
-}
-
-// Queries and keys of the head in place `place` of a pass, as pairs of channels, behind its maps.
-template <class T>
-static void pair_channels([[maybe_unused]] const Mix& problem, const ForwardLayout<T>& layout,
-                          const ForwardScratch<T>& scratch, int64_t place, const ForwardBand& band) {
-  if constexpr (in_pairs<T>) {
-    const int64_t head_size = problem.shape.head_size, pitch = layout.pitch;
-    const Vector<T> nothing = {};
-    auto pair_lines = [&](const T* from, int64_t first, int64_t last, T* to) {
-      for (int64_t d = 0; d < head_size; d += 2, from += 2 * pitch, to += pitch)
-        for (int64_t x = first; x < last; x += lanes<T>)
-          store(to + x, join_pairs(load(from + x), d + 1 < head_size ? load(from + pitch + x) : nothing));
-    };
-    T *maps = scratch.maps.maps + place * head_size * pitch, *pairs = scratch.maps.maps + layout.pairs_of(place);
-    for (int64_t y = band.first; y < band.last; ++y) {
-      const int64_t row = (layout.stride * y - band.begin) * layout.row;
-      pair_lines(maps + row, 0, layout.out_pitch, pairs + row);
-    }
-    const int64_t last = least(problem.shape.height, band.end) - band.begin;
-    for (int64_t row = most(0, -band.begin) * layout.row; row < last * layout.row; row += layout.row)
-      pair_lines(maps + row + layout.channels * pitch, -layout.reach, pitch - layout.reach,
-                 pairs + row + layout.pairs * pitch);
+    const Weights<const T> weights = convolution.kernel(kernel, problem, head, d);
+    Planes<T> output = {scratch.output + d * heads * layout.out_pitch, layout.out_pitch, heads, scratch.places,
+                        head > 0};
+    if constexpr (in_pairs<T>)
+      if (paired) {
+        const PairedConvolution<T>& pairs = scratch.pairs;
+        pairs.pair_kernel(weights, heads);
+        pairs.pair_maps(layout, first + d * layout.pitch, convolution.plane, tapped_rows);
+        convolve_maps<T, Pairs<T>>({pairs.maps + layout.padding * pairs.row, layout.pitch, pairs.count, pairs.narrow},
+                                   pairs.row, pairs.weights(), output, layout.out_row, layout.stride, rows, across,
+                                   pairs.packed);
+        output.add = true;
+      }
+    if (paired == convolution.count) continue;
+    const T* tapped = tapped_maps(problem, layout, convolution, first, d, tapped_rows) + paired * convolution.plane;
+    convolve_maps<T>({tapped + layout.padding * convolution.row, convolution.plane, convolution.count - paired,
+                      convolution.narrow},
+                     convolution.row,
+                     {weights.data, weights.outputs, weights.inputs + paired, weights.taps, weights.tap_count}, output,
+                     layout.out_row, layout.stride, rows, across, convolution.packed);
   }
 }
 
@@ -97,8 +89,10 @@ static void attend_head(const Mix& problem, const ForwardLayout<T>& layout, cons
   T* output = scratch.output + (head + place) * head_size * layout.out_pitch;
   const int64_t paired = layout.pairs_of(place) - place * head_size * layout.pitch;  // from queries to their pairs
   const T* paired_key = queries + paired + layout.pairs * layout.pitch;
+  const int64_t paired_value = scratch.maps.maps + layout.paired_values_of(place) - value;
   const LogitScale<T> scale(head_size);
-  if (layout.pairs) pair_channels(problem, layout, scratch, place, band);
+  if constexpr (in_pairs<T>)
+    if (layout.pairs) pair_head(problem, layout, scratch.maps.maps, place, band);
   for (int64_t y = band.first; y < band.last; y += tile_rows) {
     const int64_t rows = least(tile_rows, band.last - y);
     window_steps(layout, problem.shape, y, rows, band.begin, scratch.steps);
@@ -112,16 +106,27 @@ static void attend_head(const Mix& problem, const ForwardLayout<T>& layout, cons
       }
       if constexpr (in_pairs<T>)
         if (layout.pairs)
-          dot_window<T, Pairs<T>>(layout, layout.pairs, scratch.steps, rows, {query.data + paired, query.row, query.pitch},
-                                  paired_key + x, location, scratch.logits);
+          dot_window<T, Pairs<T>>(layout, layout.pairs, scratch.steps, rows,
+                                  {query.data + paired, query.row, query.pitch}, paired_key + x, location,
+                                  scratch.logits);
       if (!layout.pairs)
         dot_window(layout, head_size, scratch.steps, rows, query, key + x, location, scratch.logits);
+      const Rows<T> to = {output + (y - band.first) * layout.out_row + x, layout.out_row, layout.out_pitch};
+      const bool add = problem.convolution.kernel != nullptr;
+      const T rate = static_cast<T>(attention.rate);
       Vector<T> factor[tile_rows];
+      if constexpr (in_pairs<T>)
+        if (layout.pairs) {
+          for (int64_t a = 0; a < rows; ++a)
+            factor[a] = rate * exponentiate_pairs(scratch.logits + a * cells * lanes<T>, layout.window, layout.stride,
+                                                  scale);
+          attend_tile<T, Pairs<T>>(layout, head_size, scratch.steps, rows, scratch.logits, factor, value + x, to, add,
+                                   paired_value);
+          continue;
+        }
       for (int64_t a = 0; a < rows; ++a)
-        factor[a] = static_cast<T>(attention.rate) * exponentiate(scratch.logits + a * cells * lanes<T>, cells, scale);
-      attend_tile<T>(layout, head_size, scratch.steps, rows, scratch.logits, factor, value + x,
-                     {output + (y - band.first) * layout.out_row + x, layout.out_row, layout.out_pitch},
-                     problem.convolution.kernel != nullptr);
+        factor[a] = rate * exponentiate(scratch.logits + a * cells * lanes<T>, cells, scale);
+      attend_tile<T>(layout, head_size, scratch.steps, rows, scratch.logits, factor, value + x, to, add);
     }
   }
 }
@@ -130,9 +135,9 @@ static void attend_head(const Mix& problem, const ForwardLayout<T>& layout, cons
 template <class T>
 static void bring_rows(const Mix& problem, const ForwardLayout<T>& layout, const ForwardScratch<T>& scratch,
                        int64_t group, int64_t head, const ForwardBand& band) {
-  const int64_t height = problem.shape.height, kept = layout.shared_rows * layout.row;
+  const int64_t height = problem.shape.height, kept = layout.maps_size();
   const RowSpan rows = {band.begin, band.fresh, band.end, band.fresh, band.end};
-  T *saved = scratch.kept + head / layout.heads * kept, *top = row_of(layout, scratch.maps, 0);
+  T* saved = scratch.kept + head / layout.heads * layout.shared_rows * kept;
   if (problem.projection.inputs) {
     const int64_t first = most(band.fresh, 0), count = most(least(band.end, height) - first, 0);
     clear_rows(problem, layout, scratch.maps, rows);
@@ -142,10 +147,11 @@ static void bring_rows(const Mix& problem, const ForwardLayout<T>& layout, const
     pack_rows(problem, layout, scratch.maps, group, head, rows);
   }
   // The halo before them was cleared.
-  if (band.fresh > band.begin) std::memcpy(top, saved, static_cast<size_t>(kept) * sizeof(T));
-  if (band.last < problem.shape.height_out)
-    std::memcpy(saved, row_of(layout, scratch.maps, layout.stride * (band.last - band.first)),
-                static_cast<size_t>(kept) * sizeof(T));
+  const int64_t next = layout.stride * (band.last - band.first);
+  for (int64_t row = 0; row < band.fresh - band.begin; ++row)
+    copy_run(saved + row * kept, kept, row_of(layout, scratch.maps, row));
+  for (int64_t row = 0; band.last < problem.shape.height_out && row < layout.shared_rows; ++row)
+    copy_run(row_of(layout, scratch.maps, next + row), kept, saved + row * kept);
 }
 
 template <class T>

@@ -3,9 +3,9 @@
 // Columns are split by their remainder modulo the stride ("phases"): column x lies at x / stride of phase x % stride,
 // so that every window cell and every tap is a constant offset. Narrow maps of several images are interleaved (column x
 // of image g at x * interleave + g), so that lanes are full at every width. Wide maps are cut into strips of columns.
-// Behind the maps of a row may lie queries and keys once more, as pairs of neighbouring channels in bfloat16. A row's halo is
-// the room behind the rows before and after it: the strip's neighbours or, beyond the map, zeros while the convolution path
-// runs and reflections while attention does.
+// Behind the maps of a row they may lie once more, in pairs of bfloat16: queries and keys of neighbouring channels,
+// values of neighbouring cells. A row's halo is the room behind the rows before and after it: the strip's neighbours or,
+// beyond the map, zeros while the convolution path runs and reflections while attention does.
 #pragma once
 
 #include "layout/lines.h"
@@ -67,8 +67,8 @@ struct MapLayout {
   int64_t pitch, row, out_pitch;  // cells from channel to channel, from row to row, computed for each output channel
 
   // Strips of at most `widest` output columns, which see `radii` radii of the window beyond their own. Pairs of images
-  // also fill the last register of a row, as long as there are `wanted` pairs; 0 for never. `paired`: with pairs of channels,
-  // where there are products of them.
+  // also fill the last register of a row, as long as there are `wanted` pairs; 0 for never. `paired`: with what lies
+  // behind maps in pairs, where there are products of them.
   MapLayout(const Mix& problem, int64_t widest, int64_t radii, int64_t wanted, bool paired) {
     const Shape& shape = problem.shape;
     constexpr int64_t count = lanes<T>;
@@ -77,8 +77,10 @@ struct MapLayout {
     stride = shape.stride;
     padding = problem.convolution.kernel ? problem.convolution.kernel_size / 2 : 0;
     halo = most(radius, padding);
-    // Runs of channels long enough to read, or to fill the tiles that project them; mixtures are of all heads.
-    const int64_t shortest = problem.projection.inputs && !in_tiles<T> ? 1 : shortest_run;
+    // Runs of channels long enough to read, to fill the tiles that project them, or to pair maps of two heads; mixtures
+    // are of all heads.
+    const bool pairing = paired && multiplies_pairs<T>(problem);
+    const int64_t shortest = problem.projection.inputs && !in_tiles<T> && !pairing ? 1 : shortest_run;
     for (heads = 1; heads < shape.heads; ++heads)
       if (shape.heads % heads == 0 && heads * shape.head_size >= shortest && !problem.convolution.positions) break;
     channels = heads * shape.head_size;
@@ -95,8 +97,8 @@ struct MapLayout {
     columns = {stride, interleave, round_up(strip * interleave + 2 * reach, count)};
     pitch = columns.pitch();
     // A register more: rows a multiple of 4 KiB apart would fall into the same sets of the cache.
-    pairs = paired && window && multiplies_pairs<T>(problem) ? ceil_divide(shape.head_size, 2) : 0;
-    row = (3 * channels + 2 * heads * pairs) * pitch + count;
+    pairs = pairing && window ? ceil_divide(shape.head_size, 2) : 0;
+    row = (3 * channels + (pairs ? 2 * heads * pairs + channels : 0)) * pitch + count;
     out_pitch = round_up(strip * interleave, count);
   }
 
@@ -109,8 +111,12 @@ struct MapLayout {
     return fuller && wanted && 2 * wanted <= batch ? 2 : chosen;
   }
 
-  // Where in a row the pairs of the queries of the head in place `place` lie; those of its keys follow.
+  // Of a row, without what lies behind its maps.
+  int64_t maps_size() const { return 3 * channels * pitch; }
+  // Where in a row the pairs of the queries of the head in place `place` lie; those of its keys follow, and
+  // behind those of all heads values.
   int64_t pairs_of(int64_t place) const { return (3 * channels + 2 * place * pairs) * pitch; }
+  int64_t paired_values_of(int64_t place) const { return pairs_of(heads) + place * (channels / heads) * pitch; }
   int64_t members(int64_t group, int64_t batch) const { return least(interleave, batch - group * interleave); }
   int64_t cell_offset(int64_t cell) const { return columns.slot(cell - radius); }
   // Of a map `width` columns wide, `step` for each output column.

@@ -158,6 +158,18 @@ static inline Vector<float> exp2_negated(Vector<float> x, float scale) {
   return p * (Vector<float>)((Integer)shifted << 23);
 }
 
+// The same as exact as bfloat16 needs, to 1e-4.
+static inline Vector<float> exp2_negated_roughly(Vector<float> x, float scale) {
+  using Integer = VectorOf<float>::integer;
+  constexpr float shift = 12582912.f + 127.f;
+  const Vector<float> shifted = shift - x * scale;
+  const Vector<float> f = (shift - shifted) - x * scale;
+  Vector<float> p = 5.500905778e-2f * f + 0.242210975f;
+  p = p * f + 0.693282898f;
+  p = p * f + 1.f;
+  return p * (Vector<float>)((Integer)shifted << 23);
+}
+
 static inline Vector<double> exp2_negated(Vector<double> x, double scale) {
   using Integer = VectorOf<double>::integer;
   constexpr double shift = 6755399441055744. + 1023.;

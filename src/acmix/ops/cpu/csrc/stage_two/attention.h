@@ -1,6 +1,7 @@
 // Local attention of tiles: tile_rows query rows by one register of pixels.
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
 #include "layout/maps.h"
@@ -96,13 +97,23 @@ static void dot_window(const MapLayout<T>& layout, int64_t channels, const Step*
   }
 }
 
-// sum[a][j] += weight(a, x) * value(j, x) over `count` cells x, for the rows first..last of a tile.
-template <class T, int first, int last, int channels>
-__attribute__((always_inline)) static inline void add_cells(Vector<T> (&sum)[tile_rows][channels], const T* weight,
-                                                            int64_t weight_row, int64_t weight_cell, const T* value,
-                                                            int64_t value_cell, int64_t pitch, int64_t count) {
+// Neighbouring cells of a row of a window: their weights, `(tile row, cell)`, and values, `(channel, cell)`.
+template <class T>
+struct Cells {
+  const T* weight;
+  int64_t weight_row, weight_cell;
+  const T* value;
+  int64_t value_cell, pitch, count;
+};
+
+// sum[a][j] += weight(a, x) * value(j, x) over cells x, for the rows first..last of a tile; products are those of Term.
+template <class T, class Term, int first, int last, int channels>
+__attribute__((always_inline)) static inline void add_cells(Vector<T> (&sum)[tile_rows][channels],
+                                                            const Cells<T>& cells, const Step& step) {
+  const int64_t weight_row = cells.weight_row, pitch = cells.pitch;
+  const T *weight = cells.weight + step.weight, *value = cells.value + step.value;
 #pragma GCC unroll 2
-  for (int64_t x = 0; x < count; ++x, weight += weight_cell, value += value_cell) {
+  for (int64_t x = 0; x < cells.count; ++x, weight += cells.weight_cell, value += cells.value_cell) {
     Vector<T> w[tile_rows];
 #pragma GCC unroll 4
     for (int a = first; a <= last; ++a) w[a] = load_once(weight + a * weight_row);
@@ -110,21 +121,27 @@ __attribute__((always_inline)) static inline void add_cells(Vector<T> (&sum)[til
     for (int j = 0; j < channels; ++j) {
       const Vector<T> v = load_once(value + j * pitch);
 #pragma GCC unroll 4
-      for (int a = first; a <= last; ++a) sum[a][j] += w[a] * v;
+      for (int a = first; a <= last; ++a) sum[a][j] = Term::add(sum[a][j], w[a], v);
     }
   }
 }
 
-// The same for every step.
-template <class T, int channels>
+// The same for every step. With `pairs` those of Term are pairs of cells, whose values lie `pairs` behind their first
+// one's, and an odd cell is a number.
+template <class T, int channels, class Term = Numbers<T>>
 __attribute__((always_inline)) static inline void add_steps(Vector<T> (&sum)[tile_rows][channels], const Step* steps,
-                                                            int64_t step_count, const T* weight, int64_t weight_row,
-                                                            int64_t weight_cell, const T* value, int64_t value_cell,
-                                                            int64_t pitch, int64_t count) {
-#define ACMIX_CASE(a, b)                                                                                           \
-  case 3 * a + b:                                                                                                  \
-    add_cells<T, a, b, channels>(sum, weight + step->weight, weight_row, weight_cell, value + step->value,         \
-                                 value_cell, pitch, count);                                                        \
+                                                            int64_t step_count, const Cells<T>& cells,
+                                                            int64_t pairs = 0) {
+  constexpr bool paired = !std::is_same_v<Term, Numbers<T>>;
+  const int64_t single = cells.count - 1;
+  const Cells<T> together = {cells.weight, cells.weight_row, 2 * cells.weight_cell, cells.value + pairs,
+                             2 * cells.value_cell, cells.pitch, cells.count / 2};
+  const Cells<T> alone = {cells.weight + single * cells.weight_cell, cells.weight_row, 0,
+                          cells.value + single * cells.value_cell, 0, cells.pitch, cells.count % 2};
+#define ACMIX_CASE(a, b)                                                               \
+  case 3 * a + b:                                                                      \
+    add_cells<T, Term, a, b, channels>(sum, paired ? together : cells, *step);         \
+    if constexpr (paired) add_cells<T, Numbers<T>, a, b, channels>(sum, alone, *step); \
     break
   for (const Step* step = steps; step < steps + step_count; ++step) {
     if (step->last < step->first) continue;
@@ -158,24 +175,51 @@ struct LogitScale {
   }
 };
 
-// In place: exp2 of the logits less their maximum, times the scale; returns 1 / sum. The maximum is taken off before
-// anything is rounded: a product less a rounded product may be positive, and of large logits huge.
 template <class T>
-static inline Vector<T> exponentiate(T* logits, int64_t cells, const LogitScale<T>& scale) {
+static inline Vector<T> largest_logit(const T* logits, int64_t cells) {
   constexpr int64_t count = lanes<T>;
   Vector<T> peak = load(logits), other = peak;
   for (int64_t j = 1; j < cells; j += 2) {
     peak = larger<T>(peak, load(logits + j * count));
     other = larger<T>(other, load(logits + least(j + 1, cells - 1) * count));
   }
-  peak = larger<T>(peak, other);
-  const Vector<T> largest = opaque(splat(scale.largest));
+  return larger<T>(peak, other);
+}
+
+// In place: exp2 of the logits less their maximum, times the scale; returns 1 / sum. The maximum is taken off before
+// anything is rounded: a product less a rounded product may be positive, and of large logits huge.
+template <class T>
+static inline Vector<T> exponentiate(T* logits, int64_t cells, const LogitScale<T>& scale) {
+  const Vector<T> peak = largest_logit(logits, cells), largest = opaque(splat(scale.largest));
   Vector<T> sum = {};
-  for (int64_t j = 0; j < cells; ++j) {
-    const Vector<T> e = exp2_negated(smaller<T>(peak - load(logits + j * count), largest), scale.scale);
+  for (T* cell = logits; cell < logits + cells * lanes<T>; cell += lanes<T>) {
+    const Vector<T> e = exp2_negated(smaller<T>(peak - load(cell), largest), scale.scale);
     sum += e;
-    store(logits + j * count, e);
+    store(cell, e);
   }
+  return T(1) / sum;
+}
+
+// The same, of cells that are added in pairs a pair in the place of the first.
+template <class T>
+static inline Vector<T> exponentiate_pairs(T* logits, int64_t window, int64_t stride, const LogitScale<T>& scale) {
+  constexpr int64_t count = lanes<T>;
+  const Vector<T> peak = largest_logit(logits, window * window), largest = opaque(splat(scale.largest));
+  Vector<T> sum = {};
+  auto weigh = [&](const T* cell) {
+    const Vector<T> e = exp2_negated_roughly(smaller<T>(peak - load(cell), largest), scale.scale);
+    sum += e;
+    return e;
+  };
+  for (T* row = logits; row < logits + window * window * count; row += window * count)
+    for (int64_t phase = 0; phase < least(stride, window); ++phase) {
+      int64_t x = phase;
+      for (; x + stride < window; x += 2 * stride) {
+        const Vector<T> first = weigh(row + x * count);
+        store(row + x * count, join_pairs(first, weigh(row + (x + stride) * count)));
+      }
+      if (x < window) store(row + x * count, weigh(row + x * count));
+    }
   return T(1) / sum;
 }
 
@@ -191,34 +235,40 @@ static void window_steps(const MapLayout<T>& layout, const Shape& shape, int64_t
   }
 }
 
-template <class T, int channels>
+template <class T, class Term, int channels>
 static void attend_channels(const MapLayout<T>& layout, const Step* steps, int64_t rows, const T* weight,
-                            const Vector<T>* factor, const T* value, int64_t first, const Rows<T>& to, bool add) {
+                            const Vector<T>* factor, const T* value, int64_t pairs, int64_t first, const Rows<T>& to,
+                            bool add) {
   constexpr int64_t count = lanes<T>;
   const int64_t window = layout.window, stride = layout.stride;
   Vector<T> sum[tile_rows][channels] = {};
   for (int64_t phase = 0; phase < least(stride, window); ++phase)
-    add_steps<T, channels>(sum, steps, stride * (rows - 1) + window, weight + phase * count,
-                           (window - stride) * window * count, stride * count,
-                           value + first * layout.pitch + layout.cell_offset(phase),
-                           layout.interleave, layout.pitch, (window - phase + stride - 1) / stride);
+    add_steps<T, channels, Term>(sum, steps, stride * (rows - 1) + window,
+                                 {weight + phase * count, (window - stride) * window * count, stride * count,
+                                  value + first * layout.pitch + layout.cell_offset(phase), layout.interleave,
+                                  layout.pitch, (window - phase + stride - 1) / stride},
+                                 pairs);
+#pragma GCC unroll 4
   for (int a = 0; a < tile_rows; ++a)
     if (a < rows)
+#pragma GCC unroll 8
       for (int j = 0; j < channels; ++j) {
         T* place = to.data + a * to.row + (first + j) * to.pitch;
-        const Vector<T> product = factor[a] * sum[a][j];
+        // Opaque: fused into the addition in some rows of a tile alone, results would differ by where tiles begin.
+        const Vector<T> product = opaque(factor[a] * sum[a][j]);
         store(place, add ? load(place) + product : product);
       }
 }
 
 // Weighted sums of every channel over the windows of a tile, times factor[row], put into or added to `to`.
-template <class T>
+template <class T, class Term = Numbers<T>>
 static void attend_tile(const MapLayout<T>& layout, int64_t head_size, const Step* steps, int64_t rows, const T* weight,
-                        const Vector<T>* factor, const T* value, const Rows<T>& to, bool add) {
+                        const Vector<T>* factor, const T* value, const Rows<T>& to, bool add, int64_t pairs = 0) {
   int64_t d = 0;
   for (; d + tile_channels <= head_size; d += tile_channels)
-    attend_channels<T, tile_channels>(layout, steps, rows, weight, factor, value, d, to, add);
-  for (; d < head_size; ++d) attend_channels<T, 1>(layout, steps, rows, weight, factor, value, d, to, add);
+    attend_channels<T, Term, tile_channels>(layout, steps, rows, weight, factor, value, pairs, d, to, add);
+  for (; d < head_size; ++d)
+    attend_channels<T, Term, 1>(layout, steps, rows, weight, factor, value, pairs, d, to, add);
 }
 
 // - W_p . q of a tile of queries, `(tile row, 2, lane)`: how the logits fall with a key's location.

@@ -84,14 +84,14 @@ static const T* tapped_maps(const Mix& problem, const MapLayout<T>& layout, cons
 }
 
 // convolve for `rows` rows of registers `across`; taps read whole rows around each, stride 1 where they are 3x3.
-template <class T>
+template <class T, class Term = Numbers<T>>
 static void convolve_maps(const Planes<const T>& in, int64_t in_row, const Weights<const T>& weights,
                           const Planes<T>& out, int64_t out_row, int64_t stride, int64_t rows, int64_t across,
                           T* packed) {
   if constexpr (convolved_rows > 1)
     if (stride == 1 && weights.tap_count == 9)
-      return convolve_rows<T>(in, in_row, weights, out, out_row, rows, across, packed);
-  convolve<T>(in, weights, out, rows * across);
+      return convolve_rows<T, Term>(in, in_row, weights, out, out_row, rows, across, packed);
+  convolve<T, Term>(in, weights, out, rows * across);
 }
 
 }  // namespace acmix::ACMIX_ISA

@@ -30,8 +30,9 @@ struct Weights {
   int64_t tap_count;
 };
 
-// out[m][i] = sum over inputs c and taps t of weight(m, c, t) in[c][i + taps[t].cell], for `vectors` registers.
-template <class T, int outputs, int vectors>
+// out[m][i] = sum over inputs c and taps t of weight(m, c, t) in[c][i + taps[t].cell], for `vectors` registers; products are
+// those of Term.
+template <class T, class Term, int outputs, int vectors>
 static void convolve_tile(const Planes<const T>& in, const Weights<const T>& weights, const Planes<T>& out) {
   int64_t place[vectors];
 #pragma GCC unroll 8
@@ -54,9 +55,9 @@ static void convolve_tile(const Planes<const T>& in, const Weights<const T>& wei
       for (int i = 0; i < vectors; ++i) z[i] = load_once(from + place[i]);
 #pragma GCC unroll 4
       for (int m = 0; m < outputs; ++m) {
-        const Vector<T> w = splat(weight[m][index]);
+        const Vector<T> w = Term::spread(weight[m] + index);
 #pragma GCC unroll 8
-        for (int i = 0; i < vectors; ++i) sum[m][i] += w * z[i];
+        for (int i = 0; i < vectors; ++i) sum[m][i] = Term::add(sum[m][i], w, z[i]);
       }
     }
 #pragma GCC unroll 4
@@ -68,34 +69,34 @@ static void convolve_tile(const Planes<const T>& in, const Weights<const T>& wei
 template <class T>
 using ConvolveTile = void (*)(const Planes<const T>&, const Weights<const T>&, const Planes<T>&);
 
-template <class T, int outputs, int... vectors>
+template <class T, class Term, int outputs, int... vectors>
 static inline ConvolveTile<T> choose_vectors(int64_t count, std::integer_sequence<int, vectors...>) {
-  static constexpr ConvolveTile<T> table[] = {convolve_tile<T, outputs, vectors + 1>...};
+  static constexpr ConvolveTile<T> table[] = {convolve_tile<T, Term, outputs, vectors + 1>...};
   return table[count - 1];
 }
 
-template <class T>
+template <class T, class Term>
 static inline ConvolveTile<T> choose_convolve_tile(int64_t outputs, int64_t vectors) {
   constexpr auto sizes = std::make_integer_sequence<int, tile_vectors>{};
   switch (outputs) {
     case 1:
-      return choose_vectors<T, 1>(vectors, sizes);
+      return choose_vectors<T, Term, 1>(vectors, sizes);
     case 2:
-      return choose_vectors<T, 2>(vectors, sizes);
+      return choose_vectors<T, Term, 2>(vectors, sizes);
     case 3:
-      return choose_vectors<T, 3>(vectors, sizes);
+      return choose_vectors<T, Term, 3>(vectors, sizes);
     default:
-      return choose_vectors<T, 4>(vectors, sizes);
+      return choose_vectors<T, Term, 4>(vectors, sizes);
   }
 }
 
 // Every output at `registers` registers of positions.
-template <class T>
+template <class T, class Term = Numbers<T>>
 static void convolve(const Planes<const T>& in, const Weights<const T>& weights, const Planes<T>& out,
                      int64_t registers) {
   for (Tiles tile(registers, tile_vectors); tile.first < registers; tile.next())
     for (int64_t m = 0; m < out.count; m += tile_outputs)
-      choose_convolve_tile<T>(least(tile_outputs, out.count - m), tile.size)(
+      choose_convolve_tile<T, Term>(least(tile_outputs, out.count - m), tile.size)(
           {in.data, in.plane, in.count, in.places + tile.first},
           {weights.data, weights.outputs + m, weights.inputs, weights.taps, weights.tap_count},
           {out.data + m * out.plane, out.plane, out.count, out.places + tile.first, out.add});
@@ -103,7 +104,7 @@ static void convolve(const Planes<const T>& in, const Weights<const T>& weights,
 
 // 3x3 taps over `rows` rows: an input is read once for the three rows that see it. `cells` are the three columns of the
 // first row of taps, `weight` is (input, column, row, output).
-template <class T, int outputs, int rows>
+template <class T, class Term, int outputs, int rows>
 static void convolve_rows_tile(const Rows<const T>& in, int64_t inputs, const int64_t* cells, const T* weight,
                                const Rows<T>& out, bool add) {
   Vector<T> sum[rows][outputs] = {};
@@ -119,7 +120,7 @@ static void convolve_rows_tile(const Rows<const T>& in, int64_t inputs, const in
 #pragma GCC unroll 3
       for (int t = 0; t < 3; ++t)
 #pragma GCC unroll 4
-        for (int m = 0; m < outputs; ++m) w[t][m] = opaque(splat(weight[t * outputs + m]));
+        for (int m = 0; m < outputs; ++m) w[t][m] = opaque(Term::spread(weight + t * outputs + m));
       const T* from = map + cells[column];
 #pragma GCC unroll 8
       for (int r = 0; r < rows + 2; ++r) {
@@ -128,7 +129,7 @@ static void convolve_rows_tile(const Rows<const T>& in, int64_t inputs, const in
         for (int t = 0; t < 3; ++t) {
           if (r < t || r - t >= rows) continue;
 #pragma GCC unroll 4
-          for (int m = 0; m < outputs; ++m) sum[r - t][m] += w[t][m] * z;
+          for (int m = 0; m < outputs; ++m) sum[r - t][m] = Term::add(sum[r - t][m], w[t][m], z);
         }
       }
     }
@@ -141,17 +142,17 @@ static void convolve_rows_tile(const Rows<const T>& in, int64_t inputs, const in
 template <class T>
 using ConvolveRowsTile = void (*)(const Rows<const T>&, int64_t, const int64_t*, const T*, const Rows<T>&, bool);
 
-template <class T, int... sizes>
+template <class T, class Term, int... sizes>
 static inline ConvolveRowsTile<T> choose_rows_tile(int64_t outputs, int64_t rows,
                                                    std::integer_sequence<int, sizes...>) {
   static constexpr ConvolveRowsTile<T> table[] = {
-      convolve_rows_tile<T, sizes / convolved_rows + 1, sizes % convolved_rows + 1>...};
+      convolve_rows_tile<T, Term, sizes / convolved_rows + 1, sizes % convolved_rows + 1>...};
   return table[(outputs - 1) * convolved_rows + rows - 1];
 }
 
 // Every output at `rows` rows of `across` registers of positions, by 3x3 taps in the order of their rows and columns;
 // places are those of the first row. `packed` is room for 9 weights of every input and tile_outputs outputs.
-template <class T>
+template <class T, class Term>
 static void convolve_rows(const Planes<const T>& in, int64_t in_row, const Weights<const T>& weights,
                           const Planes<T>& out, int64_t out_row, int64_t rows, int64_t across, T* packed) {
   constexpr auto sizes = std::make_integer_sequence<int, tile_outputs * convolved_rows>{};
@@ -169,7 +170,7 @@ static void convolve_rows(const Planes<const T>& in, int64_t in_row, const Weigh
       }
     for (Tiles tile(rows, convolved_rows); tile.first < rows; tile.next())
       for (int64_t x = 0; x < across; ++x)
-        choose_rows_tile<T>(outputs, tile.size, sizes)(
+        choose_rows_tile<T, Term>(outputs, tile.size, sizes)(
             {in.data + tile.first * in_row + in.places[x], in_row, in.plane}, in.count, cells, packed,
             {out.data + m * out.plane + tile.first * out_row + out.places[x], out_row, out.plane}, out.add);
   }
