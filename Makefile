@@ -198,6 +198,12 @@ demo: venv
 bench: venv
 	mkdir -p $(RESULTS)
 	$(BIN)/acmix bench layer --channels-last --output $(RESULTS)/layers-cpu.json --plot $(RESULTS)/layers-cpu.svg
+	$(BIN)/acmix bench layer --channels-last --bounds --shapes 32x160,64x80,128x56/2,256x28/2,512x14/2 \
+		--output $(RESULTS)/layers-wide-cpu.json --plot $(RESULTS)/layers-wide-cpu.svg
+	$(BIN)/acmix bench layer --channels-last --bounds --dtype bfloat16 --output $(RESULTS)/layers-bfloat16-cpu.json \
+		--shapes 64x80,128x40,256x20,128x56/2,256x28/2,512x14/2 --plot $(RESULTS)/layers-bfloat16-cpu.svg
+	$(BIN)/acmix bench model --dtype bfloat16 --output $(RESULTS)/networks-bfloat16-cpu.json \
+		--plot $(RESULTS)/networks-bfloat16-cpu.svg
 	$(BIN)/acmix bench model --output $(RESULTS)/networks-cpu.json --plot $(RESULTS)/networks-cpu.svg
 	$(BIN)/acmix bench model --batch-size 8 --output $(RESULTS)/networks-batch-8-cpu.json \
 		--plot $(RESULTS)/networks-batch-8-cpu.svg

@@ -52,6 +52,25 @@ def table(results: dict) -> list[str]:
     return [*lines, ""]
 
 
+def forward_bounds(results: dict) -> list[str]:
+    """Markdown of forward passes on a processor beside what they must take at least."""
+    lines = [
+        f"The {results['comparisons'][0]['settings']['dtype']} layers above, forward, beside the least time of their "
+        "bytes, products and exponentials at speeds measured in the same run; the share is that of the bytes, or of "
+        "products and exponentials together, whichever is longer.",
+        "",
+        "| case | candidate | fastest, ms | bytes | products | exponentials | share |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for case in results["comparisons"]:
+        for name in ("cpu", "convolution"):
+            bound = case["bounds"][name]
+            seconds = case["candidates"][name]["forward"]["fastest"], bound["bytes"], bound["products"]
+            cells = " | ".join(f"{1e3 * value:.2f}" for value in (*seconds, bound["exponentials"]))
+            lines.append(f"| {case['title']} | {name} | {cells} | {bound['share']:.0%} |")
+    return [*lines, ""]
+
+
 def exponents(results: dict) -> list[str]:
     """A sentence for every axis."""
     return [
@@ -276,8 +295,9 @@ def load(name: str) -> dict:
 
 # Headings of docs/benchmarks.md, what makes Markdown of results, and the patterns of those results' names.
 PAGE = (
-    ("Layers on a CPU", table, ("layers-cpu",)),
-    ("Networks on a CPU", table, ("networks-cpu", "networks-batch-8-cpu")),
+    ("Layers on a CPU", table, ("layers-cpu", "layers-wide-cpu", "layers-bfloat16-cpu")),
+    ("Layers on a CPU, beside their bounds", forward_bounds, ("layers-wide-cpu", "layers-bfloat16-cpu")),
+    ("Networks on a CPU", table, ("networks-cpu", "networks-batch-8-cpu", "networks-bfloat16-cpu")),
     ("A training step of a detector, on a CPU", detection, ("detection-cpu",)),
     ("One image in ONNX Runtime, on a CPU", runtimes, ("onnx-cpu",)),
     ("Growth with the size of maps", exponents, ("pixels-cpu",)),
