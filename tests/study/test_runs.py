@@ -55,6 +55,13 @@ def test_equal_seeds_are_equal_conditions(data, tmp_path, monkeypatch):
     assert not any((tmp_path / "running").iterdir())
 
 
+def test_learned_rates_are_told_however_they_are_learned(data, tmp_path):
+    found = study(data, tmp_path, replace(SETTINGS, epochs=1), variants=["acmix", "fast-rates"])
+    rates = {item.variant: item.rates for item in found.trainings if item.seed == 0}
+    moved = {name: abs(pairs[0][0] - 0.5) for name, pairs in rates.items()}
+    assert moved["fast-rates"] > 5 * moved["acmix"] > 0
+
+
 def test_two_studies_do_not_work_in_one_folder(data, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "PATIENCE", 0.1)
     with storage.held(tmp_path), pytest.raises(InputError, match="is of a study that goes on in another process; wait"):

@@ -223,7 +223,10 @@ class Training:
 
 
 def _rates(row: EpochRow, network: nn.Module, weights: Mapping[str, Tensor]) -> list[RateRow]:
-    """The two rates of every ACmix layer, out of whole weights: processes may hold the network in parts."""
+    """The two rates of every ACmix layer that has them among its weights: processes may hold the network in parts.
+
+    Rates that are computed, of a parametrisation for instance, have no row.
+    """
     return [
         {
             "epoch": row["epoch"],
@@ -232,4 +235,5 @@ def _rates(row: EpochRow, network: nn.Module, weights: Mapping[str, Tensor]) -> 
             "convolution": float(weights[f"{name}.rate_convolution"]),
         }
         for name in operators_of(network)
+        if f"{name}.rate_attention" in weights and f"{name}.rate_convolution" in weights
     ]
