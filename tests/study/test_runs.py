@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -137,6 +138,35 @@ def test_damaged_results(tmp_path, made_up, change):
         load_study(path)
     with pytest.raises(InputError, match="cannot be read: No such file"):
         load_study(tmp_path / "none.json")
+
+
+def test_a_study_continues_from_its_results_alone_wherever_its_data_lie(data, tmp_path):
+    part = study(data, tmp_path / "here")
+    part.trainings.pop()
+    (tmp_path / "there").mkdir()
+    save_study(tmp_path / "there" / RESULTS, part)
+    shutil.copytree(data, tmp_path / "data")
+    continued = study(str(tmp_path / "data"), tmp_path / "there")
+    assert continued.trainings[0] == part.trainings[0]
+    assert results(continued) == results(load_study(tmp_path / "here" / RESULTS))
+    (tmp_path / "data" / "0" / "more.png").write_bytes(next((tmp_path / "data" / "1").iterdir()).read_bytes())
+    with pytest.raises(InputError, match="fingerprint was"):
+        study(str(tmp_path / "data"), tmp_path / "there")
+
+
+def test_pairs_of_a_seed_have_one_start(data, tmp_path):
+    own, pretraining = replace(SETTINGS, epochs=1), Pretraining(epochs=1, learning_rate=0.01)
+    part = study(data, tmp_path / "here", own, variants=["convolution", "last-stage"], pretraining=pretraining)
+    whole, half = part.trainings[:2], part.trainings[2:3]
+    part.trainings = [replace(item, accuracy=-1.0) for item in whole + half]
+    (tmp_path / "there").mkdir()
+    save_study(tmp_path / "there" / RESULTS, part)
+    options = {"variants": ["convolution", "last-stage"], "pretraining": pretraining}
+    found = study(data, tmp_path / "there", own, **options)
+    # Seed 0 was whole and is kept; half of seed 1 started from a network that is not there.
+    assert [item.accuracy for item in found.trainings[:2]] == [-1.0, -1.0]
+    assert all(item.accuracy >= 0 for item in found.trainings[2:])
+    assert [item.seed for item in found.trainings] == [0, 0, 1, 1]
 
 
 def test_all_networks_of_a_seed_start_from_one_that_was_trained(data, tmp_path):

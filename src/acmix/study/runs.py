@@ -17,7 +17,7 @@ from acmix.data import ImageData, open_dataset
 from acmix.errors import InputError, nearest
 from acmix.study.pretrained import Pretraining, start_from
 from acmix.study.results import CONVOLUTION, Measured, Study, load_study, save_study
-from acmix.study.training import Trainer, Watching
+from acmix.study.training import Trainer, Watching, pretrained_weights
 from acmix.study.variants import VARIANTS, usual_variants
 from acmix.tasks.classification.prepare import prepare
 from acmix.tasks.classification.settings import Settings
@@ -26,6 +26,8 @@ from acmix.tasks.loop.fields import defaults
 from acmix.tasks.loop.session import quiet, session
 
 RESULTS = "study.json"
+# Where data lie is no matter of what they are, which their fingerprint says.
+_PLACES = ("location", "validation_location")
 
 
 def run_study(
@@ -45,7 +47,9 @@ def run_study(
     """Train networks that differ in the operator alone, then time them in turn in this process.
 
     Trainings with one seed share split, order, augmentation and batches. The same call continues an unfinished study,
-    an interrupted training at its last state, and extends a finished one by networks and seeds.
+    an interrupted training at its last state, and extends a finished one by networks and seeds. A study.json alone, put
+    into an empty folder, is continued by the same call, wherever its data lie now; of its seeds those that need more
+    trainings from a pretrained network are trained anew, all networks from one.
 
     Args:
         data: What `acmix.data.open_dataset` takes.
@@ -83,6 +87,8 @@ def run_study(
         held.enter_context(_alone(output))
         study = _begin(facts, settings, output, variants)
         wanted = [(seed, name) for seed in range(settings.seed, settings.seed + seeds) for name in variants]
+        if pretraining is not None:
+            _forget_lost_starts(study, wanted, output)
         finished = {(item.seed, item.variant) for item in study.trainings} & set(wanted)
         if watching.on_start is not None:
             watching.on_start(len(finished), len(wanted))
@@ -159,6 +165,16 @@ def _check_starts(settings: Settings, variants: Sequence[str], pretraining: Pret
             raise InputError(f"variants: {name}: {error}; leave it out, or pretraining") from error
 
 
+def _forget_lost_starts(study: Study, wanted: Sequence[tuple[int, str]], output: Path) -> None:
+    """Take what was trained with a seed out of a study where more is wanted, and the network it started from is gone.
+
+    Another one, of another machine perhaps, would not be the same to the last bit, and the seed no pair.
+    """
+    missing = set(wanted) - {(item.seed, item.variant) for item in study.trainings}
+    lost = {seed for seed, _ in missing if not pretrained_weights(output, seed).exists()}
+    study.trainings = [item for item in study.trainings if item.seed not in lost]
+
+
 def _open(data: str, settings: Settings, validation: str | None, *, check_images: bool) -> ImageData:
     images = open_dataset(
         data,
@@ -201,7 +217,9 @@ def _begin(facts: dict[str, Any], settings: Settings, output: Path, variants: Se
         study = load_study(output / RESULTS)
         was, now = study.data | defaults(Settings) | study.settings, facts | shared
         if changed := [
-            f"{name} was {was.get(name)}, is {value}" for name, value in now.items() if was.get(name) != value
+            f"{name} was {was.get(name)}, is {value}"
+            for name, value in now.items()
+            if was.get(name) != value and name not in _PLACES
         ]:
             raise InputError(
                 f"{output} holds a study under other settings: {'; '.join(changed)}; choose another folder"

@@ -99,7 +99,7 @@ class Trainer:
             TrainingError: As `train`.
             KeyboardInterrupt: If the person stops it.
         """
-        path = self.output / f"{PRETRAINED}-{settings.seed}.safetensors"
+        path = pretrained_weights(self.output, settings.seed)
         if not path.exists():
             own = replace(settings, **asdict(pretraining))
             network = self._network(CONVOLUTION, own)
@@ -138,6 +138,11 @@ class Trainer:
             stopped = f"{name}, seed {settings.seed}, was stopped and is saved"
             raise type(error)(stopped) from error
         return folder, files.rows
+
+
+def pretrained_weights(output: Path, seed: int) -> Path:
+    """The file of the network that all others of a seed start from."""
+    return output / f"{PRETRAINED}-{seed}.safetensors"
 
 
 def _keep(path: Path, _: EpochRow, weights: Mapping[str, Tensor]) -> None:
