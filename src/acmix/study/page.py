@@ -3,12 +3,17 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from acmix.study.results import ACMIX, CONVOLUTION, EQUAL_TIME, FIXED, Study
 from acmix.study.statistics import FEWEST_RANKS
 from acmix.study.summary import Difference, Summary, differences, summarise
+from acmix.tasks.classification.settings import Settings
+from acmix.tasks.loop.fields import defaults
 
 _LEVEL = 0.05
+# Settings that a study's first lines have words for.
+_TOLD = ("model", "epochs", "batch_size", "optimizer", "learning_rate", "image_size")
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,8 @@ def _conditions(study: Study) -> str:
         "last epoch, mean and 95 % interval over the seeds (Student's t). Trainings with one seed share split, order, "
         "augmentation and batches."
     )
+    if others := _other_settings(settings):
+        text += f" Otherwise as `acmix train` does by default, but {others}."
     if before := data.get("pretraining"):
         text += (
             f" All networks of a seed start from one with 3x3 convolutions, trained {before['epochs']} epochs at "
@@ -79,6 +86,13 @@ def _conditions(study: Study) -> str:
             "time withheld."
         )
     return text
+
+
+def _other_settings(settings: Mapping[str, Any]) -> str:
+    """What was trained with and is neither told elsewhere nor the default."""
+    usual = defaults(Settings)
+    changed = {name: value for name, value in settings.items() if name in usual and value != usual[name]}
+    return ", ".join(f"`{name}` {value}" for name, value in changed.items() if name not in _TOLD)
 
 
 def _networks(summaries: list[Summary], batch: int) -> Table:

@@ -1,6 +1,6 @@
 """Train every network of a study with every seed; what is finished is kept, what is interrupted continues."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -103,7 +103,7 @@ def run_study(
                 if watching.on_trained is not None:
                     watching.on_trained(study.trainings[-1])
         if any(item.forward is None for item in study.variants.values()):
-            _measure(study, fabric.device, seconds)
+            _measure(study, fabric, seconds)
             save_study(output / RESULTS, study)
     return study
 
@@ -123,7 +123,7 @@ def time_study(results: Path, *, device: str = "auto", seconds: float = 30.0) ->
     _check(list(study.variants), seconds)
     with quiet():
         fabric = make_fabric(study.settings["precision"], device=device, devices=1)
-        _measure(study, fabric.device, seconds)
+        _measure(study, fabric, seconds)
     save_study(results, study)
     return study
 
@@ -199,8 +199,9 @@ def _look_at(
     network = VARIANTS[variants[0]].build(settings.model, classes)
     size = prepare(network, images, settings, fabric).trained.preprocessing["input_size"]
     return {
-        "location": images.location,
-        "validation_location": images.validation_location,
+        # As typed: results are passed on, and a whole path would tell of a machine.
+        "location": data,
+        "validation_location": validation,
         "fingerprint": images.fingerprint,
         "train_images": len(images.train),
         "validation_images": len(images.validation),
@@ -237,19 +238,33 @@ def _begin(facts: dict[str, Any], settings: Settings, output: Path, variants: Se
     return study
 
 
-def _measure(study: Study, device: torch.device, seconds: float) -> None:
-    """Fill in times of all networks, measured in turn."""
+def _measure(study: Study, fabric: Fabric, seconds: float) -> None:
+    """Fill in times of all networks, measured in turn in the precision that they were trained in."""
     torch.manual_seed(0)
+    device = fabric.device
     model, batch = study.settings["model"], study.settings["batch_size"]
     image = torch.randn(batch, *study.data["input_size"], device=device)
     networks = {name: VARIANTS[name].build(model, study.data["classes"]).to(device) for name in study.variants}
     candidates = {name: Candidate(network, image, network) for name, network in networks.items()}
-    forward = {name: forward_call(candidate) for name, candidate in candidates.items()}
+    forward = {name: _autocast(fabric, forward_call(candidate)) for name, candidate in candidates.items()}
     forward_times = time_interleaved(forward, seconds, device=device)
-    training = {name: training_call(candidate, input_gradient=False) for name, candidate in candidates.items()}
+    training = {
+        name: _autocast(fabric, training_call(candidate, input_gradient=False))
+        for name, candidate in candidates.items()
+    }
     training_times = time_interleaved(training, seconds, device=device)
     study.batch, study.machine = batch, machine()
     study.variants = {
         name: replace(item, forward=forward_times[name], training=training_times[name])
         for name, item in study.variants.items()
     }
+
+
+def _autocast(fabric: Fabric, call: Callable[[], object]) -> Callable[[], object]:
+    """A call in the precision of a training, weights cast anew each time as there."""
+
+    def cast() -> object:
+        with fabric.autocast():
+            return call()
+
+    return cast
