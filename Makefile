@@ -9,7 +9,7 @@ INSTALL := $(INTO) $(BIN)/python --constraint constraints.txt
 # Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv test test-slow test-terminal test-browser test-integrations test-runtimes bench-runtimes test-oldest test-pythons docs test-docs dist test-dist soak test-gpu check format test-aarch64 sanitize demo bench bench-gpu bench-gpu-compiled study study-times clean
+.PHONY: venv test test-slow test-terminal test-browser test-integrations test-runtimes bench-runtimes test-oldest test-pythons docs test-docs dist test-dist soak test-gpu check format test-aarch64 sanitize demo bench bench-gpu bench-gpu-compiled study study-places study-times clean
 
 venv: $(INSTALLED)
 
@@ -257,6 +257,28 @@ study: venv
 	$(MNIST) 6 --output runs/study-mnist5k-rate $(FASTER) convolution,acmix,quiet-shifts
 	$(MNIST) 12 --output runs/study-mnist5k-long --variants convolution,acmix,quiet-shifts
 	for name in $(STUDIES); do cp runs/study-$$name/study.json $(RESULTS)/study-$$name.json || exit 1; done
+	$(BIN)/python benchmarks/readme.py
+
+# Where the operator stands, and how it starts: an hour; goes on from what is committed. FASHION has Fashion-MNIST's IDX files.
+FASHION ?= /usr/share/datasets/fashion-mnist
+PLACES := convolution,last-stage,last-two-stages,first-two-stages,acmix
+STARTS := convolution,acmix,quiet-shifts,random-kernels,uneven-shifts,as-convolution,as-convolution-and-attention
+STARTS := $(STARTS),fast-rates,spared-projections
+CLOTHES := --image-size 28 --precision bfloat16 --warmup-epochs 0 --smallest-crop 0.8 --color-jitter 0 --workers 0 \
+	--threads 1 --variants
+continued = test -e runs/study-$(1)/study.json || install -D $(RESULTS)/$(2)study-$(1).json runs/study-$(1)/study.json
+study-places: venv
+	for part in 10 15; do $(BIN)/python benchmarks/idx_cut.py $(FASHION) runs/fashion-$${part}k $${part}000 || exit 1; done
+	$(call continued,fashion-places)
+	cd runs && ../$(BIN)/acmix study run fashion-15k --epochs 4 --val-fraction 0.33333 --learning-rate 0.003 $(CLOTHES) $(PLACES) \
+		--output study-fashion-places
+	$(call continued,fashion-swapped)
+	cd runs && ../$(BIN)/acmix study run fashion-10k --epochs 2 --val-fraction 0.5 --learning-rate 0.001 $(CLOTHES) $(PLACES) \
+		--pretrain-epochs 10 --pretrain-learning-rate 0.003 --output study-fashion-swapped
+	$(call continued,digits-starts,unfinished/)
+	$(DIGITS) --learning-rate 0.003 --output runs/study-digits-starts --variants $(STARTS)
+	for name in fashion-places fashion-swapped digits-starts; do \
+		cp runs/study-$$name/study.json $(RESULTS)/study-$$name.json || exit 1; done
 	$(BIN)/python benchmarks/readme.py
 
 # Their networks timed anew, five minutes, on a machine that does nothing else; nothing is trained
