@@ -57,7 +57,10 @@ def test_output_stride_is_that_of_the_last_features(stride):
         ("semantic_fpn", {"backbone": "resmlp_12_224"}, "does not serve semantic_fpn"),
         ("upernet", {"drop_rate": 0.1}, "upernet has none"),
         ("deeplabv3_plus", {"output_stride": 32}, "must be one of"),
-        ("deeplabv3_plus", {"backbone": "acmix_pvt_tiny"}, "does not serve deeplabv3_plus"),
+        ("deeplabv3_plus", {"backbone": "acmix_pvt_tiny"}, "it takes no output_stride, its stages do not dilate"),
+        ("deeplabv3_plus", {"backbone": "acmix_swin_tiny"}, "it takes no output_stride, its stages do not dilate"),
+        ("deeplabv3_plus", {"backbone": "acmix_san10"}, "it takes no output_stride, its stages do not dilate"),
+        ("semantic_fpn", {"block_args": {"quiet_shifts": True}}, "it takes no quiet_shifts; choose another"),
     ],
 )
 def test_what_cannot_be_is_one_line(name, options, message):
