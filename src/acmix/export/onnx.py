@@ -17,6 +17,7 @@ from acmix.checkpoints import onnx_digest
 from acmix.errors import InputError
 from acmix.export.checking import Check, compare
 from acmix.export.graph import translation
+from acmix.export.pooling import let_pool_at_every_size
 from acmix.export.sizes import check_input_size, example_images, export_with_sizes
 from acmix.export.stage2 import OPSET, ExportedACmix
 from acmix.nn import ACmix, OperatorLayer
@@ -116,6 +117,7 @@ def _for_export(fused: nn.Module) -> nn.Module:
             exported = ExportedACmix(module)
             module.add_module("exported", exported)
             vars(module)["forward"] = exported.forward
+    let_pool_at_every_size(fused)
     return fused.eval()
 
 
