@@ -312,13 +312,15 @@ def test_the_table_of_detectors():
 
 def test_the_table_of_segmenters():
     text = (ROOT / "docs/segmentation.md").read_text()
-    rows = re.findall(r"^\| \d \| (.*) % \| (.*) % \| (\d+) \| (\d+) s \|", text, re.M)
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| (.*) % \| (.*) % \| (\d+) \| (.*?)(?: s)? \|", text, re.M)
     assert rows == [
         (
+            row["drawn"],
+            str(row["turn"]),
             f"{100 * row['mean_iou']:.1f}",
             ", ".join(f"{100 * each['iou']:.1f}" for each in row["classes"]),
             str(row["epochs"]),
-            f"{row['seconds']:.0f}",
+            "-" if row["seconds"] is None else f"{row['seconds']:.0f}",
         )
         for row in result("segmentation-small")["rows"]
     ]
