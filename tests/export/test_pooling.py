@@ -18,7 +18,7 @@ def test_it_is_adaptive_pooling(size, output):
 def test_sides_that_stay_and_single_cells_are_left_alone():
     network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.AdaptiveAvgPool2d((None, 2)), nn.AdaptiveAvgPool2d(3))
     let_pool_at_every_size(network)
-    assert [type(module).__name__ for module in network] == ["AdaptiveAvgPool2d"] * 2 + ["AdaptiveAverage"]
+    assert ["forward" in vars(module) for module in network] == [False, False, True]
 
 
 def test_a_network_that_pools_to_several_cells_is_exported_for_every_size(tmp_path):

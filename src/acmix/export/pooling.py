@@ -1,5 +1,7 @@
 """Adaptive pooling as products with two matrices, which exporters write for every size."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -29,15 +31,11 @@ def _means(x: Tensor, cells: int, count: int) -> Tensor:
 
 
 def let_pool_at_every_size(network: nn.Module) -> None:
-    """Put `AdaptiveAverage` in the place of every pooling module to several cells, whatever its name."""
-    for parent in [*network.modules()]:
-        for name, module in parent.named_children():
-            if type(module) is nn.AdaptiveAvgPool2d and (size := _size(module)) not in (None, (1, 1)):
-                parent.add_module(name, AdaptiveAverage(*size))
-
-
-def _size(pooling: nn.AdaptiveAvgPool2d) -> tuple[int, int] | None:
-    """Rows and columns; None where a side stays as it is."""
-    size = pooling.output_size
-    rows, columns = size if isinstance(size, tuple | list) else (size, size)
-    return None if rows is None or columns is None else (rows, columns)
+    """Let pooling modules to several cells compute as `AdaptiveAverage`: hooks on them and their names stay."""
+    for module in network.modules():
+        if type(module) is nn.AdaptiveAvgPool2d and "forward" not in vars(module):
+            size: Any = module.output_size
+            rows, columns = (size, size) if isinstance(size, int) else size
+            # A single cell is a mean of every size, and a side of None stays as it is.
+            if None not in (rows, columns) and (rows, columns) != (1, 1):
+                vars(module)["forward"] = AdaptiveAverage(rows, columns).forward

@@ -15,5 +15,6 @@ def choose(data: str, recipe: str | None, changes: Mapping[str, Any], *, base: P
     """The settings of a training, see `acmix.tasks.loop.choice.choose`; they are the same whatever the data."""
     default = {"model": "semantic_fpn", "recipe": "segmentation_small"}
     # A recipe's shifts are those of its own backbone: other networks than ACmix-ResNets have none.
-    own = {} if changes.get("backbone", _QUIET).startswith(_QUIET) else {"quiet_shifts": False}
-    return choice.choose(Settings, default, recipe, own | {**changes}, base=base)
+    if not str(changes.get("backbone", _QUIET)).startswith(_QUIET):
+        changes = {"quiet_shifts": False, **changes}
+    return choice.choose(Settings, default, recipe, changes, base=base)
