@@ -80,8 +80,9 @@ def check_command(words):
     if program in {"torchrun", "srun"}:
         check_command(words[words.index("acmix") :])
     elif program == "make":
-        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        assert set(words[1:]) <= set(targets)
+        rules = (ROOT / "Makefile").read_text()
+        known = re.findall(r"^([\w-]+):|^(\w+) \?=", rules, re.MULTILINE)
+        assert {word.partition("=")[0] for word in words[1:]} <= {name for names in known for name in names if name}
     elif words[:2] == ["pip", "install"]:
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         named = [name for word in words[2:] for group in re.findall(r"\[(.*)\]", word) for name in group.split(",")]
