@@ -107,8 +107,11 @@ def _curves(found: Run) -> list[html.Panel]:
         note = "Mean over the epoch, while the network learns, on augmented images."
     panels = [html.Panel("Loss", _over_epochs(found, "loss, nats", losses), note)]
     if shares := [(measure.title, measure.name) for measure in found.measures if measure.share]:
-        named = f"validation {' and '.join(title for title, _ in shares)}"
-        panels.append(html.Panel(named.capitalize(), _over_epochs(found, f"{named}, %", shares, 100)))
+        *before, last = (title for title, _ in shares)
+        titles = f"{', '.join(before)} and {last}" if before else last
+        # An axis has room for two.
+        axis = f"validation {titles}, %" if len(shares) < 3 else "validation, %"
+        panels.append(html.Panel(f"Validation {titles}", _over_epochs(found, axis, shares, 100)))
     rate = _over_epochs(found, "learning rate", [("learning rate", "learning_rate")])
     return [*panels, html.Panel("Learning rate", rate, "At the end of each epoch.")]
 

@@ -1,5 +1,7 @@
 """Images with masks, opened: split by names, labelled alike, known again."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -68,3 +70,17 @@ def test_masks_that_differ_in_size_are_refused(tmp_path):
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(root / "masks" / "01.png")
     with pytest.raises(InputError, match=r"1 of 4 images cannot be read: .*01.png: has 8 x 6 pixels, its mask 2 x 2"):
         open_masked(str(root))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "F"])
+def test_masks_none_of_which_has_numbers_say_why(tmp_path, mode):
+    root = pairs(tmp_path, 4)
+    for mask in (root / "masks").iterdir():
+        suffix = ".tiff" if mode == "F" else ".png"
+        Image.open(mask).convert(mode).save(mask.with_suffix(suffix))
+        if suffix != mask.suffix:
+            mask.unlink()
+    with pytest.raises(InputError) as raised:
+        open_masked(str(root))
+    assert "at least two classes" not in str(raised.value)
+    assert re.search(r"00\.(png|tiff): .*mask", str(raised.value))

@@ -43,6 +43,7 @@ def test_a_report_shows_classes_and_pictures(capsys, finished, tmp_path):
     assert [row[0] for row in page.tables["classes"][1:]] == ["0", "1", "2", "3"]
     assert sum(tag == "img" for tag, *_ in page.elements) == 12
     assert "Lowest IoU" in text
+    assert "Validation mean IoU, pixel accuracy and mean class accuracy." in text
     assert "<script" not in text
 
 

@@ -11,10 +11,12 @@ from acmix.data.datasets import OpenedData, check_files, held_out_of
 from acmix.data.evaluation import DataRecord, Doors, EvaluationImages, find_held_out
 from acmix.data.finding import FoundOf, PartOf, by_split, existing_folder
 from acmix.data.folders import LeftOut
+from acmix.data.images import read_bytes
 from acmix.data.masks.coding import Coding, coding
 from acmix.data.masks.finding import Folders, find_masks, find_pairs
 from acmix.data.masks.images import MaskedImages, Pairs
 from acmix.data.masks.legends import Legend, find_legend
+from acmix.data.masks.pixels import mask_values
 from acmix.data.sources import unknown_classes
 from acmix.data.trained import TrainedImages, check_apart
 from acmix.errors import InputError, counted
@@ -211,7 +213,11 @@ def _legend(folders: Folders) -> Legend | None:
 def _coding(legend: Legend | None, pairs: Sequence[Pairs], ignore: int | str | None, progress: Progress) -> Coding:
     @cache
     def found() -> NDArray[np.int64]:
-        return np.unique(np.concatenate([some.values(progress=progress) for some in pairs]))
+        values = np.unique(np.concatenate([some.values(progress=progress) for some in pairs]))
+        if not values.size and (masks := [mask for some in pairs for mask in some.masks]):
+            # None of them can be read: the first says why.
+            mask_values(read_bytes(masks[0]), str(masks[0]), colours=False)
+        return values
 
     return coding(legend, ignore, found)
 
