@@ -173,6 +173,7 @@ def test_missing_extra_names_the_command_to_type(capsys, monkeypatch):
     # None in sys.modules makes an import fail as if the package were not installed.
     monkeypatch.setitem(sys.modules, "lightning.fabric", None)
     monkeypatch.delitem(sys.modules, "acmix.tasks.classification.fitting", raising=False)
+    monkeypatch.delitem(sys.modules, "acmix.tasks.loop.fitting", raising=False)
     monkeypatch.delitem(sys.modules, "acmix.tasks.loop.run", raising=False)
     code, _, err = call(capsys, "train", "digits")
     assert code == 2

@@ -31,7 +31,7 @@ def test_paths_that_lead_out_are_refused(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "path"), [("a.png", "a.png"), ("a\\b.png", "a/b.png"), ("./a", "./a"), ("a..b", "a..b")]
+    ("name", "path"), [("a.png", "a.png"), ("a\\b.png", "a/b.png"), ("./a", "a"), ("a//b/.", "a/b"), ("a..b", "a..b")]
 )
 def test_paths_within_stay(name, path):
     assert as_path(name) == path
