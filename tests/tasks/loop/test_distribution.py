@@ -188,3 +188,11 @@ def test_our_networks_are_split(data, tmp_path, start):
         output = tmp_path / strategy
         assert together(start, 2, lambda: train(data, output, settings, strategy=strategy)) == [0, 0]  # noqa: B023
     compare(tmp_path / "fsdp", tmp_path / "ddp")
+
+
+@pytest.mark.parametrize(("cores", "processes", "count"), [(1, 1, 1), (6, 1, 6), (64, 1, 8), (16, 4, 4), (2, 8, 1)])
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinities")
+def test_readers_share_the_cores_that_a_process_may_use(monkeypatch, cores, processes, count):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert distribution.readers(make_fabric("float32", device="cpu")) == count

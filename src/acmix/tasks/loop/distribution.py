@@ -133,7 +133,9 @@ def patience(fabric: Fabric) -> Iterator[Callable[[Any], list[Any]]]:
 
 
 def readers(fabric: Fabric) -> int:
-    """Processes that read images, for each that trains: the machine's cores are shared among them."""
-    share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))
+    """Processes that read images, for each that trains: the cores that this one may use are shared among them."""
+    # A scheduler or a container may leave few of the machine's.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = cores // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))
     # More only wait for the network.
     return max(1, min(8, share))
