@@ -266,8 +266,8 @@ STARTS := convolution,acmix,quiet-shifts,random-kernels,uneven-shifts,as-convolu
 STARTS := $(STARTS),fast-rates,spared-projections
 CLOTHES := --image-size 28 --precision bfloat16 --warmup-epochs 0 --smallest-crop 0.8 --color-jitter 0 --workers 0 \
 	--threads 1 --variants
-continued = test -e runs/study-$(1)/study.json || ! test -e $(RESULTS)/$(2)study-$(1).json || \
-	install -D $(RESULTS)/$(2)study-$(1).json runs/study-$(1)/study.json
+continued = test -e runs/study-$(1)/study.json || ! test -e $(RESULTS)/study-$(1).json || \
+	install -D $(RESULTS)/study-$(1).json runs/study-$(1)/study.json
 study-places: venv
 	for part in 10 15; do $(BIN)/python benchmarks/idx_cut.py $(FASHION) runs/fashion-$${part}k $${part}000 || exit 1; done
 	$(call continued,fashion-places)
@@ -276,12 +276,11 @@ study-places: venv
 	$(call continued,fashion-swapped)
 	cd runs && ../$(BIN)/acmix study run fashion-10k --epochs 2 --val-fraction 0.5 --learning-rate 0.001 $(CLOTHES) $(PLACES) \
 		--pretrain-epochs 10 --pretrain-learning-rate 0.003 --output study-fashion-swapped
-	$(call continued,digits-starts,unfinished/)
+	$(call continued,digits-starts)
 	$(DIGITS) --learning-rate 0.003 --output runs/study-digits-starts --variants $(STARTS)
 	for name in fashion-places fashion-swapped digits-starts; do \
 		cp runs/study-$$name/study.json $(RESULTS)/study-$$name.json || exit 1; \
 		$(BIN)/acmix study show $(RESULTS)/study-$$name.json --plot $(RESULTS)/study-$$name.svg || exit 1; done
-	rm -f $(RESULTS)/unfinished/study-digits-starts.json
 	$(BIN)/python benchmarks/readme.py
 
 # Their networks timed anew, five minutes, on a machine that does nothing else; nothing is trained
