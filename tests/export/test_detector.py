@@ -1,6 +1,7 @@
 """Detectors in ONNX Runtime: what PyTorch finds, of one size of images."""
 
 import json
+from dataclasses import replace
 
 import onnx
 import onnxruntime
@@ -34,6 +35,17 @@ def test_what_onnx_runtime_finds_is_what_pytorch_finds(name, tmp_path):
     boxes, scores, labels, *_ = session.run(None, {"images": image.numpy()})
     assert len(boxes) == len(scores) == len(labels) > 0
     assert set(labels.tolist()) <= {0, 1, 2}
+
+
+def test_positions_are_resized_as_pytorch_does(tmp_path, capfd):
+    """PyTorch's exporter does not know how, and writes its whole graph to the terminal where it fails."""
+    torch.manual_seed(0)
+    own = replace(SMALL, backbone="acmix_pvt_tiny", pyramid_levels=1, image_size=48, longest_side=96)
+    network = create_detector("retinanet", 3, own).eval()
+    written = detector_to_onnx(network, tmp_path / "found.onnx", image_size=(48, 48))
+    assert written.lost <= 0.02 * written.compared
+    assert written.difference < 1e-3
+    assert capfd.readouterr().out == ""
 
 
 def test_a_file_that_finds_something_else_is_not_kept(tmp_path, monkeypatch):

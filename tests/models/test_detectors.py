@@ -1,5 +1,7 @@
 """Detectors: what they answer, that their losses are means over images, and how their parts are named."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from timm.models import group_parameters
@@ -83,6 +85,34 @@ def test_of_a_line_something_is_left(detector, size):
         "masks": torch.ones(1, *size, dtype=torch.uint8),
     }
     assert all(loss.isfinite() for loss in detector.losses(image, target).values())
+
+
+def test_a_level_may_be_one_cell_of_one_image():
+    """Each group of a norm is one value then."""
+    fcos = create_detector("fcos", 3, replace(SMALL, pyramid_levels=5)).eval()
+    with torch.no_grad():
+        (found,) = fcos([torch.rand(3, 32, 32)])
+    assert found["boxes"].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "name"),
+    [*zip(("acmix_resnet26", "acmix_swin_tiny", "acmix_pvt_tiny", "acmix_san10"), DETECTORS, strict=True)],
+)
+def test_every_family_serves_as_backbone(backbone, name):
+    own = replace(SMALL, backbone=backbone, finest_stride=None, pyramid_levels=None, image_size=64, longest_side=128)
+    torch.manual_seed(0)
+    network = create_detector(name, 3, own).train()
+    sum(network(*examples()).values()).backward()
+    assert [
+        key for key, each in network.named_parameters() if each.grad is None or not each.grad.isfinite().all()
+    ] == []
+    network.eval()
+    sizes = [(37, 91), (1, 150), (130, 50)]
+    with torch.no_grad():
+        found = network([torch.rand(3, *size) for size in sizes])
+    for (height, width), each in zip(sizes, found, strict=True):
+        assert (each["boxes"] <= torch.tensor([width, height, width, height])).all()
 
 
 def test_heads_answer_in_float32_under_autocast(detector):

@@ -2,7 +2,8 @@
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from acmix.storage import folder_beside
 from acmix.surgery.identity import copy_network
 
 _OPSET = 18
+_SMOOTHED, _INT64 = "aten::_upsample_bilinear2d_aa", 7  # ONNX numbers its types
 # A detection is the same with corners so many pixels apart and this difference of scores at most; masks differ by this
 # share of pixels.
 _APART, _SCORE, _PIXELS = 0.1, 1e-3, 0.01
@@ -130,12 +132,33 @@ def _allow_every_score(network: DetectionNetwork) -> None:
     holder.score_thresh = 0.0
 
 
+@contextmanager
+def _smoothed_resizing() -> Iterator[None]:
+    """Let PyTorch's exporter of traces know what opset 18 does: positions of PVT are resized without aliasing."""
+
+    def resize(graph: Any, maps: Any, size: Any, *_: Any) -> Any:
+        nothing = graph.op("Constant", value_t=torch.tensor([], dtype=torch.float32))
+        channels = graph.op("Slice", graph.op("Shape", maps), *(_constant(graph, [place]) for place in (0, 2, 0)))
+        sizes = graph.op("Concat", channels, graph.op("Cast", size, to_i=_INT64), axis_i=0)
+        return graph.op("Resize", maps, nothing, nothing, sizes, mode_s="linear", antialias_i=1)
+
+    torch.onnx.register_custom_op_symbolic(_SMOOTHED, resize, _OPSET)
+    try:
+        yield
+    finally:
+        torch.onnx.unregister_custom_op_symbolic(_SMOOTHED, _OPSET)
+
+
+def _constant(graph: Any, values: Sequence[int]) -> Any:
+    return graph.op("Constant", value_t=torch.tensor(values))
+
+
 def _write(module: _OneImage, shape: Sequence[int], file: Path, metadata: Mapping[str, Any] | None = None) -> int:
     """Trace a detector into a file, and count its operators."""
     import onnx
 
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), _smoothed_resizing():
             # Of what depends on the size of the image, which is one.
             warnings.simplefilter("ignore")
             torch.onnx.export(

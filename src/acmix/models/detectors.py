@@ -26,6 +26,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from acmix.errors import InputError, nearest
 from acmix.models.backbones import DetectionBackbone, backbone_groups, detection_backbone, feature_strides
+from acmix.models.continuing import continued, cut
 
 DETECTORS = ("retinanet", "fcos", "faster_rcnn", "mask_rcnn")
 # Of those with proposals class 0 is the background.
@@ -139,13 +140,13 @@ class DetectionNetwork(nn.Module):
             ]
             for target, image, picture in zip(own, images, pictures, strict=True):
                 if picture.shape != image.shape and "masks" in target:
-                    target["masks"] = _continued(target["masks"], picture.shape[-2:])
+                    target["masks"] = continued(target["masks"], picture.shape[-2:])
             return self.detector(pictures, own)
         found = self.detector(pictures)
         for each, image, picture in zip(found, images, pictures, strict=True):
             each["labels"] = each["labels"] - self.first_label
             if picture.shape != image.shape:
-                _cut(each, *image.shape[-2:])
+                cut(each, *image.shape[-2:])
         return found
 
     def _widened(self, image: Tensor) -> Tensor:
@@ -154,22 +155,7 @@ class DetectionNetwork(nn.Module):
         least = max(height, width) // cast("Any", self.detector.transform).max_size + 1
         if min(height, width) >= least:
             return image
-        return _continued(image, (max(height, least), max(width, least)))
-
-
-def _continued(image: Tensor, size: Sequence[int]) -> Tensor:
-    """An image or masks with zeros on the right and below."""
-    return nn.functional.pad(image, (0, size[1] - image.shape[-1], 0, size[0] - image.shape[-2]))
-
-
-def _cut(found: dict[str, Tensor], height: int, width: int) -> None:
-    """Leave out what lies where an image was continued."""
-    found["boxes"] = found["boxes"].minimum(found["boxes"].new_tensor((width, height, width, height)))
-    there = (found["boxes"][:, 2:] > found["boxes"][:, :2]).all(1)
-    for name in found:
-        found[name] = found[name][there]
-    if "masks" in found:
-        found["masks"] = found["masks"][..., :height, :width]
+        return continued(image, (max(height, least), max(width, least)))
 
 
 def _numbers(boxes: Tensor) -> Tensor:
@@ -280,6 +266,9 @@ def _fcos(
     sizes = tuple((round((arguments.anchor_scale or 1) * stride, 3),) for stride in strides)
     anchors = AnchorGenerator(cast("Any", sizes), ((1.0,),) * len(sizes))
     head = _FCOSHead(arguments.pyramid_channels, 1, classes, arguments.head_convolutions)
+    for part in head.modules():
+        if isinstance(part, nn.GroupNorm):
+            part.__class__ = _GroupNorm
     return FCOS(backbone, classes, anchor_generator=anchors, head=head, **options)
 
 
@@ -324,6 +313,12 @@ def _mean(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 class _RetinaNetHead(RetinaNetHead):
     def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
         return {name: answer.float() for name, answer in super().forward(x).items()}
+
+
+class _GroupNorm(nn.GroupNorm):
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
+        # torch's module refuses groups of one value, which a small image's coarsest level may have.
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class _FCOSHead(FCOSHead):
