@@ -25,7 +25,7 @@ def as_path(name: str, root: Path | None = None) -> str:
         InputError: If it leads out of the folder.
     """
     text = name.replace("\\", "/")
-    if root is not None:
+    if root is not None and os.path.isabs(text):
         text = text.removeprefix(f"{root.absolute()}/")
     path = PurePosixPath(text)
     if path.is_absolute() or PureWindowsPath(text).drive or ".." in path.parts or "\0" in text:

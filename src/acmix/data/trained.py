@@ -87,10 +87,10 @@ def check_apart(train: NamedImages, held_out: NamedImages) -> None:
             above, name = os.path.split(images.place(index))
             yield folder(above), name
 
-    learned = {*files(train)}
-    if both := [file for file in files(held_out) if file in learned]:
+    # Those to validate with are the fewer.
+    if both := {*files(held_out)}.intersection(files(train)):
         raise InputError(
-            f"{counted(len(both), 'image')} to validate with, such as {printable(os.path.join(*both[0]))}, "
+            f"{counted(len(both), 'image')} to validate with, such as {printable(os.path.join(*min(both)))}, "
             f"{'is' if len(both) == 1 else 'are'} learned from, too; list every image once"
         )
 

@@ -1,8 +1,14 @@
 """Names in timm's registry, ours included."""
 
+import re
+
 import timm
 
 from acmix.errors import InputError, nearest
+
+# How Python names an argument that a network has not, and what settings call what they make of it.
+_UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
+_SETTINGS = {"block_args": "quiet_shifts", "drop_path_rate": "drop_path"}
 
 
 def check_name(name: str) -> None:
@@ -14,3 +20,9 @@ def check_name(name: str) -> None:
     if not timm.is_model(name):
         near = nearest(name, timm.list_models()) or ", ".join(timm.list_models("acmix_*"))
         raise InputError(f"unknown model {name!r}; the nearest names are {near}")
+
+
+def unknown_argument(error: Exception) -> str | None:
+    """The argument that a network has not, if that is what an error says, as settings call it."""
+    found = _UNKNOWN.search(str(error))
+    return None if found is None else _SETTINGS.get(found[1], found[1])

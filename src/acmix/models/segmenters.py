@@ -4,7 +4,6 @@ Semantic FPN: Kirillov et al., CVPR 2019, arXiv 1901.02446. UPerNet: Xiao et al.
 DeepLabV3+: Chen et al., ECCV 2018, arXiv 1802.02611.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from acmix.errors import InputError, nearest
 from acmix.models.backbones import backbone_groups, feature_strides
-from acmix.models.names import check_name
+from acmix.models.names import check_name, unknown_argument
 
 SEGMENTERS = ("semantic_fpn", "upernet", "deeplabv3_plus")
 OUTPUT_STRIDES = (8, 16)
@@ -24,8 +23,6 @@ OUTPUT_STRIDES = (8, 16)
 _FPN_CHANNELS = 64
 # Of networks for small images: strides of their features, the first of which is met twice.
 _SMALL = [2, 2, 4, 8, 16]
-# How Python names an argument that a network has not.
-_UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
 # Where the names of the backbone's parameters begin.
 _BODY = "network.encoder.model."
 
@@ -115,8 +112,8 @@ def segmenter(
         return Segmenter(network, backbone)
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError, IndexError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if unknown := _UNKNOWN.search(reason):
-            reason = f"it takes no {unknown[1]}" + (", its stages do not dilate" * (unknown[1] == "output_stride"))
+        if unknown := unknown_argument(error):
+            reason = f"it takes no {unknown}" + (", its stages do not dilate" * (unknown == "output_stride"))
         raise InputError(f"backbone {backbone!r} does not serve {name}: {reason}; choose another") from error
 
 

@@ -135,6 +135,6 @@ def test_nothing_is_dropped_where_nothing_is_to_be():
     assert dropped() == dropped(drop_path_rate=None) > 0
     assert dropped(drop_path_rate=0.0) == 0
     # A network without such branches drops none.
-    with pytest.raises(InputError, match="does not take"):
+    with pytest.raises(InputError, match="model 'vgg11' takes no drop_path; leave it out"):
         create_network("vgg11", num_classes=2, drop_path_rate=0.1)
     create_network("vgg11", num_classes=2, drop_path_rate=0.0)

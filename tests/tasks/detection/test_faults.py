@@ -16,28 +16,11 @@ from acmix import InputError
 from acmix.errors import PreemptedError, TrainingError
 from acmix.tasks.detection.task import Detection
 from acmix.tasks.loop import session, settings, states
-from acmix.tasks.loop.progress import Reporting
-from tests.runs import unlisted
+from tests.runs import after, same, unlisted
 from tests.tasks.detection.conftest import SETTINGS, of, train, weights
 from tests.tasks.loop.test_distribution import together
 
 MODELS = ("retinanet", "fcos", "faster_rcnn", "mask_rcnn")
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def after(updates, action):
-    """Do something when so many updates were made, and save every one."""
-    made = []
-
-    def on_update(progress):
-        made.append(progress)
-        if len(made) == updates:
-            action()
-
-    return Reporting(on_update=on_update, save_minutes=0)
 
 
 def killed(start, shapes, output, own, updates):

@@ -14,10 +14,9 @@ import torch
 from acmix import InputError
 from acmix.errors import PreemptedError, TrainingError
 from acmix.tasks.loop import states
-from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.segmentation.fitting import fit
 from acmix.tasks.segmentation.task import Segmentation
-from tests.runs import unlisted
+from tests.runs import after, same, unlisted
 from tests.tasks.loop.test_distribution import together
 from tests.tasks.segmentation.conftest import SETTINGS
 
@@ -39,22 +38,6 @@ def train(data, output, settings=SETTINGS, **options):
 
 def weights(output):
     return safetensors.torch.load_file(output / "last.safetensors")
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def after(updates, action):
-    """Do something when so many updates were made, and save every one."""
-    made = []
-
-    def on_update(progress):
-        made.append(progress)
-        if len(made) == updates:
-            action()
-
-    return Reporting(on_update=on_update, save_minutes=0)
 
 
 def test_a_killed_run_goes_on_to_the_bit(finished, masked, tmp_path, start):

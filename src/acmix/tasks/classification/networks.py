@@ -11,7 +11,7 @@ from torch import nn
 from acmix.accounting import Account, account
 from acmix.checkpoints.classifier import Classifier
 from acmix.errors import InputError
-from acmix.models.names import check_name
+from acmix.models.names import check_name, unknown_argument
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop.start_weights import classifier_heads, load_own
 from acmix.tasks.loop.trials import check_input_size
@@ -40,7 +40,8 @@ def create_network(name: str, *, num_classes: int | None = None, **options: Any)
             return create_network(
                 name, num_classes=num_classes, **{key: value for key, value in options.items() if value}
             )
-        raise InputError(f"model {name!r} does not take {', '.join(arguments)}: {error}") from error
+        reason = f"takes no {unknown}" if (unknown := unknown_argument(error)) else f"cannot be made: {error}"
+        raise InputError(f"model {name!r} {reason}; leave it out, or choose another model") from error
 
 
 def arguments_of(settings: Settings) -> dict[str, Any]:
