@@ -268,7 +268,7 @@ def _fcos(
     head = _FCOSHead(arguments.pyramid_channels, 1, classes, arguments.head_convolutions)
     for part in head.modules():
         if isinstance(part, nn.GroupNorm):
-            part.__class__ = _GroupNorm
+            part.__class__ = GroupNorm
     return FCOS(backbone, classes, anchor_generator=anchors, head=head, **options)
 
 
@@ -315,9 +315,11 @@ class _RetinaNetHead(RetinaNetHead):
         return {name: answer.float() for name, answer in super().forward(x).items()}
 
 
-class _GroupNorm(nn.GroupNorm):
+class GroupNorm(nn.GroupNorm):
+    """Also of groups of one value; by its name it is counted as what it is."""
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
-        # torch's module refuses groups of one value, which a small image's coarsest level may have.
+        """Without torch's refusal of groups of one value, which a small image's coarsest level may have."""
         return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 
