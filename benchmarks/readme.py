@@ -27,26 +27,30 @@ def table(results: dict) -> list[str]:
             f"The machine withheld {machine['withheld_share']:.0%} of a busy thread's time, so ratios are of the "
             "fastest of interleaved runs; medians in brackets."
         )
+    kinds = {"forward": "forward", "training": "forward + backward"}
+    if settings.get("fused"):
+        del kinds["training"]
+    columns = ["case", "candidate", *(column for words in kinds.values() for column in (f"{words}, ms", "ratio"))]
+    columns += ["memory, MB", "ratio", *["images/s"] * ("networks" in settings)]
     lines = [
         f"{device}, torch {machine['torch']}, {settings['dtype']}, revision {machine['revision']}. {caveat}",
         "",
-        "| case | candidate | forward, ms | ratio | forward + backward, ms | ratio | memory, MB | ratio |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(columns)} |",
+        f"|{'---|' * len(columns)}",
     ]
-    if "networks" in settings:
-        lines[-2:] = [f"{lines[-2]} images/s |", f"{lines[-1]}---|"]
+    last = f"{[*kinds][-1]}_memory"
     for case in results["comparisons"]:
         base = case["candidates"][case["baseline"]]
         for name, measured in case["candidates"].items():
             cells = []
-            for kind in ("forward", "training"):
+            for kind in kinds:
                 timing = measured[kind]
                 cells.append(f"{1e3 * timing['fastest']:.1f} ({1e3 * timing['median']:.1f})")
                 cells.append(f"{timing['fastest'] / base[kind]['fastest']:.2f}")
-            cells.append(f"{measured['forward_memory'] / 1e6:.0f} / {measured['training_memory'] / 1e6:.0f}")
-            cells.append(f"{measured['training_memory'] / base['training_memory']:.2f}")
+            cells.append(" / ".join(f"{measured[f'{kind}_memory'] / 1e6:.0f}" for kind in kinds))
+            cells.append(f"{measured[last] / base[last]:.2f}")
             if "networks" in settings:
-                batch, times = settings["batch"], (measured[kind]["fastest"] for kind in ("forward", "training"))
+                batch, times = settings["batch"], (measured[kind]["fastest"] for kind in kinds)
                 cells.append(" / ".join(f"{batch / seconds:,.1f}" for seconds in times))
             lines.append(f"| {case['title']} | {name} | {' | '.join(cells)} |")
     return [*lines, ""]

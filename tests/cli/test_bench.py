@@ -41,6 +41,7 @@ def test_bench_of_networks_and_of_growth(capsys, tmp_path):
     )
     assert code == 0
     assert "images/s" in out
+    assert "backward" in out
     (comparison,) = json.loads(output.read_text())["comparisons"]
     assert comparison["baseline"].startswith("test_resnet.r160_in1k, ")
     assert len(comparison["candidates"]) == 4
@@ -62,3 +63,19 @@ def test_bench_of_networks_and_of_growth(capsys, tmp_path):
     assert "exponent" in out
     (growth,) = json.loads(output.read_text())["scalings"]
     assert [point["count"] for point in growth["points"]] == [1, 2]
+
+
+def test_bench_of_fused_networks_shows_forward_alone(capsys, tmp_path):
+    output, plot = tmp_path / "results.json", tmp_path / "results.svg"
+    given = ["--models", "acmix_resnet14_small", "--image-size", "16", "--batch-size", "2", "--seconds", "0.01"]
+    code, out, _ = call(capsys, "bench", "model", *given, "--fused", "--autocast", "--output", output, "--plot", plot)
+    assert code == 0
+    assert "backward" not in out
+    (comparison,) = json.loads(output.read_text())["comparisons"]
+    assert comparison["settings"]["fused"]
+    assert comparison["settings"]["autocast"]
+    assert comparison["candidates"][comparison["baseline"]]["training"] is None
+    assert "backward" not in plot.read_text()
+    code, _, err = call(capsys, "bench", "model", *given, "--autocast", "--dtype", "bfloat16")
+    assert code == 2
+    assert err.endswith("--autocast casts weights of float32 by itself, got --dtype bfloat16\n")

@@ -29,17 +29,23 @@ class Measurement:
 
     Attributes:
         forward: Seconds of a forward pass in evaluation mode without gradients.
-        training: Seconds of a forward and backward pass in training mode.
+        training: Seconds of a forward and backward pass in training mode; None of what is for inference alone.
         forward_memory: Peak bytes that PyTorch's allocator held beyond input and weights in the forward pass.
-        training_memory: The same in the forward and backward pass, gradients of weights included.
+        training_memory: The same in the forward and backward pass, gradients of weights included; None likewise.
         error: Relative error of the output against float64.
     """
 
     forward: Timing
-    training: Timing
+    training: Timing | None
     forward_memory: int
-    training_memory: int
+    training_memory: int | None
     error: float
+
+    @property
+    def passes(self) -> list[tuple[Timing, int]]:
+        """Time and memory of the forward pass, and of forward and backward where that was measured."""
+        passes = ((self.forward, self.forward_memory), (self.training, self.training_memory))
+        return [(timing, memory) for timing, memory in passes if timing is not None and memory is not None]
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ def compare(
     *,
     seconds: float,
     input_gradient: bool,
+    trained: bool = True,
     graphs: bool = False,
     tell: Hearer = nobody,
 ) -> Comparison:
@@ -102,8 +109,9 @@ def compare(
         baselines: Names of candidates; the one with the fastest forward pass becomes the baseline.
         seconds: Time to spend on each of the two comparisons, forward and training.
         input_gradient: Whether the backward pass goes down to the input, as inside a network.
+        trained: Whether there is a comparison of training.
         graphs: Time CUDA graphs of the calls.
-        tell: See `time_interleaved`; in sum with twice `seconds`.
+        tell: See `time_interleaved`; in sum with `seconds` for each comparison.
 
     Raises:
         RuntimeError: If a candidate's output is wrong; then nothing is measured.
@@ -114,12 +122,15 @@ def compare(
     forward = {name: forward_call(candidate) for name, candidate in candidates.items()}
     forward_memory = {name: peak_memory(call, device) for name, call in forward.items()}
     forward_times = time_interleaved(_all(prepare, forward), seconds, device=device, tell=tell)
-    training = {name: training_call(candidate, input_gradient=input_gradient) for name, candidate in candidates.items()}
-    training_memory = {name: peak_memory(call, device) for name, call in training.items()}
-    training_times = time_interleaved(_all(prepare, training), seconds, device=device, tell=tell)
+    training_memory: dict[str, int] = {}
+    training_times: dict[str, Timing] = {}
+    if trained:
+        training = {name: training_call(each, input_gradient=input_gradient) for name, each in candidates.items()}
+        training_memory = {name: peak_memory(call, device) for name, call in training.items()}
+        training_times = time_interleaved(_all(prepare, training), seconds, device=device, tell=tell)
     measured = {
         name: Measurement(
-            forward_times[name], training_times[name], forward_memory[name], training_memory[name], errors[name]
+            forward_times[name], training_times.get(name), forward_memory[name], training_memory.get(name), errors[name]
         )
         for name in candidates
     }
@@ -144,8 +155,9 @@ def gate(title: str, name: str, candidate: Candidate) -> float:
     image = candidate.image
     with torch.no_grad():
         exact = candidate.exact.eval()(image[:1].double())
-        error = ((candidate.module.eval()(image)[:1].double() - exact).norm() / exact.norm()).item()
-    if not error <= LARGEST_ERROR[image.dtype]:
+        output = candidate.module.eval()(image)
+        error = ((output[:1].double() - exact).norm() / exact.norm()).item()
+    if not error <= LARGEST_ERROR[output.dtype]:
         raise RuntimeError(f"{name} is wrong on {title}: relative error {error:.1e} against float64")
     return error
 

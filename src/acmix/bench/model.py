@@ -5,13 +5,31 @@ from collections.abc import Sequence
 
 import torch
 from timm.layers import DropPath
-from torch import nn
+from torch import Tensor, nn
 
 from acmix.bench.comparison import Candidate, Comparison, compare
 from acmix.bench.measure import Hearer, nobody
 from acmix.paths import TwoPaths
+from acmix.surgery import fuse
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+class Autocast(nn.Module):
+    """A network whose forward pass computes in bfloat16 where PyTorch thinks it safe, on weights that stay as they are.
+
+    Args:
+        network: Weights are cast anew each call, as in an update of a training.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the network."""
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.network(x)
 
 
 def compare_networks(
@@ -21,13 +39,15 @@ def compare_networks(
     input_size: Sequence[int] = (3, 224, 224),
     batch: int = 4,
     dtype: torch.dtype = torch.float32,
+    fused: bool = False,
+    autocast: bool = False,
     compiled: bool = False,
     device: str = "cpu",
     graphs: bool = False,
     seconds: float = 60.0,
     tell: Hearer = nobody,
 ) -> Comparison:
-    """Measure networks, forward and forward + backward.
+    """Measure networks, forward and, unless they are fused, forward + backward.
 
     Args:
         networks: Name to network.
@@ -35,11 +55,13 @@ def compare_networks(
         input_size: Channels, height and width of an image.
         batch: Images.
         dtype: Of input and weights.
+        fused: Measure `acmix.fuse` of every network, which is for inference alone; held against the network itself.
+        autocast: Compute in bfloat16 under `torch.autocast`, forward and so backward.
         compiled: Measure `torch.compile` of every network.
         device: "cpu", "cuda" or "cuda:1".
         graphs: Time CUDA graphs, so that launches cost nothing.
-        seconds: Time to spend on each of the two comparisons, forward and training.
-        tell: Called while measuring, in sum with twice `seconds`.
+        seconds: Time to spend on each comparison, forward and training.
+        tell: Called while measuring, in sum with `seconds` for each.
 
     Raises:
         RuntimeError: If a network's output is wrong; then nothing is measured.
@@ -48,10 +70,13 @@ def compare_networks(
     candidates = {}
     for name, network in networks.items():
         exact = _by_definition(network).to(device)
+        measured = fuse(network) if fused else network
         for label, memory_format in FORMATS.items():
-            module = copy.deepcopy(network).to(device, dtype)
+            module = copy.deepcopy(measured).to(device, dtype)
             module.to(memory_format=memory_format)
             _keep_paths(module)
+            if autocast:
+                module = Autocast(module)
             if compiled:
                 module.compile()
             candidates[f"{name}, {label}"] = Candidate(module, image.contiguous(memory_format=memory_format), exact)
@@ -60,14 +85,24 @@ def compare_networks(
         "input_size": list(input_size),
         "batch": batch,
         "dtype": str(dtype).removeprefix("torch."),
+        "fused": fused,
+        "autocast": autocast,
         "compiled": compiled,
         "device": device,
         "graphs": graphs,
     }
-    title = f"{' beside '.join(networks)}, {' x '.join(map(str, input_size))}, batch {batch}"
-    baselines = [f"{baseline}, {label}" for label in FORMATS]
+    how = ", fused" * fused + ", autocast to bfloat16" * autocast
+    title = f"{' beside '.join(networks)}, {' x '.join(map(str, input_size))}, batch {batch}{how}"
     return compare(
-        title, settings, candidates, baselines, seconds=seconds, input_gradient=False, graphs=graphs, tell=tell
+        title,
+        settings,
+        candidates,
+        [f"{baseline}, {label}" for label in FORMATS],
+        seconds=seconds,
+        input_gradient=False,
+        trained=not fused,
+        graphs=graphs,
+        tell=tell,
     )
 
 

@@ -94,6 +94,8 @@ def model(
     image_size: int = 224,
     batch_size: int = 4,
     dtype: Dtype = "float32",
+    fused: bool = False,
+    autocast: bool = False,
     compile: bool = False,  # noqa: A002  the option's name
     device: str = "cpu",
     graphs: bool = False,
@@ -110,6 +112,8 @@ def model(
         image_size: Side of the square images in pixels.
         batch_size: Images a call.
         dtype: Of images and weights.
+        fused: Measure acmix.fuse of every network: for inference, so forward alone.
+        autocast: Compute in bfloat16 under torch.autocast, on weights in float32.
         compile: Measure torch.compile of every network.
         device: cpu, cuda, cuda:1 (any number), or auto.
         graphs: Time CUDA graphs, so that launches cost nothing; for cuda.
@@ -122,6 +126,8 @@ def model(
     baseline = baseline or names[-1]
     if baseline not in names:
         raise InputError(f"--baseline must be one of --models, {models}, got {baseline!r}")
+    if autocast and dtype != "float32":
+        raise InputError(f"--autocast casts weights of float32 by itself, got --dtype {dtype}")
     _check(batch_size=batch_size, seconds=seconds, threads=threads, image_size=image_size, output=output, plot=plot)
     from acmix.cli.display import bench as display
     from acmix.cli.display import progress
@@ -143,13 +149,15 @@ def model(
         check_batch(network, name, size, batch_size)
     machine = bench.machine()
     display.show_machine(machine)
-    with display.measuring(counted(len(networks), "network"), 2 * seconds) as tell:
+    with display.measuring(counted(len(networks), "network"), seconds if fused else 2 * seconds) as tell:
         comparison = bench.compare_networks(
             networks,
             baseline,
             input_size=size,
             batch=batch_size,
             dtype=getattr(torch, dtype),
+            fused=fused,
+            autocast=autocast,
             compiled=compile,
             device=device,
             graphs=graphs,

@@ -25,10 +25,13 @@ _ROW, _SMALL = 0.26, 8
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a chart of ratios: of every candidate, forward and forward + backward as multiples of the baseline."""
+    """A line of a chart of ratios: of every candidate, forward and forward + backward as multiples of the baseline.
+
+    Of a network for inference there is no second.
+    """
 
     title: str
-    times: dict[str, tuple[float, float]]
+    times: dict[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,10 @@ class Group:
     rows: Sequence[Row]
 
 
-def ratio(candidate: str, comparison: Comparison) -> tuple[float, float]:
+def ratio(candidate: str, comparison: Comparison) -> tuple[float, ...]:
     """The fastest runs of a candidate, forward and forward + backward, in those of the baseline."""
-    measured, base = (comparison.candidates[name] for name in (candidate, comparison.baseline))
-    return (
-        measured.forward.fastest / base.forward.fastest,
-        measured.training.fastest / base.training.fastest,
-    )
+    passes = zip(*(comparison.candidates[name].passes for name in (candidate, comparison.baseline)), strict=True)
+    return tuple(measured.fastest / base.fastest for (measured, _), (base, _) in passes)
 
 
 @theme.drawn
@@ -86,7 +86,7 @@ def ratios(groups: Sequence[Group], axis: str) -> Figure:
     shown += [
         Line2D([], [], color=colour("ink"), marker="o", linestyle="", label=label, markerfacecolor=face)
         for label, face in zip(_KINDS.values(), (colour("ink"), colour("paper")), strict=True)
-    ]
+    ][: max(len(times) for row in rows for times in row.times.values())]
     figure.legend(handles=shown, fontsize=_SMALL, ncols=2, loc="outside upper center")
     return figure
 
@@ -99,10 +99,10 @@ def _beside(axes: Axes, words: str, place: tuple[float, int], offset: float, **s
     )
 
 
-def _pair(axes: Axes, place: int, times: tuple[float, float], hue: str, column: int) -> None:
-    """Two dots, joined, and their numbers beside the axes."""
-    axes.plot(times, (place, place), color=hue, linewidth=1.2, zorder=2)
-    for time, face in zip(times, (hue, colour("paper")), strict=True):
+def _pair(axes: Axes, place: int, times: tuple[float, ...], hue: str, column: int) -> None:
+    """A dot for each time, joined, and their numbers beside the axes."""
+    axes.plot(times, [place] * len(times), color=hue, linewidth=1.2, zorder=2)
+    for time, face in zip(times, (hue, colour("paper")), strict=False):
         axes.plot(time, place, marker="o", markersize=5.5, color=hue, markerfacecolor=face, zorder=3)
     numbers = " / ".join(f"{time:.2f}" if time < 10 else f"{time:.0f}" for time in times)
     _beside(axes, numbers, (1, place), 8 + 58 * column, color=hue)
@@ -133,12 +133,17 @@ def benchmark(kind: str, *, comparisons: Sequence[Comparison] = (), scalings: Se
         Group(each.title, [Row(name, {"": ratio(name, each)}) for name in each.candidates]) for each in comparisons
     ]
     said = "; ".join(
-        f"{group.heading}: " + ", ".join("{} {:.2f} and {:.2f}".format(row.title, *row.times[""]) for row in group.rows)
+        f"{group.heading}: " + ", ".join(f"{row.title} {_said(row.times[''])}" for row in group.rows)
         for group in groups
     )
-    label = f"Time forward and forward + backward as a multiple of the baseline's. {said}"
+    kinds = [*_KINDS.values()][: len(groups[0].rows[0].times[""])]
+    label = f"Time {' and '.join(kinds)} as a multiple of the baseline's. {said}"
     baselines = " or ".join(dict.fromkeys(each.baseline for each in comparisons))
     return written(ratios(groups, f"time as a multiple of that of {baselines}"), kind, label)
+
+
+def _said(times: Sequence[float]) -> str:
+    return " and ".join(f"{time:.2f}" for time in times)
 
 
 @theme.drawn

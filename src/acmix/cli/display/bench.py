@@ -38,32 +38,35 @@ def show_machine(machine: dict[str, object]) -> None:
 
 def show_comparison(comparison: "Comparison") -> None:
     """Show one case of `acmix bench`: fastest run and median, ratios of the fastest to the baseline, memory."""
+    base = comparison.candidates[comparison.baseline]
+    names = ("forward", "forward + backward")[: len(base.passes)]
     table = make_table(comparison.title)
     table.add_column("candidate")
-    for heading in ("forward,\nms", "ratio", "forward +\nbackward,\nms", "ratio", "memory,\nMB", "ratio"):
+    times = ("forward,\nms", "ratio", "forward +\nbackward,\nms", "ratio")[: 2 * len(names)]
+    for heading in (*times, "memory,\nMB", "ratio"):
         table.add_column(heading, justify="right", no_wrap=True)
-    base = comparison.candidates[comparison.baseline]
     between = " " if get_console().width >= _WIDE else "\n"
     for name, measured in comparison.candidates.items():
         cells: list[str] = []
-        for timing, other in ((measured.forward, base.forward), (measured.training, base.training)):
+        for (timing, _), (other, _) in zip(measured.passes, base.passes, strict=True):
             cells += [
                 f"{1e3 * timing.fastest:.1f}{between}({1e3 * timing.median:.1f})",
                 f"{timing.fastest / other.fastest:.2f}",
             ]
-        memory = f"{measured.forward_memory / 1e6:,.0f} / {measured.training_memory / 1e6:,.0f}"
-        table.add_row(name, *cells, memory, f"{measured.training_memory / base.training_memory:.2f}")
+        memory = " / ".join(f"{held / 1e6:,.0f}" for _, held in measured.passes)
+        table.add_row(name, *cells, memory, f"{measured.passes[-1][1] / base.passes[-1][1]:.2f}")
     table.caption = (
-        "times: fastest of interleaved runs (median); memory: peak of the allocator, forward / forward + backward; "
-        f"ratios to {comparison.baseline}, of the fastest runs and of the memory of forward + backward"
+        f"times: fastest of interleaved runs (median); memory: peak of the allocator, {' / '.join(names)}; "
+        f"ratios to {comparison.baseline}, of the fastest runs and of the memory of {names[-1]}"
     )
     console = get_console()
     console.print(table)
     if "networks" in comparison.settings:
         batch = cast(int, comparison.settings["batch"])
         for name, measured in comparison.candidates.items():
-            forward, training = (f"{batch / part.fastest:,.1f}" for part in (measured.forward, measured.training))
-            console.print(f"{name}: {forward} images/s, {training} forward + backward", highlight=False)
+            forward, *training = (f"{batch / timing.fastest:,.1f}" for timing, _ in measured.passes)
+            rest = "".join(f", {speed} forward + backward" for speed in training)
+            console.print(f"{name}: {forward} images/s{rest}", highlight=False)
 
 
 def show_forward_bounds(comparison: "Comparison") -> None:
