@@ -53,28 +53,47 @@ class Picture:
     shapes: tuple[Shape, ...]
 
 
-def draw(count: int = 160, *, side: int = 100, seed: int = 0, most: int = 4) -> list[Picture]:
-    """Draw square pictures of one to `most` shapes each, which hardly overlap."""
+def draw(
+    count: int = 160,
+    *,
+    side: int = 100,
+    seed: int = 0,
+    most: int = 4,
+    radii: tuple[float, float] = (0.07, 0.24),
+    brush: float = 1.0,
+) -> list[Picture]:
+    """Draw square pictures of one to `most` shapes each, which hardly overlap.
+
+    Args:
+        count: Pictures.
+        side: Of each, in pixels.
+        seed: Of all that is drawn.
+        most: Shapes of a picture.
+        radii: Least and greatest of a shape, as shares of the side.
+        brush: How thick clutter is.
+    """
     generator = np.random.default_rng(seed)
-    return [_draw(generator, side, most) for _ in range(count)]
+    return [_draw(generator, side, most, radii, brush) for _ in range(count)]
 
 
-def _draw(generator: np.random.Generator, side: int, most: int) -> Picture:
+def _draw(
+    generator: np.random.Generator, side: int, most: int, radii: tuple[float, float], thickness: float
+) -> Picture:
     colour = generator.integers(0, 256, 3)
     image = Image.fromarray(np.full((side * _FINE, side * _FINE, 3), colour, np.uint8))
     brush = ImageDraw.Draw(image)
     # Clutter: lines and dots of all colours.
     for _ in range(generator.integers(3, 9)):
         ends = generator.uniform(0, side * _FINE, 4).tolist()
-        brush.line(ends, fill=_colour(generator), width=int(generator.integers(1, 2 * _FINE)))
+        brush.line(ends, fill=_colour(generator), width=int(thickness * generator.integers(1, 2 * _FINE)))
     for _ in range(generator.integers(5, 20)):
         x, y = generator.uniform(0, side * _FINE, 2).tolist()
-        radius = float(generator.uniform(0.3, 0.9)) * _FINE
+        radius = thickness * float(generator.uniform(0.3, 0.9)) * _FINE
         brush.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_colour(generator))
     shapes: list[Shape] = []
     for _ in range(generator.integers(1, most + 1)):
         for _ in range(20):
-            shape = _shape(generator, side)
+            shape = _shape(generator, side, radii)
             if all(_overlap(shape.box, other.box) < 0.05 for other in shapes):
                 shapes.append(shape)
                 fill = _colour(generator)
@@ -87,11 +106,11 @@ def _draw(generator: np.random.Generator, side: int, most: int) -> Picture:
     return Picture(Image.fromarray(noisy.clip(0, 255).astype(np.uint8)), tuple(shapes))
 
 
-def _shape(generator: np.random.Generator, side: int) -> Shape:
+def _shape(generator: np.random.Generator, side: int, radii: tuple[float, float]) -> Shape:
     label = int(generator.integers(len(CLASSES)))
     corners = _CORNERS[CLASSES[label]]
     # As many small ones as large ones, by area.
-    radius = side * float(np.exp(generator.uniform(np.log(0.07), np.log(0.24))))
+    radius = side * float(np.exp(generator.uniform(*np.log(radii))))
     centre = generator.uniform(radius + 1, side - radius - 1, 2)
     turn = float(generator.uniform(0, 2 * np.pi))
     angles = turn + np.arange(corners) * 2 * np.pi / corners

@@ -16,7 +16,9 @@ from acmix.data.given import Given, as_picture, one_by_one, stacked
 from acmix.errors import InputError, counted
 
 # A file may choose a network's shape and its regularisation, never what is downloaded or loaded to build it.
-_MODEL_ARGUMENTS = {"block_args", "in_chans", "drop_rate", "drop_path_rate", "global_pool", "img_size"}
+_MODEL_ARGUMENTS = {
+    *("acmix_stages", "block_args", "in_chans", "drop_rate", "drop_path_rate", "global_pool", "img_size")
+}
 _BLOCK_ARGUMENTS = {"heads", "kernel_att", "kernel_conv", "quiet_shifts"}
 # Probability above which a label is predicted.
 THRESHOLD = 0.5

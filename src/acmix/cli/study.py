@@ -10,8 +10,13 @@ from acmix.cli.settings import COMMON, changes
 from acmix.cli.wording import SettingsOf
 from acmix.errors import InputError
 from acmix.storage import write_atomically
-from acmix.tasks.classification.settings import Settings
-from acmix.tasks.loop import recipes
+from acmix.study.kinds import KINDS, kind_of
+
+_SETTINGS = SettingsOf(
+    tuple(kind.settings for kind in KINDS.values()),
+    COMMON,
+    without=("quiet_shifts", "acmix_stages", "patience", "multi_label"),
+)
 
 
 def run(
@@ -22,36 +27,36 @@ def run(
     seeds: int = 5,
     pretrain_epochs: int | None = None,
     pretrain_learning_rate: float | None = None,
-    recipe: str = "small",
+    recipe: str | None = None,
     set: list[str] | None = None,  # noqa: A002
     output: Path | None = None,
     workers: int | None = None,
     device: str = "auto",
     threads: int | None = None,
     seconds: float = 30.0,
-    **changed: Annotated[Any, SettingsOf((Settings,), COMMON, without=("quiet_shifts", "patience", "multi_label"))],
+    **changed: Annotated[Any, _SETTINGS],
 ) -> int:
     """Train networks that differ in the operator alone, with several seeds each; the same command continues.
 
     Args:
-        data: As in training, digits or mnist5k for instance.
+        data: As in training, digits or mnist5k for instance; classes of images, or boxes around objects in them.
         validation: Validation images, where they are not part of DATA.
         variants: Names of networks, comma-separated (default: those of docs/study.md for the model).
         seeds: Trainings of each network, at least 2.
         pretrain_epochs: Let all networks of a seed start from one with 3x3 convolutions that was trained so long:
             operators start warm, and the other settings are of what follows.
         pretrain_learning_rate: Of that training (default: that of what follows).
-        recipe: Named settings, or a YAML file of them; see acmix recipes.
+        recipe: Named settings, or a YAML file of them; see acmix recipes (default: small, of boxes detection_small).
         set: The same as the option of that name, written name=value; may be repeated.
         output: The folder of the study (default: runs/study-DATA).
         workers: Processes that read images (default: the cores, at most 8; none for bundled digits).
         device: auto, cpu, cuda, cuda:1 (any number) or mps.
         threads: Threads of PyTorch (default: PyTorch's own choice).
         seconds: Time to spend on timing forward passes, and on forward and backward passes.
-        changed: Settings of all trainings; the model is by default acmix_resnet14_small.
+        changed: Settings of all trainings; the model, of detectors the backbone, is by default acmix_resnet14_small.
     """
-    base = recipes.load(recipe, Settings) | {"model": "acmix_resnet14_small"}
-    settings = recipes.resolve(base, changes(Settings, changed, set), Settings)
+    kind = kind_of(data, recipe)
+    settings = kind.choose(recipe, changes(kind.settings, changed, set))
     _use_threads(threads)
     rate = settings.learning_rate if pretrain_learning_rate is None else pretrain_learning_rate
     if pretrain_epochs is None and pretrain_learning_rate is not None:
@@ -65,7 +70,7 @@ def run(
         from acmix import study
 
     names = None if variants is None else [name.strip() for name in variants.split(",")]
-    with display.StudyDisplay() as shown:
+    with display.StudyDisplay(kind.scores[0].title) as shown:
         done = study.run_study(
             data,
             settings,

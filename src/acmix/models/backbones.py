@@ -20,7 +20,7 @@ from torchvision.ops.feature_pyramid_network import (
 )
 
 from acmix.errors import InputError
-from acmix.models.names import check_name
+from acmix.models.names import check_name, unknown_argument
 from acmix.ops.validation import check_positive_integer
 
 __all__ = ["DetectionBackbone", "SegmentationBackbone", "detection_backbone", "segmentation_backbone"]
@@ -123,7 +123,13 @@ def detection_backbone(
         raise InputError(
             f"out_indices must increase and lie in 0 to {count - 1}, the features of {name!r}, got {out_indices}"
         )
-    body = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=tuple(out_indices), **kwargs)
+    own = {"pretrained": pretrained, "features_only": True, "out_indices": tuple(out_indices)}
+    try:
+        body = timm.create_model(name, **own, **kwargs)
+    except TypeError as error:
+        if (unknown := unknown_argument(error)) is None:
+            raise
+        raise InputError(f"{name!r} takes no {unknown}; leave it out, or choose another network") from error
     return DetectionBackbone(body, out_channels, _extra(extra_levels, extra_count, out_channels), name)
 
 

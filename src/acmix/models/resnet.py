@@ -3,6 +3,7 @@
 Pan et al., On the Integration of Self-Attention and Convolution, CVPR 2022, arXiv 2111.14556.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,11 +12,13 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models import resnet as timm_resnet
 from torch import nn
 
+from acmix.errors import InputError
 from acmix.nn import ACmix
 
 __all__ = ["Bottleneck", "ResNet", "SmallImageResNet"]
 
 _SMALL_OUTPUT_STRIDES = (4, 8, 16, 32)
+_STAGES = (1, 2, 3, 4)
 
 
 class Bottleneck(timm_resnet.Bottleneck):
@@ -97,6 +100,23 @@ class Bottleneck(timm_resnet.Bottleneck):
         self.add_module("conv2", operator)
 
 
+class _Convolutional(timm_resnet.Bottleneck):
+    """timm's bottleneck among those with the operator, whose arguments are of no meaning to it."""
+
+    def __init__(
+        self,
+        *args: Any,
+        heads: int = 4,
+        kernel_att: int = 7,
+        kernel_conv: int = 3,
+        quiet_shifts: bool = False,
+        backend: str = "auto",
+        **kwargs: Any,
+    ) -> None:
+        del heads, kernel_att, kernel_conv, quiet_shifts, backend
+        super().__init__(*args, **kwargs)
+
+
 class ResNet(timm_resnet.ResNet):
     """timm's `ResNet`, initialised as published: query, key and value projections each as a convolution of its own."""
 
@@ -143,9 +163,17 @@ def _create(
     settings: dict[str, Any],
     model_class: type[ResNet] = ResNet,
 ) -> ResNet:
+    """Make a network; `acmix_stages` are those of 1 to 4 with the operator, 3x3 convolutions stand in the others."""
+    stages = settings.pop("acmix_stages", None)
     # A caller may ask for timm's own bottleneck: the same network with 3x3 convolutions.
-    settings = {"block": Bottleneck, **settings}
+    settings = {"block": Bottleneck if stages is None else _blocks(stages), **settings}
     return build_model_with_cfg(model_class, variant, pretrained, **settings)
+
+
+def _blocks(stages: Sequence[int]) -> tuple[type[timm_resnet.Bottleneck], ...]:
+    if isinstance(stages, str) or not isinstance(stages, Sequence) or not all(each in _STAGES for each in stages):
+        raise InputError(f"acmix_stages must be a list of stages, 1 to {_STAGES[-1]}, got {stages!r}")
+    return tuple(Bottleneck if stage in stages else _Convolutional for stage in _STAGES)
 
 
 def _cfg(**kwargs: Any) -> dict[str, Any]:

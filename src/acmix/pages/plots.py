@@ -171,8 +171,9 @@ def study(kind: str, summaries: "Sequence[Summary]", batch: int) -> bytes:
         summaries: Of the networks.
         batch: Images a call when times were measured.
     """
-    named = (f"{item.cost.title} {100 * item.accuracy.mean:.1f} %" for item in summaries)
-    label = f"Validation accuracy, mean over seeds, beside what a network costs: {', '.join(named)}"
+    first = next(iter(summaries[0].scores))
+    named = (f"{item.cost.title} {100 * item.scores[first].mean:.1f} %" for item in summaries)
+    label = f"Validation {first}, mean over seeds, beside what a network costs: {', '.join(named)}"
     return written(_accuracy_over_cost(summaries, batch), kind, label)
 
 
@@ -185,6 +186,7 @@ def _accuracy_over_cost(summaries: "Sequence[Summary]", batch: int) -> Figure:
     times = [item.cost.training.fastest / batch for item in summaries if item.cost.training is not None]
     if len(times) == len(summaries):
         costs["forward + backward an image, ms"] = [1e3 * seconds for seconds in times]
+    first = next(iter(summaries[0].scores))
     figure = Figure(figsize=(3.4 * len(costs), 3.4 + 0.1 * len(summaries)), layout="constrained")
     for axes, (label, values) in zip(figure.subplots(1, len(costs), squeeze=False)[0], costs.items(), strict=True):
         step = 0.02 * ((max(values) - min(values)) or max(values))
@@ -193,8 +195,8 @@ def _accuracy_over_cost(summaries: "Sequence[Summary]", batch: int) -> Figure:
             equals = [other for other, cost in enumerate(values) if abs(cost - value) < 2 * step]
             axes.errorbar(
                 value + step * (equals.index(place) - (len(equals) - 1) / 2),
-                100 * item.accuracy.mean,
-                yerr=100 * item.accuracy.margin,
+                100 * item.scores[first].mean,
+                yerr=100 * item.scores[first].margin,
                 marker=theme.MARKERS[place % len(theme.MARKERS)],
                 markersize=5,
                 linestyle="",
@@ -202,7 +204,7 @@ def _accuracy_over_cost(summaries: "Sequence[Summary]", batch: int) -> Figure:
                 capsize=3,
                 label=printable(item.cost.title),
             )
-        axes.set(xlabel=label, ylabel="validation accuracy, %")
+        axes.set(xlabel=label, ylabel=f"validation {first}, %")
         axes.margins(x=0.1)
         axes.xaxis.set_major_locator(MaxNLocator(5))
     handles, labels = figure.axes[0].get_legend_handles_labels()

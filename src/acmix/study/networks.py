@@ -2,7 +2,8 @@
 
 import bisect
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import timm
@@ -23,69 +24,86 @@ _WIDTHS = range(8, 257)
 _KINDS = {nn.Module: "ACmix network", ResNet: "ACmix-ResNet", SwinTransformer: "ACmix-Swin"}
 
 
-def of_family(model: str, classes: int, *, kind: type[nn.Module] = nn.Module, **options: Any) -> Any:
+@dataclass(frozen=True)
+class Shape:
+    """What the networks of a study have alike.
+
+    Attributes:
+        model: timm's name of the network with ACmix, which may be the backbone of another.
+        make: Makes the whole network, with fresh weights, from options of that one.
+        on_images: What of the whole network is called on a batch of images, to be counted or timed.
+    """
+
+    model: str
+    make: Callable[..., nn.Module]
+    on_images: Callable[[nn.Module], nn.Module]
+
+
+def with_operators(model: str, kind: type[nn.Module] = nn.Module) -> nn.Module:
+    """A network of timm's registry without numbers, to be looked at.
+
+    Raises:
+        InputError: If it has no ACmix, or is of another kind.
+    """
+    check_name(model)
+    # Without numbers: seeds are for the network that is trained.
+    with torch.device("meta"):
+        plain = timm.create_model(model)
+    if not operators_of(plain) or not isinstance(plain, kind):
+        raise InputError(f"model must be an {_KINDS[kind]} for this network of a study, got {model!r}")
+    return plain
+
+
+def of_family(shape: Shape, *, kind: type[nn.Module] = nn.Module, **options: Any) -> nn.Module:
     """A network with ACmix and fresh weights.
 
     Args:
-        model: timm's name.
-        classes: How many.
-        kind: Of its class.
-        **options: That the network has; with timm's `Bottleneck` as block an ACmix-ResNet has 3x3 convolutions.
+        shape: Of all networks of the study.
+        kind: Class of the network with ACmix.
+        **options: That it has; with timm's `Bottleneck` as block an ACmix-ResNet has 3x3 convolutions.
 
     Raises:
         InputError: If the model has no ACmix, or is of another kind.
     """
-    check_name(model)
-    # Without numbers: seeds are for the network that is returned.
-    with torch.device("meta"):
-        plain = timm.create_model(model, num_classes=classes)
-    if not operators_of(plain) or not isinstance(plain, kind):
-        raise InputError(f"model must be an {_KINDS[kind]} for this network of a study, got {model!r}")
-    return timm.create_model(model, num_classes=classes, **options)
+    with_operators(shape.model, kind)
+    return shape.make(**options)
 
 
 resnet = functools.partial(of_family, kind=ResNet)
 swin = functools.partial(of_family, kind=SwinTransformer)
 
 
-def convolution(model: str, classes: int, *, base_width: int = 64, **options: Any) -> ResNet:
+def convolution(shape: Shape, *, base_width: int = 64) -> nn.Module:
     """An ACmix-ResNet with its 3x3 convolutions; base_width is timm's, of the bottlenecks."""
-    return resnet(model, classes, block=Bottleneck, base_width=base_width, **options)
+    return resnet(shape, block=Bottleneck, base_width=base_width)
 
 
-def placed(
-    model: str, classes: int, *, stages: Sequence[int] = range(4), last_block: bool = False, **options: Any
-) -> ResNet:
-    """An ACmix-ResNet with the operator in some of its bottlenecks, 3x3 convolutions in the others.
-
-    Args:
-        model: timm's name of an ACmix-ResNet.
-        classes: How many.
-        stages: Those with the operator, of 0 to 3.
-        last_block: In the last bottleneck of each of them alone.
-        **options: Of the network.
+def last_of_stages(shape: Shape) -> nn.Module:
+    """An ACmix-ResNet with the operator in the last bottleneck of each stage, 3x3 convolutions in the others.
 
     Raises:
         InputError: If the model is none, or all of its bottlenecks would have the operator.
     """
-    network = resnet(model, classes, **options)
-    others: list[Any] = []
-    for number, blocks in enumerate((network.layer1, network.layer2, network.layer3, network.layer4)):
-        kept = blocks[-1:] if last_block else blocks
-        others += [block for block in blocks if number not in stages or block not in kept]
+    network = resnet(shape)
+    operators = resnet_operators(network)
+    # The last one of a stage is met last.
+    kept = {name.split(".")[-3]: name for name in operators}
+    others = operators.keys() - kept.values()
     if not others:
-        raise InputError(f"all bottlenecks of {model} would have ACmix, as the network acmix has; leave this one out")
-    for block in others:
-        block.conv2 = convolution_like(block.conv2)
+        raise InputError(
+            f"all bottlenecks of {shape.model} would have ACmix, as the network acmix has; leave this one out"
+        )
+    for name in [name for name in operators if name in others]:
+        network.set_submodule(name, convolution_like(operators[name]))
     return network
 
 
-def equal_convolution(model: str, classes: int, *, twin: Callable[..., nn.Module] = resnet, **options: Any) -> ResNet:
+def equal_convolution(shape: Shape, *, twin: Callable[[Shape], nn.Module] = resnet) -> nn.Module:
     """3x3 convolutions in bottlenecks whose width brings the parameters nearest to those of a network with ACmix."""
 
-    def parameters(build: Callable[..., nn.Module], **shape: Any) -> int:
+    def parameters(build: Callable[..., nn.Module], **own: Any) -> int:
         with torch.device("meta"):
-            return sum(parameter.numel() for parameter in build(model, classes, **shape).parameters())
+            return sum(parameter.numel() for parameter in build(shape, **own).parameters())
 
     def of_width(width: int) -> int:
         return parameters(convolution, base_width=width)
@@ -93,23 +111,24 @@ def equal_convolution(model: str, classes: int, *, twin: Callable[..., nn.Module
     wanted = parameters(twin)
     first = bisect.bisect_left(_WIDTHS, wanted, hi=len(_WIDTHS) - 1, key=of_width)
     nearest = min(_WIDTHS[max(0, first - 1) : first + 1], key=lambda width: abs(of_width(width) - wanted))
-    return convolution(model, classes, base_width=nearest, **options)
+    return convolution(shape, base_width=nearest)
 
 
-def wider_swin(model: str, classes: int, **options: Any) -> nn.Module:
+def wider_swin(shape: Shape) -> nn.Module:
     """A Swin whose hidden layers bring the multiply-adds of its attention alone to those of ACmix."""
+    with_operators(shape.model, SwinTransformer)
     costs = []
     for ratio in (4, 8):
         with torch.device("meta"):
-            network = swin(model, classes, mlp_ratio=ratio)
+            network: Any = timm.create_model(shape.model, mlp_ratio=ratio)
         costs.append(account(network, network.default_cfg["input_size"]).network)
     # They grow with the ratio, and with it alone.
     ratio = 4 + 4 * costs[0].convolution.multiply_adds / (costs[1].total.multiply_adds - costs[0].total.multiply_adds)
-    return swin(model, classes, mlp_ratio=round(16 * ratio) / 16, **options)
+    return swin(shape, mlp_ratio=round(16 * ratio) / 16)
 
 
 def resnet_operators(network: nn.Module) -> dict[str, ACmix]:
-    """The layers of an ACmix-ResNet, by name."""
+    """The layers of an ACmix-ResNet, by name, in their order."""
     return {name: module for name, module in network.named_modules() if isinstance(module, ACmix)}
 
 

@@ -3,17 +3,16 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from acmix.study.kinds import KINDS
 from acmix.study.results import ACMIX, CONVOLUTION, EQUAL_TIME, FIXED, Study
 from acmix.study.statistics import FEWEST_RANKS
 from acmix.study.summary import Difference, Summary, differences, summarise
-from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop.fields import defaults
 
 _LEVEL = 0.05
 # Settings that a study's first lines have words for.
-_TOLD = ("model", "epochs", "batch_size", "optimizer", "learning_rate", "image_size")
+_TOLD = ("model", "backbone", "epochs", "batch_size", "optimizer", "learning_rate", "image_size")
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def parts(study: Study) -> list[str | Table]:
         InputError: If fewer than two seeds are finished.
     """
     summaries, tests = summarise(study), differences(study)
-    found = [_conditions(study), _networks(summaries, study.batch)]
+    found = [_conditions(study), _networks(summaries, study)]
     found += [*_tests(tests, study), _rates(study), _verdict(summaries, tests, _titles(study))]
     return [part for part in found if part]
 
@@ -61,15 +60,17 @@ def parts(study: Study) -> list[str | Table]:
 def _conditions(study: Study) -> str:
     data, settings, seeds = study.data, study.settings, study.seeds()
     size = " x ".join(map(str, data["input_size"]))
+    kind, first = KINDS[study.task], study.scores[0].title
+    shape = settings["model"] if kind.operators == "model" else f"{settings['model']} on {settings[kind.operators]}"
+    score = f"{first[0].upper()}{first[1:]}"
     text = (
         f"Data `{data['location']}`: {data['train_images']:,} images to train on, {data['validation_images']:,} to "
-        f"validate with, {data['classes']} classes, input {size}. Shape of `{settings['model']}`, "
-        f"{settings['epochs']} epochs, batch {settings['batch_size']}, {settings['optimizer']}, learning rate "
-        f"{settings['learning_rate']:g}, {len(seeds)} seeds ({', '.join(map(str, seeds))}). Accuracy is that of the "
-        "last epoch, mean and 95 % interval over the seeds (Student's t). Trainings with one seed share split, order, "
-        "augmentation and batches."
+        f"validate with, {data['classes']} classes, input {size}. Shape of `{shape}`, {settings['epochs']} epochs, "
+        f"batch {settings['batch_size']}, {settings['optimizer']}, learning rate {settings['learning_rate']:g}, "
+        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}). {score} is that of the last epoch, mean and 95 % interval "
+        "over the seeds (Student's t). Trainings with one seed share split, order, augmentation and batches."
     )
-    if others := _other_settings(settings):
+    if others := _other_settings(study):
         text += f" Otherwise as `acmix train` does by default, but {others}."
     if before := data.get("pretraining"):
         text += (
@@ -78,9 +79,9 @@ def _conditions(study: Study) -> str:
         )
     # A network that is added takes the times of the others away.
     if all(item.forward is not None for item in study.variants.values()):
-        where = study.machine
+        where, timed = study.machine, f" of {kind.timed}" if kind.timed else ""
         text += (
-            f" Times: batch {study.batch}, fastest of interleaved runs in one process on {where['processor']} "
+            f" Times{timed}: batch {study.batch}, fastest of interleaved runs in one process on {where['processor']} "
             f"({where['instructions']}, compiled kernels: {where['kernels']}), threads: {where['threads']}, "
             f"torch {where['torch']}, revision {where['revision']}, {where['withheld_share']:.0%} of a busy thread's "
             "time withheld."
@@ -88,17 +89,18 @@ def _conditions(study: Study) -> str:
     return text
 
 
-def _other_settings(settings: Mapping[str, Any]) -> str:
+def _other_settings(study: Study) -> str:
     """What was trained with and is neither told elsewhere nor the default."""
-    usual = defaults(Settings)
+    usual, settings = defaults(KINDS[study.task].settings), study.settings
     changed = {name: value for name, value in settings.items() if name in usual and value != usual[name]}
     return ", ".join(f"`{name}` {value}" for name, value in changed.items() if name not in _TOLD)
 
 
-def _networks(summaries: list[Summary], batch: int) -> Table:
+def _networks(summaries: list[Summary], study: Study) -> Table:
+    batch = study.batch
     headings = (
         "network",
-        "accuracy, %",
+        *(f"{each.title}, %" for each in study.scores),
         "training loss",
         "parameters",
         "multiply-adds, M",
@@ -112,21 +114,30 @@ def _networks(summaries: list[Summary], batch: int) -> Table:
             "not measured" if timing is None else f"{1e3 * timing.fastest / batch:.3f}"
             for timing in (cost.forward, cost.training)
         ]
-        accuracy = f"{100 * item.accuracy.mean:.2f} ± {100 * item.accuracy.margin:.2f}"
+        scores = [f"{100 * each.mean:.2f} ± {100 * each.margin:.2f}" for each in item.scores.values()]
         costs = (f"{item.train_loss:.3f}", f"{cost.parameters:,}", f"{cost.multiply_adds / 1e6:.2f}")
-        rows.append((cost.title, accuracy, *costs, *times))
+        rows.append((cost.title, *scores, *costs, *times))
     return Table(headings, rows, named=1)
 
 
 def _tests(tests: list[Difference], study: Study) -> list[str | Table]:
     if not tests:
         return []
-    titles = _titles(study)
-    headings = ("network", "minus", "difference, points", "t-test", "corrected", "Wilcoxon, corrected")
+    titles, several = _titles(study), len(study.scores) > 1
+    headings = (
+        *["of"] * several,
+        "network",
+        "minus",
+        "difference, points",
+        "t-test",
+        "corrected",
+        "Wilcoxon, corrected",
+    )
     rows: list[Sequence[str]] = []
     for item in tests:
         cells = [_probability(value) for value in (item.found.t_test, item.t_test, item.ranks)]
-        rows.append((titles[item.name], titles[item.reference], _points(item), *cells))
+        named = (*[item.score] * several, titles[item.name], titles[item.reference])
+        rows.append((*named, _points(item), *cells))
     ranks = (
         ""
         if len(study.seeds()) >= FEWEST_RANKS
@@ -136,7 +147,7 @@ def _tests(tests: list[Difference], study: Study) -> list[str | Table]:
         "Differences are paired by seed, with 95 % intervals; two-sided paired t-tests and Wilcoxon's signed-rank "
         f"tests, corrected for all {len(tests)} comparisons by Holm.{ranks}"
     )
-    return [Table(headings, rows, named=2), note]
+    return [Table(headings, rows, named=2 + several), note]
 
 
 def _titles(study: Study) -> dict[str, str]:
@@ -171,10 +182,11 @@ def _probability(value: float | None) -> str:
 
 def _verdict(summaries: list[Summary], tests: list[Difference], titles: Mapping[str, str]) -> str:
     """Who wins, and which differences are more than chance."""
-    best = max(summaries, key=lambda item: item.accuracy.mean)
-    sentences = [f"Highest mean accuracy: {best.cost.title}."]
+    first = next(iter(summaries[0].scores))
+    best = max(summaries, key=lambda item: item.scores[first].mean)
+    sentences = [f"Highest mean {first}: {best.cost.title}."]
     for item in tests:
-        if (item.name, item.reference) == (ACMIX, CONVOLUTION):
+        if (item.score, item.name, item.reference) == (first, ACMIX, CONVOLUTION):
             apart = item.t_test is not None and item.t_test < _LEVEL
             judged = "tells" if apart else "does not tell"
             sentences.append(
@@ -183,6 +195,10 @@ def _verdict(summaries: list[Summary], tests: list[Difference], titles: Mapping[
             )
     apart = [item for item in tests if item.t_test is not None and item.t_test < _LEVEL]
     if tests:
-        named = "; ".join(f"{titles[item.name]} against {titles[item.reference]}, {_points(item)}" for item in apart)
+        several = len(summaries[0].scores) > 1
+        named = "; ".join(
+            f"{titles[item.name]} against {titles[item.reference]}, {f'{item.score} ' * several}{_points(item)}"
+            for item in apart
+        )
         sentences.append(f"Differences that hold after correction: {named or 'none'}.")
     return " ".join(sentences)

@@ -29,8 +29,8 @@ def start_from(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Give a network the weights of one with 3x3 convolutions; operators start warm, attention at rate 0.
 
     Args:
-        network: An ACmix-ResNet or one of `acmix.study.networks.placed`, changed in place.
-        weights: Of `acmix.study.networks.convolution` for the same model.
+        network: Of an ACmix-ResNet, the operator in some of its bottlenecks or all, changed in place.
+        weights: Of `acmix.study.networks.convolution` of the same shape.
 
     Raises:
         InputError: If the network differs from that one in more than the operator.

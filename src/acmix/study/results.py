@@ -7,8 +7,10 @@ from typing import Any
 
 from acmix import records
 from acmix.bench import Timing
+from acmix.checkpoints.files import FIRST_TASK
 from acmix.errors import InputError
 from acmix.storage import write_atomically
+from acmix.study.kinds import KINDS, Score
 
 # The variants that others are compared to, and what is read off convolutions of several widths: no network of its own.
 CONVOLUTION, ACMIX, EQUAL_TIME = "convolution", "acmix", "equal-time"
@@ -23,11 +25,13 @@ class Trained:
     Attributes:
         variant: Name of the network.
         seed: Of split, order, augmentation and weights.
-        accuracy: On the validation images after the last epoch, 0 to 1; no epoch is chosen by it.
+        accuracy: On the validation images after the last epoch, 0 to 1; no epoch is chosen by it. Of another kind than
+            classifiers the first of its scores, see `acmix.study.kinds`.
         curve: The same after every epoch.
         train_loss: Of the last epoch.
         rates: The two rates of every operator after training, attention and convolution.
         seconds: Of all epochs.
+        scores: The others of the kind after the last epoch, by name, that its validation images have.
     """
 
     variant: str
@@ -37,6 +41,7 @@ class Trained:
     train_loss: float
     rates: list[tuple[float, float]]
     seconds: float
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Study:
         data: Location, fingerprint, number of training and validation images, classes, input size.
         settings: Of all trainings; their seeds are their own.
         variants: By name, in the order shown.
+        task: The kind of training.
         trainings: Those that have finished.
         batch: Images a call when times were measured.
         machine: Where times were measured; empty until then.
@@ -74,6 +80,7 @@ class Study:
     data: dict[str, Any]
     settings: dict[str, Any]
     variants: dict[str, Measured]
+    task: str = FIRST_TASK
     trainings: list[Trained] = field(default_factory=list)
     batch: int = 0
     machine: dict[str, Any] = field(default_factory=dict)
@@ -83,10 +90,16 @@ class Study:
         done = {name: {item.seed for item in self.trainings if item.variant == name} for name in self.variants}
         return sorted(set.intersection(*done.values()))
 
-    def accuracies(self, variant: str) -> list[float]:
+    @property
+    def scores(self) -> list[Score]:
+        """What networks are compared by: those of the kind that all trainings have."""
+        first, *others = KINDS[self.task].scores
+        return [first, *(each for each in others if all(each.name in item.scores for item in self.trainings))]
+
+    def found(self, score: Score, variant: str) -> list[float]:
         """Of one variant, in the order of `seeds`."""
-        found = {item.seed: item.accuracy for item in self.trainings if item.variant == variant}
-        return [found[seed] for seed in self.seeds()]
+        own = {item.seed: item for item in self.trainings if item.variant == variant}
+        return [own[seed].scores.get(score.name, own[seed].accuracy) for seed in self.seeds()]
 
 
 def save_study(path: Path, study: Study) -> None:
@@ -101,7 +114,10 @@ def load_study(path: Path) -> Study:
         InputError: If the file is missing, no JSON or no study.
     """
     try:
-        return records.read(Study, records.parse(path.read_bytes()))
+        study = records.read(Study, records.parse(path.read_bytes()))
+        if study.task not in KINDS:
+            raise InputError(f"task is {study.task!r}, this acmix knows studies of {' and '.join(KINDS)}")
+        return study
     except OSError as error:
         raise InputError(f"the study {path} cannot be read: {error.strerror or error}") from error
     except InputError as fault:

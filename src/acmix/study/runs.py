@@ -8,31 +8,37 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from acmix import storage
 from acmix.bench import machine
 from acmix.bench.comparison import Candidate, forward_call, training_call
 from acmix.bench.measure import time_interleaved
-from acmix.data import ImageData, open_dataset
+from acmix.data.datasets import OpenedData
 from acmix.errors import InputError, nearest
+from acmix.study.kinds import KINDS, Kind
+from acmix.study.networks import Shape
 from acmix.study.pretrained import Pretraining, start_from
 from acmix.study.results import CONVOLUTION, Measured, Study, load_study, save_study
 from acmix.study.training import Trainer, Watching, pretrained_weights
 from acmix.study.variants import VARIANTS, usual_variants
-from acmix.tasks.classification.prepare import prepare
-from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop.distribution import make_fabric
 from acmix.tasks.loop.fields import defaults
+from acmix.tasks.loop.recipes import resolve
 from acmix.tasks.loop.session import quiet, session
+from acmix.tasks.loop.settings import LoopSettings
 
 RESULTS = "study.json"
 # Where data lie is no matter of what they are, which their fingerprint says.
 _PLACES = ("location", "validation_location")
+# Settings that would make one network of a study of all, and how networks of a study are named instead.
+_OF_ONE = {"quiet_shifts": "quiet-shifts", "acmix_stages": "last-stage for instance"}
 
 
 def run_study(
     data: str,
-    settings: Settings,
+    settings: LoopSettings,
     output: Path,
     *,
     variants: Sequence[str] | None = None,
@@ -52,8 +58,9 @@ def run_study(
     trainings from a pretrained network are trained anew, all networks from one.
 
     Args:
-        data: What `acmix.data.open_dataset` takes.
-        settings: Of every training; `settings.seed` is the first seed, the model a network with ACmix.
+        data: What a training of the kind opens, see `acmix.tasks.loop.fitting.Room.fit`.
+        settings: Of every training of one of `acmix.study.kinds.KINDS`; `settings.seed` is the first seed, the model or
+            backbone a network with ACmix.
         output: The folder of the study, made if missing.
         variants: Names of `VARIANTS`; None for `usual_variants` of the model.
         seeds: How many, at least 2.
@@ -70,22 +77,26 @@ def run_study(
         KeyboardInterrupt: If the person stops it.
     """
     settings.check()
-    if settings.quiet_shifts:
-        raise InputError("quiet_shifts makes one network of a study; leave it out, and name quiet-shifts in variants")
+    kind = KINDS[settings.task]
+    kind.room.check(settings)
+    for name, instead in _OF_ONE.items():
+        if getattr(settings, name, None) not in (None, False):
+            raise InputError(f"{name} makes one network of a study; leave it out, and name {instead} in variants")
     if settings.patience is not None:
         raise InputError("patience would choose the last epoch by the images that are reported; leave it out")
-    variants = usual_variants(settings.model) if variants is None else [*dict.fromkeys(variants)]
+    variants = usual_variants(getattr(settings, kind.operators)) if variants is None else [*dict.fromkeys(variants)]
     _check(variants, seconds)
     if seeds < 2:
         raise InputError(f"seeds must be at least 2, so that there is a spread, got {seeds}")
     watching = watching or Watching()
     with session(settings, device=device, devices=1) as fabric, ExitStack() as held:
-        facts = _look_at(data, settings, variants, validation, fabric)
+        facts = _look_at(kind, data, settings, variants, validation, fabric)
+        shape = kind.shape(settings, facts["classes"])
         if pretraining is not None:
-            _check_starts(settings, variants, pretraining, facts["classes"])
+            _check_starts(settings, variants, pretraining, shape)
         facts["pretraining"] = None if pretraining is None else asdict(pretraining)
         held.enter_context(_alone(output))
-        study = _begin(facts, settings, output, variants)
+        study = _begin(facts, settings, output, variants, shape)
         wanted = [(seed, name) for seed in range(settings.seed, settings.seed + seeds) for name in variants]
         if pretraining is not None:
             _forget_lost_starts(study, wanted, output)
@@ -95,7 +106,8 @@ def run_study(
         # Seed by seed, so that an unfinished study has whole pairs.
         for seed in sorted({seed for seed, _ in set(wanted) - finished}):
             own = replace(settings, seed=seed)
-            trainer = Trainer(_open(data, own, validation, check_images=False), output, workers, fabric, watching)
+            images = _open(kind, data, own, validation, check_images=False)
+            trainer = Trainer(kind, images, output, workers, fabric, watching)
             start = None if pretraining is None else trainer.pretrained(own, pretraining)
             for name in [name for name in variants if (seed, name) not in finished]:
                 study.trainings.append(trainer.train(name, own, start))
@@ -154,13 +166,13 @@ def _check(variants: Sequence[str], seconds: float) -> None:
         raise InputError(f"seconds must be positive, got {seconds}")
 
 
-def _check_starts(settings: Settings, variants: Sequence[str], pretraining: Pretraining, classes: int) -> None:
+def _check_starts(settings: LoopSettings, variants: Sequence[str], pretraining: Pretraining, shape: Shape) -> None:
     """Refuse what cannot start from a network with 3x3 convolutions, before that is trained."""
     replace(settings, **asdict(pretraining)).check()
-    weights = VARIANTS[CONVOLUTION].build(settings.model, classes).state_dict()
+    weights = VARIANTS[CONVOLUTION].build(shape).state_dict()
     for name in variants:
         try:
-            start_from(VARIANTS[name].build(settings.model, classes), weights)
+            start_from(VARIANTS[name].build(shape), weights)
         except InputError as error:
             raise InputError(f"variants: {name}: {error}; leave it out, or pretraining") from error
 
@@ -175,15 +187,11 @@ def _forget_lost_starts(study: Study, wanted: Sequence[tuple[int, str]], output:
     study.trainings = [item for item in study.trainings if item.seed not in lost]
 
 
-def _open(data: str, settings: Settings, validation: str | None, *, check_images: bool) -> ImageData:
-    images = open_dataset(
-        data,
-        validation=validation,
-        val_fraction=settings.val_fraction,
-        seed=settings.seed,
-        check_images=check_images,
-    )
-    if settings.multi_label or images.train.multi_label:
+def _open(
+    kind: Kind, data: str, settings: LoopSettings, validation: str | None, *, check_images: bool
+) -> OpenedData[Any]:
+    images = kind.room.open(data, settings, validation=validation, check_images=check_images)
+    if getattr(settings, "multi_label", False) or getattr(images.train, "multi_label", False):
         raise InputError(
             f"DATA {data} gives images any number of labels; a study compares accuracies on one label each"
         )
@@ -191,13 +199,15 @@ def _open(data: str, settings: Settings, validation: str | None, *, check_images
 
 
 def _look_at(
-    data: str, settings: Settings, variants: Sequence[str], validation: str | None, fabric: Fabric
+    kind: Kind, data: str, settings: LoopSettings, variants: Sequence[str], validation: str | None, fabric: Fabric
 ) -> dict[str, Any]:
     """What a study says of its data, every image of which is read."""
-    images = _open(data, settings, validation, check_images=True)
+    images = _open(kind, data, settings, validation, check_images=True)
     classes = len(images.train.classes)
-    network = VARIANTS[variants[0]].build(settings.model, classes)
-    size = prepare(network, images, settings, fabric).trained.preprocessing["input_size"]
+    # Says of what the settings ask for whether there is such a network; that of the study is none other.
+    kind.room.network(settings, classes)
+    network = VARIANTS[variants[0]].build(kind.shape(settings, classes))
+    size = kind.input_size(kind.room.prepare(network, images, settings, fabric).trained)
     return {
         # As typed: results are passed on, and a whole path would tell of a machine.
         "location": data,
@@ -210,13 +220,15 @@ def _look_at(
     }
 
 
-def _begin(facts: dict[str, Any], settings: Settings, output: Path, variants: Sequence[str]) -> Study:
+def _begin(facts: dict[str, Any], settings: LoopSettings, output: Path, variants: Sequence[str], shape: Shape) -> Study:
     """The study in the folder, with room for all networks asked for; a new one if there is none."""
     shared = {name: value for name, value in asdict(settings).items() if name != "seed"}
-    study = Study(data=facts, settings=shared, variants={})
+    study = Study(data=facts, settings=shared, variants={}, task=settings.task)
     if (output / RESULTS).exists():
         study = load_study(output / RESULTS)
-        was, now = study.data | defaults(Settings) | study.settings, facts | shared
+        if study.task != settings.task:
+            raise InputError(f"{output} holds a study of {study.task}, this is {settings.task}; choose another folder")
+        was, now = study.data | defaults(type(settings)) | study.settings, facts | shared
         if changed := [
             f"{name} was {was.get(name)}, is {value}"
             for name, value in now.items()
@@ -226,8 +238,8 @@ def _begin(facts: dict[str, Any], settings: Settings, output: Path, variants: Se
                 f"{output} holds a study under other settings: {'; '.join(changed)}; choose another folder"
             )
     if new := [name for name in variants if name not in study.variants]:
-        classes, size = facts["classes"], tuple(facts["input_size"])
-        costs = {name: VARIANTS[name].cost(settings.model, classes, size) for name in [*study.variants, *new]}
+        size = tuple(facts["input_size"])
+        costs = {name: VARIANTS[name].cost(shape, size) for name in [*study.variants, *new]}
         # Times are of one session, in turn: a new network has all timed again.
         study.variants = {
             name: Measured(variant.title, costs[name].parameters, costs[name].multiply_adds)
@@ -241,10 +253,10 @@ def _begin(facts: dict[str, Any], settings: Settings, output: Path, variants: Se
 def _measure(study: Study, fabric: Fabric, seconds: float) -> None:
     """Fill in times of all networks, measured in turn in the precision that they were trained in."""
     torch.manual_seed(0)
-    device = fabric.device
-    model, batch = study.settings["model"], study.settings["batch_size"]
+    device, kind, batch = fabric.device, KINDS[study.task], study.settings["batch_size"]
+    shape = kind.shape(resolve({}, study.settings, kind.settings), study.data["classes"])
     image = torch.randn(batch, *study.data["input_size"], device=device)
-    networks = {name: VARIANTS[name].build(model, study.data["classes"]).to(device) for name in study.variants}
+    networks = {name: _answering(shape, VARIANTS[name].build(shape)).to(device) for name in study.variants}
     candidates = {name: Candidate(network, image, network) for name, network in networks.items()}
     forward = {name: _autocast(fabric, forward_call(candidate)) for name, candidate in candidates.items()}
     forward_times = time_interleaved(forward, seconds, device=device)
@@ -258,6 +270,31 @@ def _measure(study: Study, fabric: Fabric, seconds: float) -> None:
         name: replace(item, forward=forward_times[name], training=training_times[name])
         for name, item in study.variants.items()
     }
+
+
+def _answering(shape: Shape, network: nn.Module) -> nn.Module:
+    """A network that gives one tensor, as those do that are timed."""
+    called = shape.on_images(network)
+    return called if called is network else _Joined(called)
+
+
+class _Joined(nn.Module):
+    """All that a network answers as one tensor.
+
+    Args:
+        network: Of any answers.
+
+    Shape:
+        As the network's, to `(numbers,)`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the answers."""
+        return torch.cat([answer.flatten() for answer in tree_leaves(self.network(images))])
 
 
 def _autocast(fabric: Fabric, call: Callable[[], object]) -> Callable[[], object]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from acmix.errors import InputError
+from acmix.study.kinds import Score
 from acmix.study.results import ACMIX, CONVOLUTION, EQUAL_TIME, Measured, Study
 from acmix.study.statistics import Interval, Paired, holm, interval, paired
 
@@ -17,21 +18,22 @@ class Summary:
     Attributes:
         name: Of the variant.
         cost: What it costs.
-        accuracy: Mean over seeds with its interval, 0 to 1.
+        scores: What networks are compared by: mean over seeds with its interval, 0 to 1, by title.
         train_loss: Mean over seeds, of the last epoch.
     """
 
     name: str
     cost: Measured
-    accuracy: Interval
+    scores: dict[str, Interval]
     train_loss: float
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference in accuracy between two networks over the same seeds.
+    """A difference between two networks over the same seeds.
 
     Attributes:
+        score: Title of what it is a difference in.
         name: Of the variant.
         reference: Of the one it is compared with; `EQUAL_TIME` for convolutions whose training step takes as long.
         found: The difference and its tests.
@@ -39,6 +41,7 @@ class Difference:
         ranks: The same of Wilcoxon's test.
     """
 
+    score: str
     name: str
     reference: str
     found: Paired
@@ -62,14 +65,15 @@ def summarise(study: Study) -> list[Summary]:
         for name in study.variants
     }
     return [
-        Summary(name, cost, interval(study.accuracies(name)), losses[name]) for name, cost in study.variants.items()
+        Summary(name, cost, {each.title: interval(study.found(each, name)) for each in study.scores}, losses[name])
+        for name, cost in study.variants.items()
     ]
 
 
 def differences(study: Study) -> list[Difference]:
     """Every network's difference to the convolutions and to ACmix, where the study has those; each pair once.
 
-    Where convolutions of several widths were trained and timed, also to those of equal time: their accuracy is taken
+    Where convolutions of several widths were trained and timed, also to those of equal time: what they score is taken
     for linear between two widths in the time of a training step, seed by seed. What is faster or slower
     than all of them has none.
 
@@ -83,19 +87,24 @@ def differences(study: Study) -> list[Difference]:
         for name in study.variants
         if reference in study.variants and name != reference and (name, reference) != (CONVOLUTION, ACMIX)
     ]
-    found = [paired(study.accuracies(name), study.accuracies(reference)) for name, reference in pairs]
-    for name, accuracies in _of_equal_time(study).items():
-        pairs.append((name, EQUAL_TIME))
-        found.append(paired(study.accuracies(name), accuracies))
+    compared: list[tuple[str, str, str]] = []
+    found: list[Paired] = []
+    for score in study.scores:
+        for name, reference in pairs:
+            compared.append((score.title, name, reference))
+            found.append(paired(study.found(score, name), study.found(score, reference)))
+        for name, values in _of_equal_time(study, score).items():
+            compared.append((score.title, name, EQUAL_TIME))
+            found.append(paired(study.found(score, name), values))
     tests = zip(holm([item.t_test for item in found]), holm([item.ranks for item in found]), strict=True)
     return [
-        Difference(name, reference, item, t_test, ranks)
-        for (name, reference), item, (t_test, ranks) in zip(pairs, found, tests, strict=True)
+        Difference(*names, item, t_test, ranks)
+        for names, item, (t_test, ranks) in zip(compared, found, tests, strict=True)
     ]
 
 
-def _of_equal_time(study: Study) -> dict[str, list[float]]:
-    """The accuracies of convolutions whose training step takes as long as that of a network, for each that has some."""
+def _of_equal_time(study: Study, score: Score) -> dict[str, list[float]]:
+    """The scores of convolutions whose training step takes as long as that of a network, for each that has some."""
     times = {name: item.training.fastest for name, item in study.variants.items() if item.training is not None}
     plain = re.compile(rf"{CONVOLUTION}(-\d+)?")
     widths = sorted((time, name) for name, time in times.items() if plain.fullmatch(name))
@@ -104,7 +113,7 @@ def _of_equal_time(study: Study) -> dict[str, list[float]]:
         for (short, narrow), (long, wide) in pairwise(widths):
             if short <= times[name] <= long:
                 share = (times[name] - short) / (long - short)
-                both = zip(study.accuracies(narrow), study.accuracies(wide), strict=True)
+                both = zip(study.found(score, narrow), study.found(score, wide), strict=True)
                 found[name] = [(1 - share) * one + share * other for one, other in both]
                 break
     return {name: found[name] for name in study.variants if name in found}

@@ -4,25 +4,25 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lightning.fabric import Fabric, seed_everything
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from acmix.checkpoints.files import LAST
-from acmix.data import ImageData
+from acmix.data.datasets import OpenedData
 from acmix.errors import PreemptedError
 from acmix.storage import write_atomically
+from acmix.study.kinds import Kind
 from acmix.study.pretrained import Pretraining, start_from
 from acmix.study.results import CONVOLUTION, Trained
 from acmix.study.variants import VARIANTS, rates
-from acmix.tasks.classification.measures import MEASURES
-from acmix.tasks.classification.prepare import prepare
-from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop import run, states
 from acmix.tasks.loop.execute import execute
 from acmix.tasks.loop.measures import EpochRow
 from acmix.tasks.loop.progress import Progress, Reporting
+from acmix.tasks.loop.settings import LoopSettings
 
 # What is told of the network that others start from.
 PRETRAINED = "pretrained"
@@ -48,6 +48,7 @@ class Trainer:
     """Trains networks with one seed.
 
     Attributes:
+        kind: Of the training.
         images: Split by that seed.
         output: The folder of the study.
         workers: Processes that read images; None as in training.
@@ -55,13 +56,14 @@ class Trainer:
         watching: Whom to tell.
     """
 
-    images: ImageData
+    kind: Kind
+    images: OpenedData[Any]
     output: Path
     workers: int | None
     fabric: Fabric
     watching: Watching
 
-    def train(self, name: str, settings: Settings, start: Mapping[str, Tensor] | None) -> Trained:
+    def train(self, name: str, settings: LoopSettings, start: Mapping[str, Tensor] | None) -> Trained:
         """Train a network, from its last state if there is one.
 
         Args:
@@ -78,17 +80,19 @@ class Trainer:
             start_from(network, start)
         folder, rows = self._execute(name, network, settings)
         shutil.rmtree(folder)
+        first, *others = self.kind.scores
         return Trained(
             variant=name,
             seed=settings.seed,
-            accuracy=rows[-1]["val_top1"],
-            curve=[row["val_top1"] for row in rows],
+            accuracy=rows[-1][first.name],
+            curve=[row[first.name] for row in rows],
             train_loss=rows[-1]["train_loss"],
             rates=rates(network),
             seconds=sum(row["seconds"] for row in rows),
+            scores={each.name: rows[-1][each.name] for each in others if each.name in rows[-1]},
         )
 
-    def pretrained(self, settings: Settings, pretraining: Pretraining) -> dict[str, Tensor]:
+    def pretrained(self, settings: LoopSettings, pretraining: Pretraining) -> dict[str, Tensor]:
         """Weights of the network with 3x3 convolutions; trained if that was not yet done.
 
         Args:
@@ -108,23 +112,22 @@ class Trainer:
             shutil.rmtree(folder)
         return load(path.read_bytes())
 
-    def _network(self, name: str, settings: Settings) -> nn.Module:
+    def _network(self, name: str, settings: LoopSettings) -> nn.Module:
         seed_everything(settings.seed, workers=True, verbose=False)
-        regularisation = {"drop_rate": settings.drop_rate, "drop_path_rate": settings.drop_path}
-        return VARIANTS[name].build(settings.model, len(self.images.train.classes), **regularisation)
+        return VARIANTS[name].build(self.kind.shape(settings, len(self.images.train.classes)))
 
     def _execute(
         self,
         name: str,
         network: nn.Module,
-        settings: Settings,
+        settings: LoopSettings,
         write: Callable[[Path, EpochRow, Mapping[str, Tensor]], None] = lambda *_: None,
     ) -> tuple[Path, list[EpochRow]]:
-        prepared = prepare(network, self.images, settings, self.fabric, workers=self.workers)
+        prepared = self.kind.room.prepare(network, self.images, settings, self.fabric, workers=self.workers)
         folder = self.output / "running" / f"{name}-{settings.seed}"
         folder.mkdir(parents=True, exist_ok=True)
         saved = states.paths(folder)
-        files = run.RunFiles(folder, MEASURES, write, "repeat the same command")
+        files = run.RunFiles(folder, prepared.measures, write, "repeat the same command")
 
         def tell(progress: Progress) -> None:
             if self.watching.on_update is not None:

@@ -3,9 +3,7 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import nn
 
 from acmix.accounting import Cost, account
@@ -13,7 +11,16 @@ from acmix.models.resnet import ResNet
 from acmix.models.swin import SwinTransformer
 from acmix.paths import Route, operators_of
 from acmix.study import edits
-from acmix.study.networks import convolution, equal_convolution, of_family, placed, resnet, wider_swin
+from acmix.study.networks import (
+    Shape,
+    convolution,
+    equal_convolution,
+    last_of_stages,
+    of_family,
+    resnet,
+    wider_swin,
+    with_operators,
+)
 from acmix.study.results import ACMIX, CONVOLUTION, FIXED
 
 
@@ -23,43 +30,40 @@ class Variant:
 
     Attributes:
         title: In words.
-        network: Makes it, with fresh weights, from timm's name of a network with ACmix, the number of classes and
-            options of the network.
+        network: Makes it, with fresh weights, from what all networks of a study have alike.
         change: What is then changed in it, in place.
         unused: The path whose multiply-adds it does without.
     """
 
     title: str
-    network: Callable[..., nn.Module]
+    network: Callable[[Shape], nn.Module]
     change: Callable[[nn.Module], None] | None = None
     unused: Route | None = None
 
-    def build(self, model: str, classes: int, **options: Any) -> nn.Module:
+    def build(self, shape: Shape) -> nn.Module:
         """The network with fresh weights.
 
         Args:
-            model: timm's name of a network with ACmix.
-            classes: How many.
-            **options: Of the network.
+            shape: Of all networks of the study.
 
         Raises:
             InputError: If the model has no ACmix, or not this variant.
         """
-        network = self.network(model, classes, **options)
+        network = self.network(shape)
         if self.change is not None:
             self.change(network)
         return network
 
-    def cost(self, model: str, classes: int, input_size: tuple[int, int, int]) -> Cost:
+    def cost(self, shape: Shape, input_size: tuple[int, int, int]) -> Cost:
         """Parameters and multiply-adds of one image; of one path those of a kernel that computes that path alone.
 
         Raises:
             InputError: If the model has no ACmix, or not this variant.
             ValueError: If it cannot take the size.
         """
-        network = self.build(model, classes)
-        counted = self.network(model, classes) if self.unused else network
-        cost = account(counted, input_size).network
+        network = self.build(shape)
+        counted = self.network(shape) if self.unused else network
+        cost = account(shape.on_images(counted), input_size).network
         spared = getattr(cost, self.unused).multiply_adds if self.unused else 0
         parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
         return Cost(parameters, cost.total.multiply_adds - spared)
@@ -105,20 +109,19 @@ _STARTS: dict[str, Variant] = {
     "fast-rates": Variant("ACmix, rates learn ten times as fast", of_family, edits.hasten_rates),
     "spared-projections": Variant("ACmix, projections without weight decay", of_family, edits.spare_projections),
 }
-_PLACES: dict[str, tuple[str, dict[str, Any]]] = {
-    "last-stage": ("the last stage", {"stages": (3,)}),
-    "last-two-stages": ("the last two stages", {"stages": (2, 3)}),
-    "first-two-stages": ("the first two stages", {"stages": (0, 1)}),
-    "block-a-stage": ("the last block of each stage", {"last_block": True}),
+_LAST = functools.partial(resnet, acmix_stages=(4,))
+_PLACES: dict[str, tuple[str, Callable[[Shape], nn.Module]]] = {
+    "last-stage": ("the last stage", _LAST),
+    "last-two-stages": ("the last two stages", functools.partial(resnet, acmix_stages=(3, 4))),
+    "first-two-stages": ("the first two stages", functools.partial(resnet, acmix_stages=(1, 2))),
+    "block-a-stage": ("the last block of each stage", last_of_stages),
 }
-_LAST = functools.partial(placed, stages=(3,))
 
 
 def _placements() -> dict[str, Variant]:
     """ACmix in some places, and 3x3 convolutions with as many parameters as each."""
     found = {}
-    for name, (words, place) in _PLACES.items():
-        network = functools.partial(placed, **place)
+    for name, (words, network) in _PLACES.items():
         twin = functools.partial(equal_convolution, twin=network)
         found[name] = Variant(f"ACmix in {words}", network)
         found[f"equal-{name}"] = Variant(f"3x3 convolutions, as many parameters as ACmix in {words}", twin)
@@ -155,8 +158,7 @@ def usual_variants(model: str) -> list[str]:
     Raises:
         InputError: If the model has no ACmix.
     """
-    with torch.device("meta"):
-        network = of_family(model, 2)
+    network = with_operators(model)
     if isinstance(network, ResNet):
         return [*_COMPARED]
     alone = [name for name, variant in _COMPARED.items() if variant.network is of_family]

@@ -1,8 +1,9 @@
 """Kinds of training by name: what the command line, records of runs, comparisons and pages ask of them.
 
 A kind is a room of this package with doors of the same names in each: `settings.Settings`, `choice.choose`,
-`fitting.fit` (of an `acmix.tasks.loop.fitting.Room`), `measures.MEASURES`, `inference.measure` and `predict`,
-`networks.multiply_adds` and `cost`. Nothing of a room is loaded before it is asked for.
+`fitting.ROOM` (an `acmix.tasks.loop.fitting.Room`), `measures.MEASURES`, `inference.measure` and `predict`,
+`networks.multiply_adds` and `cost`; those that studies ask have `networks.fresh_network`, `on_images` and `input_size`.
+Nothing of a room is loaded before it is asked for.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,8 +21,11 @@ from acmix.tasks.loop.measures import Measure
 from acmix.tasks.loop.settings import LoopSettings
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from acmix.accounting import Account
     from acmix.checkpoints.trained import TrainedNetwork
+    from acmix.tasks.loop.fitting import Room
     from acmix.tasks.loop.results import Measured, Prediction, TrainingResult
 
 
@@ -83,9 +87,30 @@ class Kind:
             if others and self.name not in others:
                 raise InputError(f"{name} is a setting of {' and '.join(others)}; DATA is of {self.name}")
 
+    @property
+    def room(self) -> "Room":
+        """What it does before the loop runs."""
+        return self._door("fitting", "ROOM")
+
+    def fresh_network(self, settings: LoopSettings, classes: int, **options: Any) -> "nn.Module":
+        """The network that settings ask for, not tried; options are arguments of that of timm in it.
+
+        Raises:
+            InputError: If there is no such network, or it does not take what is asked for.
+        """
+        return self._door("networks", "fresh_network")(settings, classes, **options)
+
+    def on_images(self, network: "nn.Module") -> "nn.Module":
+        """What of a network is called on a batch of images `(B, 3, H, W)` alone, to be counted or timed."""
+        return self._door("networks", "on_images")(network)
+
+    def input_size(self, trained: "TrainedNetwork") -> tuple[int, int, int]:
+        """Of the images that a trained network is meant for."""
+        return self._door("networks", "input_size")(trained)
+
     def fit(self, data: str, settings: LoopSettings, output: Path, **options: Any) -> "TrainingResult | None":
         """Train in a run folder; options and errors are those of `acmix.tasks.loop.fitting.Room.fit`."""
-        return self._door("fitting", "fit")(data, settings, output, **options)
+        return self.room.fit(data, settings, output, **options)
 
     def measure(self, trained: "TrainedNetwork", data: str, **options: Any) -> "Measured":
         """Measure a trained network on data that it was not trained on; options are those of the room's `measure`."""

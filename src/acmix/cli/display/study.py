@@ -14,10 +14,15 @@ if TYPE_CHECKING:
 
 
 class StudyDisplay(ExitStack):
-    """One line for a finished training of a study; below them how far the study is, and the time left of all of it."""
+    """One line for a finished training of a study; below them how far the study is, and the time left of all of it.
 
-    def __init__(self) -> None:
+    Args:
+        score: What networks are compared by, in words.
+    """
+
+    def __init__(self, score: str) -> None:
         super().__init__()
+        self._score = score
         self._line: ProgressLine | None = None
         # Of the present training, as a share of it.
         self._shown = 0.0
@@ -49,7 +54,8 @@ class StudyDisplay(ExitStack):
         self._advance(1.0, "")
         self._shown = 0.0
         get_console().print(
-            f"seed {trained.seed:>3}  {trained.variant:<18}  accuracy {trained.accuracy:7.2%}  {trained.seconds:.1f} s",
+            f"seed {trained.seed:>3}  {trained.variant:<18}  {self._score} {trained.accuracy:7.2%}  "
+            f"{trained.seconds:.1f} s",
             highlight=False,
         )
 

@@ -14,4 +14,5 @@ def _open(data: str, settings: Settings, **options: Any) -> ImageData:
     return open_dataset(data, **own, **options)
 
 
-fit = Room(check=check_network, open=_open, network=fresh_network, load=load_start_weights, prepare=prepare).fit
+ROOM = Room(check=check_network, open=_open, network=fresh_network, load=load_start_weights, prepare=prepare)
+fit = ROOM.fit

@@ -13,6 +13,7 @@ from acmix.checkpoints.classifier import Classifier
 from acmix.errors import InputError
 from acmix.models.names import check_name, unknown_argument
 from acmix.tasks.classification.settings import Settings
+from acmix.tasks.loop.placement import stages_of
 from acmix.tasks.loop.start_weights import classifier_heads, load_own
 from acmix.tasks.loop.trials import check_input_size
 
@@ -38,7 +39,7 @@ def create_network(name: str, *, num_classes: int | None = None, **options: Any)
     except TypeError as error:
         if 0 in options.values():
             return create_network(
-                name, num_classes=num_classes, **{key: value for key, value in options.items() if value}
+                name, num_classes=num_classes, **{key: value for key, value in options.items() if value != 0}
             )
         reason = f"takes no {unknown}" if (unknown := unknown_argument(error)) else f"cannot be made: {error}"
         raise InputError(f"model {name!r} {reason}; leave it out, or choose another model") from error
@@ -46,17 +47,20 @@ def create_network(name: str, *, num_classes: int | None = None, **options: Any)
 
 def arguments_of(settings: Settings) -> dict[str, Any]:
     """Arguments of the network that a checkpoint must repeat to build it."""
-    return {"block_args": {"quiet_shifts": True}} if settings.quiet_shifts else {}
+    arguments: dict[str, Any] = {"block_args": {"quiet_shifts": True}} if settings.quiet_shifts else {}
+    if (stages := stages_of(settings.acmix_stages)) is not None:
+        arguments["acmix_stages"] = stages
+    return arguments
 
 
-def fresh_network(settings: Settings, classes: int) -> nn.Module:
-    """The network that settings ask for.
+def fresh_network(settings: Settings, classes: int, **options: Any) -> nn.Module:
+    """The network that settings ask for; options are other arguments of it.
 
     Raises:
         InputError: If there is no such network, or it does not take what the settings ask for.
     """
     dropped = {"drop_rate": settings.drop_rate, "drop_path_rate": settings.drop_path}
-    return create_network(settings.model, num_classes=classes, **dropped, **arguments_of(settings))
+    return create_network(settings.model, num_classes=classes, **dropped, **arguments_of(settings), **options)
 
 
 def check_network(settings: Settings) -> None:
@@ -76,9 +80,19 @@ def load_start_weights(model: nn.Module, path: Path) -> str:
     return load_own(model, path, heads=classifier_heads(model))
 
 
+def on_images(network: nn.Module) -> nn.Module:
+    """See `acmix.tasks.kinds.Kind.on_images`: all of it."""
+    return network
+
+
+def input_size(classifier: Classifier) -> tuple[int, int, int]:
+    """See `acmix.tasks.kinds.Kind.input_size`."""
+    return classifier.preprocessing["input_size"]
+
+
 def cost(classifier: Classifier, image_size: int | None = None) -> Account:
     """What a classifier costs, see `acmix.tasks.kinds.Kind.cost`."""
-    channels, height, width = classifier.preprocessing["input_size"]
+    channels, height, width = input_size(classifier)
     size = (channels, height, width) if image_size is None else (channels, image_size, image_size)
     check_input_size(classifier.model, classifier.model_name, size)
     return account(classifier.model, size)
@@ -86,13 +100,16 @@ def cost(classifier: Classifier, image_size: int | None = None) -> Account:
 
 def multiply_adds(config: Mapping[str, Any]) -> int | None:
     """Of one image, by a run's config.json; None for a network that cannot be made or counted here."""
-    return _multiply_adds(config["settings"]["model"], len(config["classes"]), *config["preprocessing"]["input_size"])
+    settings, size = config["settings"], config["preprocessing"]["input_size"]
+    return _multiply_adds(settings["model"], settings.get("acmix_stages"), len(config["classes"]), *size)
 
 
 @cache
-def _multiply_adds(model: str, classes: int, channels: int, height: int, width: int) -> int | None:
+def _multiply_adds(
+    model: str, stages: int | str | None, classes: int, channels: int, height: int, width: int
+) -> int | None:
     try:
-        network = create_network(model, num_classes=classes)
+        network = create_network(model, num_classes=classes, acmix_stages=stages_of(stages))
         return account(network, (channels, height, width)).network.total.multiply_adds
     except (InputError, ValueError):
         return None

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from acmix.errors import InputError
 from acmix.tasks.loop.fields import Range
+from acmix.tasks.loop.placement import stages_of
 from acmix.tasks.loop.settings import LoopSettings
 
 Loss = Literal["cross_entropy", "binary_cross_entropy"]
@@ -34,6 +35,8 @@ class Settings(LoopSettings):
         color_jitter: Strength of random brightness, contrast and saturation, a share of each; None is 0.4, of bundled
             digits 0, with random_augment 0.
         repeats: Copies of an image in an epoch, each augmented anew; an epoch keeps its number of images.
+        acmix_stages: Stages of an ACmix-ResNet with the operator, 4 or 3,4 for instance, 0 for none; 3x3 convolutions
+            stand in the others. None is all.
         quiet_shifts: ACmix layers start with small shifts, see `acmix.ACmix`; for ACmix-ResNets.
         drop_rate: Share of features dropped before the classifier; None is the network's own.
         drop_path: Share of residual branches dropped, rising with depth to this; None is the network's own.
@@ -56,6 +59,7 @@ class Settings(LoopSettings):
     flip: Annotated[float | None, Range(0, 1)] = None
     color_jitter: Annotated[float | None, Range(0, 1)] = None
     repeats: Annotated[int, Range(1)] = 1
+    acmix_stages: Annotated[int | str | None, Range(0, 4)] = None
     quiet_shifts: bool = False
     drop_rate: Annotated[float | None, Range(0, 1, below=True)] = None
     drop_path: Annotated[float | None, Range(0, 1, below=True)] = None
@@ -69,6 +73,7 @@ class Settings(LoopSettings):
             InputError: If one is out of range.
         """
         super().check()
+        stages_of(self.acmix_stages)
         if self.loss_threshold is not None and self.loss == "cross_entropy":
             raise InputError("loss_threshold is for loss binary_cross_entropy; leave it out, or choose that loss")
         if self.random_augment is not None and self.color_jitter:

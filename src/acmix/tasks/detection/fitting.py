@@ -18,4 +18,5 @@ def _open(data: str, settings: Settings, **options: Any) -> AnnotatedData:
     return open_annotated(data, val_fraction=settings.val_fraction, seed=settings.seed, **options)
 
 
-fit = Room(check=_check, open=_open, network=fresh_detector, load=load_start_weights, prepare=prepare).fit
+ROOM = Room(check=_check, open=_open, network=fresh_detector, load=load_start_weights, prepare=prepare)
+fit = ROOM.fit

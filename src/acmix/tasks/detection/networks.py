@@ -15,6 +15,7 @@ from acmix.models.dense import EveryPart
 from acmix.models.detectors import DetectionNetwork, DetectorArguments, backbone_defaults, create_detector
 from acmix.tasks.detection.settings import Settings
 from acmix.tasks.loop.fields import settings_of
+from acmix.tasks.loop.placement import stages_of
 from acmix.tasks.loop.recipes import resolve
 from acmix.tasks.loop.start_weights import load_own_or_backbone
 
@@ -29,14 +30,23 @@ _HEADS = (
 )
 
 
-def arguments_for(settings: Settings) -> DetectorArguments:
-    """What settings say of the network."""
-    own = {each.name for each in fields(DetectorArguments)} & settings_of(Settings).keys()
-    arguments: dict[str, Any] = {name: getattr(settings, name) for name in own}
+def arguments_for(settings: Settings, **options: Any) -> DetectorArguments:
+    """What settings say of the network; options are other arguments of the backbone."""
+    known = {each.name for each in fields(DetectorArguments)} & settings_of(Settings).keys()
+    arguments: dict[str, Any] = {name: getattr(settings, name) for name in known}
     arguments |= backbone_defaults(settings.backbone)
-    if settings.drop_path is not None:
-        arguments["backbone_arguments"] = {"drop_path_rate": settings.drop_path}
-    return DetectorArguments(**arguments)
+    named = {"drop_path_rate": settings.drop_path, "acmix_stages": stages_of(settings.acmix_stages)}
+    own = {name: value for name, value in named.items() if value is not None}
+    return DetectorArguments(**arguments, backbone_arguments=own | options)
+
+
+def fresh_network(settings: Settings, classes: int, **options: Any) -> DetectionNetwork:
+    """The network that settings ask for, not tried; options are other arguments of the backbone.
+
+    Raises:
+        InputError: If there is no such network, or it does not take what the settings ask for.
+    """
+    return create_detector(settings.model, classes, arguments_for(settings, **options))
 
 
 def fresh_detector(settings: Settings, classes: int) -> DetectionNetwork:
@@ -46,7 +56,7 @@ def fresh_detector(settings: Settings, classes: int) -> DetectionNetwork:
         InputError: If there is no such network, it does not take what the settings ask for, or its backbone takes no
             images of such sizes.
     """
-    network = create_detector(settings.model, classes, arguments_for(settings))
+    network = fresh_network(settings, classes)
     network.eval()
     # Sides differ from image to image.
     sides = [
@@ -89,6 +99,16 @@ def load_start_weights(network: DetectionNetwork, path: Path) -> str:
     )
 
 
+def on_images(network: DetectionNetwork) -> nn.Module:
+    """See `acmix.tasks.kinds.Kind.on_images`: backbone, pyramid and heads, not what is made of their answers."""
+    return EveryPart(network)
+
+
+def input_size(detector: Detector) -> tuple[int, int, int]:
+    """See `acmix.tasks.kinds.Kind.input_size`: square."""
+    return _square(detector.preprocessing["image_size"])
+
+
 def cost(detector: Detector, image_size: int | None = None) -> Account:
     """What a detector costs, with as many proposals and masks as it can have; see `acmix.tasks.kinds.Kind.cost`."""
     side = detector.preprocessing["image_size"] if image_size is None else image_size
@@ -96,21 +116,26 @@ def cost(detector: Detector, image_size: int | None = None) -> Account:
     return _cost(network, detector.network, side)
 
 
+def _square(side: int) -> tuple[int, int, int]:
+    """As torchvision continues images."""
+    continued = _MULTIPLE * -(-side // _MULTIPLE)
+    return 3, continued, continued
+
+
 def _cost(network: DetectionNetwork, name: str, side: int) -> Account:
-    # As torchvision continues images.
-    side = _MULTIPLE * -(-side // _MULTIPLE)
+    size = _square(side)
     try:
-        return account(EveryPart(network), (3, side, side))
+        return account(on_images(network), size)
     except ValueError as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"model {name!r} does not accept images of {side} x {side}: {reason}") from error
+        raise InputError(f"model {name!r} does not accept images of {size[1]} x {size[2]}: {reason}") from error
 
 
 def multiply_adds(config: Mapping[str, Any]) -> int | None:
     """Of one square image, by a run's config.json; None for a network that cannot be made or counted here."""
     try:
         settings = resolve({}, config["settings"], Settings)
-        network = create_detector(settings.model, len(config["classes"]), arguments_for(settings))
+        network = fresh_network(settings, len(config["classes"]))
         return _cost(network, settings.network, settings.image_size).network.total.multiply_adds
     except InputError:
         return None

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from acmix.errors import InputError
 from acmix.tasks.loop.fields import Range
+from acmix.tasks.loop.placement import stages_of
 from acmix.tasks.loop.settings import LoopSettings
 
 Detector = Literal["retinanet", "fcos", "faster_rcnn", "mask_rcnn"]
@@ -16,6 +17,8 @@ class Settings(LoopSettings):
 
     Attributes:
         backbone: timm's name of the network whose features are used.
+        acmix_stages: Stages of an ACmix-ResNet with the operator, 4 or 3,4 for instance, 0 for none; 3x3 convolutions
+            stand in the others. None is all.
         pyramid_channels: Channels of every level of the feature pyramid.
         finest_stride: Pixels between cells of the pyramid's finest level; by default 8 of retinanet and fcos, else 4.
         pyramid_levels: How many levels, each half as fine as the one before; by default 5.
@@ -40,6 +43,7 @@ class Settings(LoopSettings):
 
     model: Detector
     backbone: str = "acmix_resnet26"
+    acmix_stages: Annotated[int | str | None, Range(0, 4)] = None
     pyramid_channels: Annotated[int, Range(1, 4096)] = 256
     finest_stride: Annotated[int | None, Range(1, 64)] = None
     pyramid_levels: Annotated[int | None, Range(1, 8)] = None
@@ -74,6 +78,7 @@ class Settings(LoopSettings):
             InputError: If one is out of range.
         """
         super().check()
+        stages_of(self.acmix_stages)
         if self.smallest_scale > self.largest_scale:
             raise InputError(
                 f"smallest_scale must be at most largest_scale = {self.largest_scale}, got {self.smallest_scale}"

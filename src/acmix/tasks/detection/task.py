@@ -18,6 +18,10 @@ from acmix.tasks.detection.figures import Found, compare, encoded_masks, rows_of
 # What torchvision's heads call the layers that answer.
 _LAST = {"cls_logits", "bbox_reg", "bbox_ctrness", "bbox_pred", "cls_score", "mask_fcn_logits"}
 
+_ALWAYS = ("map", "map_50", "map_75")
+# -1 where the images have no objects of that size.
+_OF_SIZES = ("map_small", "map_medium", "map_large")
+
 
 @dataclass
 class Batch:
@@ -128,13 +132,13 @@ class CocoFigures(Metric):
         self.lengths.append(torch.tensor([len(each) for each in runs], dtype=torch.int64, device=self.device))
 
     def compute(self) -> dict[str, Tensor]:
-        """AP, AP50 and AP75 of boxes, and AP and AP50 of masks; NaN where an answer was not finite."""
+        """AP, AP50, AP75 and those of sizes that there are of boxes, AP and AP50 of masks; NaN if not all is finite."""
         rows, octets, lengths = (_joined(getattr(self, name)) for name in ("rows", "masks", "lengths"))
         found = Found(rows.double().numpy().reshape(-1, 7), _cut(octets, lengths) if self.with_masks else None)
         figures: dict[str, float] = {
             f"val_{name}": value
             for name, value in compare(self.images, found).overall.items()
-            if name in ("map", "map_50", "map_75")
+            if name in _ALWAYS or (name in _OF_SIZES and value >= 0)
         }
         if self.with_masks:
             overall = compare(self.images, found, masks=True).overall

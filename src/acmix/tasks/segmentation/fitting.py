@@ -14,4 +14,5 @@ def _open(data: str, settings: Settings, **options: Any) -> MaskedData:
     return open_masked(data, **own, **options)
 
 
-fit = Room(check=check_network, open=_open, network=fresh_network, load=load_start_weights, prepare=prepare).fit
+ROOM = Room(check=check_network, open=_open, network=fresh_network, load=load_start_weights, prepare=prepare)
+fit = ROOM.fit
