@@ -9,7 +9,7 @@ INSTALL := $(INTO) $(BIN)/python --constraint constraints.txt
 # Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv test test-slow test-terminal test-browser test-integrations test-runtimes bench-runtimes test-oldest test-pythons docs test-docs dist test-dist soak test-gpu check format test-aarch64 sanitize demo bench bench-gpu bench-gpu-compiled study study-places study-times clean
+.PHONY: venv test test-slow test-terminal test-browser test-integrations test-runtimes bench-runtimes test-oldest test-pythons docs test-docs dist test-dist soak test-gpu check format test-aarch64 sanitize demo bench bench-gpu bench-gpu-compiled study study-places study-detectors study-times clean
 
 venv: $(INSTALLED)
 
@@ -276,11 +276,25 @@ study-places: venv
 	$(call continued,fashion-swapped)
 	cd runs && ../$(BIN)/acmix study run fashion-10k --epochs 2 --val-fraction 0.5 --learning-rate 0.001 $(CLOTHES) $(PLACES) \
 		--pretrain-epochs 10 --pretrain-learning-rate 0.003 --output study-fashion-swapped
+	$(call continued,fashion-swapped-tenth)
+	cd runs && ../$(BIN)/acmix study run fashion-10k --epochs 1 --val-fraction 0.5 --learning-rate 0.001 $(CLOTHES) $(PLACES) \
+		--pretrain-epochs 10 --pretrain-learning-rate 0.003 --output study-fashion-swapped-tenth
 	$(call continued,digits-starts)
 	$(DIGITS) --learning-rate 0.003 --output runs/study-digits-starts --variants $(STARTS)
-	for name in fashion-places fashion-swapped digits-starts; do \
+	for name in fashion-places fashion-swapped fashion-swapped-tenth digits-starts; do \
 		cp runs/study-$$name/study.json $(RESULTS)/study-$$name.json || exit 1; \
 		$(BIN)/acmix study show $(RESULTS)/study-$$name.json --plot $(RESULTS)/study-$$name.svg || exit 1; done
+	$(BIN)/python benchmarks/readme.py
+
+# Detectors: an hour of one core; goes on from what is committed. Their pictures are drawn anew from a seed.
+DETECTORS := acmix study run shapes --epochs 16 --learning-rate 0.003 --precision bfloat16 --workers 0 --threads 1 \
+	--variants convolution,last-stage,acmix
+study-detectors: venv
+	test -e runs/shapes || $(BIN)/python -m benchmarks.shapes runs/shapes
+	$(call continued,shapes)
+	cd runs && ../$(BIN)/$(DETECTORS) --output study-shapes
+	cp runs/study-shapes/study.json $(RESULTS)/study-shapes.json
+	$(BIN)/acmix study show $(RESULTS)/study-shapes.json --plot $(RESULTS)/study-shapes.svg
 	$(BIN)/python benchmarks/readme.py
 
 # Their networks timed anew, five minutes, on a machine that does nothing else; nothing is trained

@@ -61,8 +61,12 @@ def test_round_trip(original, saved):
     assert loaded.transform(Image.new("RGB", (50, 40))).shape == (3, 32, 32)
 
 
-def test_what_built_the_network_builds_it_again(original, tmp_path):
-    arguments = {"block_args": {"kernel_att": 3, "quiet_shifts": True}}
+@pytest.mark.parametrize(
+    "arguments",
+    [{"block_args": {"kernel_att": 3, "quiet_shifts": True}}, {"acmix_stages": [4]}, {"acmix_stages": []}],
+    ids=str,
+)
+def test_what_built_the_network_builds_it_again(original, tmp_path, arguments):
     model = timm.create_model(NAME, num_classes=3, **arguments)
     save_trained(tmp_path / "quiet.safetensors", replace(original, model=model, model_arguments=arguments))
     loaded = load_trained(tmp_path / "quiet.safetensors")

@@ -55,6 +55,7 @@ GIVEN = {
     "flip": 0.25,
     "color_jitter": 0.0,
     "repeats": 3,
+    "acmix_stages": "3,4",
     "quiet_shifts": True,
     "drop_rate": 0.5,
     "drop_path": 0.5,
@@ -93,7 +94,7 @@ def test_help_says_what_every_setting_may_be(capsys):
         _, out, _ = call(capsys, *command, "--help")
         words = " ".join(out.split())
         for name, setting in settings_of(Settings).items():
-            if command == ["train"] or name not in ("quiet_shifts", "patience", "multi_label"):
+            if command == ["train"] or name not in ("quiet_shifts", "acmix_stages", "patience", "multi_label"):
                 assert f"--{name.replace('_', '-')}" in words
                 assert setting.kinds == (bool,) or f"({setting.in_words})" in words
 

@@ -141,7 +141,7 @@ def named(study):
 def gains(before, after):
     found, reference = named(after), named(before)
     return {
-        name: 100 * (item.accuracy.mean - reference[name].accuracy.mean)
+        name: 100 * (item.scores["accuracy"].mean - reference[name].scores["accuracy"].mean)
         for name, item in found.items()
         if name in reference
     }
@@ -243,14 +243,10 @@ def findings():
         study = load_study(path)
         summaries = summarise(study)
         for item in summaries:
-            numbers |= {
-                f"{100 * item.accuracy.mean:.1f}",
-                f"{item.train_loss:.3f}",
-                f"{item.train_loss:.2f}",
-                f"{item.train_loss:.1f}",
-            }
-        for one, other in itertools.permutations(summaries, 2):
-            found = paired(study.accuracies(one.name), study.accuracies(other.name)).difference
+            numbers |= {f"{100 * score.mean:.1f}" for score in item.scores.values()}
+            numbers |= {f"{item.train_loss:.{digits}f}" for digits in (1, 2, 3)}
+        for score, (one, other) in itertools.product(study.scores, itertools.permutations(summaries, 2)):
+            found = paired(study.found(score, one.name), study.found(score, other.name)).difference
             sign, margin = f"{100 * found.mean:+.2f}", 100 * found.margin
             numbers |= {f"{sign} ± {margin:.2f}", f"{sign[1:]} ± {margin:.2f}", f"{sign[1:-1]} ± {margin:.1f}"}
         for item in differences(study):

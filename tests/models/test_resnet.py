@@ -9,7 +9,7 @@ import torch
 from timm.layers import BlurPool2d
 from timm.models import resnet as timm_resnet
 
-from acmix import ACmix
+from acmix import ACmix, InputError
 from acmix.accounting import convolution_twin
 from acmix.checkpoints import load_weights, to_published
 from acmix.models import Bottleneck, create_model
@@ -139,3 +139,30 @@ def test_with_bottlenecks_of_timm_it_is_the_network_with_convolutions():
     twin = convolution_twin(create_model("acmix_resnet14_small"))
     shapes = [{key: tensor.shape for key, tensor in module.state_dict().items()} for module in (network, twin)]
     assert shapes[0] == shapes[1]
+
+
+def test_stages_with_the_operator():
+    def where(**options):
+        model = create_model("acmix_resnet26", device="meta", **options)
+        return [name for name, module in model.named_modules() if isinstance(module, ACmix)]
+
+    assert where(acmix_stages=[4]) == ["layer4.0.conv2"]
+    assert where(acmix_stages=(1, 2), block_args={"quiet_shifts": True}) == [
+        *("layer1.0.conv2", "layer2.0.conv2", "layer2.1.conv2")
+    ]
+    assert where(acmix_stages=[]) == []
+    assert where(acmix_stages=[1, 2, 3, 4]) == where()
+    for wrong in ([0], [5], "4", 4, [[4]]):
+        with pytest.raises(InputError, match="acmix_stages must be a list of stages, 1 to 4, got"):
+            where(acmix_stages=wrong)
+
+
+@pytest.mark.parametrize("stages", [[], [4], [1, 2, 3, 4]])
+def test_a_seed_gives_stages_the_weights_of_whole_networks(stages):
+    torch.manual_seed(0)
+    placed = create_model("acmix_resnet14_small", acmix_stages=stages)
+    torch.manual_seed(0)
+    whole = create_model("acmix_resnet14_small", **({"block": timm_resnet.Bottleneck} if not stages else {}))
+    if len(stages) != 1:
+        assert all(torch.equal(value, whole.state_dict()[name]) for name, value in placed.state_dict().items())
+    assert placed(torch.zeros(1, 3, 32, 32)).shape == (1, 10)

@@ -4,6 +4,9 @@ import pytest
 
 from acmix.bench import Timing
 from acmix.study.results import Measured, Study, Trained
+from tests.tasks.detection.conftest import shapes, trained
+
+__all__ = ["shapes", "trained"]
 
 ACCURACIES = {"convolution": [0.90, 0.91, 0.93], "acmix": [0.95, 0.96, 0.975], "attention": [0.95, 0.96, 0.975]}
 

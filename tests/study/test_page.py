@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_numbers(made_up):
     summaries = {item.name: item for item in summarise(made_up)}
-    assert summaries["acmix"].accuracy.mean == pytest.approx(0.961667, abs=1e-6)
-    assert summaries["acmix"].accuracy.margin == pytest.approx(0.031256, abs=1e-5)
+    assert summaries["acmix"].scores["accuracy"].mean == pytest.approx(0.961667, abs=1e-6)
+    assert summaries["acmix"].scores["accuracy"].margin == pytest.approx(0.031256, abs=1e-5)
     tests = {(item.name, item.reference): item for item in differences(made_up)}
     assert set(tests) == {("acmix", "convolution"), ("attention", "convolution"), ("attention", "acmix")}
     found = tests["acmix", "convolution"]

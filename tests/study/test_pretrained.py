@@ -2,14 +2,16 @@ import pytest
 import torch
 
 from acmix import InputError
+from acmix.study.kinds import KINDS
 from acmix.study.pretrained import start_from
 from acmix.study.variants import VARIANTS, rates
+from acmix.tasks.classification.settings import Settings
 
-MODEL = "acmix_resnet14_small"
+SHAPE = KINDS["classification"].shape(Settings(model="acmix_resnet14_small"), 3)
 
 
 def built(name):
-    return VARIANTS[name].build(MODEL, 3).double().eval()
+    return VARIANTS[name].build(SHAPE).double().eval()
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,6 @@ def test_operators_start_warm(trained, name):
 
 @pytest.mark.parametrize("name", ["equal-convolution", "convolution-80", "attention", "fast-rates"])
 def test_other_networks_do_not(trained, name):
-    network = VARIANTS[name].build(MODEL, 3).double()
+    network = VARIANTS[name].build(SHAPE).double()
     with pytest.raises(InputError, match="differs from the trained network in more than the operator"):
         start_from(network, trained.state_dict())

@@ -9,6 +9,7 @@ from acmix import ACmix, InputError
 from acmix.accounting import convolution_twin
 from acmix.models import PatchwiseACmix, PyramidACmix, WindowACmix
 from acmix.study.edits import OnePath
+from acmix.study.kinds import KINDS
 from acmix.study.variants import VARIANTS, rates, usual_variants
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop.optimization import make_optimizer
@@ -20,8 +21,12 @@ MODEL, SIZE = "acmix_resnet14_small", (3, 32, 32)
 OF_RESNET = [name for name in VARIANTS if name != "equal-attention" and "block-a-stage" not in name]
 
 
+def shape(model=MODEL, classes=10):
+    return KINDS["classification"].shape(Settings(model=model), classes)
+
+
 def built(name):
-    return VARIANTS[name].build(MODEL, 10)
+    return VARIANTS[name].build(shape())
 
 
 def operators(network):
@@ -36,13 +41,13 @@ FAMILY = {MODEL: OF_RESNET, "acmix_swin_nano": OF_SWIN, "acmix_pvt_tiny": ALONE,
 
 @pytest.mark.parametrize(("model", "name"), [(model, name) for model, names in FAMILY.items() for name in names])
 def test_every_network_learns(model, name):
-    network = VARIANTS[name].build(model, 10)
+    network = VARIANTS[name].build(shape(model))
     network(torch.randn(2, 3, 16, 16)).sum().backward()
     without = [key for key, parameter in network.named_parameters() if parameter.grad is None]
     fixed = [key for key, parameter in network.named_parameters() if not parameter.requires_grad]
     assert without == fixed
     learned = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-    assert VARIANTS[name].cost(model, 10, SIZE).parameters == learned
+    assert VARIANTS[name].cost(shape(model), SIZE).parameters == learned
 
 
 def operators_and_inputs():
@@ -63,7 +68,7 @@ def test_paths_add_up_to_the_operator(number):
 
 
 def test_attention_alone_in_a_swin_is_timms():
-    ours = VARIANTS["attention"].build("acmix_swin_nano", 10).double().eval()
+    ours = VARIANTS["attention"].build(shape("acmix_swin_nano")).double().eval()
     settings = {"patch_size": 2, "window_size": 4, "embed_dim": 32, "depths": (2, 2), "num_heads": (1, 2)}
     theirs = timm.models.SwinTransformer(img_size=32, num_classes=10, drop_path_rate=0.0, **settings).double().eval()
     state = {name.replace(".operator.", "."): tensor for name, tensor in ours.state_dict().items()}
@@ -74,7 +79,7 @@ def test_attention_alone_in_a_swin_is_timms():
 
 def test_a_swin_alone_is_widened_to_as_many_multiply_adds():
     costs = {
-        name: VARIANTS[name].cost("acmix_swin_nano", 10, SIZE) for name in ("attention", "equal-attention", "acmix")
+        name: VARIANTS[name].cost(shape("acmix_swin_nano"), SIZE) for name in ("attention", "equal-attention", "acmix")
     }
     assert costs["attention"].multiply_adds < costs["acmix"].multiply_adds
     assert costs["equal-attention"].multiply_adds == pytest.approx(costs["acmix"].multiply_adds, rel=0.01)
@@ -87,19 +92,19 @@ def test_usual_networks_of_a_family():
     with pytest.raises(
         InputError, match="model must be an ACmix-Swin for this network of a study, got 'acmix_resnet14"
     ):
-        VARIANTS["equal-attention"].build(MODEL, 2)
+        VARIANTS["equal-attention"].build(shape())
 
 
 def test_a_seed_fixes_weights_however_the_network_is_looked_at():
     states = []
-    for build in (lambda: timm.create_model(MODEL, num_classes=3), lambda: VARIANTS["acmix"].build(MODEL, 3)):
+    for build in (lambda: timm.create_model(MODEL, num_classes=3), lambda: VARIANTS["acmix"].build(shape(classes=3))):
         torch.manual_seed(5)
         states.append(build().state_dict())
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
 
 
 def test_costs():
-    costs = {name: VARIANTS[name].cost(MODEL, 10, SIZE) for name in OF_RESNET}
+    costs = {name: VARIANTS[name].cost(shape(), SIZE) for name in OF_RESNET}
     acmix, convolution = costs["acmix"], costs["convolution"]
     twin = convolution_twin(built("acmix"))
     assert convolution.parameters == sum(parameter.numel() for parameter in twin.parameters())
@@ -139,11 +144,13 @@ def test_other_models_are_refused(model):
         InputError,
         match="must be an ACmix-ResNet for this network of a study, got 'resnet18'|nearest names are acmix_resnet26",
     ):
-        VARIANTS["convolution"].build(model, 10)
+        VARIANTS["convolution"].build(shape(model))
 
 
 def where(name, model="acmix_resnet26"):
-    return [place for place, module in VARIANTS[name].build(model, 3).named_modules() if isinstance(module, ACmix)]
+    return [
+        place for place, module in VARIANTS[name].build(shape(model, 3)).named_modules() if isinstance(module, ACmix)
+    ]
 
 
 def test_placements():
@@ -153,12 +160,12 @@ def test_placements():
     assert where("block-a-stage") == ["layer1.0.conv2", "layer2.1.conv2", "layer3.3.conv2", "layer4.0.conv2"]
     assert len(where("acmix")) == 8
     with pytest.raises(InputError, match="all bottlenecks of acmix_resnet14_small would have ACmix"):
-        VARIANTS["block-a-stage"].build(MODEL, 3)
+        VARIANTS["block-a-stage"].build(shape(classes=3))
 
 
 def test_the_rest_of_a_placed_network_is_that_of_convolutions():
-    placed = VARIANTS["last-stage"].build(MODEL, 3).state_dict()
-    plain = VARIANTS["convolution"].build(MODEL, 3).state_dict()
+    placed = VARIANTS["last-stage"].build(shape(classes=3)).state_dict()
+    plain = VARIANTS["convolution"].build(shape(classes=3)).state_dict()
     assert {name for name in plain if plain[name].shape != placed.get(name, plain["bn1.weight"][:0]).shape} == {
         "layer4.0.conv2.weight"
     }
@@ -169,7 +176,7 @@ def test_the_rest_of_a_placed_network_is_that_of_convolutions():
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name.startswith("equal-") and "stage" in name])
 def test_twins_of_placements_have_as_many_parameters(name):
-    twin, placed = (VARIANTS[each].cost("acmix_resnet26", 10, SIZE) for each in (name, name.removeprefix("equal-")))
+    twin, placed = (VARIANTS[each].cost(shape("acmix_resnet26"), SIZE) for each in (name, name.removeprefix("equal-")))
     assert twin.parameters == pytest.approx(placed.parameters, rel=0.02)
 
 

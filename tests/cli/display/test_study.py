@@ -22,7 +22,7 @@ def progress(epoch, update):
 def test_the_time_left_is_that_of_the_whole_study(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with display.StudyDisplay() as shown:
+    with display.StudyDisplay("accuracy") as shown:
         watching = shown.watching()
         # Two of six trainings were finished before.
         watching.on_start(2, 6)

@@ -196,6 +196,9 @@ def test_start_weights_of_another_network(data, finished, tmp_path):
         ({"model": "acmix_resnet27"}, "unknown model 'acmix_resnet27'.*acmix_resnet26"),
         ({"image_size": 0}, "image_size must be at least 1"),
         ({"quiet_shifts": True}, "takes no quiet_shifts; leave it out"),
+        ({"acmix_stages": 4}, "takes no acmix_stages; leave it out"),
+        ({"acmix_stages": "0,4"}, "acmix_stages must be stages of 1, 2, 3, 4, or 0 for none, got '0,4'"),
+        ({"acmix_stages": 5}, "acmix_stages must be 0 to 4, got 5"),
     ],
 )
 def test_bad_settings_make_no_folder(data, tmp_path, changes, rule):

@@ -9,6 +9,7 @@ from lightning.fabric import Fabric
 from acmix import InputError
 from acmix.checkpoints.stored import load_trained
 from acmix.data import open_dataset
+from acmix.paths import operators_of
 from acmix.tasks.classification.measures import MEASURES
 from acmix.tasks.classification.networks import fresh_network
 from acmix.tasks.classification.prepare import prepare
@@ -32,7 +33,7 @@ def fabric():
 
 
 def test_what_is_prepared_is_trained(images, fabric, tmp_path):
-    settings = replace(SETTINGS, quiet_shifts=True)
+    settings = replace(SETTINGS, quiet_shifts=True, acmix_stages="3, 4")
     network = fresh_network(settings, 10)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     prepared = prepare(network, images, settings, fabric)
@@ -42,7 +43,8 @@ def test_what_is_prepared_is_trained(images, fabric, tmp_path):
     save = writer(prepared.trained, {"settings": "mine"})
     execute(prepared, fabric, RunFiles(tmp_path, MEASURES, save, "go on"), None, Reporting())
     found = load_trained(tmp_path / BEST)
-    assert found.model_arguments == {"block_args": {"quiet_shifts": True}}
+    assert found.model_arguments == {"block_args": {"quiet_shifts": True}, "acmix_stages": [3, 4]}
+    assert {name.split(".")[0] for name in operators_of(found.model)} == {"layer3", "layer4"}
     assert found.training["settings"] == "mine"
     assert found.training["metrics"]["epoch"] == 1
     assert not torch.equal(found.model.state_dict()["fc.weight"], before["fc.weight"])

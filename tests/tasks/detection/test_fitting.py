@@ -11,8 +11,9 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 import acmix
 from acmix import InputError
 from acmix.checkpoints.detector import Detector
+from acmix.paths import operators_of
 from acmix.tasks.detection.inference import measure
-from acmix.tasks.detection.networks import fresh_detector
+from acmix.tasks.detection.networks import cost, fresh_detector
 from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.record import read_run
 from tests.runs import unlisted
@@ -95,6 +96,8 @@ def test_a_classifier_starts_the_backbone(shapes, tmp_path):
         ({"finest_stride": 5}, "finest_stride must be one of 2, 4, 8, 16"),
         ({"pyramid_levels": 8}, "pyramid_levels must be 1 to 5 for retinanet"),
         ({"backbone": "acmix_resnet14_smal"}, "acmix_resnet14_small"),
+        ({"backbone": "resnet18", "acmix_stages": 4}, "'resnet18' takes no acmix_stages; leave it out"),
+        ({"acmix_stages": "all"}, "acmix_stages must be stages of 1, 2, 3, 4, or 0 for none, got 'all'"),
         ({"backbone": "vit_tiny_patch16_224"}, "vit_tiny_patch16_224"),
         ({"freeze": 9}, "freeze must be 0 to 3, the stages of"),
         ({"longest_side": 16}, "longest_side must be at least image_size = 32, got 16"),
@@ -106,6 +109,22 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(shapes, tm
         train(shapes, tmp_path / "run", replace(SETTINGS, **changes))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("stages", "layers"), [(0, set()), ("3,4", {"layer3", "layer4"})])
+def test_stages_of_the_backbone_have_the_operator(shapes, tmp_path, stages, layers):
+    settings = replace(SETTINGS, epochs=1, pyramid_levels=3, acmix_stages=stages)
+    found = train(shapes, tmp_path / "run", settings).load()
+    assert {name.split(".")[3] for name in operators_of(found.model)} == layers
+    rows = read_run(tmp_path / "run")
+    assert rows.kind.multiply_adds(rows.config) == cost(found).network.total.multiply_adds
+
+
+def test_figures_of_sizes_are_kept_where_there_are_such_objects(finished):
+    rows = read_run(finished.output).rows
+    # Pictures of 32 pixels have none but small ones.
+    assert {name for name in rows[0] if "map" in name} == {"val_map", "val_map_50", "val_map_75", "val_map_small"}
+    assert rows[-1]["val_map_small"] == pytest.approx(rows[-1]["val_map"], abs=1e-6)
 
 
 def test_a_frozen_norm_stays_as_it_is(shapes, tmp_path):

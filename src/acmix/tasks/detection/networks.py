@@ -13,6 +13,7 @@ from acmix.checkpoints.detector import Detector
 from acmix.errors import InputError
 from acmix.models.dense import EveryPart
 from acmix.models.detectors import DetectionNetwork, DetectorArguments, backbone_defaults, create_detector
+from acmix.paths import operators_of
 from acmix.tasks.detection.settings import Settings
 from acmix.tasks.loop.fields import settings_of
 from acmix.tasks.loop.placement import stages_of
@@ -21,6 +22,8 @@ from acmix.tasks.loop.start_weights import load_own_or_backbone
 
 # torchvision continues sides of images to multiples of this.
 _MULTIPLE = 32
+# Where the layers of the backbone lie.
+_BODY = "detector.backbone.body."
 # Answers for another number of classes keep fresh weights.
 _HEADS = (
     "detector.head.classification_head.cls_logits",
@@ -44,9 +47,19 @@ def fresh_network(settings: Settings, classes: int, **options: Any) -> Detection
     """The network that settings ask for, not tried; options are other arguments of the backbone.
 
     Raises:
-        InputError: If there is no such network, or it does not take what the settings ask for.
+        InputError: If there is no such network, it does not take what the settings ask for, or its pyramid does not
+            reach stages that they name.
     """
-    return create_detector(settings.model, classes, arguments_for(settings, **options))
+    arguments = arguments_for(settings, **options)
+    network = create_detector(settings.model, classes, arguments)
+    found = {name.removeprefix(_BODY).split(".")[0] for name in operators_of(network)}
+    wanted = arguments.backbone_arguments.get("acmix_stages", ())
+    if unused := [stage for stage in wanted if f"layer{stage}" not in found]:
+        raise InputError(
+            f"acmix_stages cannot have {unused[0]}: the pyramid does not use that stage of {settings.backbone!r}; "
+            "choose others, or more pyramid_levels"
+        )
+    return network
 
 
 def fresh_detector(settings: Settings, classes: int) -> DetectionNetwork:
