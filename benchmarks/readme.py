@@ -7,7 +7,7 @@ from pathlib import Path
 
 from acmix import records, study
 from acmix.bench import Comparison, Scaling
-from acmix.pages import plots
+from acmix.pages import plots, studies
 
 ROOT = Path(__file__).parent.parent
 START, END = "<!-- measured: made by `make bench`, do not edit -->", "<!-- end of measured -->"
@@ -172,12 +172,13 @@ def examples(path: Path) -> list[str]:
     return lines
 
 
-def studies() -> list[str]:
+def study_tables() -> list[str]:
     """Markdown of every study with its plot."""
     lines: list[str] = []
     for path in sorted((ROOT / "benchmarks/results").glob("study-*.json")):
         found = study.load_study(path)
-        seen = "validation accuracy of each network over its parameters, multiply-adds and time"
+        score = found.scores[0].title
+        seen = f"validation {score} of each network over parameters, multiply-adds, time and epochs; learned rates"
         picture = f"![{seen}](../{path.with_suffix('.svg').relative_to(ROOT)})"
         lines += ["", f"### {path.stem.removeprefix('study-')}", "", study.as_markdown(found), picture, ""]
     return lines
@@ -188,7 +189,7 @@ def draw() -> None:
     for path in sorted((ROOT / "benchmarks/results").glob("*.svg")):
         if path.stem.startswith("study-"):
             found = study.load_study(path.with_suffix(".json"))
-            path.write_bytes(plots.study("svg", study.summarise(found), found.batch))
+            path.write_bytes(studies.plot("svg", study.summarise(found), found.batch))
             continue
         results = load(path.stem)
         parts = {
@@ -326,7 +327,7 @@ def page() -> list[str]:
 
 def documents() -> dict[str, list[str]]:
     """What stands between the markers of every document."""
-    found = {"README.md": numbers(), "docs/benchmarks.md": page(), "docs/study.md": studies()}
+    found = {"README.md": numbers(), "docs/benchmarks.md": page(), "docs/study.md": study_tables()}
     if (ROOT / "benchmarks/results/runtimes-cpu.json").exists():
         how = examples(ROOT / "examples/runtimes.py")
         found["docs/runtimes.md"] = [*other_runtimes(load("runtimes-cpu")), *how]

@@ -10,7 +10,7 @@ import pytest
 
 from acmix import records, study
 from acmix.bench import Comparison, Scaling
-from acmix.pages import plots, theme
+from acmix.pages import plots, studies, theme
 from tests.pages.drawn import check_texts, words
 
 ROOT = Path(__file__).parents[2]
@@ -72,16 +72,31 @@ def test_growth(monkeypatch):
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("study-*.json")), ids=lambda path: path.stem)
 def test_studies(path, monkeypatch):
     figures = []
-    monkeypatch.setattr(plots, "written", lambda *given: figures.append(given))
+    monkeypatch.setattr(studies, "written", lambda *given: figures.append(given))
     found = study.load_study(path)
     summaries = study.summarise(found)
-    plots.study("svg", summaries, found.batch)
+    studies.plot("svg", summaries, found.batch)
     ((figure, _, label),) = figures
     check_texts(figure)
-    for axes in figure.axes:
-        assert axes.get_ylabel() == "validation accuracy, %"
-        assert len(axes.containers) == len(summaries)
+    drawn = {axes.get_xlabel(): axes for axes in figure.axes if not axes.get_ylabel().startswith("rate")}
+    score = found.scores[0].title
+    assert {axes.get_ylabel() for axes in drawn.values()} == {f"validation {score}, %"}
+    curves = drawn.pop("epoch").lines
+    assert [list(line.get_ydata()) for line in curves] == [[100 * share for share in item.curve] for item in summaries]
+    assert all(len(axes.containers) == len(summaries) for axes in drawn.values())
+    for path, name in enumerate(("attention", "convolution")):
+        (axes,) = (axes for axes in figure.axes if axes.get_ylabel() == f"rate of {name}, learned")
+        assert [list(line.get_ydata()) for line in axes.lines] == [
+            [layer[path] for layer in item.rates] for item in summaries
+        ]
     assert all(item.cost.title in label for item in summaries)
+
+
+def test_networks_without_operators_have_no_panels_of_rates():
+    found = study.load_study(RESULTS / "study-digits-rate.json")
+    summaries = [replace(item, rates=[]) for item in study.summarise(found)]
+    assert "operator, first to last" in words(studies.plot("svg", study.summarise(found), found.batch))
+    assert "operator, first to last" not in words(studies.plot("svg", summaries, found.batch))
 
 
 def test_both_kinds_of_files(made_up_rows):
@@ -126,4 +141,4 @@ def test_titles_of_a_study_may_be_anything():
     found = study.load_study(RESULTS / "study-digits-rate.json")
     summaries = study.summarise(found)
     summaries[0] = replace(summaries[0], cost=replace(summaries[0].cost, title="$x$\ufffe<b>"))
-    assert "$x$\\ufffe<b>" in words(plots.study("svg", summaries, found.batch))
+    assert "$x$\\ufffe<b>" in words(studies.plot("svg", summaries, found.batch))

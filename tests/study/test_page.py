@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from acmix import InputError
-from acmix.pages.plots import study as draw
+from acmix.pages.studies import plot as draw
 from acmix.study import as_markdown, differences, load_study, summarise
 
 ROOT = Path(__file__).parents[2]

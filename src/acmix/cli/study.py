@@ -119,7 +119,7 @@ def show(results: Path, *, plot: Path | None = None, table: Path | None = None, 
 
     Args:
         results: The study.json of acmix study run.
-        plot: A PNG or SVG file for a plot of accuracy against cost.
+        plot: A PNG or SVG file for plots of accuracy against cost and over epochs, and of the rates of layers.
         table: A Markdown file for the tables (default: the terminal).
         markdown: Print Markdown on a terminal, too; a pipe and a file always get it.
     """
@@ -134,9 +134,9 @@ def show(results: Path, *, plot: Path | None = None, table: Path | None = None, 
     loaded = study.load_study(results)
     text = study.as_markdown(loaded)
     if plot is not None:
-        from acmix.pages import plots
+        from acmix.pages import studies
 
-        write_atomically(plot, plots.study(plot.suffix[1:], study.summarise(loaded), loaded.batch))
+        write_atomically(plot, studies.plot(plot.suffix[1:], study.summarise(loaded), loaded.batch))
     if table is None:
         display.show_study(loaded, as_markdown=markdown)
     else:

@@ -1,22 +1,18 @@
-"""What `--plot` writes, and the chart of the README: benchmarks and studies, drawn from their results alone."""
+"""What `acmix bench --plot` writes, and the chart of the README: benchmarks, drawn from their results alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from acmix.bench import Comparison, Scaling
-from acmix.errors import printable
 from acmix.pages import theme
 from acmix.pages.theme import colour
-
-if TYPE_CHECKING:
-    from acmix.study import Summary
 
 _KINDS = {"forward": "forward", "training": "forward + backward"}
 # Rows of a chart in inches, and letters in points.
@@ -160,57 +156,6 @@ def _growth(scalings: Sequence[Scaling]) -> Figure:
             axis.set_minor_formatter(NullFormatter())
         for text in axes.legend(fontsize=_SMALL, loc="upper left").get_texts():
             text.set_parse_math(False)
-    return figure
-
-
-def study(kind: str, summaries: "Sequence[Summary]", batch: int) -> bytes:
-    """Plot of a study: accuracy with its 95 % interval over parameters, multiply-adds and time.
-
-    Args:
-        kind: "png" or "svg".
-        summaries: Of the networks.
-        batch: Images a call when times were measured.
-    """
-    first = next(iter(summaries[0].scores))
-    named = (f"{item.cost.title} {100 * item.scores[first].mean:.1f} %" for item in summaries)
-    label = f"Validation {first}, mean over seeds, beside what a network costs: {', '.join(named)}"
-    return written(_accuracy_over_cost(summaries, batch), kind, label)
-
-
-@theme.drawn
-def _accuracy_over_cost(summaries: "Sequence[Summary]", batch: int) -> Figure:
-    costs = {
-        "parameters, thousands": [item.cost.parameters / 1e3 for item in summaries],
-        "multiply-adds an image, millions": [item.cost.multiply_adds / 1e6 for item in summaries],
-    }
-    times = [item.cost.training.fastest / batch for item in summaries if item.cost.training is not None]
-    if len(times) == len(summaries):
-        costs["forward + backward an image, ms"] = [1e3 * seconds for seconds in times]
-    first = next(iter(summaries[0].scores))
-    figure = Figure(figsize=(3.4 * len(costs), 3.4 + 0.1 * len(summaries)), layout="constrained")
-    for axes, (label, values) in zip(figure.subplots(1, len(costs), squeeze=False)[0], costs.items(), strict=True):
-        step = 0.02 * ((max(values) - min(values)) or max(values))
-        for place, (item, value) in enumerate(zip(summaries, values, strict=True)):
-            # Networks of nearly equal cost are drawn side by side.
-            equals = [other for other, cost in enumerate(values) if abs(cost - value) < 2 * step]
-            axes.errorbar(
-                value + step * (equals.index(place) - (len(equals) - 1) / 2),
-                100 * item.scores[first].mean,
-                yerr=100 * item.scores[first].margin,
-                marker=theme.MARKERS[place % len(theme.MARKERS)],
-                markersize=5,
-                linestyle="",
-                color=colour(theme.HUES[place % len(theme.HUES)]),
-                capsize=3,
-                label=printable(item.cost.title),
-            )
-        axes.set(xlabel=label, ylabel=f"validation {first}, %")
-        axes.margins(x=0.1)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    key = figure.legend(handles, labels, fontsize=_SMALL, ncols=2, loc="outside lower center")
-    for text in key.get_texts():
-        text.set_parse_math(False)
     return figure
 
 

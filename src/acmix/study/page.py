@@ -1,11 +1,10 @@
 """A study as Markdown: what was trained, a line a network, every test, and what follows; nothing is typed by hand."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from acmix.study.kinds import KINDS
-from acmix.study.results import ACMIX, CONVOLUTION, EQUAL_TIME, FIXED, Study
+from acmix.study.results import ACMIX, CONVOLUTION, EQUAL_TIME, Study
 from acmix.study.statistics import FEWEST_RANKS
 from acmix.study.summary import Difference, Summary, differences, summarise
 from acmix.tasks.loop.fields import defaults
@@ -53,7 +52,7 @@ def parts(study: Study) -> list[str | Table]:
     """
     summaries, tests = summarise(study), differences(study)
     found = [_conditions(study), _networks(summaries, study)]
-    found += [*_tests(tests, study), _rates(study), _verdict(summaries, tests, _titles(study))]
+    found += [*_tests(tests, study), _rates(summaries), _verdict(summaries, tests, _titles(study))]
     return [part for part in found if part]
 
 
@@ -155,17 +154,13 @@ def _titles(study: Study) -> dict[str, str]:
     return named | {EQUAL_TIME: "3x3 convolutions of equal time, between two widths"}
 
 
-def _rates(study: Study) -> str:
-    """What the rates of every network that learns them have become, mean over all trainings."""
-    found: list[str] = []
-    for name, item in study.variants.items():
-        learned = [training.rates for training in study.trainings if training.variant == name]
-        layers = [
-            " / ".join(f"{statistics.fmean(values):.2f}" for values in zip(*layer, strict=True))
-            for layer in zip(*learned, strict=True)
-        ]
-        if layers and name != FIXED:
-            found.append(f"{item.title}: {', '.join(layers)}.")
+def _rates(summaries: list[Summary]) -> str:
+    """What the rates of every network that learns them have become."""
+    found = [
+        f"{item.cost.title}: {', '.join(' / '.join(f'{rate:.2f}' for rate in layer) for layer in item.rates)}."
+        for item in summaries
+        if item.rates
+    ]
     return " ".join(["Rates learned, attention / convolution, operator by operator, means.", *found]) if found else ""
 
 

@@ -2,12 +2,13 @@
 
 import re
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from acmix.errors import InputError
 from acmix.study.kinds import Score
-from acmix.study.results import ACMIX, CONVOLUTION, EQUAL_TIME, Measured, Study
+from acmix.study.results import ACMIX, CONVOLUTION, EQUAL_TIME, FIXED, Measured, Study, Trained
 from acmix.study.statistics import Interval, Paired, holm, interval, paired
 
 
@@ -20,12 +21,17 @@ class Summary:
         cost: What it costs.
         scores: What networks are compared by: mean over seeds with its interval, 0 to 1, by title.
         train_loss: Mean over seeds, of the last epoch.
+        curve: The first of the scores after every epoch, mean over seeds.
+        rates: Of every operator after training, attention and convolution, means over seeds; empty where none are
+            learned.
     """
 
     name: str
     cost: Measured
     scores: dict[str, Interval]
     train_loss: float
+    curve: list[float]
+    rates: list[tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -58,16 +64,20 @@ def summarise(study: Study) -> list[Summary]:
     seeds = study.seeds()
     if len(seeds) < 2:
         raise InputError(f"an interval needs every network trained with at least 2 seeds, got {len(seeds)}; train more")
-    losses = {
-        name: statistics.fmean(
-            item.train_loss for item in study.trainings if item.variant == name and item.seed in seeds
-        )
-        for name in study.variants
-    }
-    return [
-        Summary(name, cost, {each.title: interval(study.found(each, name)) for each in study.scores}, losses[name])
-        for name, cost in study.variants.items()
-    ]
+    return [_summary(study, name, [item for item in study.trainings if item.seed in seeds]) for name in study.variants]
+
+
+def _summary(study: Study, name: str, whole: Sequence[Trained]) -> Summary:
+    own = [item for item in whole if item.variant == name]
+    layers = zip(*(item.rates for item in own), strict=True) if name != FIXED else ()
+    return Summary(
+        name,
+        study.variants[name],
+        {each.title: interval(study.found(each, name)) for each in study.scores},
+        statistics.fmean(item.train_loss for item in own),
+        curve=[statistics.fmean(values) for values in zip(*(item.curve for item in own), strict=True)],
+        rates=[tuple(statistics.fmean(values) for values in zip(*layer, strict=True)) for layer in layers],
+    )
 
 
 def differences(study: Study) -> list[Difference]:
