@@ -7,9 +7,8 @@ from torch import Tensor, fx, nn
 
 from acmix import conv2d, ops
 from acmix.ops import dispatch, validation
-from acmix.ops.contract import Convolution, Grid, Projection, Weights
+from acmix.ops.contract import Convolution, Ends, Grid, Projection, Weights, finish
 from acmix.ops.geometry import position_map, reflect, window_offsets
-from acmix.ops.tracing import is_exporting, is_transformed
 from acmix.paths import Route, TwoPaths, refuse_script, shift_kernels_
 from acmix.plain import why_not_plain
 
@@ -20,28 +19,18 @@ _NO_KERNEL = (
 )
 
 
-def _from_input(
-    x: Tensor, projection: Projection, weights: Weights, bias: Tensor | None, grid: Grid, backend: str
-) -> Tensor:
+def _from_input(x: Tensor, projection: Projection, weights: Weights, ends: Ends, grid: Grid, backend: str) -> Tensor:
     if x.ndim == 3:
-        return _from_input(x[None], projection, weights, bias, grid, backend)[0]
-    return _add_bias(dispatch.project_and_mix(x, projection, weights, grid, backend), bias)
+        return _from_input(x[None], projection, weights, ends, grid, backend)[0]
+    return dispatch.project_and_mix(x, projection, weights, grid, backend, ends)
 
 
-def _from_projections(projections: Tensor, weights: Weights, bias: Tensor | None, grid: Grid, backend: str) -> Tensor:
+def _from_projections(projections: Tensor, weights: Weights, ends: Ends, grid: Grid, backend: str) -> Tensor:
     if projections.ndim == 3:
-        return _from_projections(projections[None], weights, bias, grid, backend)[0]
+        return _from_projections(projections[None], weights, ends, grid, backend)[0]
     maps = projections.unflatten(1, (3 * grid.heads, -1))
     validation.check_projections(maps)
-    return _add_bias(dispatch.mix(maps, weights, grid, backend), bias)
-
-
-def _add_bias(output: Tensor, bias: Tensor | None) -> Tensor:
-    if bias is None:
-        return output
-    addend = bias.to(output.dtype)[:, None, None]
-    # Nothing else holds the sum yet, so that the bias costs no map; a batch of biases does not fit into it.
-    return output + addend if is_transformed() or is_exporting() else output.add_(addend)
+    return finish(dispatch.mix(maps, weights, grid, backend), ends)
 
 
 # Nodes of their own where torch.fx traces: what they do depends on the input.
@@ -81,10 +70,14 @@ class OperatorLayer(nn.Module):
         dilation: `(e, e)`.
         groups: 1.
         padding_mode: "zeros", that of the convolution path; the attention window is reflected.
+        rectified_input: Whether the input passes a ReLU first, as it may once `fuse` has taken one in.
+        rectified: Whether the output passes a ReLU at last.
     """
 
     groups = 1
     padding_mode = "zeros"
+    rectified_input = False
+    rectified = False
     in_channels: int
     out_channels: int
     heads: int
@@ -123,13 +116,29 @@ class OperatorLayer(nn.Module):
         Raises:
             ValueError: If x has another shape.
         """
-        weights, bias, projection = self.mixing_weights(), self.bias, self.qkv
+        weights, projection = self.mixing_weights(), self.qkv
+        ends = Ends(self.rectified_input, self.bias, self.rectified)
         grid = Grid(self.heads, self.kernel_att, self.stride[0], self.dilation[0])
         # A projection that is more than a convolution is called as a module.
         if isinstance(projection, nn.Conv2d) and why_not_plain(projection, nn.Conv2d) is None:
             plain = Projection(projection.weight, projection.bias)
-            return _from_input(x, plain, weights, bias, grid, self.backend)
-        return _from_projections(projection(x), weights, bias, grid, self.backend)
+            return _from_input(x, plain, weights, ends, grid, self.backend)
+        x = x.relu() if self.rectified_input else x
+        return _from_projections(projection(x), weights, ends, grid, self.backend)
+
+    def extra_repr(self) -> str:
+        """Show the configuration in the repr."""
+        said = {
+            "quiet_shifts": getattr(self, "quiet_shifts", False),
+            "bias": self.bias is not None,
+            "rectified_input": self.rectified_input,
+            "rectified": self.rectified,
+        }
+        return (
+            f"{self.in_channels}, {self.out_channels}, heads={self.heads}, kernel_att={self.kernel_att}, "
+            f"kernel_conv={self.kernel_conv}, stride={self.stride[0]}, dilation={self.dilation[0]}, "
+            f"backend={self.backend!r}{''.join(f', {name}=True' for name, holds in said.items() if holds)}"
+        )
 
     def __prepare_scriptable__(self) -> NoReturn:
         """Refuse torch.jit.script, which asks this of every module."""
@@ -317,12 +326,3 @@ class ACmix(OperatorLayer, TwoPaths):
         target = (rows[:, None] * width + columns).flatten().expand_as(weights)
         flat = weights.new_zeros(*weights.shape[:2], height * width)
         return flat.scatter_add(-1, target, weights).unflatten(-1, (height, width))
-
-    def extra_repr(self) -> str:
-        """Show the configuration in the repr."""
-        return (
-            f"{self.in_channels}, {self.out_channels}, heads={self.heads}, kernel_att={self.kernel_att}, "
-            f"kernel_conv={self.kernel_conv}, stride={self.stride[0]}, dilation={self.dilation[0]}, "
-            f"backend={self.backend!r}"
-            f"{', quiet_shifts=True' if self.quiet_shifts else ''}{', bias=True' if self.bias is not None else ''}"
-        )

@@ -168,7 +168,7 @@ def test_the_report_is_data_a_table_and_part_of_the_network(capsys):
             "replaced": False,
         },
     ]
-    assert str(report).splitlines()[0] == "2 of 3 operators and batch norms fused"
+    assert str(report).splitlines()[0] == "2 of 3 operators, batch norms and ReLUs fused"
     rich.print(report)
     assert "follows neither a convolution nor ACmix" in capsys.readouterr().out
     assert not hasattr(network, "fusion_report")

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from acmix.nn import OperatorLayer
 from acmix.ops import traced
-from acmix.ops.contract import Grid, Projection
+from acmix.ops.contract import Ends, Grid, Projection, finish
 from acmix.plain import why_not_plain
 from acmix.surgery.identity import become
 
@@ -27,14 +27,16 @@ class PreparedACmix(nn.Module):
         self.weight, self.kernel_weight = _constant(prepared.weight), _constant(prepared.kernels)
         self.projection_bias = None if prepared.bias is None else _constant(prepared.bias)
         self.position, self.rate = _constant(weights.position), _constant(weights.rate)
-        self.bias = None if operator.bias is None else _constant(operator.bias[:, None, None])
+        self.ends = Ends(operator.rectified_input, None, operator.rectified)
+        self.bias = None if operator.bias is None else _constant(operator.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`, or both without B."""
         prepared = traced.Prepared(self.weight, self.projection_bias, self.kernel_weight)
         images = x if x.ndim == 4 else x[None]
+        images = images.relu() if self.ends.rectified_input else images
         output = traced.compute(images, prepared, self.position, self.rate, self.grid)
-        output = output if self.bias is None else output + self.bias
+        output = finish(output, self.ends._replace(bias=self.bias))
         return output if x.ndim == 4 else output[0]
 
 

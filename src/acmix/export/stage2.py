@@ -75,6 +75,7 @@ class ExportedACmix(nn.Module):
         kernels = operator.kernel_weight.detach().double()
         if operator.fc_weight is not None:
             kernels = torch.einsum("pc,opyx->ocyx", operator.fc_weight.double(), kernels)
+        self.rectified_input, self.rectified = operator.rectified_input, operator.rectified
         self.numbers = operator.heads, operator.kernel_att, operator.stride[0], operator.dilation[0]
         self.projection: Tensor | None = None
         self.query_bias: Tensor | None = None
@@ -128,11 +129,14 @@ class ExportedACmix(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`."""
+        x = x.relu() if self.rectified_input else x
         maps = x if self.qkv is None else self.qkv(x)
         if self.scales is not None:
             maps = (maps.unflatten(1, (3 * self.numbers[0], -1)) * self.scales).transpose(1, 2).flatten(1, 2)
         weights = self.position, self.kernels, self.bias, self.rate
-        return torch.ops.acmix_export.mix(maps, self.projection, self.query_bias, self.border, *weights, *self.numbers)
+        sources = maps, self.projection, self.query_bias, self.border
+        output = torch.ops.acmix_export.mix(*sources, *weights, *self.numbers)
+        return output.relu() if self.rectified else output
 
 
 def _constant(tensor: Tensor) -> nn.Parameter:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from acmix.ops.tracing import is_exporting, plain_shape
+from acmix.ops.tracing import is_exporting, is_transformed, plain_shape
 
 
 class Grid(NamedTuple):
@@ -64,6 +64,20 @@ class Weights(NamedTuple):
     convolution: Convolution
 
 
+class Ends(NamedTuple):
+    """What stands on both sides of the stages.
+
+    Attributes:
+        rectified_input: Whether the input passes a ReLU first.
+        bias: Added to the output, `(C,)`, or None.
+        rectified: Whether the output passes a ReLU at last.
+    """
+
+    rectified_input: bool = False
+    bias: Tensor | None = None
+    rectified: bool = False
+
+
 class Features(NamedTuple):
     """What a backend looks at before it says that it can: maps that there may not be yet.
 
@@ -83,6 +97,18 @@ class Features(NamedTuple):
 def features_of(maps: Tensor) -> Features:
     """Of maps that there are."""
     return Features(maps.device, maps.dtype, plain_shape(maps), is_exporting())
+
+
+def finish(output: Tensor, ends: Ends) -> Tensor:
+    """Bias and ReLU of an output that nothing else holds yet, so that they cost no map."""
+    # What is differentiated may not be written, and a batch of biases does not fit into it.
+    kept = is_transformed() or is_exporting()
+    if ends.bias is not None:
+        addend = ends.bias.to(output.dtype)[:, None, None]
+        output = output + addend if kept else output.add_(addend)
+    if not ends.rectified:
+        return output
+    return output.relu() if kept else output.relu_()
 
 
 class Backend(ABC):
@@ -108,3 +134,10 @@ class Backend(ABC):
         """All three stages; a backend that does not do better projects by a convolution."""
         projections = functional.conv2d(x, *projection).unflatten(1, (3 * grid.heads, -1))
         return self.mix(projections, weights, grid)
+
+    def project_and_mix_between(
+        self, ends: Ends, x: Tensor, projection: Projection, weights: Weights, grid: Grid
+    ) -> Tensor:
+        """All three stages and what stands on both sides; a backend that does not do better takes a pass for each."""
+        x = x.relu() if ends.rectified_input else x
+        return finish(self.project_and_mix(x, projection, weights, grid), ends)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from acmix.ops import validation
-from acmix.ops.contract import Backend, Features, Grid, Projection, Weights, features_of
+from acmix.ops.contract import Backend, Ends, Features, Grid, Projection, Weights, features_of
 from acmix.ops.cpu import Compiled, warn_if_missing
 from acmix.ops.portable import Portable
 from acmix.ops.precision import autocast_dtype
@@ -91,10 +91,14 @@ def _able_to_mix(projections: Tensor, weights: Weights, grid: Grid, backend: str
     return select(backend, features, grid)
 
 
-def project_and_mix(x: Tensor, projection: Projection, weights: Weights, grid: Grid, backend: str) -> Tensor:
-    """`acmix.ops.project_and_mix`."""
+def project_and_mix(
+    x: Tensor, projection: Projection, weights: Weights, grid: Grid, backend: str, ends: Ends | None = None
+) -> Tensor:
+    """`acmix.ops.project_and_mix`, and what stands on both sides."""
     able = _able_to_project(x, projection, weights, grid, backend, is_exporting())
-    return able.project_and_mix(x, projection, weights, grid)
+    if ends is None:
+        return able.project_and_mix(x, projection, weights, grid)
+    return able.project_and_mix_between(ends, x, projection, weights, grid)
 
 
 @unrecorded

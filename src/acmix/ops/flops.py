@@ -124,6 +124,10 @@ def _all_stages_flops(x: Any, weight: Any, bias: Any, heads: int, *arguments: An
     return _projection(x, weight) + _parameters_flops(_projections(x, weight, heads), *arguments)
 
 
+def _infer_flops(*arguments: Any, **_: Any) -> int:
+    return _all_stages_flops(*arguments[:-3])
+
+
 def _all_stages_backward_flops(
     output_gradient: Any,
     x: Any,
@@ -169,6 +173,7 @@ if dispatch.why_not("cpu") is None:
     register_flop_formula(torch.ops.acmix.local_attention_backward)(_attention_backward_flops)
     register_flop_formula(torch.ops.acmix.mix)(_parameters_flops)
     register_flop_formula(torch.ops.acmix.project_and_mix)(_all_stages_flops)
+    register_flop_formula(torch.ops.acmix.infer)(_infer_flops)
     register_flop_formula(torch.ops.acmix.mix_backward)(_parameters_backward_flops)
     register_flop_formula(torch.ops.acmix.project_and_mix_backward)(_all_stages_backward_flops)
 if dispatch.why_not("triton") is None:

@@ -86,6 +86,12 @@ def has_gathers() -> bool:
     return torch.compiler.is_dynamo_compiling() or _GATHERS.get()
 
 
+def may_be_derived(*tensors: Tensor | None) -> bool:
+    """Whether somebody may ask for a derivative by one of the tensors."""
+    recorded = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    return recorded or is_transformed()
+
+
 def is_transformed() -> bool:
     """Whether a transform of `torch.func` or forward differentiation is under way."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0

@@ -23,6 +23,9 @@ class FusedACmix(OperatorLayer):
 
     .. math:: s (\alpha \, att(q, k, v) + \beta \, conv(q, k, v)) + t = \alpha \, att(q, k, s v) + conv_s(q, k, s v) + t
 
+    A ReLU before it (`rectified_input`) or behind it (`rectified`) is computed with it; kernels apply the bias and both
+    where they read and write anyway.
+
     Args:
         operator: Its weights are copied.
 
@@ -79,6 +82,8 @@ def fold_affine(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
 
 
 def _fold_into_operator(operator: FusedACmix, scale: Tensor, shift: Tensor) -> None:
+    if operator.rectified:
+        raise ValueError("the layer before it rectifies its output")
     reason = why_not_plain(operator.qkv, nn.Conv2d)
     if reason is not None:
         raise ValueError(f"the projection before it {reason}")

@@ -4,18 +4,19 @@ import builtins
 import inspect
 import itertools
 import sys
-from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from acmix.plain import who_sees_all
-from acmix.surgery.identity import copy_network, has_hooks, names_of_modules
+from acmix.surgery.activations import End, Side, find_ends
+from acmix.surgery.calls import Calls
+from acmix.surgery.identity import copy_network, has_hooks
 
 # Each may be given or left out, which is twice the traces.
 _MOST_OPTIONAL_ARGUMENTS = 3
@@ -30,11 +31,15 @@ class Reading:
     Attributes:
         behind: What a norm reads, and a layer is read by, in any trace: a module where it is called once, reads its one
             argument from that layer, or is read by that norm alone; else the reason, in words.
-        read: Layers and norms that the network uses otherwise than by calling them, and what it reads of them.
+        read: Layers, norms and ReLUs that the network uses otherwise than by calling them, and what it reads of them.
+        ends: Where a ReLU stands in any trace; see `find_ends`.
+        beside: Of an operator, and of each of its sides, the ReLU there in any trace, or None.
     """
 
     behind: dict[nn.Module, dict[nn.Module | str, None]] = field(default_factory=dict)
     read: dict[nn.Module, str] = field(default_factory=dict)
+    ends: dict[nn.Module, dict[End | str | None, None]] = field(default_factory=dict)
+    beside: dict[tuple[nn.Module, Side], dict[nn.Module | None, None]] = field(default_factory=dict)
 
     def layer_before(self, norm: nn.Module) -> nn.Module | str:
         """The layer whose output a norm alone reads, or why there is none, a sentence's end after the norm's name."""
@@ -48,12 +53,27 @@ class Reading:
             (f"follows a layer that {reason}" for reason in after if isinstance(reason, str)), "shares its layer"
         )
 
+    def end_of(self, relu: nn.Module) -> End | str | None:
+        """Where a ReLU stands, why no operator may take it in, or None if it stands beside none."""
+        (end, *others) = self.ends.get(relu, {None: None})
+        if others:
+            return "stands elsewhere when the network is called otherwise"
+        if isinstance(end, End) and self.beside[end.operator, end.side].keys() != {relu}:
+            return "is left out when the network is called otherwise"
+        return end
+
 
 class UntraceableError(Exception):
     """A network that torch.fx cannot trace; the message says why."""
 
 
-def read_network(network: nn.Module, layers: Collection[nn.Module], norms: Collection[nn.Module]) -> Reading:
+def read_network(
+    network: nn.Module,
+    layers: Collection[nn.Module],
+    norms: Collection[nn.Module],
+    operators: Collection[nn.Module] = (),
+    relus: Mapping[nn.Module, nn.Module] | None = None,
+) -> Reading:
     """Trace a network, once for each choice of its optional arguments.
 
     Copies are traced, so that the network and what its forward writes stay as they are. A module with hooks is not
@@ -63,6 +83,8 @@ def read_network(network: nn.Module, layers: Collection[nn.Module], norms: Colle
         network: In evaluation mode.
         layers: Modules of it that a norm could be folded into.
         norms: Its norms.
+        operators: Those of the layers that may take a ReLU in.
+        relus: Its ReLUs; see `find_ends`.
 
     Raises:
         UntraceableError: If a trace does not say what the network computes.
@@ -73,15 +95,28 @@ def read_network(network: nn.Module, layers: Collection[nn.Module], norms: Colle
     for names in _choices_of_arguments(network):
         copied = copy_network(network)
         originals = dict(zip(copied.modules(), network.modules(), strict=True))
-        trace = _Trace(copied, {module for module in originals if originals[module] in {*layers, *norms}})
+        watched = {*layers, *norms, *(relus or {})}
+        trace = _Trace(copied, {module for module in originals if originals[module] in watched})
         graph = trace.run(names)
         for module, attribute in trace.reads.items():
             reading.read[originals[module]] = attribute
         copies = {original: module for module, original in originals.items()}
-        for module, found in _relations(trace, graph, [copies[m] for m in layers], [copies[m] for m in norms]):
+        calls = Calls(trace.root, trace.network, graph)
+        for module, found in _relations(calls, [copies[m] for m in layers], [copies[m] for m in norms]):
             value = originals[found] if isinstance(found, nn.Module) else found
             # A dictionary, since sets have no order and the reasons one.
             reading.behind.setdefault(originals[module], {})[value] = None
+        copied_relus = {copies[relu]: copies[called] for relu, called in (relus or {}).items()}
+        taken: dict[tuple[nn.Module, Side], nn.Module] = {}
+        for relu, end in find_ends(calls, [copies[m] for m in operators], [copies[m] for m in norms], copied_relus):
+            if isinstance(end, End):
+                neighbour = None if end.neighbour is None else originals[end.neighbour]
+                end = end._replace(operator=originals[end.operator], neighbour=neighbour)
+                taken[end[:2]] = originals[relu]
+            reading.ends.setdefault(originals[relu], {})[end] = None
+        for operator in operators:
+            for side in get_args(Side) if copies[operator] in calls.nodes else ():
+                reading.beside.setdefault((operator, side), {})[taken.get((operator, side))] = None
     return reading
 
 
@@ -225,50 +260,30 @@ def _attribute(root: nn.Module, target: Any) -> Any:
 
 
 def _relations(
-    trace: _Trace, graph: fx.Graph, layers: Collection[nn.Module], norms: Collection[nn.Module]
+    calls: Calls, layers: Collection[nn.Module], norms: Collection[nn.Module]
 ) -> Iterator[tuple[nn.Module, nn.Module | str]]:
     """Of every layer and norm that is called, which norm and layer it belongs to, or why to none."""
-    modules = {name: module for module, name in names_of_modules(trace.root).items()}
-    calls: dict[nn.Module, list[fx.Node]] = {}
-    inside: Counter[nn.Module] = Counter()
-    for node in graph.find_nodes(op="call_module"):
-        calls.setdefault(modules[str(node.target)], []).append(node)
-    for module in calls:
-        inside.update(set(module.modules()) - {module})
-    stored = _stored_nodes(trace.network)
-    called = {node: module for module, nodes in calls.items() for node in nodes}
     for module in (*layers, *norms):
-        nodes = calls.get(module, [])
-        if module in inside:
-            yield module, "is part of a module that is not looked into"
-        elif len(nodes) > 1:
-            yield module, f"is called {len(nodes)} times"
-        elif any(part in calls or inside[part] > 1 for part in set(module.modules()) - {module}):
-            yield module, "has a part that others call"
+        nodes = calls.nodes.get(module, [])
+        reason = calls.why_not_once(module)
+        if reason is not None:
+            yield module, reason
         elif nodes and module in norms:
-            yield module, _source(nodes[0], called, layers)
+            yield module, _source(nodes[0], calls, layers)
         elif nodes:
-            yield module, _reader(nodes[0], called, norms, stored)
+            yield module, _reader(nodes[0], calls, norms)
 
 
-def _source(node: fx.Node, called: dict[fx.Node, nn.Module], layers: Collection[nn.Module]) -> nn.Module | str:
+def _source(node: fx.Node, calls: Calls, layers: Collection[nn.Module]) -> nn.Module | str:
     if len(node.args) != 1 or node.kwargs:
         return "is called with keywords"
-    before = called.get(node.args[0]) if isinstance(node.args[0], fx.Node) else None
+    before = calls.modules.get(node.args[0]) if isinstance(node.args[0], fx.Node) else None
     return before if before is not None and before in layers else "follows neither a convolution nor ACmix"
 
 
-def _reader(
-    node: fx.Node, called: dict[fx.Node, nn.Module], norms: Collection[nn.Module], stored: set[fx.Node]
-) -> nn.Module | str:
+def _reader(node: fx.Node, calls: Calls, norms: Collection[nn.Module]) -> nn.Module | str:
     (reader, *others) = node.users or (None,)
-    after = called.get(reader) if reader is not None else None
-    if others or node in stored or after not in norms or after is None:
+    after = calls.modules.get(reader) if reader is not None else None
+    if others or calls.is_stored(node) or after not in norms or after is None:
         return "others read, too"
     return after
-
-
-def _stored_nodes(network: nn.Module) -> set[fx.Node]:
-    """What the forward pass has left on modules for others to read."""
-    values = pytree.tree_leaves([[*vars(module).values()] for module in network.modules()])
-    return {value.node for value in values if isinstance(value, fx.Proxy)}

@@ -72,13 +72,13 @@ class AttentionLayer(_Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class FusedLayer(_Layer):
-    """One operator or batch norm that `fuse` found.
+    """One operator, batch norm or ReLU beside an operator that `fuse` found.
 
     Attributes:
         name: Its dotted name, the first where it has several.
         kind: Its type, or what that derives from.
         reason: Why it stayed, which follows its name in a sentence; None where it was fused.
-        into: The layer whose weights hold it now; None where it stayed, and for an operator, now a `FusedACmix`.
+        into: The layer that computes it now; None where it stayed, and for an operator, now a `FusedACmix`.
     """
 
     kind: str
@@ -183,9 +183,9 @@ class AttentionReport(_Report[AttentionLayer]):
 
 @dataclass(frozen=True)
 class FusionReport(_Report[FusedLayer]):
-    """Every operator and batch norm of a network and what `fuse` made of it; `rich.print` shows a table."""
+    """Every operator, batch norm and ReLU beside an operator, and what became of it; `rich.print` shows a table."""
 
-    what = "operators and batch norms fused"
+    what = "operators, batch norms and ReLUs fused"
 
     def _columns(self) -> dict[str, list[str]]:
         return {

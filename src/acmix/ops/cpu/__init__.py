@@ -2,8 +2,8 @@
 
 The shared library is built with the package where a compiler is at hand (setup.py), without torch, and loaded with this
 module. It holds the operators `acmix::project_and_mix`, `acmix::mix` and `acmix::local_attention` with their backward
-passes, on LibTorch's stable ABI; they read their maps by strides, so that views cost no copies. All other derivatives
-are those of `algebra`.
+passes, and `acmix::infer`, the first of them with what stands on its both sides and without derivatives, on LibTorch's
+stable ABI; they read their maps by strides, so that views cost no copies. All other derivatives are those of `algebra`.
 """
 
 import ctypes
@@ -20,9 +20,10 @@ from torch.nn import functional
 
 from acmix.ops import algebra
 from acmix.ops.composition import widen_to
-from acmix.ops.contract import Backend, Convolution, Features, Grid, Projection, Weights
+from acmix.ops.contract import Backend, Convolution, Ends, Features, Grid, Projection, Weights
 from acmix.ops.derivatives import Operator
 from acmix.ops.geometry import composes_kernels, output_size
+from acmix.ops.tracing import may_be_derived
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _LARGEST_WINDOW = 31
@@ -159,6 +160,10 @@ def _fake_project_and_mix(x: Tensor, weight: Tensor, bias: Tensor | None, heads:
     return _empty_map(x[:, None], weight.shape[0] // 3, _Parameters(*parameters).stride)
 
 
+def _fake_infer(x: Tensor, weight: Tensor, bias: Tensor | None, heads: int, *parameters: Any) -> Tensor:
+    return _fake_project_and_mix(x, weight, bias, heads, *parameters[:-3])
+
+
 def _fake_project_and_mix_backward(
     output_gradient: Tensor,
     x: Tensor,
@@ -240,6 +245,7 @@ def _register() -> dict[str, Operator]:
     torch.library.register_fake("acmix::mix_backward", _fake_mix_backward)
     torch.library.register_fake("acmix::project_and_mix", _fake_project_and_mix)
     torch.library.register_fake("acmix::project_and_mix_backward", _fake_project_and_mix_backward)
+    torch.library.register_fake("acmix::infer", _fake_infer)
     return {
         "local_attention": Operator("acmix::local_attention", _attention_backward, _define_attention, maps=3),
         "mix": Operator("acmix::mix", _mix_backward, _define_mix),
@@ -261,6 +267,15 @@ def _parameters(features: Tensor, weights: Weights | None, convolution: Convolut
         0 if weights is None else grid.window,
         grid.stride,
     )
+
+
+def _stages(x: Tensor, projection: Projection, weights: Weights, grid: Grid, widened: bool) -> tuple[Any, ...]:
+    """Arguments of all stages; `widened`: stage I's weight, too, which otherwise may have the input's dtype."""
+    weight, bias = projection
+    if widened or weight.dtype != x.dtype:
+        (weight,) = widen_to(x, weight)
+    parameters = _parameters(x, weights, weights.convolution, grid)
+    return x, weight, *widen_to(x, bias), grid.heads, *parameters
 
 
 class Compiled(Backend):
@@ -302,12 +317,21 @@ class Compiled(Backend):
         if torch.is_autocast_enabled("cpu"):
             # A convolution knows what autocast asks for.
             return super().project_and_mix(x, projection, weights, grid)
-        parameters = _parameters(x, weights, weights.convolution, grid)
         # Gradients are those of a wide weight; without them the kernels may read it as it is.
-        as_it_is = projection.weight.dtype == x.dtype and not torch.is_grad_enabled()
-        weight = projection.weight if as_it_is else widen_to(x, projection.weight)[0]
-        bias = widen_to(x, projection.bias)[0]
-        return _OPERATORS["project_and_mix"](x, weight, bias, grid.heads, *parameters)
+        return _OPERATORS["project_and_mix"](*_stages(x, projection, weights, grid, torch.is_grad_enabled()))
+
+    def project_and_mix_between(
+        self, ends: Ends, x: Tensor, projection: Projection, weights: Weights, grid: Grid
+    ) -> Tensor:
+        """All stages with what stands on both sides, in one pass where nobody may ask for a derivative."""
+        position, rate, convolution = weights
+        together = ends.rectified_input or ends.bias is not None or ends.rectified
+        together = together and not torch.is_autocast_enabled("cpu")
+        if not together or may_be_derived(x, *projection, position, rate, *convolution, ends.bias):
+            return super().project_and_mix_between(ends, x, projection, weights, grid)
+        stages = _stages(x, projection, weights, grid, False)
+        (bias,) = widen_to(x, ends.bias)
+        return torch.ops.acmix.infer(*stages, ends.rectified_input, bias, ends.rectified)
 
 
 # At import, not at the first question: a question may be traced into a graph.

@@ -47,6 +47,14 @@ struct Projection {
   void* packed;
 };
 
+// What is done to the input where it is packed, and to the output where it is written, forward: ReLU, and a bias (C) in
+// the compute type, or null.
+struct Ends {
+  bool rectified_input;
+  const void* bias;
+  bool rectified;
+};
+
 // Both paths of one call. `output` is the output, or its gradient in the backward pass; threads says how many tasks keep
 // every thread at work.
 struct Mix {
@@ -56,6 +64,7 @@ struct Mix {
   Convolution convolution;
   Projection projection;
   int64_t threads;
+  Ends ends;
 };
 
 // Where gradients go: those of the maps are written, the share of every slice (of kernel and mixing) or item (of

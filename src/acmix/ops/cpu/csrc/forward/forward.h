@@ -154,6 +154,21 @@ static void bring_rows(const Mix& problem, const ForwardLayout<T>& layout, const
     copy_run(row_of(layout, scratch.maps, next + row), kept, saved + row * kept);
 }
 
+// Bias and ReLU of a row of the output, before it is written.
+template <class T>
+static void finish_row(const Mix& problem, int64_t pitch, T* row) {
+  const T* bias = static_cast<const T*>(problem.ends.bias);
+  for (int64_t c = 0; bias && c < problem.shape.heads * problem.shape.head_size; ++c) {
+    T* cells = row + c * pitch;
+    const Vector<T> addend = splat(bias[c]);
+    for (int64_t x = 0; x < pitch; x += lanes<T>) {
+      const Vector<T> sum = load(cells + x) + addend;
+      store(cells + x, problem.ends.rectified ? rectify<T>(sum) : sum);
+    }
+  }
+  if (problem.ends.rectified && !bias) rectify_run(row, problem.shape.heads * problem.shape.head_size * pitch);
+}
+
 template <class T>
 static int64_t forward_tasks(const Mix& problem) {
   const ForwardLayout<T> layout(problem);
@@ -176,10 +191,13 @@ static void forward_band(const Mix& problem, const ForwardLayout<T>& layout, con
       attend_head(problem, layout, scratch, head, place, band);
   }
   const Field& field = problem.output;
-  for (int64_t row = band.first; row < band.last; ++row)
-    unpack_row(layout.outputs, scratch.maps, scratch.output + (row - band.first) * layout.out_row, field,
+  for (int64_t row = band.first; row < band.last; ++row) {
+    T* from = scratch.output + (row - band.first) * layout.out_row;
+    finish_row(problem, layout.out_pitch, from);
+    unpack_row(layout.outputs, scratch.maps, from, field,
                group * layout.interleave * field.batch + row * field.row, shape.heads * shape.head_size,
                scratch.maps.outputs, layout.members(group, shape.batch));
+  }
 }
 
 template <class T>

@@ -114,6 +114,26 @@ static inline Vector<float> join_pairs(Vector<float> first, Vector<float> second
 }
 #endif
 
+// ReLU of numbers, or of those in pairs; what is not a number stays that.
+template <class T, class E = T>
+static inline Vector<T> rectify(Vector<T> values) {
+  if constexpr (std::is_same_v<E, BrainPair>) {
+    typedef int16_t Halves __attribute__((vector_size(vector_bytes)));
+    // As integers what is negative lies up to that of -inf, and beyond it NaN with a sign.
+    constexpr int16_t least_infinite = -128;
+    const Halves halves = (Halves)values;
+    return (Vector<T>)(halves & (halves > least_infinite));
+  } else {
+    return larger<T>(opaque(Vector<T>{}), values);
+  }
+}
+
+// Of whole registers, in place.
+template <class T>
+static inline void rectify_run(T* cells, int64_t size) {
+  for (int64_t x = 0; x < size; x += lanes<T>) store(cells + x, rectify<T>(load(cells + x)));
+}
+
 // Rows of channels: `row` from row to row, `pitch` from channel to channel.
 template <class T>
 struct Rows {
@@ -149,7 +169,7 @@ static inline void for_registers(E* pixels, int64_t batch, int64_t column, int64
 }
 
 // The channels, adjacent in memory, of a register of pixels, zeros where there is none; the next ones are `ahead`.
-template <class T, class E>
+template <class T, bool rectified = false, class E>
 static void load_pixels(const E* const* lane, int64_t channels, int64_t ahead, T* cells, int64_t pitch) {
   constexpr int count = lanes<T>;
   const int64_t whole = channels / count * count;
@@ -162,13 +182,16 @@ static void load_pixels(const E* const* lane, int64_t channels, int64_t ahead, T
       block[i] = load_wide<T>(lane[i] + j);
       // A pixel's line lies alone in memory; hardware does not foresee the next ones.
       __builtin_prefetch(lane[i] + ahead + j);
+      if constexpr (rectified) block[i] = rectify<T, E>(block[i]);
     }
     transpose<T>(block);
 #pragma GCC unroll 16
     for (int i = 0; i < count; ++i) store(cells + (j + i) * pitch, block[i]);
   }
-  for (int64_t j = whole; j < channels; ++j)
+  for (int64_t j = whole; j < channels; ++j) {
     for (int i = 0; i < count; ++i) cells[j * pitch + i] = lane[i] ? widen<T>(lane[i][j]) : T(0);
+    if constexpr (rectified) store(cells + j * pitch, rectify<T, E>(load(cells + j * pitch)));
+  }
 }
 
 // A line of pixels.

@@ -69,12 +69,20 @@ struct Projections {
   int64_t heads;
 };
 
+// Before and behind all stages, for inference: ReLU of the input; a bias (C) or none and ReLU of the output.
+struct Between {
+  bool rectified_input = false;
+  MaybeTensor bias;
+  bool rectified = false;
+};
+
 // The tensors and numbers of one call, as an operator takes them; window 0 means no attention, no kernel no convolution.
 struct Call {
   Tensor like;
   Field query = {}, key = {}, value = {};
   MaybeTensor position, rate, kernel, mixing;
   std::optional<Projections> projections;
+  Between ends;
   int64_t window, kernel_size = 0;
   Shape shape;
   bool is_double, channels_last;
@@ -132,6 +140,11 @@ struct Call {
                     "dep must be (C, P, k, k), in the compute dtype");
     kernel = weights.kernel(best_kernels(is_double));
     if (!weights.composed) mixing = weights.fc;
+  }
+
+  void take(const Between& given) {
+    ends = {given.rectified_input, densely(given.bias), given.rectified};
+    check_parameter(ends.bias, {shape.heads * shape.head_size}, "the output's bias must be (C)");
   }
 
   // Batch and size are the first and the last axes of `like`, channels that lie together the third last.
@@ -199,7 +212,8 @@ Mix problem_of(const Call& call, const Tensor& output, const Locations& columns,
                   nullptr};
   }
   return {call.shape, call.query,  call.key,   call.value, channels_of(output, 0, call.shape.head_size),
-          attention,  convolution, projection, number_of_threads()};
+          attention,  convolution, projection, number_of_threads(),
+          {call.ends.rectified_input, call.ends.bias ? call.ends.bias->const_data_ptr() : nullptr, call.ends.rectified}};
 }
 
 }  // namespace

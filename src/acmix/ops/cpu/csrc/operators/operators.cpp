@@ -47,6 +47,16 @@ Tensor project_and_mix(const Tensor& input, const Tensor& weight, const MaybeTen
   return run_forward(Call(input, {weight, bias, heads}, parameters, window, stride));
 }
 
+Tensor infer(const Tensor& input, const Tensor& weight, const MaybeTensor& bias, int64_t heads,
+             const MaybeTensor& position, const MaybeTensor& rate, const MaybeTensor& fc, const Tensor& dep,
+             const MaybeTensor& rate_convolution, bool composed, int64_t window, int64_t stride, bool rectified_input,
+             const MaybeTensor& output_bias, bool rectified) {
+  const Parameters parameters = {position, rate, Weights(fc, dep, rate_convolution, composed)};
+  Call call(input, {weight, bias, heads}, parameters, window, stride);
+  call.take(Between{rectified_input, output_bias, rectified});
+  return run_forward(call);
+}
+
 // Of the projections as one (B, 3 C, H, W) map or, where they are computed, of their input; of the projections' weight
 // and bias, if any, empty where it is not wanted; of position and rate as (2 D + 1), of the kernel and mixing that were
 // computed with.
@@ -243,6 +253,11 @@ const bool registered = [] {
       "project_and_mix",
       "(Tensor input, Tensor weight, Tensor? bias, int heads, Tensor? position, Tensor? rate, Tensor? fc, "
       "Tensor dep, Tensor? rate_convolution, bool composed, int window, int stride) -> Tensor");
+  library.add<&infer>(
+      "infer",
+      "(Tensor input, Tensor weight, Tensor? bias, int heads, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, "
+      "Tensor? rate_convolution, bool composed, int window, int stride, bool rectified_input, Tensor? output_bias, "
+      "bool rectified) -> Tensor");
   library.add<&mix_backward>(
       "mix_backward",
       "(Tensor output_gradient, Tensor projections, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, "

@@ -16,16 +16,17 @@ static inline int64_t count_terms(const Mix& problem) {
 }
 
 // load_pixels, a register for each pair of channels; the last one of an odd number is beside a zero.
-template <class T, class E>
+template <class T, bool rectified, class E>
 static void load_pairs(const E* const* lane, int64_t channels, int64_t ahead, T* cells, int64_t pitch) {
   if constexpr (std::is_same_v<E, Brain>) {
     const BrainPair* pairs[lanes<T>];
     for (int i = 0; i < lanes<T>; ++i) pairs[i] = reinterpret_cast<const BrainPair*>(lane[i]);
-    load_pixels<T>(pairs, channels / 2, ahead / 2, cells, pitch);
+    load_pixels<T, rectified>(pairs, channels / 2, ahead / 2, cells, pitch);
     if (channels % 2 == 0) return;
     T* last = cells + channels / 2 * pitch;
     for (int i = 0; i < lanes<T>; ++i)
       last[i] = widen<T>(BrainPair{lane[i] ? lane[i][channels - 1] : Brain{}, Brain{}});
+    if constexpr (rectified) store(last, rectify<T, BrainPair>(load(last)));
   }
 }
 

@@ -143,6 +143,15 @@ static inline void for_packed_registers(E* pixels, const Field& field, int64_t r
   f(place, lane);
 }
 
+// A register of pixels, by channels or by pairs of them.
+template <class T, bool rectified, class E>
+static inline void load_input(bool paired, const E* const* lane, int64_t inputs, int64_t ahead, T* to, int64_t pitch) {
+  if (paired)
+    load_pairs<T, rectified>(lane, inputs, ahead, to, pitch);
+  else
+    load_pixels<T, rectified>(lane, inputs, ahead, to, pitch);
+}
+
 // Rows [begin, end) of the input of a group of images.
 template <class T>
 static void pack_input(const Mix& problem, const MapLayout<T>& layout, const MapScratch<T>& maps,
@@ -163,10 +172,11 @@ static void pack_input(const Mix& problem, const MapLayout<T>& layout, const Map
       for_packed_registers<T>(from, field, end - begin, strip.width(), columns.weave(members),
                               [&](int64_t place, const auto* lane) {
                                 T* panel = panel_of(place);
-                                if (scratch.paired)
-                                  load_pairs<T>(lane, inputs, ahead, panel, tiles.size * lanes<T>);
+                                const int64_t pitch = tiles.size * lanes<T>;
+                                if (problem.ends.rectified_input)
+                                  load_input<T, true>(scratch.paired, lane, inputs, ahead, panel, pitch);
                                 else
-                                  load_pixels<T>(lane, inputs, ahead, panel, tiles.size * lanes<T>);
+                                  load_input<T, false>(scratch.paired, lane, inputs, ahead, panel, pitch);
                               });
     });
     return;
@@ -174,6 +184,7 @@ static void pack_input(const Mix& problem, const MapLayout<T>& layout, const Map
   int64_t cell = 0;
   for (int64_t row = begin; row < end; ++row) {
     pack_row(columns, maps, field, image + row * field.row, inputs, strip, members, scratch.line);
+    if (problem.ends.rectified_input) rectify_run(scratch.line, inputs * layout.pitch);
     for (int64_t phase = 0; phase < columns.stride; ++phase) {
       const T* line = scratch.line + phase * columns.phase_pitch;
       for (int64_t count = columns.cells(strip.width(), phase), x = 0, run; x < count; x += run, cell += run) {

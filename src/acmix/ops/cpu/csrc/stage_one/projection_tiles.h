@@ -184,12 +184,14 @@ static inline void pack_input(const Mix& problem, const MapLayout<float>& layout
       with_elements<float>(field, image + row * field.row + strip.begin * field.column, [&](const auto* from) {
         for_registers<float>(from, field.batch, field.column, strip.width(), weave, [&](int64_t, const auto* lane) {
           load_pixels<float>(lane, inputs, ahead, scratch.buffer, block_side);
+          if (problem.ends.rectified_input) rectify_run(scratch.buffer, inputs * block_side);
           scratch.put(place++, scratch.buffer, block_side);
         });
       });
       continue;
     }
     pack_row(columns, maps, field, image + row * field.row, inputs, strip, members, scratch.line);
+    if (problem.ends.rectified_input) rectify_run(scratch.line, inputs * layout.pitch);
     for (int64_t i = 0; i < scratch.across; ++i)
       scratch.put(place++, scratch.line + scratch.registers[i].place, layout.pitch);
   }
