@@ -31,6 +31,8 @@ SELECTED = (
     "test_cpu.py::test_scratch_of_projections_shows_nothing_of_the_task_before",
     "test_cpu.py::test_images_projected_together_do_not_meet",
     "test_cpu.py::test_gradcheck_of_a_layer",
+    "test_ends.py::test_ends_are_those_of_passes_of_their_own",
+    "test_ends.py::test_numbers_of_every_kind",
     "test_projections.py",
     "test_values.py::test_logits_of_any_size_are_as_exact_as_eager[cpu]",
     "test_values.py::test_attention_of_any_size_is_a_mean[cpu]",
