@@ -56,7 +56,9 @@ def test_operator_is_what_a_count_gives(heads, composed):
 
 @pytest.mark.skipif("cpu" not in ops.backends(), reason="other backends multiply more than the definition")
 def test_fused_operator_is_what_a_count_gives():
-    result = account(fuse(ACmix(6, 16)), (6, 10, 7)).network
+    fused = fuse(ACmix(6, 16, bias=True))
+    fused.rectified_input = fused.rectified = True
+    result = account(fused, (6, 10, 7)).network
     sizes = {"inputs": 6, "channels": 16, "heads": 4, "window": 7, "kernel": 3, "stride": 1}
     counts = enumerate_multiply_adds(10, 7, composed=True, **sizes)
     # Its kernels are composed already; positions and the final sum are no products of matrices.

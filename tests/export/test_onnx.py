@@ -127,6 +127,22 @@ def test_the_file_holds_standard_operators_alone(written):
     ]
 
 
+def test_relus_that_a_fuse_takes_in(tmp_path):
+    # The first operator is given its input, the second projections.
+    first = nn.Conv2d(3, 16, 1), nn.ReLU(), ACmix(16, 16), nn.BatchNorm2d(16), nn.ReLU(inplace=True)
+    network = trained(nn.Sequential(*first, nn.Conv2d(16, 72, 1), nn.ReLU(), ACmix(72, 32, heads=8), nn.ReLU()))
+    fused = acmix.fuse(network)
+    assert not any(isinstance(module, nn.ReLU) for module in fused.modules())
+    assert [stage2.ExportedACmix(fused[place]).qkv is None for place in (2, 7)] == [True, False]
+    to_onnx(network, tmp_path / "network.onnx", input_size=(3, 9, 8))
+    nodes = onnx.load(tmp_path / "network.onnx").graph.node
+    assert sum(node.op_type == "Relu" for node in nodes) == 4
+    images = torch.randn(2, 3, 11, 7)
+    (found,), expected = run(tmp_path / "network.onnx", images), network(images)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert found.min() == 0
+
+
 def test_fixed_size_and_several_outputs(tmp_path):
     network = timm.create_model(
         "acmix_resnet14_small", features_only=True, out_indices=(1, 2), channels=(8, 8, 16, 16), stem_width=8

@@ -14,7 +14,8 @@ from tests.surgery.test_fusion import trained
 
 
 def test_program_of_one_size_round_trips(tmp_path):
-    network = trained(nn.Sequential(ACmix(3, 8, stride=2), nn.BatchNorm2d(8)))
+    first = nn.Conv2d(3, 3, 1), nn.ReLU()
+    network = trained(nn.Sequential(*first, ACmix(3, 8, stride=2), nn.BatchNorm2d(8), nn.ReLU()))
     program = to_program(network, input_size=(3, 17, 20), dynamic=False)
     assert not any("acmix" in str(node.target) for node in program.graph.nodes)
     torch.export.save(program, tmp_path / "network.pt2")

@@ -87,6 +87,12 @@ NORMS = [
 ]
 
 
+class LouderReLU(nn.ReLU):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+ACTIVATIONS = [nn.ReLU, lambda: nn.ReLU(inplace=True), nn.Identity, LouderReLU]
 # All others, parametrised ones too, are left.
 PLAIN = (ACmix, nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d, BatchNormAct2d, FrozenBatchNormAct2d)
 
@@ -157,7 +163,7 @@ class Drawn(nn.Module):
         if kind == "keyword":
             name = "input" if isinstance(self.parts[i], nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d) else None
             return self.parts[i](**{name: value}) if name and type(self.parts[i]).__module__[:5] == "torch" else value
-        if kind == "relu":
+        if kind == "function":
             return functional.relu(value, inplace=True)
         if kind == "add":
             return value + values[j % len(values)]
@@ -178,7 +184,7 @@ class Drawn(nn.Module):
         return value
 
 
-KINDS = ["call", "call", "block", "held", "keyword", "relu", "add"]
+KINDS = ["call", "call", "block", "held", "keyword", "function", "add"]
 KINDS += ["weight", "statistics", "no bias", "keep", "optional", "type"]
 
 
@@ -200,6 +206,8 @@ def networks(draw):
         if norm.weight is not None:
             norm.weight.data.copy_(draw(numbers(SCALES)))
             norm.bias.data.normal_()
+    layers = len(modules)
+    modules += [draw(st.sampled_from(ACTIVATIONS))() for _ in range(draw(st.integers(1, 4)))]
     if draw(st.integers(0, 7)) == 0:
         tie(modules)
     for module in modules:
@@ -207,12 +215,14 @@ def networks(draw):
             draw(st.sampled_from(CHANGES))(module)
     index = st.integers(0, len(modules) - 1)
     steps = []
-    # Most of the time a layer and then its norm, so that there is something to fold.
-    for layer in range(0, len(modules), 2):
+    # Most of the time a layer and then its norm, so that there is something to fold, with ReLUs around them.
+    for layer in range(0, layers, 2):
         if draw(st.booleans()):
             steps += [("block", layer, layer + 1, -1)]
         else:
             steps += [("call", layer, 0, -1), ("call", layer + 1, 0, -1)]
+        for activation in draw(st.lists(st.integers(layers, len(modules) - 1), max_size=2)):
+            steps += [("call", activation, 0, -1)]
     others = st.tuples(st.sampled_from(KINDS), index, index, st.sampled_from([-1, -1, -1, 0, 1, 2]))
     for step in draw(st.lists(others, max_size=2)):
         steps.insert(draw(st.integers(0, len(steps))), step)
@@ -237,8 +247,11 @@ def state(network):
 
 
 def outputs(network, *inputs):
+    """What it returns, keeps and leaves of its inputs."""
+    inputs = [x.clone() for x in inputs]
     with torch.no_grad():
-        return [torch.nan_to_num(network(*inputs), nan=7e7)] + ([] if network.kept is None else [network.kept])
+        returned = [torch.nan_to_num(network(*inputs), nan=7e7)]
+    return returned + ([] if network.kept is None else [network.kept]) + inputs
 
 
 @pytest.mark.filterwarnings("ignore:the batch norms of Drawn stay")
