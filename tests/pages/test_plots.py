@@ -92,6 +92,18 @@ def test_studies(path, monkeypatch):
     assert all(item.cost.title in label for item in summaries)
 
 
+def test_rates_stand_where_their_operators_do(monkeypatch):
+    figures = []
+    monkeypatch.setattr(studies, "written", lambda *given: figures.append(given))
+    found = study.load_study(RESULTS / "study-fashion-places.json")
+    summaries = study.summarise(found)
+    studies.plot("svg", summaries, found.batch)
+    axes = figures[0][0].axes[-1]
+    drawn = {item.name: list(line.get_xdata()) for item, line in zip(summaries, axes.lines, strict=True)}
+    assert (drawn["last-stage"], drawn["last-two-stages"]) == ([4], [3, 4])
+    assert (drawn["first-two-stages"], drawn["acmix"]) == ([1, 2], [1, 2, 3, 4])
+
+
 def test_networks_without_operators_have_no_panels_of_rates():
     found = study.load_study(RESULTS / "study-digits-rate.json")
     summaries = [replace(item, rates=[]) for item in study.summarise(found)]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Letters in points; the panels of a row divide so many columns.
 _SMALL, _COLUMNS = 8, 6
+# How names of networks end that have operators behind convolutions.
+_AT_THE_END = ("last-stage", "last-two-stages")
 
 
 def plot(kind: str, summaries: "Sequence[Summary]", batch: int) -> bytes:
@@ -107,8 +109,11 @@ def _over_epochs(axes: Axes, summaries: "Sequence[Summary]") -> None:
 
 
 def _rates(axes: Axes, summaries: "Sequence[Summary]", path: int) -> None:
+    most = max(len(item.rates) for item in summaries)
     for place, item in enumerate(summaries):
         rates = [layer[path] for layer in item.rates]
-        axes.plot(range(1, len(rates) + 1), rates, markersize=4, linewidth=1, **_look(place))
+        # Where they stand in the network whose bottlenecks all have one.
+        before = most - len(rates) if item.name.endswith(_AT_THE_END) else 0
+        axes.plot([before + at for at in range(1, len(rates) + 1)], rates, markersize=4, linewidth=1, **_look(place))
     axes.set(xlabel="operator, first to last", ylabel=f"rate of {('attention', 'convolution')[path]}, learned")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
