@@ -1,4 +1,4 @@
-"""Projections inside the compiled kernels, in float32: three exact products, however they are computed.
+"""Projections inside the compiled kernels: three exact products, however they are computed.
 
 A build may compute them in tiles of narrower numbers, which float64, as most of tests/ops/test_cpu.py, never takes.
 """
@@ -101,8 +101,15 @@ def test_sides_that_fill_no_tile(layout, inputs, dtype, heads, head_size, batch,
 # Strips; bands, also such that begin within a pair of registers; interleaved images; passes; parts and slices.
 @pytest.mark.usefixtures("_poisoned_memory")
 @pytest.mark.parametrize(
-    ("count", "layout"),
-    [(1, "channels_last"), (2, "contiguous"), (3, "channels_last"), (4, "sliced")],
+    ("count", "layout", "dtype"),
+    [
+        (1, "channels_last", torch.float32),
+        (2, "contiguous", torch.float32),
+        (3, "channels_last", torch.float32),
+        (4, "sliced", torch.float32),
+        (1, "channels_last", torch.bfloat16),
+        (3, "sliced", torch.bfloat16),
+    ],
 )
 @pytest.mark.parametrize(
     ("heads", "head_size", "batch", "height", "width", "inputs", "window", "kernel", "stride"),
@@ -121,10 +128,10 @@ def test_sides_that_fill_no_tile(layout, inputs, dtype, heads, head_size, batch,
         (1, 4, 3, 13, 24, 300, 1, 1, 1),
     ],
 )
-def test_bands_and_strips_of_float32_meet(
-    threads, layout, count, heads, head_size, batch, height, width, inputs, window, kernel, stride
+def test_bands_and_strips_meet(
+    threads, layout, count, dtype, heads, head_size, batch, height, width, inputs, window, kernel, stride
 ):
-    case = Problem(batch, heads, head_size, height, width, window, kernel, stride, 1, torch.float32, layout, 0)
+    case = Problem(batch, heads, head_size, height, width, window, kernel, stride, 1, dtype, layout, 0)
     threads(count)
     poison_scratch()
     assert_all_stages_as_exact_as_eager(case, inputs, True, "cpu")

@@ -3,18 +3,17 @@
 // of vectors.
 #pragma once
 
-#include "backward/layout.h"
-#include "stage_one/projection.h"
+#include "backward/pairs.h"
 
 namespace acmix::ACMIX_ISA {
 
-// Tiles of packed input that are summed over at once: what they are multiplied with stays in the first-level cache.
+// Tiles of packed input that are summed over at once, twice as many in pairs: what they are multiplied with stays in the first-level cache.
 constexpr int64_t most_runs = 2;
 
 // A tile of sums added to rows `step` apart, or put there.
-template <class T>
+template <class T, class SumTerm>
 struct AddedTile {
-  using Term = Numbers<T>;
+  using Term = SumTerm;
   T* to;
   int64_t step;
   bool add;
@@ -51,14 +50,17 @@ struct PassGradient {
 template <class T>
 struct VectorProjectionGradient {
   int64_t projections, width;  // of a pass; inputs; both in whole registers
-  T *line, *gradient, *input;  // (input, cell of a row); (pixel, projection or input)
+  bool paired;
+  T *line, *gradient, *input, *pixels;  // (input, cell of a row); (pixel, projection or input); paired pixels of the input
 
   VectorProjectionGradient(const Mix& problem, const BackwardLayout<T>& layout, Arena<T>& arena)
-      : projections(pass_projections(layout)), width(round_up(problem.projection.inputs, lanes<T>)) {
-    const int64_t pixels = layout.band_rows * layout.pitch;
+      : projections(pass_projections(layout)), width(round_up(problem.projection.inputs, lanes<T>)),
+        paired(multiplies_pairs<T>(problem)) {
+    const int64_t count = layout.band_rows * layout.pitch;
     line = arena.take(width * layout.pitch);
-    gradient = arena.take(width ? pixels * projections : 0);
-    input = arena.take(pixels * width);
+    gradient = arena.take(width ? (count + 2) * projections : 0);
+    input = arena.take(count * width);
+    pixels = arena.take(paired ? layout.rows * layout.pitch * count_terms<T>(problem) : 0);
   }
 
   static int64_t pass_projections(const BackwardLayout<T>& layout) { return round_up(3 * layout.channels, lanes<T>); }
@@ -66,8 +68,9 @@ struct VectorProjectionGradient {
   static int64_t pass_share(const BackwardLayout<T>& layout, int64_t inputs) {
     return (inputs + 1) * pass_projections(layout);
   }
-  // Numbers of a pass of the weights as differentiate_input reads them: (tile of inputs, projection, input).
-  int64_t pass_weights(const BackwardLayout<T>& layout) const { return 3 * layout.channels * width; }
+  // Numbers of a pass of the weights as differentiate_input reads them: (tile of inputs, projection or pair, input).
+  int64_t pass_weights(const BackwardLayout<T>& layout) const { return terms(layout) * width; }
+  int64_t terms(const BackwardLayout<T>& layout) const { return ceil_divide(3 * layout.channels, paired ? 2 : 1); }
 };
 
 template <class T>
@@ -92,121 +95,165 @@ static inline void for_pixel_runs(const Columns& columns, const Strip& strip, co
 }
 
 // Products of vectors read the weights as they are, or in pairs, so many rows in a part; and for the gradient of the input
-// a pass in tiles.
+// a pass in tiles, behind them.
 constexpr int64_t part_rows = 64;
 
 template <class T>
 static PackingWork packing_of(const Mix& problem, const BackwardLayout<T>& layout,
                               const VectorProjectionGradient<T>& scratch, bool backward) {
-  if (backward) return {layout.passes * scratch.pass_weights(layout), layout.passes};
-  if (!packs_pairs<T>(problem)) return {};
-  const int64_t rows = 3 * problem.shape.heads * problem.shape.head_size;
-  return {rows * count_terms<T>(problem), ceil_divide(rows, part_rows)};
+  const int64_t rows = packs_pairs<T>(problem) ? 3 * problem.shape.heads * problem.shape.head_size : 0;
+  const PackingWork pairs = {rows * count_terms<T>(problem), ceil_divide(rows, part_rows)};
+  if (!backward) return pairs;
+  return {pairs.numbers + layout.passes * scratch.pass_weights(layout), pairs.parts + layout.passes};
 }
 
 template <class T>
-static void pack_part(const Mix& problem, const BackwardLayout<T>& layout, const VectorProjectionGradient<T>& scratch,
-                      bool backward, T* packed, int64_t pass) {
+static void pack_part(const Mix& problem, const BackwardLayout<T>& layout, const VectorProjectionGradient<T>& scratch, bool,
+                      T* packed, int64_t part) {
   const int64_t inputs = problem.projection.inputs, maps = problem.shape.heads * problem.shape.head_size;
-  if (!backward) return pack_pairs(problem, packed, pass * part_rows, least((pass + 1) * part_rows, 3 * maps));
+  const PackingWork pairs = packing_of(problem, layout, scratch, false);
+  if (part < pairs.parts) return pack_pairs(problem, packed, part * part_rows, least((part + 1) * part_rows, 3 * maps));
+  const int64_t pass = part - pairs.parts, known = 3 * layout.channels, step = scratch.paired ? 2 : 1;
   const T* weight = static_cast<const T*>(problem.projection.weight);
-  T* to = packed + pass * scratch.pass_weights(layout);
+  auto row = [&](int64_t m) {
+    return weight + (m / layout.channels * maps + pass * layout.channels + m % layout.channels) * inputs;
+  };
+  T* to = packed + pairs.numbers + pass * scratch.pass_weights(layout);
   for (Tiles tile(scratch.width / lanes<T>, projected_vectors); tile.first < tile.registers; tile.next()) {
     const int64_t first = tile.first * lanes<T>, size = tile.size * lanes<T>, count = least(size, inputs - first);
-    for (int64_t part = 0; part < 3; ++part)
-      for (int64_t m = 0; m < layout.channels; ++m, to += size) {
-        copy_run(weight + (part * maps + pass * layout.channels + m) * inputs + first, count, to);
-        clear(to, count, size);
-      }
+    for (int64_t m = 0; m < known; m += step, to += size) {
+      if constexpr (in_pairs<T>)
+        if (scratch.paired) {
+          pair_rows(row(m) + first, m + 1 < known ? row(m + 1) + first : nullptr, count, to);
+          continue;
+        }
+      copy_run(row(m) + first, count, to);
+      clear(to, count, size);
+    }
   }
 }
 
-// The gradients of one pass by pixel, from scratch rows; zeros where the strip's neighbours have theirs.
+// The gradients of one pass by pixel, from scratch rows; zeros where the strip's neighbours have theirs. And that of the
+// bias, if one is wanted.
 template <class T>
 static void collect_gradient(const BackwardLayout<T>& layout, const VectorProjectionGradient<T>& scratch,
-                             const Strip& strip, const BackwardBand& band, const T* from) {
+                             const PairedGradient<T>& pairs, const Strip& strip, const BackwardBand& band, const T* from,
+                             T* bias, bool add) {
   const int64_t projections = scratch.projections, pitch = layout.pitch, known = 3 * layout.channels;
-  for_pixel_runs(layout.columns, strip, band,
-                 [&](int64_t row, int64_t phase, int64_t pixel, int64_t cells, int64_t before, int64_t behind) {
-                   T* to = scratch.gradient + pixel * projections;
-                   const T* line = from + (row - band.first) * layout.row + phase * layout.columns.phase_pitch;
-                   clear(to, -before * projections, 0);
-                   clear(to, cells * projections, (cells + behind) * projections);
-                   for (int64_t x = 0; x < cells; x += lanes<T>)
-                     for (int64_t m = 0; m < projections; m += lanes<T>) {
-                       Vector<T> block[lanes<T>];
+  if (bias && !add) clear(bias, 0, projections);
+  if (scratch.paired) {
+    clear(pairs.by_pixel, 0, projections);
+    clear(pairs.by_pixel, (pairs.pairs() - 1) * projections, pairs.pairs() * projections);
+  }
+  for_pixel_runs(
+      layout.columns, strip, band,
+      [&](int64_t row, int64_t phase, int64_t pixel, int64_t cells, int64_t before, int64_t behind) {
+        const T* line = from + (row - band.first) * layout.row + phase * layout.columns.phase_pitch;
+        auto own = [&](int64_t x) { return x >= 0 && x < cells; };
+        auto packed = [&](int64_t x) { return x >= -before && x < cells + behind; };
+        const int64_t shift = scratch.paired ? (pairs.lead + pixel - before) % 2 : 0;
+        for (int64_t x = -before - shift; x < cells + behind; x += lanes<T>)
+          for (int64_t m = 0; m < projections; m += lanes<T>) {
+            Vector<T> block[lanes<T>], sum = {};
 #pragma GCC unroll 16
-                       for (int l = 0; l < lanes<T>; ++l)
-                         block[l] = m + l < known ? load(line + (m + l) * pitch + x) : Vector<T>{};
-                       transpose<T>(block);
+            for (int l = 0; l < lanes<T>; ++l)
+              block[l] = m + l < known ? load(line + (m + l) * pitch + x) : Vector<T>{};
+            transpose<T>(block);
 #pragma GCC unroll 16
-                       for (int l = 0; l < lanes<T>; ++l)
-                         if (x + l < cells) store(to + (x + l) * projections + m, block[l]);
-                     }
-                 });
+            for (int l = 0; l < lanes<T>; ++l) {
+              if (!own(x + l)) block[l] = Vector<T>{};
+              sum += block[l];
+            }
+            if (bias) store(bias + m, load(bias + m) + sum);
+            if constexpr (in_pairs<T>)
+              if (scratch.paired) {
+#pragma GCC unroll 8
+                for (int l = 0; l < lanes<T>; l += 2)
+                  put_pixels(pairs, pixel + x + l, m, block[l], block[l + 1], packed(x + l), packed(x + l + 1));
+                continue;
+              }
+#pragma GCC unroll 16
+            for (int l = 0; l < lanes<T>; ++l)
+              if (packed(x + l)) store(scratch.gradient + (pixel + x + l) * projections + m, block[l]);
+          }
+      });
 }
 
-// The gradients of the weights of one pass, (input, projection), with that of the bias behind them: added to what is
-// there, or put there.
-template <class T>
+// The gradients of the weights of one pass, (input, projection), added to what is there, or put there: of the input,
+// (tile of registers, input, pixel), and `gradient`, (pixel, projection), of numbers or of pairs of pixels.
+template <class T, class Term>
 static void differentiate_weights(const Mix& problem, const VectorProjection<T>& packed,
-                                  const VectorProjectionGradient<T>& scratch, const OwnPixels& own, T* to, bool add) {
+                                  const VectorProjectionGradient<T>& scratch, const OwnPixels& own, const T* input,
+                                  const T* gradient, T* to, bool add) {
   const int64_t inputs = problem.projection.inputs, projections = scratch.projections;
+  const int64_t together = scratch.paired ? 2 : 1;
   Tiles tile(own.registers, projected_vectors);
   for (int64_t done = 0; done < own.count; add = true) {
-    Terms<T> runs[most_runs];
+    Terms<T> runs[2 * most_runs];
     int64_t count = 0;
-    for (; count < most_runs && done < own.count; tile.next()) {
+    for (; count < together * most_runs && done < own.count; tile.next()) {
       const int64_t first = own.first + done - tile.first * lanes<T>, size = tile.size * lanes<T>;
       if (first >= size) continue;
       const int64_t pixels = least(size - first, own.count - done);
-      runs[count++] = {scratch.gradient + done * projections, projections,
-                       packed.panels + tile.first * inputs * lanes<T> + first, size, pixels};
+      runs[count++] = {gradient + done / together * projections, projections,
+                       input + tile.first * packed.terms * lanes<T> + first / together, size / together,
+                       ceil_divide(pixels, together)};
       done += pixels;
     }
     for (Tiles across(projections / lanes<T>, projected_vectors); across.first < across.registers; across.next())
       for_output_tiles(0, inputs, across.size, [&](int64_t c, int64_t outputs) {
         const int64_t column = across.first * lanes<T>;
         multiply_tile<T>({runs, count, c, column}, outputs, across.size,
-                         AddedTile<T>{to + c * projections + column, projections, add});
+                         AddedTile<T, Term>{to + c * projections + column, projections, add});
       });
-    T* bias = to + inputs * projections;
-    for (int64_t m = 0; m < projections; m += lanes<T>) {
-      Vector<T> sum = add ? load(bias + m) : Vector<T>{};
-      for (int64_t run = 0; run < count; ++run)
-        for (int64_t i = 0; i < runs[run].count; ++i) sum += load(runs[run].panel + i * projections + m);
-      store(bias + m, sum);
-    }
   }
 }
 
-// The share of one pass in the gradient of the input, added to what is there, or put there.
-template <class T>
+// The share of one pass in the gradient of the input, added to what is there, or put there: of `gradient`, (pixel,
+// projection or pair of projections).
+template <class T, class Term>
 static void differentiate_input(const Mix& problem, const BackwardLayout<T>& layout,
-                                const VectorProjectionGradient<T>& scratch, const OwnPixels& own, int64_t pass,
-                                bool add) {
-  const int64_t known = 3 * layout.channels;
-  const T* weights = static_cast<const T*>(problem.projection.packed) + pass * scratch.pass_weights(layout);
+                                const VectorProjectionGradient<T>& scratch, const OwnPixels& own, const T* gradient,
+                                const PassGradient<T>& to) {
+  const int64_t count = scratch.terms(layout), pitch = scratch.projections / (scratch.paired ? 2 : 1);
+  const T* weights = static_cast<const T*>(problem.projection.packed) +
+                     packing_of(problem, layout, scratch, false).numbers + to.pass * scratch.pass_weights(layout);
   for (Tiles tile(scratch.width / lanes<T>, projected_vectors); tile.first < tile.registers; tile.next()) {
     const int64_t column = tile.first * lanes<T>;
-    const Terms<T> terms = {weights + column * known, tile.size * lanes<T>, scratch.gradient, scratch.projections,
-                            known};
+    const Terms<T> terms = {weights + column * count, tile.size * lanes<T>, gradient, pitch, count};
     for_output_tiles(0, own.count, tile.size, [&](int64_t pixel, int64_t outputs) {
       multiply_tile<T>({&terms, 1, pixel, 0}, outputs, tile.size,
-                       AddedTile<T>{scratch.input + pixel * scratch.width + column, scratch.width, add});
+                       AddedTile<T, Term>{scratch.input + pixel * scratch.width + column, scratch.width, to.add_input});
     });
   }
 }
 
-// From the gradients of one pass to its share of that of the weights, and to that of the input.
+// From the gradients of one pass to its share of that of the weights, and to that of the input. The first pass of a task
+// puts the latter.
 template <class T>
 static void differentiate_pass(const Mix& problem, const BackwardLayout<T>& layout, const Strip& strip,
                                const VectorProjection<T>& packed, const VectorProjectionGradient<T>& scratch,
                                const BackwardBand& band, const T* gradient, const PassGradient<T>& to) {
   const OwnPixels own = own_pixels(problem, packed, band);
-  collect_gradient(layout, scratch, strip, band, gradient);
-  if (to.weights) differentiate_weights(problem, packed, scratch, own, to.weights, to.add_weights);
-  if (to.wants_input) differentiate_input(problem, layout, scratch, own, to.pass, to.add_input);
+  const PairedGradient<T> pairs(scratch.gradient, scratch.projections, own.first, own.count);
+  T* bias = to.weights ? to.weights + problem.projection.inputs * scratch.projections : nullptr;
+  collect_gradient(layout, scratch, pairs, strip, band, gradient, bias, to.add_weights);
+  if constexpr (in_pairs<T>)
+    if (scratch.paired) {
+      if (to.weights && !to.add_input) pair_pixels(packed, own.registers, scratch.pixels);
+      const OwnPixels whole = {own.first - pairs.lead, own.count + pairs.lead, own.registers};
+      if (to.weights)
+        differentiate_weights<T, Pairs<T>>(problem, packed, scratch, whole, scratch.pixels, pairs.by_pixel, to.weights,
+                                           to.add_weights);
+      if (to.wants_input)
+        differentiate_input<T, Pairs<T>>(problem, layout, scratch, own, reinterpret_cast<const T*>(pairs.by_projection),
+                                         to);
+      return;
+    }
+  if (to.weights)
+    differentiate_weights<T, Numbers<T>>(problem, packed, scratch, own, packed.panels, scratch.gradient, to.weights,
+                                         to.add_weights);
+  if (to.wants_input) differentiate_input<T, Numbers<T>>(problem, layout, scratch, own, scratch.gradient, to);
 }
 
 // Write the gradient of the input at the band's own pixels.

@@ -220,10 +220,10 @@ static inline void copy_run(const T* from, int64_t size, T* to) {
 // One pixel's channels, adjacent in memory.
 template <class T, class E>
 static inline void store_pixel(const T* from, int64_t channels, E* to) {
-  if constexpr (sizeof(T) == sizeof(E))
-    copy_run(from, channels, reinterpret_cast<T*>(to));
-  else
-    for (int64_t c = 0; c < channels; ++c) to[c] = narrow<E, T>(from[c]);
+  if constexpr (sizeof(T) == sizeof(E)) return copy_run(from, channels, reinterpret_cast<T*>(to));
+  int64_t c = 0;
+  for (; c + lanes<T> <= channels; c += lanes<T>) store_narrow<T>(to + c, load(from + c));
+  for (; c < channels; ++c) to[c] = narrow<E, T>(from[c]);
 }
 
 template <class T, class E>

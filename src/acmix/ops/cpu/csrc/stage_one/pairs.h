@@ -38,13 +38,6 @@ static void pair_run(const T* from, int64_t pitch, int64_t count, int64_t size, 
       to[x] = widen<T>(BrainPair{narrow<Brain>(from[x]), count > 1 ? narrow<Brain>(from[pitch + x]) : Brain{}});
 }
 
-template <class T>
-static inline void narrow_run(const T* from, int64_t size, Brain* to) {
-  int64_t c = 0;
-  for (; c + lanes<T> <= size; c += lanes<T>) store_narrow<T>(to + c, load(from + c));
-  for (; c < size; ++c) to[c] = narrow<Brain>(from[c]);
-}
-
 // Whether the weight has to be packed: rows of an even number of bfloat16 are rows of pairs.
 template <class T>
 static inline bool packs_pairs(const Mix& problem) {
@@ -63,7 +56,7 @@ static void pack_pairs(const Mix& problem, T* packed, int64_t first, int64_t las
       if (problem.projection.weight_element == Element::bfloat16)
         std::memcpy(to, static_cast<const Brain*>(weight) + row * inputs, static_cast<size_t>(inputs) * sizeof(Brain));
       else
-        narrow_run(static_cast<const T*>(weight) + row * inputs, inputs, to);
+        store_pixel(static_cast<const T*>(weight) + row * inputs, inputs, to);
       if (inputs % 2) to[inputs] = {};
     }
   }

@@ -108,11 +108,11 @@ struct VectorProjection {
   bool paired;
   T *line, *panels;
 
-  VectorProjection(const Mix& problem, const MapLayout<T>& layout, int64_t most_rows, bool backward, Arena<T>& arena)
+  VectorProjection(const Mix& problem, const MapLayout<T>& layout, int64_t most_rows, bool, Arena<T>& arena)
       : cells(layout, problem.projection.inputs ? most_rows : 0, arena),
         rows(most_rows),
-        terms(backward ? problem.projection.inputs : count_terms<T>(problem)),
-        paired(!backward && multiplies_pairs<T>(problem)) {
+        terms(count_terms<T>(problem)),
+        paired(multiplies_pairs<T>(problem)) {
     line = arena.take(problem.projection.input.inner == 1 ? 0 : problem.projection.inputs * layout.pitch);
     panels = arena.take(terms * rows * layout.pitch);
   }
