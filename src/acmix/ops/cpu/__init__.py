@@ -23,6 +23,7 @@ from acmix.ops.composition import widen_to
 from acmix.ops.contract import Backend, Convolution, Ends, Features, Grid, Projection, Weights
 from acmix.ops.derivatives import Operator
 from acmix.ops.geometry import composes_kernels, output_size
+from acmix.ops.precision import autocast_dtype
 from acmix.ops.tracing import may_be_derived
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -315,8 +316,10 @@ class Compiled(Backend):
     def project_and_mix(self, x: Tensor, projection: Projection, weights: Weights, grid: Grid) -> Tensor:
         """All stages in one pass over bands of rows, and backward in one, without the maps of the projections."""
         if torch.is_autocast_enabled("cpu"):
-            # A convolution knows what autocast asks for.
-            return super().project_and_mix(x, projection, weights, grid)
+            if autocast_dtype(x) != torch.bfloat16 or _INSTRUCTIONS != "avx512_bf16":
+                # A convolution knows what autocast asks for, and where the kernels multiply no pairs it is faster.
+                return super().project_and_mix(x, projection, weights, grid)
+            x = x.to(torch.bfloat16)
         # Gradients are those of a wide weight; without them the kernels may read it as it is.
         return _OPERATORS["project_and_mix"](*_stages(x, projection, weights, grid, torch.is_grad_enabled()))
 
