@@ -4,8 +4,8 @@
 #pragma once
 
 #include "backward/attention.h"
+#include "backward/convolution.h"
 #include "backward/stage_one.h"
-#include "stage_two/convolution.h"
 
 namespace acmix::ACMIX_ISA {
 
@@ -13,6 +13,7 @@ template <class T>
 struct BackwardScratch {
   MapScratch<T> maps;
   ConvolutionScratch<T> convolution;
+  PairedOutputs<T> paired;
   AttentionScratch<T> attention;
   ProjectionScratch<T> projection;
   ProjectionGradientScratch<T> projection_gradient;
@@ -23,6 +24,7 @@ struct BackwardScratch {
   BackwardScratch(const Mix& problem, const BackwardLayout<T>& layout, Arena<T>& arena)
       : maps(problem, layout, layout.rows, arena),
         convolution(problem, layout, layout.rows, arena),
+        paired(problem, layout, convolution, arena),
         attention(problem, layout, arena),
         projection(problem, layout, layout.rows, true, arena),
         projection_gradient(problem, layout, arena) {
@@ -68,7 +70,10 @@ static void pack_outputs(const Mix& problem, const BackwardLayout<T>& layout, co
       pack_row(layout.outputs, scratch.maps, field, group * layout.interleave * field.batch + row * field.row, channels,
                strip, layout.members(group, shape.batch), to);
   }
-  clear(outputs + (band.out_end - band.out_begin) * layout.out_row, 0, layout.margin + lanes<T>);
+  const int64_t rows = band.out_end - band.out_begin;
+  clear(outputs + rows * layout.out_row, 0, layout.margin + lanes<T>);
+  if constexpr (in_pairs<T>)
+    if (scratch.paired.count) scratch.paired.pair_outputs(problem, layout, scratch.outputs, rows);
 }
 
 // Write the gradient of the band's own rows of the heads from `head` on.
@@ -85,30 +90,6 @@ static void unpack_gradient(const Mix& problem, const MixGradient& to, const Bac
                  unpack_row(layout.columns, scratch.maps, from + channel * layout.pitch, *fields[part], offset,
                             channels, scratch.maps.inputs, layout.members(group, shape.batch));
                });
-    }
-}
-
-// Gradients of the tapped maps of one channel on the band's own rows, by the taps that each phase of rows and columns
-// is read with.
-template <class T>
-static void transpose_taps(const Mix& problem, const BackwardLayout<T>& layout, const BackwardScratch<T>& scratch,
-                           const BackwardBand& band, const Planes<const T>& outputs, const Weights<const T>& kernel,
-                           T* to) {
-  const ConvolutionScratch<T>& convolution = scratch.convolution;
-  const int64_t stride = layout.stride, size = problem.convolution.kernel_size;
-  for (int64_t down = 0; down < least(stride, band.last - band.first); ++down)
-    for (int64_t across = 0; across < stride; ++across) {
-      int64_t count = 0;
-      for (int64_t t = convolution.taps - 1; t >= 0; --t) {
-        const int64_t row = down + layout.padding - t / size, column = across + layout.padding - t % size;
-        if (row % stride || column % stride) continue;
-        scratch.taps[count++] = {row / stride * layout.out_row + column / stride * layout.interleave, t};
-      }
-      const int64_t rows = ceil_divide(band.last - band.first - down, stride);
-      convolve_maps<T>(outputs, layout.out_row, {kernel.data, kernel.inputs, kernel.outputs, scratch.taps, count},
-                       {to + down * convolution.row + across * layout.columns.phase_pitch, convolution.plane,
-                        convolution.count, convolution.narrow},
-                       convolution.row, stride, rows, convolution.narrow_registers, convolution.packed);
     }
 }
 
@@ -138,8 +119,26 @@ static void convolve_backward(const Mix& problem, const MixGradient& to, const B
                  {tapped + layout.padding * convolution.row, convolution.plane, convolution.count, convolution.narrow},
                  convolution.kernel(kernel_gradient, problem, head, d), own_outputs);
     T* gradient = scratch.gradient + d * layout.pitch;
-    transpose_taps(problem, layout, scratch, band, outputs, convolution.kernel(kernel, problem, head, d),
-                   positions ? scratch.mixed_gradient : gradient);
+    T* tapped_gradient = positions ? scratch.mixed_gradient : gradient;
+    const Weights<const T> weights = convolution.kernel(kernel, problem, head, d);
+    const PairedOutputs<T>& paired = scratch.paired;
+    if constexpr (in_pairs<T>)
+      if (paired.count) {
+        paired.pair_kernel(weights, convolution.count);
+        const T* pairs = paired.outputs + (band.own_first - band.out_begin) * paired.row +
+                         d * paired.count * layout.outputs.pitch();
+        transpose_taps<T, Pairs<T>>(problem, layout, convolution, scratch.taps, own_rows,
+                                    {pairs, layout.outputs.pitch(), paired.count, paired.places}, paired.row,
+                                    {paired.kernel, paired.pairs, convolution.inputs, convolution.tap, convolution.taps},
+                                    tapped_gradient, false);
+      }
+    const int64_t alone = heads - 2 * paired.count;
+    if (alone)
+      transpose_taps<T, Numbers<T>>(
+          problem, layout, convolution, scratch.taps, own_rows,
+          {outputs.data + 2 * paired.count * outputs.plane, outputs.plane, alone, outputs.places}, layout.out_row,
+          {weights.data, weights.outputs + 2 * paired.count, weights.inputs, weights.taps, weights.tap_count},
+          tapped_gradient, paired.count > 0);
     if (!positions) continue;
     const Planes<const T> mixed = {scratch.mixed_gradient, layout.pitch, positions, convolution.mixed_wide};
     const int64_t plane = shape.head_size * layout.pitch, registers = own_rows * convolution.wide_registers;

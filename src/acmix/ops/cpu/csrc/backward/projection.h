@@ -167,6 +167,12 @@ static void collect_gradient(const BackwardLayout<T>& layout, const VectorProjec
             if (bias) store(bias + m, load(bias + m) + sum);
             if constexpr (in_pairs<T>)
               if (scratch.paired) {
+                if (x >= 0 && x + lanes<T> <= cells) {
+#pragma GCC unroll 8
+                  for (int l = 0; l < lanes<T>; l += 2)
+                    put_pixels(pairs, pixel + x + l, m, block[l], block[l + 1], true, true);
+                  continue;
+                }
 #pragma GCC unroll 8
                 for (int l = 0; l < lanes<T>; l += 2)
                   put_pixels(pairs, pixel + x + l, m, block[l], block[l + 1], packed(x + l), packed(x + l + 1));
