@@ -77,11 +77,12 @@ struct MapLayout {
     stride = shape.stride;
     padding = problem.convolution.kernel ? problem.convolution.kernel_size / 2 : 0;
     halo = most(radius, padding);
-    // Runs of channels long enough to read, to fill the tiles that project them, or to pair maps of two heads; mixtures
-    // are of all heads.
+    // Runs of channels long enough to read or to fill the tiles that project them, short heads in twos where maps are
+    // paired, as each has three; mixtures are of all heads.
     const bool pairing = paired && multiplies_pairs<T>(problem);
     const int64_t shortest = problem.projection.inputs && !in_tiles<T> && !pairing ? 1 : shortest_run;
-    for (heads = 1; heads < shape.heads; ++heads)
+    const int64_t together = pairing && shape.head_size <= shortest_run && shape.heads % 2 == 0 ? 2 : 1;
+    for (heads = together; heads < shape.heads; heads += together)
       if (shape.heads % heads == 0 && heads * shape.head_size >= shortest && !problem.convolution.positions) break;
     channels = heads * shape.head_size;
     passes = shape.heads / heads;

@@ -25,9 +25,11 @@ struct Numbers {
   static Vector<T> add(Vector<T> sum, Vector<T> weight, Vector<T> z) { return sum + weight * z; }
 };
 
-// or pairs of bfloat16 numbers, each times its own. Denormal ones count as zero.
+// or pairs of bfloat16 numbers, each times its own, denormal ones counted as zero, or the first of each pair.
 template <class T>
 struct Pairs;
+template <class T>
+struct FirstOfPairs;
 #if defined(__AVX512BF16__)
 template <>
 struct Pairs<float> {
@@ -38,6 +40,13 @@ struct Pairs<float> {
   }
   static Vector<float> add(Vector<float> sum, Vector<float> weight, Vector<float> z) {
     return (Vector<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)weight, (__m512bh)z);
+  }
+};
+
+template <>
+struct FirstOfPairs<float> {
+  static Vector<float> add(Vector<float> sum, Vector<float> weight, Vector<float> z) {
+    return sum + weight * (Vector<float>)((VectorOf<float>::integer)z << 16);
   }
 };
 #endif

@@ -127,7 +127,7 @@ __attribute__((always_inline)) static inline void add_cells(Vector<T> (&sum)[til
 }
 
 // The same for every step. With `pairs` those of Term are pairs of cells, whose values lie `pairs` behind their first
-// one's, and an odd cell is a number.
+// one's; an odd cell is the first of its pair, so that the values themselves stay out of the cache.
 template <class T, int channels, class Term = Numbers<T>>
 __attribute__((always_inline)) static inline void add_steps(Vector<T> (&sum)[tile_rows][channels], const Step* steps,
                                                             int64_t step_count, const Cells<T>& cells,
@@ -137,11 +137,11 @@ __attribute__((always_inline)) static inline void add_steps(Vector<T> (&sum)[til
   const Cells<T> together = {cells.weight, cells.weight_row, 2 * cells.weight_cell, cells.value + pairs,
                              2 * cells.value_cell, cells.pitch, cells.count / 2};
   const Cells<T> alone = {cells.weight + single * cells.weight_cell, cells.weight_row, 0,
-                          cells.value + single * cells.value_cell, 0, cells.pitch, cells.count % 2};
+                          cells.value + pairs + single * cells.value_cell, 0, cells.pitch, cells.count % 2};
 #define ACMIX_CASE(a, b)                                                               \
   case 3 * a + b:                                                                      \
     add_cells<T, Term, a, b, channels>(sum, paired ? together : cells, *step);         \
-    if constexpr (paired) add_cells<T, Numbers<T>, a, b, channels>(sum, alone, *step); \
+    if constexpr (paired) add_cells<T, FirstOfPairs<T>, a, b, channels>(sum, alone, *step); \
     break
   for (const Step* step = steps; step < steps + step_count; ++step) {
     if (step->last < step->first) continue;
