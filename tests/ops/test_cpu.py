@@ -213,9 +213,10 @@ def test_scratch_shows_nothing_of_the_task_before(threads, stride):
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_scratch_of_projections_shows_nothing_of_the_task_before(threads, stride, layout):
+@pytest.mark.parametrize(("heads", "dtype"), [(2, torch.float32), (2, torch.bfloat16), (8, torch.bfloat16)])
+def test_scratch_of_projections_shows_nothing_of_the_task_before(threads, heads, dtype, stride, layout):
     threads(1)
-    case = problem(2, 8, 60, 400, stride=stride, batch=1, layout=layout)
+    case = problem(heads, 8, 60, 400, stride=stride, batch=1, dtype=dtype, layout=layout)
     x, *others = all_stages(case, 5)
     first = run_all_stages(case, (x, *others))
     infinite = x.clone()

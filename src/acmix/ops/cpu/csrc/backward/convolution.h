@@ -32,14 +32,17 @@ struct PairedOutputs {
   // `rows` rows of all channels, with their halo.
   void pair_outputs(const Mix& problem, const BackwardLayout<T>& layout, const T* from, int64_t rows) const {
     const int64_t heads = problem.shape.heads, pitch = layout.outputs.pitch(), reach = layout.reach;
-    for (int64_t y = 0; y < rows; ++y)
+    for (int64_t y = 0; y < rows; ++y) {
+      T* to = outputs + y * row - reach;
       for (int64_t d = 0; d < problem.shape.head_size; ++d)
-        for (int64_t p = 0; p < count; ++p) {
+        for (int64_t p = 0; p < count; ++p, to += pitch) {
           const T* first = from + y * layout.out_row + (d * heads + 2 * p) * pitch - reach;
-          T* to = outputs + y * row + (d * count + p) * pitch - reach;
           for (int64_t x = 0; x < pitch; x += lanes<T>)
             store(to + x, join_pairs(load(first + x), load(first + pitch + x)));
         }
+      // Taps of the last registers read on: what lies between rows must be numbers.
+      store(to, Vector<T>{});
+    }
     // The halo of what lies behind the last row.
     clear(outputs + rows * row, -reach - lanes<T>, layout.margin + lanes<T>);
   }
