@@ -259,7 +259,8 @@ study: venv
 	for name in $(STUDIES); do cp runs/study-$$name/study.json $(RESULTS)/study-$$name.json || exit 1; done
 	$(BIN)/python benchmarks/readme.py
 
-# Where the operator stands, and how it starts: an hour; goes on from what is committed. FASHION has Fashion-MNIST's IDX files.
+# Where the operator stands, and how it starts: three hours of a core; goes on from what is committed. FASHION has the IDX
+# files of Fashion-MNIST.
 FASHION ?= /usr/share/datasets/fashion-mnist
 PLACES := convolution,last-stage,last-two-stages,first-two-stages,acmix
 STARTS := convolution,acmix,quiet-shifts,random-kernels,uneven-shifts,as-convolution,as-convolution-and-attention
@@ -269,10 +270,13 @@ CLOTHES := --image-size 28 --precision bfloat16 --warmup-epochs 0 --smallest-cro
 continued = test -e runs/study-$(1)/study.json || ! test -e $(RESULTS)/study-$(1).json || \
 	install -D $(RESULTS)/study-$(1).json runs/study-$(1)/study.json
 study-places: venv
-	for part in 10 15; do $(BIN)/python benchmarks/idx_cut.py $(FASHION) runs/fashion-$${part}k $${part}000 || exit 1; done
+	for part in 10 15 60; do $(BIN)/python benchmarks/idx_cut.py $(FASHION) runs/fashion-$${part}k $${part}000 || exit 1; done
 	$(call continued,fashion-places)
 	cd runs && ../$(BIN)/acmix study run fashion-15k --epochs 4 --val-fraction 0.33333 --learning-rate 0.003 $(CLOTHES) $(PLACES) \
 		--output study-fashion-places
+	$(call continued,fashion-all)
+	cd runs && ../$(BIN)/acmix study run fashion-60k --epochs 3 --val-fraction 0.16667 --learning-rate 0.003 $(CLOTHES) $(PLACES) \
+		--output study-fashion-all
 	$(call continued,fashion-swapped)
 	cd runs && ../$(BIN)/acmix study run fashion-10k --epochs 2 --val-fraction 0.5 --learning-rate 0.001 $(CLOTHES) $(PLACES) \
 		--pretrain-epochs 10 --pretrain-learning-rate 0.003 --output study-fashion-swapped
@@ -281,7 +285,7 @@ study-places: venv
 		--pretrain-epochs 10 --pretrain-learning-rate 0.003 --output study-fashion-swapped-tenth
 	$(call continued,digits-starts)
 	$(DIGITS) --learning-rate 0.003 --output runs/study-digits-starts --variants $(STARTS)
-	for name in fashion-places fashion-swapped fashion-swapped-tenth digits-starts; do \
+	for name in fashion-places fashion-all fashion-swapped fashion-swapped-tenth digits-starts; do \
 		cp runs/study-$$name/study.json $(RESULTS)/study-$$name.json || exit 1; \
 		$(BIN)/acmix study show $(RESULTS)/study-$$name.json --plot $(RESULTS)/study-$$name.svg || exit 1; done
 	$(BIN)/python benchmarks/readme.py
