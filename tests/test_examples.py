@@ -92,7 +92,8 @@ def test_segmentation_models_pytorch(make):
     expected = copy.deepcopy(network).eval()(images)
     # smp asks for the size of its input, which torch.fx cannot follow in all of its networks; in encoders it can.
     network.encoder = acmix.fuse(network.eval().encoder)
-    assert not network.encoder.fusion_report.left
+    # Its blocks call one ReLU twice, which no operator can take in.
+    assert {layer.kind for layer in network.encoder.fusion_report.left} <= {"ReLU"}
     torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -216,7 +216,7 @@ def test_stopping_ends_with_130(capsys, monkeypatch):
     def stop(*arguments, **options):  # noqa: ARG001
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("acmix.tasks.classification.fitting.fit", stop)
+    monkeypatch.setattr("acmix.tasks.loop.fitting.Room.fit", stop)
     code, _, err = call(capsys, "train", "digits")
     assert code == 130
     assert "stopped" in err

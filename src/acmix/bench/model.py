@@ -4,7 +4,6 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from timm.layers import DropPath
 from torch import Tensor, nn
 
 from acmix.bench.comparison import Candidate, Comparison, compare
@@ -108,6 +107,9 @@ def compare_networks(
 
 def _keep_paths(network: nn.Module) -> None:
     """Drop no residual branches: networks of timm differ in how many they drop unless told."""
+    # Timings are read by those who measure nothing, and timm takes seconds to load.
+    from timm.layers import DropPath
+
     for module in network.modules():
         if isinstance(module, DropPath):
             module.drop_prob = 0.0
