@@ -12,7 +12,7 @@ from acmix.checkpoints.stored import load_trained
 from acmix.pages.comparison import write_comparison
 from acmix.pages.explanations import PAGE, write_explanations
 from acmix.pages.report import write_report
-from acmix.tasks.classification.fitting import fit
+from acmix.tasks.classification.fitting import ROOM
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.comparison import compare_runs
 from acmix.tasks.detection import fitting as detection
@@ -82,7 +82,7 @@ def pages(tmp_path_factory):
         Image.effect_noise((24, 24), 90).save(path)
     for name in ("short", "a-name-that-is-too-long-for-a-legend-under-a-figure"):
         settings = Settings(model="acmix_resnet14_small", epochs=2, batch_size=24, image_size=24, val_fraction=0.4)
-        runs.append(read_run(fit(str(folder / "data"), settings, folder / name, workers=0).output))
+        runs.append(read_run(ROOM.fit(str(folder / "data"), settings, folder / name, workers=0).output))
     classifier = load_trained(runs[0].folder / "best.safetensors")
     image = Image.effect_noise((24, 24), 90).convert("RGB")
     write_explanations(classifier, [(Path("a/long/path/to/an image of something.png"), image)], folder / "explained")

@@ -9,7 +9,7 @@ from faster_coco_eval.core import mask
 from acmix.data.annotated import open_annotated
 from acmix.pages.report import write_report
 from acmix.tasks.detection.figures import Found
-from acmix.tasks.detection.fitting import fit
+from acmix.tasks.detection.fitting import ROOM
 from acmix.tasks.detection.inference import Outcome
 from acmix.tasks.detection.settings import Settings
 from tests.drawn_shapes import draw, write_coco
@@ -36,7 +36,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
     output = tmp_path_factory.mktemp("runs") / "run"
-    fit(str(data), SETTINGS, output, workers=0)
+    ROOM.fit(str(data), SETTINGS, output, workers=0)
     return output
 
 

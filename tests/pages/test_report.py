@@ -20,7 +20,7 @@ from acmix.errors import PreemptedError
 from acmix.pages import html
 from acmix.pages.comparison import write_comparison
 from acmix.pages.report import write_report
-from acmix.tasks.classification.fitting import fit
+from acmix.tasks.classification.fitting import ROOM
 from acmix.tasks.classification.inference import classify, evaluate, tally
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.comparison import compare_runs
@@ -98,7 +98,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
-    result = fit(str(data), SETTINGS, tmp_path_factory.mktemp("runs") / "run", workers=0)
+    result = ROOM.fit(str(data), SETTINGS, tmp_path_factory.mktemp("runs") / "run", workers=0)
     # The page of the end of training, which classifies nothing anew.
     write_report(result.output, result.output / "end.html", outcomes=result.outcomes)
     return result.output
@@ -114,7 +114,7 @@ def broken(data, tmp_path_factory):
 
     output = tmp_path_factory.mktemp("runs") / "a run"
     with pytest.raises(PreemptedError):
-        fit(str(data), PLAIN, output, workers=0, reporting=Reporting(on_update=stop))
+        ROOM.fit(str(data), PLAIN, output, workers=0, reporting=Reporting(on_update=stop))
     return output
 
 

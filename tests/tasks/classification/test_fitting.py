@@ -19,7 +19,7 @@ from acmix.data.writing import write_shards
 from acmix.errors import PreemptedError, TrainingError
 from acmix.explain import kernel_changes
 from acmix.pages.report import write_report
-from acmix.tasks.classification.fitting import fit
+from acmix.tasks.classification.fitting import ROOM
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop import run, states
 from acmix.tasks.loop.progress import PARTS, Reporting
@@ -33,7 +33,7 @@ TINY = Settings(model="test_resnet.r160_in1k", epochs=2, batch_size=16, image_si
 def finished(data, tmp_path_factory):
     rows = []
     output = tmp_path_factory.mktemp("runs") / "new" / "run"
-    result = fit(data, TINY, output, workers=0, reporting=Reporting(on_epoch=rows.append))
+    result = ROOM.fit(data, TINY, output, workers=0, reporting=Reporting(on_epoch=rows.append))
     return result, rows
 
 
@@ -92,7 +92,7 @@ def test_summary_and_configuration(finished):
 def test_a_run_is_reproducible(finished, data, tmp_path):
     rows = finished[1]
     again = []
-    fit(data, TINY, tmp_path, workers=0, reporting=Reporting(on_epoch=again.append))
+    ROOM.fit(data, TINY, tmp_path, workers=0, reporting=Reporting(on_epoch=again.append))
     learned = ("train_loss", "val_loss", "val_top1", "learning_rate")
     assert [[row[name] for name in learned] for row in again] == [[row[name] for name in learned] for row in rows]
 
@@ -101,9 +101,9 @@ def test_a_run_is_never_overwritten(finished, data):
     output = finished[0].output
     before = contents(output)
     with pytest.raises(InputError, match="already holds a run"):
-        fit(data, TINY, output, workers=0)
+        ROOM.fit(data, TINY, output, workers=0)
     with pytest.raises(InputError, match="finished run"):
-        fit(data, TINY, output, workers=0, resume=True)
+        ROOM.fit(data, TINY, output, workers=0, resume=True)
     assert contents(output) == before
 
 
@@ -121,7 +121,7 @@ def stopped(data, tmp_path_factory):
             raise StopError
 
     with pytest.raises(StopError):
-        fit(data, replace(TINY, epochs=3), output, workers=0, reporting=Reporting(on_epoch=stop))
+        ROOM.fit(data, replace(TINY, epochs=3), output, workers=0, reporting=Reporting(on_epoch=stop))
     return output
 
 
@@ -132,7 +132,7 @@ def test_resume_continues_after_the_last_state(data, stopped, tmp_path):
     del config["settings"]["quiet_shifts"]
     run.write_json(output / run.CONFIG, config)
     rows = []
-    result = fit(
+    result = ROOM.fit(
         data, replace(TINY, epochs=3), output, workers=0, resume=True, reporting=Reporting(on_epoch=rows.append)
     )
     assert [row["epoch"] for row in rows] == [3]
@@ -148,7 +148,7 @@ def test_resume_continues_after_the_last_state(data, stopped, tmp_path):
 def test_resume_needs_equal_settings(data, stopped, changes, rule):
     before = contents(stopped)
     with pytest.raises(InputError, match=rule):
-        fit(
+        ROOM.fit(
             data,
             replace(TINY, epochs=3, **changes) if "epochs" not in changes else replace(TINY, **changes),
             stopped,
@@ -160,7 +160,7 @@ def test_resume_needs_equal_settings(data, stopped, changes, rule):
 
 def test_resume_without_a_run(data, tmp_path):
     with pytest.raises(InputError, match="no run to resume"):
-        fit(data, TINY, tmp_path, resume=True)
+        ROOM.fit(data, TINY, tmp_path, resume=True)
 
 
 def test_start_weights_keep_a_fresh_head_for_other_classes(finished, data, tmp_path):
@@ -168,7 +168,7 @@ def test_start_weights_keep_a_fresh_head_for_other_classes(finished, data, tmp_p
         shutil.copytree(Path(data) / name, tmp_path / "three" / name)
     start = finished[0].output / "best.safetensors"
     output = tmp_path / "run"
-    fit(str(tmp_path / "three"), replace(TINY, epochs=1, learning_rate=1e-9), output, weights=start, workers=0)
+    ROOM.fit(str(tmp_path / "three"), replace(TINY, epochs=1, learning_rate=1e-9), output, weights=start, workers=0)
     before, after = safetensors.torch.load_file(start), load_trained(output / "last.safetensors").model.state_dict()
     assert after["fc.weight"].shape[0] == 3
     assert torch.allclose(before["conv1.0.weight"], after["conv1.0.weight"], atol=1e-6)
@@ -177,7 +177,7 @@ def test_start_weights_keep_a_fresh_head_for_other_classes(finished, data, tmp_p
 def test_start_weights_of_another_network(data, finished, tmp_path):
     settings = replace(TINY, model="acmix_resnet14_small")
     with pytest.raises(InputError, match="do not fit the model"):
-        fit(data, settings, tmp_path / "run", weights=finished[0].output / "best.safetensors")
+        ROOM.fit(data, settings, tmp_path / "run", weights=finished[0].output / "best.safetensors")
     assert not (tmp_path / "run").exists()
 
 
@@ -203,24 +203,24 @@ def test_start_weights_of_another_network(data, finished, tmp_path):
 )
 def test_bad_settings_make_no_folder(data, tmp_path, changes, rule):
     with pytest.raises(InputError, match=rule):
-        fit(data, replace(TINY, **changes), tmp_path / "run", workers=0)
+        ROOM.fit(data, replace(TINY, **changes), tmp_path / "run", workers=0)
     assert not (tmp_path / "run").exists()
 
 
 def test_rates_of_every_epoch_survive_a_stop(data, tmp_path):
     settings = replace(TINY, model="acmix_resnet14_small", image_size=8, learning_rate=0.01, quiet_shifts=True)
-    fit(data, settings, tmp_path / "whole", workers=0)
+    ROOM.fit(data, settings, tmp_path / "whole", workers=0)
 
     def stop(progress):
         if (progress.epoch, progress.update) == (2, 1):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(PreemptedError):
-        fit(data, settings, tmp_path / "run", workers=0, reporting=Reporting(on_update=stop))
+        ROOM.fit(data, settings, tmp_path / "run", workers=0, reporting=Reporting(on_update=stop))
     stopped = json.loads((tmp_path / "run" / "stopped.json").read_text())
     assert stopped["kind"] == "PreemptedError"
     assert "stopped by SIGTERM in epoch 2 after update 2 of 3" in stopped["reason"]
-    fit(data, settings, tmp_path / "run", workers=0, resume=True)
+    ROOM.fit(data, settings, tmp_path / "run", workers=0, resume=True)
     assert not (tmp_path / "run" / "stopped.json").exists()
     text = (tmp_path / "run" / "rates.csv").read_text()
     assert text == (tmp_path / "whole" / "rates.csv").read_text()
@@ -248,14 +248,14 @@ def test_a_stop_that_cannot_be_recorded_hides_nothing(data, tmp_path, monkeypatc
 
     reporting = Reporting(on_update=stop, on_problem=told.append, on_stop=lambda: told.append("stop"))
     with pytest.raises(StopError):
-        fit(data, TINY, tmp_path / "run", workers=0, reporting=reporting)
+        ROOM.fit(data, TINY, tmp_path / "run", workers=0, reporting=reporting)
     assert told == [f"{tmp_path / 'run' / 'stopped.json'} cannot be written: No space left on device", "stop"]
 
 
 def test_a_run_stops_where_there_is_no_patience_left(data, tmp_path):
     # It learns next to nothing, so that no epoch is better than the first.
     settings = replace(TINY, epochs=9, patience=2, learning_rate=1e-12, freeze=4)
-    result = fit(data, settings, tmp_path / "run", workers=0)
+    result = ROOM.fit(data, settings, tmp_path / "run", workers=0)
     assert (result.epochs, result.best_epoch) == (3, 1)
     assert result.stopped_early == "2 epochs without a better top-1, patience = 2"
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -264,19 +264,19 @@ def test_a_run_stops_where_there_is_no_patience_left(data, tmp_path):
     assert read_run(tmp_path / "run").status == status
     assert result.stopped_early in write_report(tmp_path / "run", pictures=False).read_text()
     with pytest.raises(InputError, match="holds a finished run"):
-        fit(data, settings, tmp_path / "run", workers=0, resume=True)
+        ROOM.fit(data, settings, tmp_path / "run", workers=0, resume=True)
     # Patience counts what the run itself has seen: killed before its summary, it ends at once.
     (tmp_path / "run" / "summary.json").unlink()
-    again = fit(data, settings, tmp_path / "run", workers=0, resume=True)
+    again = ROOM.fit(data, settings, tmp_path / "run", workers=0, resume=True)
     assert (again.epochs, again.stopped_early) == (3, result.stopped_early)
-    whole = fit(data, replace(settings, epochs=3), tmp_path / "whole", workers=0)
+    whole = ROOM.fit(data, replace(settings, epochs=3), tmp_path / "whole", workers=0)
     assert (whole.epochs, whole.stopped_early) == (3, None)
 
 
 def test_weights_that_overflow_end_a_run_in_a_line(data, tmp_path):
     settings = replace(TINY, epochs=1, optimizer="sgd", learning_rate=1e38, warmup_epochs=0)
     with pytest.raises(TrainingError, match="^val_loss after epoch 1 not finite: weights have overflowed"):
-        fit(data, settings, tmp_path / "run", workers=0)
+        ROOM.fit(data, settings, tmp_path / "run", workers=0)
     assert not (tmp_path / "run" / "last.safetensors").exists()
 
 
@@ -287,12 +287,12 @@ def test_class_weights_are_told_and_need_labels(data, tmp_path):
         path.unlink()
     told = {}
     settings = replace(TINY, epochs=1, class_weights="balanced")
-    fit(str(tmp_path / "few"), settings, tmp_path / "run", workers=0, reporting=Reporting(on_start=told.update))
+    ROOM.fit(str(tmp_path / "few"), settings, tmp_path / "run", workers=0, reporting=Reporting(on_start=told.update))
     # 8, 4 and 8 images to train on.
     assert told["class weights"] == "balanced, 0.833 (0) to 1.67 (1)"
     shards(tmp_path / "few", tmp_path / "shards")
     with pytest.raises(InputError, match="^class_weights must be none: .* those of shards are not$"):
-        fit(str(tmp_path / "shards"), settings, tmp_path / "other", workers=0)
+        ROOM.fit(str(tmp_path / "shards"), settings, tmp_path / "other", workers=0)
 
 
 def shards(data, output):

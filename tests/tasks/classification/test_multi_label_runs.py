@@ -14,7 +14,7 @@ from acmix.checkpoints.hub import save_pretrained
 from acmix.checkpoints.opening import load
 from acmix.pages.comparison import write_comparison
 from acmix.pages.report import write_report
-from acmix.tasks.classification.fitting import fit
+from acmix.tasks.classification.fitting import ROOM
 from acmix.tasks.classification.inference import measure, predict
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.comparison import compare_runs
@@ -33,7 +33,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
-    return fit(data, SETTINGS, tmp_path_factory.mktemp("runs") / "run", workers=0)
+    return ROOM.fit(data, SETTINGS, tmp_path_factory.mktemp("runs") / "run", workers=0)
 
 
 def test_the_best_epoch_is_that_of_the_best_map(finished):
@@ -116,7 +116,7 @@ def test_pages_tell_of_labels(finished, tmp_path):
 
 
 def test_a_run_goes_on(finished, data, tmp_path):
-    longer = fit(
+    longer = ROOM.fit(
         data, Settings(**{**vars(SETTINGS), "epochs": 3}), tmp_path / "longer", workers=0, extend=finished.output
     )
     assert longer.epochs == 3
@@ -126,7 +126,7 @@ def test_a_run_goes_on(finished, data, tmp_path):
 def test_two_processes_are_one(data, tmp_path, start):
     own = {"epochs": 1, "batch_size": 8, "precision": "float32"}
     settings = Settings(**{**vars(SETTINGS), **own})
-    assert together(start, 2, lambda: fit(data, settings, tmp_path / "two", workers=0)) == [0, 0]
+    assert together(start, 2, lambda: ROOM.fit(data, settings, tmp_path / "two", workers=0)) == [0, 0]
     found = measure(load(tmp_path / "two", device="cpu"), data).evaluation
     with (tmp_path / "two" / "metrics.csv").open() as file:
         (row,) = csv.DictReader(file)
@@ -136,7 +136,7 @@ def test_two_processes_are_one(data, tmp_path, start):
 
 def test_settings_of_one_label_are_refused(data, tmp_path):
     with pytest.raises(InputError, match="loss cross_entropy is of images with one label each"):
-        fit(data, Settings(**{**vars(SETTINGS), "loss": "cross_entropy"}), tmp_path / "run", workers=0)
+        ROOM.fit(data, Settings(**{**vars(SETTINGS), "loss": "cross_entropy"}), tmp_path / "run", workers=0)
     assert not (tmp_path / "run").exists()
 
 

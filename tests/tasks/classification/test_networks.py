@@ -9,7 +9,7 @@ from timm.utils import CheckpointSaver, ModelEmaV3
 
 from acmix import InputError
 from acmix.cli import main
-from acmix.tasks.classification.fitting import fit
+from acmix.tasks.classification.fitting import ROOM
 from acmix.tasks.classification.networks import create_network, load_start_weights
 from acmix.tasks.classification.settings import Settings
 
@@ -20,7 +20,7 @@ SETTINGS = Settings(model="test_resnet.r160_in1k", epochs=1, image_size=32)
 def test_a_run_is_refused_before_it_begins(data, tmp_path):
     for changes in ({"batch_size": 1}, {"batch_size": 1, "accumulate": 3}):
         with pytest.raises(InputError, match="cannot learn from a batch of one image"):
-            fit(data, replace(SETTINGS, **changes), tmp_path / "run", workers=0, check_images=False)
+            ROOM.fit(data, replace(SETTINGS, **changes), tmp_path / "run", workers=0, check_images=False)
     assert list(tmp_path.iterdir()) == []
 
 

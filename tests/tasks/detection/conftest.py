@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
-from acmix.tasks.detection.fitting import fit
+from acmix.tasks.detection.fitting import ROOM
 from acmix.tasks.detection.settings import Settings
 from tests import drawn_shapes
 from tests.tasks.conftest import start
@@ -40,7 +40,7 @@ def shapes(tmp_path_factory):
 
 
 def train(data, output, settings=SETTINGS, **options):
-    return fit(data, settings, output, workers=0, **options)
+    return ROOM.fit(data, settings, output, workers=0, **options)
 
 
 def of(model, **changes):

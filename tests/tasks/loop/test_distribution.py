@@ -13,7 +13,7 @@ import torch
 
 from acmix import InputError
 from acmix.errors import PreemptedError
-from acmix.tasks.classification.fitting import fit
+from acmix.tasks.classification.fitting import ROOM
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop import distribution, states
 from acmix.tasks.loop.distribution import make_fabric
@@ -41,7 +41,7 @@ def free_port():
 
 
 def train(data, output, settings, **options):
-    return fit(data, settings, Path(output), workers=0, check_images=False, **options)
+    return ROOM.fit(data, settings, Path(output), workers=0, check_images=False, **options)
 
 
 def together(start, count, function, *arguments):

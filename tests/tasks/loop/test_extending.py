@@ -16,7 +16,7 @@ from acmix import InputError
 from acmix.cli import main
 from acmix.errors import PreemptedError
 from acmix.pages.report import write_report
-from acmix.tasks.classification.fitting import fit
+from acmix.tasks.classification.fitting import ROOM
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop import run, states
 from acmix.tasks.loop.progress import Reporting
@@ -30,7 +30,7 @@ LONGER = replace(SETTINGS, epochs=3)
 
 
 def train(data, output, settings=SETTINGS, **options):
-    return fit(data, settings, output, workers=0, check_images=False, **options)
+    return ROOM.fit(data, settings, output, workers=0, check_images=False, **options)
 
 
 def stop_at(*position):

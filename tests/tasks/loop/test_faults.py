@@ -23,7 +23,7 @@ from acmix import InputError, storage
 from acmix.cli import main
 from acmix.errors import PreemptedError, TrainingError
 from acmix.tasks.classification import prepare, task
-from acmix.tasks.classification.fitting import fit
+from acmix.tasks.classification.fitting import ROOM
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop import states
 from acmix.tasks.loop.progress import Reporting
@@ -50,7 +50,7 @@ KILLS = int(os.environ.get("ACMIX_KILLS", "2"))
 
 
 def train(data, output, settings=SETTINGS, **options):
-    return fit(data, settings, output, check_images=False, **({"workers": 0, "reporting": EVERY_UPDATE} | options))
+    return ROOM.fit(data, settings, output, check_images=False, **({"workers": 0, "reporting": EVERY_UPDATE} | options))
 
 
 def weights(output, name="last.safetensors"):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from acmix import InputError
-from acmix.tasks.classification.fitting import fit
+from acmix.tasks.classification.fitting import ROOM
 from acmix.tasks.classification.networks import create_network
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop import freezing, states
@@ -114,7 +114,7 @@ def test_what_is_frozen_stays_to_the_bit(data, tmp_path, changes):
     for buffer in start.buffers():
         buffer.add_(1)
     torch.save(start.state_dict(), tmp_path / "start.pt")
-    fit(
+    ROOM.fit(
         data,
         settings,
         tmp_path / "run",
@@ -134,7 +134,7 @@ def test_what_is_frozen_stays_to_the_bit(data, tmp_path, changes):
 
 def test_fresh_weights_that_are_frozen_are_told(data, tmp_path):
     told = {}
-    fit(data, SETTINGS, tmp_path / "run", workers=0, reporting=Reporting(on_start=told.update))
+    ROOM.fit(data, SETTINGS, tmp_path / "run", workers=0, reporting=Reporting(on_start=told.update))
     assert told["frozen"].endswith("layer2, with fresh weights; --weights gives others")
 
 
@@ -147,7 +147,7 @@ def test_processes_keep_what_is_frozen(data, tmp_path, start, strategy):
     torch.save(model.state_dict(), weights)
 
     def train(output, **options):
-        fit(data, settings, output, weights=weights, workers=0, check_images=False, **options)
+        ROOM.fit(data, settings, output, weights=weights, workers=0, check_images=False, **options)
 
     assert together(start, 2, lambda: train(tmp_path / "run", strategy=strategy)) == [0, 0]
     settings = replace(settings, batch_size=16)

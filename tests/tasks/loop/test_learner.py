@@ -17,7 +17,7 @@ from torch.amp import GradScaler
 
 from acmix.data.loading import Batch
 from acmix.tasks.classification import task
-from acmix.tasks.classification.fitting import fit
+from acmix.tasks.classification.fitting import ROOM
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.classification.task import Classification
 from acmix.tasks.loop import session, settings, states
@@ -199,7 +199,7 @@ def float16(monkeypatch):
 
 def train(data, output, **options):
     own = replace(SETTINGS, precision="float16", epochs=2, accumulate=1, batch_size=24)
-    return fit(data, own, Path(output), workers=0, check_images=False, **options)
+    return ROOM.fit(data, own, Path(output), workers=0, check_images=False, **options)
 
 
 def kill():

@@ -11,7 +11,7 @@ from PIL import Image
 
 from acmix import InputError
 from acmix.errors import PreemptedError
-from acmix.tasks.classification.fitting import fit
+from acmix.tasks.classification.fitting import ROOM
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.loop.run import read_json
@@ -30,7 +30,7 @@ def noise(root, seed=0, count=6):
 
 
 def train(data, output, **options):
-    return fit(str(data), SETTINGS, output, workers=0, **options)
+    return ROOM.fit(str(data), SETTINGS, output, workers=0, **options)
 
 
 def stopped(data, output, **options):

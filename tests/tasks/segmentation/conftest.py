@@ -3,7 +3,7 @@
 import pytest
 
 from acmix.tasks.loop import run
-from acmix.tasks.segmentation.fitting import fit
+from acmix.tasks.segmentation.fitting import ROOM
 from acmix.tasks.segmentation.settings import Settings
 from tests.drawn_shapes import draw, write_masks
 
@@ -28,6 +28,6 @@ def masked(tmp_path_factory):
 def finished(tmp_path_factory, masked):
     """Folder and result of a run of two epochs."""
     folder = tmp_path_factory.mktemp("segmenter") / "run"
-    result = fit(str(masked), SETTINGS, folder, workers=0)
+    result = ROOM.fit(str(masked), SETTINGS, folder, workers=0)
     assert (folder / run.SUMMARY).is_file()
     return folder, result

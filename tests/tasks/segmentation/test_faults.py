@@ -14,7 +14,7 @@ import torch
 from acmix import InputError
 from acmix.errors import PreemptedError, TrainingError
 from acmix.tasks.loop import states
-from acmix.tasks.segmentation.fitting import fit
+from acmix.tasks.segmentation.fitting import ROOM
 from acmix.tasks.segmentation.task import Segmentation
 from tests.runs import after, same, unlisted
 from tests.tasks.loop.test_distribution import together
@@ -33,7 +33,7 @@ PLAIN = replace(
 
 
 def train(data, output, settings=SETTINGS, **options):
-    return fit(str(data), settings, output, **({"workers": 0} | options))
+    return ROOM.fit(str(data), settings, output, **({"workers": 0} | options))
 
 
 def weights(output):

@@ -16,7 +16,7 @@ from acmix.checkpoints.segmenter import Segmenter
 from acmix.checkpoints.stored import load_trained
 from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.record import read_run
-from acmix.tasks.segmentation.fitting import fit
+from acmix.tasks.segmentation.fitting import ROOM
 from acmix.tasks.segmentation.inference import measure, predict
 from acmix.tasks.segmentation.networks import fresh_network
 from tests.runs import unlisted
@@ -57,8 +57,8 @@ def test_a_run_that_stopped_goes_on_to_the_bit(finished, masked, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(str(masked), SETTINGS, tmp_path / "run", workers=0, reporting=Reporting(on_epoch=stop))
-    fit(str(masked), SETTINGS, tmp_path / "run", workers=1, resume=True)
+        ROOM.fit(str(masked), SETTINGS, tmp_path / "run", workers=0, reporting=Reporting(on_epoch=stop))
+    ROOM.fit(str(masked), SETTINGS, tmp_path / "run", workers=1, resume=True)
     whole, resumed = weights(finished[0]), weights(tmp_path / "run")
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -92,10 +92,10 @@ def test_start_weights_of_a_segmenter_and_of_its_backbone(finished, masked, tmp_
     classifier = timm.create_model(SETTINGS.backbone)
     save_file(classifier.state_dict(), tmp_path / "classifier.safetensors")
     one = replace(SETTINGS, epochs=1, freeze="network.encoder")
-    fit(str(masked), one, tmp_path / "a", workers=0, weights=tmp_path / "classifier.safetensors")
+    ROOM.fit(str(masked), one, tmp_path / "a", workers=0, weights=tmp_path / "classifier.safetensors")
     kept, given = weights(tmp_path / "a"), classifier.state_dict()
     assert torch.equal(kept["network.encoder.model.layer1.0.conv1.weight"], given["layer1.0.conv1.weight"])
-    fit(str(masked), one, tmp_path / "b", workers=0, weights=finished[0])
+    ROOM.fit(str(masked), one, tmp_path / "b", workers=0, weights=finished[0])
     name = "network.encoder.model.layer1.0.conv1.weight"
     assert torch.equal(weights(tmp_path / "b")[name], load(finished[0]).model.state_dict()[name].cpu())
 
@@ -105,7 +105,7 @@ def test_masks_that_cannot_be_used_are_named_before_the_folder_is_touched(masked
     shutil.copytree(masked, broken)
     Image.fromarray(np.full((3, 40), 1, np.uint8)).save(broken / "annotations" / "training" / "0002.png")
     with pytest.raises(InputError, match=r"0002.png: has 40 x 40 pixels, its mask 40 x 3"):
-        fit(str(broken), SETTINGS, tmp_path / "run", workers=0)
+        ROOM.fit(str(broken), SETTINGS, tmp_path / "run", workers=0)
     assert not (tmp_path / "run").exists()
 
 
@@ -119,22 +119,22 @@ def test_settings_that_cannot_be(masked, tmp_path):
         ({"ignore_value": "mountain"}, "must be a number where no file names classes"),
     ):
         with pytest.raises(InputError, match=message):
-            fit(str(masked), replace(SETTINGS, **changes), tmp_path / "run", workers=0)
+            ROOM.fit(str(masked), replace(SETTINGS, **changes), tmp_path / "run", workers=0)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_network_that_cannot_be_is_refused_before_images_are_looked_for(monkeypatch, tmp_path):
     for changes, message in (({"model": "unet"}, "is no segmenter"), ({"backbone": "resnet9999"}, "unknown model")):
         with pytest.raises(InputError, match=message):
-            fit("nowhere", replace(SETTINGS, **changes), tmp_path / "run")
+            ROOM.fit("nowhere", replace(SETTINGS, **changes), tmp_path / "run")
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
     with pytest.raises(ModuleNotFoundError, match="segmentation_models_pytorch"):
-        fit("nowhere", SETTINGS, tmp_path / "run")
+        ROOM.fit("nowhere", SETTINGS, tmp_path / "run")
 
 
 def test_stages_are_counted_in_the_backbone(masked, tmp_path):
     settings = replace(SETTINGS, epochs=1, freeze=1)
-    fit(str(masked), settings, tmp_path / "run", workers=0)
+    ROOM.fit(str(masked), settings, tmp_path / "run", workers=0)
     start, end = fresh(settings), weights(tmp_path / "run")
     still = {
         name.split(".")[3] for name in end if name.startswith("network.encoder") and torch.equal(start[name], end[name])
@@ -142,7 +142,7 @@ def test_stages_are_counted_in_the_backbone(masked, tmp_path):
     assert {"conv1", "layer1"} <= still
     assert not torch.equal(start["network.decoder.p5.weight"], end["network.decoder.p5.weight"])
     with pytest.raises(InputError, match="freeze must be 0 to 4, the stages of 'semantic_fpn'"):
-        fit(str(masked), replace(settings, freeze=9), tmp_path / "other", workers=0)
+        ROOM.fit(str(masked), replace(settings, freeze=9), tmp_path / "other", workers=0)
 
 
 def test_masks_that_changed_since_a_run_began_are_noticed(masked, tmp_path):
@@ -154,7 +154,7 @@ def test_masks_that_changed_since_a_run_began_are_noticed(masked, tmp_path):
     mask, most = data / "annotations" / "training" / "0002.png", 1000
     mask.write_bytes(mask.read_bytes() + b"\0" * (most - mask.stat().st_size))
     with pytest.raises(KeyboardInterrupt):
-        fit(str(data), SETTINGS, tmp_path / "run", workers=0, reporting=Reporting(on_epoch=stop))
+        ROOM.fit(str(data), SETTINGS, tmp_path / "run", workers=0, reporting=Reporting(on_epoch=stop))
     labels = np.asarray(Image.open(mask))
     with Image.open(mask) as image:
         Image.fromarray(np.ascontiguousarray(np.asarray(image)[:, ::-1])).save(mask)
@@ -162,7 +162,7 @@ def test_masks_that_changed_since_a_run_began_are_noticed(masked, tmp_path):
     mask.write_bytes(mask.read_bytes() + b"\0" * (most - mask.stat().st_size))
     assert not np.array_equal(labels, np.asarray(Image.open(mask)))
     with pytest.raises(InputError, match="contents of images"):
-        fit(str(data), SETTINGS, tmp_path / "run", workers=0, resume=True)
+        ROOM.fit(str(data), SETTINGS, tmp_path / "run", workers=0, resume=True)
 
 
 @pytest.mark.parametrize("part", ["training", "validation"])
@@ -173,5 +173,5 @@ def test_masks_that_say_nothing_at_all_are_refused(masked, tmp_path, part):
         Image.fromarray(np.full((40, 40), 255, np.uint8)).save(mask)
     (data / "classes.txt").write_text("background\ncircle\nsquare\ntriangle\n")
     with pytest.raises(InputError, match=f"masks of the {part} images say nothing of any pixel \\(255 in all of them"):
-        fit(str(data), SETTINGS, tmp_path / "run", workers=0)
+        ROOM.fit(str(data), SETTINGS, tmp_path / "run", workers=0)
     assert not (tmp_path / "run").exists()

@@ -15,4 +15,3 @@ def _open(data: str, settings: Settings, **options: Any) -> ImageData:
 
 
 ROOM = Room(check=check_network, open=_open, network=fresh_network, load=load_start_weights, prepare=prepare)
-fit = ROOM.fit

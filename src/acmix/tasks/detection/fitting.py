@@ -19,4 +19,3 @@ def _open(data: str, settings: Settings, **options: Any) -> AnnotatedData:
 
 
 ROOM = Room(check=_check, open=_open, network=fresh_detector, load=load_start_weights, prepare=prepare)
-fit = ROOM.fit

@@ -89,7 +89,7 @@ def sampler_for(images: Sized, settings: LoopSettings, fabric: Fabric, **options
 
 
 def configuration(prepared: Prepared, processes: int) -> dict[str, Any]:
-    """What config.json holds of a run, beside what `fitting.fit` was told.
+    """What config.json holds of a run, beside what `Room.fit` was told.
 
     Args:
         prepared: What is trained.
