@@ -259,10 +259,12 @@ study: venv
 	for name in $(STUDIES); do cp runs/study-$$name/study.json $(RESULTS)/study-$$name.json || exit 1; done
 	$(BIN)/python benchmarks/readme.py
 
-# Where the operator stands, and how it starts: three hours of a core; goes on from what is committed. FASHION has the IDX
+# Where the operator stands, and how it starts: four hours of a core; goes on from what is committed. FASHION has the IDX
 # files of Fashion-MNIST.
 FASHION ?= /usr/share/datasets/fashion-mnist
 PLACES := convolution,last-stage,last-two-stages,first-two-stages,acmix
+TWINS := attention-last-stage,convolution-path-last-stage,equal-last-stage,equal-last-two-stages,equal-first-two-stages
+TWINS := $(TWINS),equal-convolution,convolution-48,convolution-80,convolution-96,convolution-112
 STARTS := convolution,acmix,quiet-shifts,random-kernels,uneven-shifts,as-convolution,as-convolution-and-attention
 STARTS := $(STARTS),fast-rates,spared-projections
 CLOTHES := --image-size 28 --precision bfloat16 --warmup-epochs 0 --smallest-crop 0.8 --color-jitter 0 --workers 0 \
@@ -272,8 +274,8 @@ continued = test -e runs/study-$(1)/study.json || ! test -e $(RESULTS)/study-$(1
 study-places: venv
 	for part in 10 15 60; do $(BIN)/python benchmarks/idx_cut.py $(FASHION) runs/fashion-$${part}k $${part}000 || exit 1; done
 	$(call continued,fashion-places)
-	cd runs && ../$(BIN)/acmix study run fashion-15k --epochs 4 --val-fraction 0.33333 --learning-rate 0.003 $(CLOTHES) $(PLACES) \
-		--output study-fashion-places
+	cd runs && ../$(BIN)/acmix study run fashion-15k --epochs 4 --val-fraction 0.33333 --learning-rate 0.003 $(CLOTHES) \
+		$(PLACES),$(TWINS) --output study-fashion-places
 	$(call continued,fashion-all)
 	cd runs && ../$(BIN)/acmix study run fashion-60k --epochs 3 --val-fraction 0.16667 --learning-rate 0.003 $(CLOTHES) $(PLACES) \
 		--output study-fashion-all
@@ -290,9 +292,9 @@ study-places: venv
 		$(BIN)/acmix study show $(RESULTS)/study-$$name.json --plot $(RESULTS)/study-$$name.svg || exit 1; done
 	$(BIN)/python benchmarks/readme.py
 
-# Detectors: an hour of one core; goes on from what is committed. Their pictures are drawn anew from a seed.
+# Detectors: two hours of one core; goes on from what is committed. Their pictures are drawn anew from a seed.
 DETECTORS := acmix study run shapes --epochs 16 --learning-rate 0.003 --precision bfloat16 --workers 0 --threads 1 \
-	--variants convolution,last-stage,acmix
+	--variants convolution,last-stage,acmix,equal-convolution,convolution-96
 study-detectors: venv
 	test -e runs/shapes || $(BIN)/python -m benchmarks.shapes runs/shapes
 	$(call continued,shapes)
