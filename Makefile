@@ -194,6 +194,8 @@ demo: venv
 	rm -rf demo
 	$(BIN)/python examples/digits.py
 
+# Name and flags of results of fused networks
+bench_fused = $(BIN)/acmix bench model --fused $(2) --output $(RESULTS)/$(1).json --plot $(RESULTS)/$(1).svg
 # The operator and a network beside what they replace, and growth with pixels; fills docs/benchmarks.md and the README's numbers
 bench: venv
 	mkdir -p $(RESULTS)
@@ -207,6 +209,11 @@ bench: venv
 	$(BIN)/acmix bench model --output $(RESULTS)/networks-cpu.json --plot $(RESULTS)/networks-cpu.svg
 	$(BIN)/acmix bench model --batch-size 8 --output $(RESULTS)/networks-batch-8-cpu.json \
 		--plot $(RESULTS)/networks-batch-8-cpu.svg
+	$(call bench_fused,networks-fused-cpu,)
+	$(call bench_fused,networks-fused-bfloat16-cpu,--dtype bfloat16)
+	$(call bench_fused,networks-fused-one-image-cpu,--batch-size 1)
+	$(BIN)/acmix bench model --autocast --output $(RESULTS)/networks-autocast-cpu.json \
+		--plot $(RESULTS)/networks-autocast-cpu.svg
 	$(BIN)/acmix bench scaling pixels --output $(RESULTS)/pixels-cpu.json --plot $(RESULTS)/pixels-cpu.svg
 	$(BIN)/python benchmarks/detection.py
 	$(BIN)/python benchmarks/onnx_speed.py
