@@ -119,12 +119,12 @@ def test_the_file_holds_standard_operators_alone(written):
     assert not kinds & {"BatchNormalization", "Col2Im", "Loop", "If", "Scan"}
     assert written.operators == len(model.graph.node)
     assert json.loads(model.metadata_props[0].value) == {"classes": ["größer", "b", "c"]}
-    assert [size.dim_param != "" for size in model.graph.input[0].type.tensor_type.shape.dim] == [
-        True,
-        False,
-        True,
-        True,
-    ]
+    taken, given = (
+        [size.dim_param or size.dim_value for size in ends[0].type.tensor_type.shape.dim]
+        for ends in (model.graph.input, model.graph.output)
+    )
+    assert taken == ["batch", 3, "height", "width"]
+    assert given == ["batch", 3]
 
 
 def test_relus_that_a_fuse_takes_in(tmp_path):

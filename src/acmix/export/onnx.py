@@ -135,6 +135,9 @@ def _export(network: nn.Module, example: Tensor, dynamic_shapes: Any) -> ONNXPro
         )
     if program is None:
         raise AssertionError("torch.onnx.export with dynamo=True returns a program")
+    sizes = zip(program.model.graph.inputs[0].shape or (), ("batch", "channels", "height", "width"), strict=True)
+    # What people see in the file: PyTorch numbers its symbols.
+    program.rename_axes({str(size): name for size, name in sizes if str(size).isidentifier()})
     return program
 
 
