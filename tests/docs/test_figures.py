@@ -245,12 +245,15 @@ def findings():
         for item in summaries:
             numbers |= {f"{100 * score.mean:.1f}" for score in item.scores.values()}
             numbers |= {f"{item.train_loss:.{digits}f}" for digits in (1, 2, 3)}
-        for score, (one, other) in itertools.product(study.scores, itertools.permutations(summaries, 2)):
-            found = paired(study.found(score, one.name), study.found(score, other.name)).difference
+        tested, pairs = differences(study), itertools.product(study.scores, itertools.permutations(summaries, 2))
+        compared = [
+            paired(study.found(score, one.name), study.found(score, other.name)) for score, (one, other) in pairs
+        ]
+        compared += [item.found for item in tested]
+        for found in (item.difference for item in compared):
             sign, margin = f"{100 * found.mean:+.2f}", 100 * found.margin
             numbers |= {f"{sign} ± {margin:.2f}", f"{sign[1:]} ± {margin:.2f}", f"{sign[1:-1]} ± {margin:.1f}"}
-        for item in differences(study):
-            numbers |= {f"{value:.3f}" for value in (item.t_test, item.found.t_test) if value is not None}
+        numbers |= {f"{item.t_test:.3f}" for item in [*compared, *tested] if item.t_test is not None}
     return numbers
 
 
