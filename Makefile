@@ -300,14 +300,16 @@ study-places: venv
 	$(BIN)/python benchmarks/readme.py
 
 # Detectors: two hours of one core; goes on from what is committed. Their pictures are drawn anew from a seed.
-DETECTORS := acmix study run shapes --epochs 16 --learning-rate 0.003 --precision bfloat16 --workers 0 --threads 1 \
-	--variants convolution,last-stage,acmix,equal-convolution,convolution-96
+DETECTORS := acmix study run shapes --epochs 16 --learning-rate 0.003 --precision bfloat16 --workers 0 --threads 1 --variants
 study-detectors: venv
 	test -e runs/shapes || $(BIN)/python -m benchmarks.shapes runs/shapes
 	$(call continued,shapes)
-	cd runs && ../$(BIN)/$(DETECTORS) --output study-shapes
-	cp runs/study-shapes/study.json $(RESULTS)/study-shapes.json
-	$(BIN)/acmix study show $(RESULTS)/study-shapes.json --plot $(RESULTS)/study-shapes.svg
+	cd runs && ../$(BIN)/$(DETECTORS) convolution,last-stage,acmix --output study-shapes
+	$(call continued,shapes-again)
+	cd runs && ../$(BIN)/$(DETECTORS) convolution,acmix --seed 5 --seeds 8 --output study-shapes-again
+	for name in shapes shapes-again; do \
+		cp runs/study-$$name/study.json $(RESULTS)/study-$$name.json || exit 1; \
+		$(BIN)/acmix study show $(RESULTS)/study-$$name.json --plot $(RESULTS)/study-$$name.svg || exit 1; done
 	$(BIN)/python benchmarks/readme.py
 
 # Their networks timed anew, five minutes, on a machine that does nothing else; nothing is trained
