@@ -196,6 +196,7 @@ demo: venv
 
 # Name and flags of results of fused networks
 bench_fused = $(BIN)/acmix bench model --fused $(2) --output $(RESULTS)/$(1).json --plot $(RESULTS)/$(1).svg
+
 # The operator and a network beside what they replace, and growth with pixels; fills docs/benchmarks.md and the README's numbers
 bench: venv
 	mkdir -p $(RESULTS)

@@ -171,14 +171,14 @@ def cost_of_placements():
 
 def tried_on_unseen_pictures():
     runs = result("unseen-fashion")["runs"]
-    none, last, both = (
+    none, last, every = (
         "{:.1f} and {:.1f} %".format(*(100 * run["top1"] for run in runs if run["acmix_stages"] == stages))
         for stages in ("0", "4", "none")
     )
     losses = [run["train_loss"] for run in runs]
     return (
         f"Convolutions (`--acmix-stages 0`) reach {none}, the last stage (`--acmix-stages 4`) {last}, "
-        f"all stages {both}; training losses are {min(losses):.3f} to {max(losses):.3f}."
+        f"all stages {every}; training losses are {min(losses):.3f} to {max(losses):.3f}."
     )
 
 

@@ -89,7 +89,7 @@ def pages(tmp_path_factory):
     for file in (write_coco(folder / "shapes", draw(12, side=64)) / "annotations").iterdir():
         names = zip(SHAPES, CLASSES, strict=True)
         file.write_text(reduce(lambda text, pair: text.replace(*pair), names, file.read_text()))
-    detection.fit(str(folder / "shapes"), DETECTION, folder / "detection", workers=0)
+    detection.ROOM.fit(str(folder / "shapes"), DETECTION, folder / "detection", workers=0)
     return {
         "detection": write_report(folder / "detection"),
         "report": write_report(runs[0].folder),
