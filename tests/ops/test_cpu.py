@@ -337,8 +337,8 @@ def test_opcheck(layout, path):
     arguments = (projections, position, rates[0], fc, dep, rates[1], path == "composed", 5, 2)
     torch.library.opcheck(torch.ops.acmix.mix.default, arguments)
     stage = [tensor.detach().requires_grad_() for tensor in stage_one(case, 5)]
-    torch.library.opcheck(torch.ops.acmix.project_and_mix.default, (*stage, 2, *arguments[1:]))
-    torch.library.opcheck(torch.ops.acmix.project_and_mix.default, (*stage[:2], None, 2, *arguments[1:]))
+    torch.library.opcheck(torch.ops.acmix.project_and_mix.default, (*stage, *arguments[1:], 2))
+    torch.library.opcheck(torch.ops.acmix.project_and_mix.default, (*stage[:2], None, *arguments[1:], 2))
     maps = [tensor.detach().requires_grad_() for tensor in projections.chunk(3, 1)]
     torch.library.opcheck(torch.ops.acmix.local_attention.default, (*maps, 5, 2))
 

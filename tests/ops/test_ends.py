@@ -219,7 +219,7 @@ def test_opcheck_and_count(layout):
     importlib.import_module("acmix.ops.flops")
     problem = dataclasses.replace(PROBLEM, dtype=torch.float32, layout=layout)
     (x, weight, bias, position, fc, dep, *rates), added = tensors_of(problem, 5)
-    stages = x, weight, bias, 2, position, rates[0], fc, dep, rates[1], True, 5, 1
+    stages = x, weight, bias, position, rates[0], fc, dep, rates[1], True, 5, 1, 2
     torch.library.opcheck(torch.ops.acmix.infer.default, (*stages, True, added, True))
     torch.library.opcheck(torch.ops.acmix.infer.default, (*stages, False, None, False))
     counts = []

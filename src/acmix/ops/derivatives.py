@@ -17,6 +17,7 @@ from torch.autograd import Function, forward_ad
 from torch.utils import _pytree as pytree
 
 from acmix.ops.precision import widen, without_autocast
+from acmix.ops.tracing import is_transformed
 
 _BackwardPass = Callable[[Sequence[bool], Tensor, Sequence[Tensor], Sequence[Any]], Sequence[Tensor | None]]
 
@@ -31,8 +32,8 @@ class Operator:
     """An operator of PyTorch's library with all its derivatives; it is called with the operator's arguments in order.
 
     Args:
-        name: "namespace::name". The operator returns its output, or a tuple of that and of what its backward pass takes
-            besides.
+        name: "namespace::name". The operator takes tensors or None, and then numbers; it returns its output, or a tuple
+            of that and of what its backward pass takes besides.
         backward: Takes which arguments want a gradient, the output's gradient, what the operator returned besides, and
             its arguments; returns a gradient for each argument, None or anything where none is wanted.
         definition: The output in differentiable operations, of the same arguments with tensors of 32 bits or more.
@@ -44,6 +45,8 @@ class Operator:
         self.compute = getattr(getattr(torch.ops, namespace), short).default
         self.backward = backward
         self.maps = maps
+        # So many of its arguments are tensors, the first ones.
+        self.tensors = sum("Tensor" in str(argument.type) for argument in self.compute._schema.arguments)
         self._definition = definition
 
         def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -69,13 +72,18 @@ class Operator:
             return self._definition(*wide).to(arguments[0].dtype)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Pass:
     """A backward pass: of which operator, what it returned besides its output, and which arguments want a gradient."""
 
     operator: Operator
     beside: int
     wanted: tuple[bool, ...]
+
+    @property
+    def tensors(self) -> int:
+        """So many of what it takes are tensors: the gradient of the output, and those of the operator's arguments."""
+        return 1 + self.operator.tensors
 
     @property
     def positions(self) -> list[int]:
@@ -191,35 +199,37 @@ def _without_beside(ctx: Any, values: Sequence[Any]) -> tuple[Any, ...]:
     return values[1], *values[2 + ctx.owner.beside :]
 
 
-def _save(ctx: Any, owner: object, arguments: Sequence[Any], output: Any) -> None:
+def _save(ctx: Any, owner: Any, arguments: Sequence[Any], output: Any) -> None:
     """Keep what both derivatives need: `arguments`, and what an operator returned besides its output."""
     beside = output[1:] if isinstance(output, tuple) else ()
     ctx.owner = owner
-    ctx.settings = [None if isinstance(argument, Tensor) else argument for argument in arguments]
-    tensors = (*(argument if isinstance(argument, Tensor) else None for argument in arguments), *beside)
+    ctx.numbers = arguments[owner.tensors :]
+    tensors = (*arguments[: owner.tensors], *beside)
     ctx.save_for_backward(*tensors)
-    ctx.save_for_forward(*tensors)
+    if is_transformed():
+        ctx.save_for_forward(*tensors)
     if beside:
         ctx.mark_non_differentiable(*beside)
 
 
-def _saved(ctx: Any) -> tuple[list[Any], tuple[Tensor, ...]]:
+def _saved(ctx: Any) -> tuple[tuple[Any, ...], tuple[Tensor, ...]]:
     """The arguments, and what was returned besides the output."""
     # Read once: activation checkpointing hands saved tensors out a single time.
     # After a transform of torch.func has ended its tensors are wrappers that only PyTorch's own operations see through.
-    tensors, count = unwrap_dead_wrappers(ctx.saved_tensors), len(ctx.settings)
-    arguments = [
-        setting if tensor is None else tensor for tensor, setting in zip(tensors[:count], ctx.settings, strict=True)
-    ]
-    return arguments, tensors[count:]
+    tensors, count = unwrap_dead_wrappers(ctx.saved_tensors), ctx.owner.tensors
+    return (*tensors[:count], *ctx.numbers), tensors[count:]
 
 
 def _differentiate(ctx: Any, gradient: Tensor, *_: object) -> tuple[Tensor | None, ...]:
     """The gradient of every argument of an operator, itself differentiable where PyTorch asks for that."""
     arguments, beside = _saved(ctx)
-    backward_pass = _Pass(ctx.owner, len(beside), tuple(ctx.needs_input_grad[-len(arguments) :]))
+    wanted = ctx.needs_input_grad[-len(arguments) :]
+    if not (torch.is_grad_enabled() or is_transformed()):
+        gradients = ctx.owner.backward(wanted, gradient, beside, arguments)
+        return tuple(each if want else None for each, want in zip(gradients, wanted, strict=True))
+    backward_pass = _Pass(ctx.owner, len(beside), wanted)
     gradients = iter(_apply(_Backward, backward_pass, gradient, *beside, *arguments))
-    return tuple(next(gradients) if want else None for want in backward_pass.wanted)
+    return tuple(next(gradients) if want else None for want in wanted)
 
 
 def _of_some(

@@ -120,8 +120,9 @@ def _projection(x: Any, weight: Any) -> int:
     return 2 * costs.projection(batch * height * width, inputs, weight[0] // 3)
 
 
-def _all_stages_flops(x: Any, weight: Any, bias: Any, heads: int, *arguments: Any, **_: Any) -> int:  # noqa: ARG001
-    return _projection(x, weight) + _parameters_flops(_projections(x, weight, heads), *arguments)
+def _all_stages_flops(x: Any, weight: Any, bias: Any, *arguments: Any, **_: Any) -> int:  # noqa: ARG001
+    *parameters, heads = arguments
+    return _projection(x, weight) + _parameters_flops(_projections(x, weight, heads), *parameters)
 
 
 def _infer_flops(*arguments: Any, **_: Any) -> int:
@@ -133,16 +134,13 @@ def _all_stages_backward_flops(
     x: Any,
     weight: Any,
     bias: Any,  # noqa: ARG001
-    heads: int,
-    input_wanted: bool,
-    weight_wanted: bool,
     *arguments: Any,
     **_: Any,
 ) -> int:
+    *parameters, heads, input_wanted, weight_wanted = arguments
     # The projections again, then the gradients of their input and of their weights.
-    projections = _projections(x, weight, heads)
     return (1 + input_wanted + weight_wanted) * _projection(x, weight) + _parameters_backward_flops(
-        output_gradient, projections, *arguments
+        output_gradient, _projections(x, weight, heads), *parameters
     )
 
 

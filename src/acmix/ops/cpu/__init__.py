@@ -143,62 +143,50 @@ def _fake_mix(projections: Tensor, *parameters: Any) -> Tensor:
     return _empty_map(projections, channels, _Parameters(*parameters).stride)
 
 
-def _fake_mix_backward(output_gradient: Tensor, projections: Tensor, *parameters: Any) -> tuple[Tensor, ...]:  # noqa: ARG001
-    maps, head_size = projections.shape[1:3]
-    given = _Parameters(*parameters)
-    dep = given.dep
+def _fake_gradients(parameters: _Parameters) -> tuple[Tensor, ...]:
+    """Of the tensors among `_Parameters`, empty where there is none."""
+    dep = parameters.dep
+
+    def like(tensor: Tensor | None) -> Tensor:
+        return dep.new_empty((0,) if tensor is None else tensor.shape)
+
     last = not dep.is_contiguous() and dep.is_contiguous(memory_format=torch.channels_last)
     return (
-        _empty_map(projections, maps * head_size, 1),
-        dep.new_empty((2 * head_size + 1,)),
-        dep.new_empty(given.fc.shape if given.fc is not None else (0,)),
+        like(parameters.position),
+        like(parameters.rate),
+        like(parameters.fc),
         torch.empty_like(dep, memory_format=torch.channels_last if last else torch.contiguous_format),
-        dep.new_empty((int(given.rate_convolution is not None),)),
+        like(parameters.rate_convolution),
     )
 
 
-def _fake_project_and_mix(x: Tensor, weight: Tensor, bias: Tensor | None, heads: int, *parameters: Any) -> Tensor:  # noqa: ARG001
+def _fake_mix_backward(output_gradient: Tensor, projections: Tensor, *parameters: Any) -> tuple[Tensor, ...]:  # noqa: ARG001
+    maps, head_size = projections.shape[1:3]
+    return _empty_map(projections, maps * head_size, 1), *_fake_gradients(_Parameters(*parameters))
+
+
+def _fake_project_and_mix(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:  # noqa: ARG001
+    *parameters, _ = rest
     return _empty_map(x[:, None], weight.shape[0] // 3, _Parameters(*parameters).stride)
 
 
-def _fake_infer(x: Tensor, weight: Tensor, bias: Tensor | None, heads: int, *parameters: Any) -> Tensor:
-    return _fake_project_and_mix(x, weight, bias, heads, *parameters[:-3])
+def _fake_infer(*arguments: Any) -> Tensor:
+    return _fake_project_and_mix(*arguments[:-3])
 
 
 def _fake_project_and_mix_backward(
-    output_gradient: Tensor,
+    output_gradient: Tensor,  # noqa: ARG001
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    heads: int,
-    x_wanted: bool,
-    weight_wanted: bool,
-    *parameters: Any,
+    *rest: Any,
 ) -> tuple[Tensor, ...]:
-    batch, inputs, height, width = x.shape
-    maps = x.new_empty((batch, 3 * heads, weight.shape[0] // (3 * heads), height, width))
+    *parameters, _, x_wanted, weight_wanted = rest
     return (
-        _empty_map(x[:, None], inputs, 1) if x_wanted else x.new_empty((0,)),
+        _empty_map(x[:, None], x.shape[1], 1) if x_wanted else x.new_empty((0,)),
         weight.new_empty(weight.shape if weight_wanted else (0,)),
         weight.new_empty((bias.shape[0] if bias is not None and weight_wanted else 0,)),
-        *_fake_mix_backward(output_gradient, maps, *parameters)[1:],
-    )
-
-
-def _parameter_gradients(
-    parameters: Sequence[Any], small: Tensor, fc: Tensor, dep: Tensor, rate_convolution: Tensor
-) -> tuple[Tensor | None, ...]:
-    """Gradients of `_Parameters`, None of what says how to compute."""
-    position, rate, fc_weight, _, rate_weight, *_ = parameters
-    return (
-        None if position is None else small[:-1].reshape(position.shape),
-        None if rate is None else small[-1:].reshape(rate.shape),
-        None if fc_weight is None else fc,
-        dep,
-        None if rate_weight is None else rate_convolution.reshape(rate_weight.shape),
-        None,
-        None,
-        None,
+        *_fake_gradients(_Parameters(*parameters)),
     )
 
 
@@ -209,7 +197,7 @@ def _mix_backward(
     arguments: Sequence[Any],
 ) -> tuple[Tensor | None, ...]:
     gradient, *gradients = torch.ops.acmix.mix_backward(output_gradient, *arguments)
-    return gradient.reshape(arguments[0].shape), *_parameter_gradients(arguments[1:], *gradients)
+    return gradient.reshape(arguments[0].shape), *gradients, None, None, None
 
 
 def _define_mix(projections: Tensor, *parameters: Any) -> Tensor:
@@ -227,14 +215,12 @@ def _project_and_mix_backward(
     beside: Sequence[Tensor],  # noqa: ARG001
     arguments: Sequence[Any],
 ) -> tuple[Tensor | None, ...]:
-    x_wanted, weight_wanted = wanted[0], any(wanted[1:3])
-    x, weight, bias, *gradients = torch.ops.acmix.project_and_mix_backward(
-        output_gradient, *arguments[:4], x_wanted, weight_wanted, *arguments[4:]
-    )
-    return x, weight, bias, None, *_parameter_gradients(arguments[4:], *gradients)
+    gradients = torch.ops.acmix.project_and_mix_backward(output_gradient, *arguments, wanted[0], wanted[1] or wanted[2])
+    return *gradients, None, None, None, None
 
 
-def _define_project_and_mix(x: Tensor, weight: Tensor, bias: Tensor | None, heads: int, *parameters: Any) -> Tensor:
+def _define_project_and_mix(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
+    *parameters, heads = rest
     return _define_mix(functional.conv2d(x, weight, bias).unflatten(1, (3 * heads, -1)), *parameters)
 
 
@@ -276,7 +262,7 @@ def _stages(x: Tensor, projection: Projection, weights: Weights, grid: Grid, wid
     if widened or weight.dtype != x.dtype:
         (weight,) = widen_to(x, weight)
     parameters = _parameters(x, weights, weights.convolution, grid)
-    return x, weight, *widen_to(x, bias), grid.heads, *parameters
+    return x, weight, *widen_to(x, bias), *parameters, grid.heads
 
 
 class Compiled(Backend):

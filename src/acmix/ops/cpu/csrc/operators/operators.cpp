@@ -1,6 +1,7 @@
 // The operators, and their registration with PyTorch.
 #include "operators/call.h"
 #include "operators/library.h"
+#include "operators/shares.h"
 
 namespace acmix {
 namespace {
@@ -40,16 +41,17 @@ Tensor mix(const Tensor& projections, const MaybeTensor& position, const MaybeTe
       Call(projections, {position, rate, Weights(fc, dep, rate_convolution, composed)}, window, stride));
 }
 
-Tensor project_and_mix(const Tensor& input, const Tensor& weight, const MaybeTensor& bias, int64_t heads,
-                       const MaybeTensor& position, const MaybeTensor& rate, const MaybeTensor& fc, const Tensor& dep,
-                       const MaybeTensor& rate_convolution, bool composed, int64_t window, int64_t stride) {
+Tensor project_and_mix(const Tensor& input, const Tensor& weight, const MaybeTensor& bias, const MaybeTensor& position,
+                       const MaybeTensor& rate, const MaybeTensor& fc, const Tensor& dep,
+                       const MaybeTensor& rate_convolution, bool composed, int64_t window, int64_t stride,
+                       int64_t heads) {
   const Parameters parameters = {position, rate, Weights(fc, dep, rate_convolution, composed)};
   return run_forward(Call(input, {weight, bias, heads}, parameters, window, stride));
 }
 
-Tensor infer(const Tensor& input, const Tensor& weight, const MaybeTensor& bias, int64_t heads,
-             const MaybeTensor& position, const MaybeTensor& rate, const MaybeTensor& fc, const Tensor& dep,
-             const MaybeTensor& rate_convolution, bool composed, int64_t window, int64_t stride, bool rectified_input,
+Tensor infer(const Tensor& input, const Tensor& weight, const MaybeTensor& bias, const MaybeTensor& position,
+             const MaybeTensor& rate, const MaybeTensor& fc, const Tensor& dep, const MaybeTensor& rate_convolution,
+             bool composed, int64_t window, int64_t stride, int64_t heads, bool rectified_input,
              const MaybeTensor& output_bias, bool rectified) {
   const Parameters parameters = {position, rate, Weights(fc, dep, rate_convolution, composed)};
   Call call(input, {weight, bias, heads}, parameters, window, stride);
@@ -58,28 +60,16 @@ Tensor infer(const Tensor& input, const Tensor& weight, const MaybeTensor& bias,
 }
 
 // Of the projections as one (B, 3 C, H, W) map or, where they are computed, of their input; of the projections' weight
-// and bias, if any, empty where it is not wanted; of position and rate as (2 D + 1), of the kernel and mixing that were
-// computed with.
+// and bias, empty where it is not wanted; of the attention's position and rate and of the kernel and mixing that were
+// computed with, empty where there is none.
 struct Gradients {
   Tensor maps;
   MaybeTensor weight, bias;
-  Tensor small, kernel, mixing;
+  Tensor position, rate, kernel, mixing;
 };
 
 std::vector<int64_t> sizes_of(const MaybeTensor& tensor) {
   return tensor ? sizes_of(*tensor) : std::vector<int64_t>{0};
-}
-
-// The sum over the first axis in its order, whatever the number of threads.
-Tensor sum_first(const Tensor& tensor, const std::vector<int64_t>& sizes) {
-  Tensor total = empty_parameter(tensor, sizes);
-  const int64_t size = total.numel(), count = size > 0 ? tensor.numel() / size : 0;
-  with_data(total, [&](auto* to) {
-    const auto* from = static_cast<decltype(to)>(tensor.mutable_data_ptr());
-    for (int64_t i = 0; i < count; ++i)
-      for (int64_t j = 0; j < size; ++j) to[j] += from[i * size + j];
-  });
-  return total;
 }
 
 // Shares of the gradient of one map: the first becomes their sum.
@@ -107,15 +97,10 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient, const Wa
                       output_gradient.size(2) == shape.height_out && output_gradient.size(3) == shape.width_out,
                   "the output's gradient must be (B, C, H', W') in the dtype of the output");
   const int64_t channels = shape.heads * shape.head_size, small_size = 2 * shape.head_size + 1;
-  const std::vector<int64_t> kernel_sizes = sizes_of(call.kernel), mixing_sizes = sizes_of(call.mixing);
   const int64_t inputs = call.projections ? call.like.size(1) : 0;
   Tensor maps = wanted.input ? call.empty_map(call.projections ? inputs : 3 * channels, shape.height, shape.width)
                              : call.like.empty({0}, call.like.element());
-  auto parts = [&](int64_t count, std::vector<int64_t> sizes) {
-    sizes.insert(sizes.begin(), count);
-    return empty_parameter(maps, sizes);
-  };
-  Gradients gradients = {maps, std::nullopt, std::nullopt, maps, maps, maps};
+  Gradients gradients = {maps, std::nullopt, std::nullopt, maps, maps, maps, maps};
   if (call.projections) {
     auto parameter = [&](const MaybeTensor& like) {
       return maps.empty(wanted.weight ? sizes_of(like) : std::vector<int64_t>{0}, compute_type(maps));
@@ -126,9 +111,10 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient, const Wa
   if (call.like.numel() == 0) {
     if (gradients.weight) gradients.weight->set_zero();
     if (gradients.bias) gradients.bias->set_zero();
-    gradients.small = empty_parameter(maps, {small_size});
-    gradients.kernel = empty_parameter(maps, kernel_sizes);
-    gradients.mixing = empty_parameter(maps, mixing_sizes);
+    gradients.position = empty_parameter(maps, sizes_of(call.position));
+    gradients.rate = empty_parameter(maps, sizes_of(call.rate));
+    gradients.kernel = empty_parameter(maps, sizes_of(call.kernel));
+    gradients.mixing = empty_parameter(maps, sizes_of(call.mixing));
     return gradients;
   }
   const Kernels& kernels = best_kernels(call.is_double);
@@ -136,12 +122,13 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient, const Wa
   Mix problem = problem_of(call, output_gradient, columns, rows);
   pack_weights(call, kernels, true, problem);
   const BackwardWork work = kernels.backward_work(problem);
-  Tensor kernel = parts(work.slices, kernel_sizes), mixing = parts(work.slices, mixing_sizes);
-  Tensor small = parts(work.items, {small_size});
+  auto size_of_all = [](const MaybeTensor& tensor) { return tensor ? tensor->numel() : 0; };
+  const Shares kernel(maps, work.slices, size_of_all(call.kernel)), mixing(maps, work.slices, size_of_all(call.mixing)),
+      small(maps, work.items, small_size);
   MixGradient to = {};
-  to.kernel = kernel.mutable_data_ptr();
-  to.mixing = mixing.mutable_data_ptr();
-  to.small = small.mutable_data_ptr();
+  to.kernel = kernel.data();
+  to.mixing = mixing.data();
+  to.small = small.data();
   std::vector<Tensor> shares;
   std::vector<Field> fields;
   MaybeTensor shares_of_weights;
@@ -165,9 +152,10 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient, const Wa
                               [&](int64_t first, int64_t last) { kernels.backward(problem, to, first, last); });
   if (shares.size() > 1) sum_maps(shares);
   if (!shares.empty() && shares.front().const_data_ptr() != maps.const_data_ptr()) maps.copy_from(shares.front());
-  gradients.small = sum_first(small, {small_size});
-  gradients.kernel = sum_first(kernel, kernel_sizes);
-  gradients.mixing = sum_first(mixing, mixing_sizes);
+  gradients.position = small.sum(maps, sizes_of(call.position));
+  gradients.rate = small.sum(maps, sizes_of(call.rate), small_size - 1);
+  gradients.kernel = kernel.sum(maps, sizes_of(call.kernel));
+  gradients.mixing = mixing.sum(maps, sizes_of(call.mixing));
   if (!to.weights) return gradients;
   void *weight = gradients.weight->mutable_data_ptr(),
        *bias = call.projections->bias ? gradients.bias->mutable_data_ptr() : nullptr;
@@ -190,13 +178,12 @@ std::tuple<Tensor, Tensor, Tensor> differentiate(const Weights& weights, const T
   if (weights.composes()) {
     const Kernels& kernels = best_kernels(kernel.element() == Element::float64);
     const Composition composition = weights.composition();
-    const std::vector<int64_t> sizes = sizes_of(weights.fc);
-    Tensor shares = empty_parameter(kernel, {composition.parts, sizes[0], sizes[1]});
+    const Shares shares(kernel, composition.parts, weights.fc->numel());
     parallel_for(composition.parts, 1, [&](int64_t first, int64_t last) {
-      kernels.compose_backward(composition, kernel.const_data_ptr(), dep.mutable_data_ptr(), shares.mutable_data_ptr(),
-                               first, last);
+      kernels.compose_backward(composition, kernel.const_data_ptr(), dep.mutable_data_ptr(), shares.data(), first,
+                               last);
     });
-    mixing = sum_first(shares, sizes);
+    mixing = shares.sum(kernel, sizes_of(weights.fc));
     slope = inner_product(mixing, *weights.fc);
     scale(mixing, factor);
   } else {
@@ -206,35 +193,36 @@ std::tuple<Tensor, Tensor, Tensor> differentiate(const Weights& weights, const T
       scale(dep, factor);
     }
   }
-  Tensor rate = empty_parameter(kernel, {weights.rate ? 1 : 0});
+  Tensor rate = kernel.empty(sizes_of(weights.rate), kernel.element());
   if (weights.rate) with_data(rate, [&](auto* to) { *to = slope; });
   return {mixing, dep, rate};
 }
 
-// Gradients of the projections, of position and rate, of fc, of dep and of the convolution's rate.
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mix_backward(
+// Gradients of the projections, and of position, rate, fc, dep and the convolution's rate, empty where there is none.
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mix_backward(
     const Tensor& output_gradient, const Tensor& projections, const MaybeTensor& position, const MaybeTensor& rate,
     const MaybeTensor& fc, const Tensor& dep, const MaybeTensor& rate_convolution, bool composed, int64_t window,
     int64_t stride) {
   const Weights weights(fc, dep, rate_convolution, composed);
   const Gradients gradients =
       run_backward(Call(projections, {position, rate, weights}, window, stride), output_gradient, {});
-  return std::tuple_cat(std::tuple(gradients.maps, gradients.small),
+  return std::tuple_cat(std::tuple(gradients.maps, gradients.position, gradients.rate),
                         differentiate(weights, gradients.kernel, gradients.mixing));
 }
 
 // Gradients of the input, of weight and bias (empty where there is none, or none is wanted), and those of mix_backward.
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> project_and_mix_backward(
-    const Tensor& output_gradient, const Tensor& input, const Tensor& weight, const MaybeTensor& bias, int64_t heads,
-    bool input_wanted, bool weight_wanted, const MaybeTensor& position, const MaybeTensor& rate,
-    const MaybeTensor& fc, const Tensor& dep, const MaybeTensor& rate_convolution, bool composed, int64_t window,
-    int64_t stride) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> project_and_mix_backward(
+    const Tensor& output_gradient, const Tensor& input, const Tensor& weight, const MaybeTensor& bias,
+    const MaybeTensor& position, const MaybeTensor& rate, const MaybeTensor& fc, const Tensor& dep,
+    const MaybeTensor& rate_convolution, bool composed, int64_t window, int64_t stride, int64_t heads,
+    bool input_wanted, bool weight_wanted) {
   const Weights weights(fc, dep, rate_convolution, composed);
   const Gradients gradients = run_backward(
       Call(input, {weight, bias, heads}, {position, rate, weights}, window, stride, true), output_gradient,
       {input_wanted, weight_wanted});
-  return std::tuple_cat(std::tuple(gradients.maps, *gradients.weight, *gradients.bias, gradients.small),
-                        differentiate(weights, gradients.kernel, gradients.mixing));
+  return std::tuple_cat(
+      std::tuple(gradients.maps, *gradients.weight, *gradients.bias, gradients.position, gradients.rate),
+      differentiate(weights, gradients.kernel, gradients.mixing));
 }
 
 // When the library is loaded.
@@ -251,23 +239,23 @@ const bool registered = [] {
       "bool composed, int window, int stride) -> Tensor");
   library.add<&project_and_mix>(
       "project_and_mix",
-      "(Tensor input, Tensor weight, Tensor? bias, int heads, Tensor? position, Tensor? rate, Tensor? fc, "
-      "Tensor dep, Tensor? rate_convolution, bool composed, int window, int stride) -> Tensor");
+      "(Tensor input, Tensor weight, Tensor? bias, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, "
+      "Tensor? rate_convolution, bool composed, int window, int stride, int heads) -> Tensor");
   library.add<&infer>(
       "infer",
-      "(Tensor input, Tensor weight, Tensor? bias, int heads, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, "
-      "Tensor? rate_convolution, bool composed, int window, int stride, bool rectified_input, Tensor? output_bias, "
-      "bool rectified) -> Tensor");
+      "(Tensor input, Tensor weight, Tensor? bias, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, "
+      "Tensor? rate_convolution, bool composed, int window, int stride, int heads, bool rectified_input, "
+      "Tensor? output_bias, bool rectified) -> Tensor");
   library.add<&mix_backward>(
       "mix_backward",
       "(Tensor output_gradient, Tensor projections, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, "
       "Tensor? rate_convolution, bool composed, int window, int stride) "
-      "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   library.add<&project_and_mix_backward>(
       "project_and_mix_backward",
-      "(Tensor output_gradient, Tensor input, Tensor weight, Tensor? bias, int heads, bool input_wanted, "
-      "bool weight_wanted, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, Tensor? rate_convolution, "
-      "bool composed, int window, int stride) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "(Tensor output_gradient, Tensor input, Tensor weight, Tensor? bias, Tensor? position, Tensor? rate, Tensor? fc, "
+      "Tensor dep, Tensor? rate_convolution, bool composed, int window, int stride, int heads, bool input_wanted, "
+      "bool weight_wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   return true;
 }();
 
