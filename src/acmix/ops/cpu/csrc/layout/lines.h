@@ -76,6 +76,18 @@ static inline void transpose(Vector<T> (&block)[lanes<T>]) {
   }
 }
 
+// Fewer numbers than fill a register of T.
+template <class T, class E>
+static inline void copy_part(const E* from, int64_t size, E* to) {
+#pragma GCC unroll 4
+  for (int part = lanes<T> / 2; part > 0; part /= 2) {
+    if (!(size & part)) continue;
+    std::memcpy(to, from, static_cast<size_t>(part) * sizeof(E));
+    from += part;
+    to += part;
+  }
+}
+
 template <class T, class E>
 static inline Vector<T> load_wide(const E* from) {
   if constexpr (sizeof(T) == sizeof(E)) {
@@ -88,6 +100,15 @@ static inline Vector<T> load_wide(const E* from) {
     for (int i = 0; i < lanes<T>; ++i) values[i] = widen<T>(from[i]);
     return load(values);
   }
+}
+
+// At most `count` numbers, zeros behind them.
+template <class T, class E>
+static inline Vector<T> load_some(const E* from, int64_t count) {
+  if (count >= lanes<T>) return load_wide<T>(from);
+  E some[lanes<T>] = {};
+  copy_part<T>(from, count, some);
+  return load_wide<T>(some);
 }
 
 template <class T, class E>
@@ -209,12 +230,18 @@ template <class T>
 static inline void copy_run(const T* from, int64_t size, T* to) {
   int64_t x = 0;
   for (; x + lanes<T> <= size; x += lanes<T>) store(to + x, load(from + x));
-#pragma GCC unroll 4
-  for (int part = lanes<T> / 2; part > 0; part /= 2) {
-    if (!(size & part)) continue;
-    std::memcpy(to + x, from + x, static_cast<size_t>(part) * sizeof(T));
-    x += part;
-  }
+  copy_part<T>(from + x, size - x, to + x);
+}
+
+// A run of another type; `from` may be read up to the next full register.
+template <class T, class E>
+static inline void narrow_run(const T* from, int64_t size, E* to) {
+  int64_t x = 0;
+  for (; x + lanes<T> <= size; x += lanes<T>) store_narrow<T>(to + x, load(from + x));
+  if (x == size) return;
+  E rest[lanes<T>];
+  store_narrow<T>(rest, load(from + x));
+  copy_part<T>(rest, size - x, to + x);
 }
 
 // One pixel's channels, adjacent in memory.
@@ -234,7 +261,8 @@ static void load_lines_of(const E* from, int64_t channel, int64_t column, int64_
       if constexpr (sizeof(T) == sizeof(E))
         copy_run(reinterpret_cast<const T*>(from + j * channel), width, to + j * pitch);
       else
-        for (int64_t x = 0; x < width; ++x) to[j * pitch + x] = widen<T>(from[j * channel + x]);
+        for (int64_t x = 0; x < width; x += lanes<T>)
+          store(to + j * pitch + x, load_some<T>(from + j * channel + x, width - x));
   } else {
     for (int64_t j = 0; j < channels; ++j)
       for (int64_t x = 0; x < width; ++x) to[j * pitch + x] = widen<T>(from[j * channel + x * column]);
@@ -277,7 +305,7 @@ static void store_lines_of(const T* from, int64_t pitch, E* to, int64_t channel,
   if (column == 1) {
     for (int64_t j = 0; j < channels; ++j)
       if constexpr (sizeof(T) != sizeof(E))
-        for (int64_t x = 0; x < width; ++x) to[j * channel + x] = narrow<E, T>(from[j * pitch + x]);
+        narrow_run(from + j * pitch, width, to + j * channel);
       else
         copy_run(from + j * pitch, width, reinterpret_cast<T*>(to + j * channel));
   } else {

@@ -9,12 +9,18 @@ namespace acmix::ACMIX_ISA {
 
 // `count` registers in tiles of at most so many, as equal as can be: small tiles are slow.
 struct Tiles {
-  int64_t registers, count, first = 0, size = 0;
+  int64_t registers, whole = 0, larger = 0, first = 0, size = 0;  // larger: tiles that hold one more than `whole`
 
-  explicit Tiles(int64_t total, int64_t most) : registers(total), count(ceil_divide(total, most)) { next(); }
+  explicit Tiles(int64_t total, int64_t most) : registers(total) {
+    if (total == 0) return;
+    const int64_t count = ceil_divide(total, most);
+    whole = total / count;
+    larger = total - whole * count;
+    next();
+  }
   void next() {
     first += size;
-    size = count ? ceil_divide(registers - first, count--) : 0;
+    size = first < registers ? whole + (larger-- > 0) : 0;
   }
 };
 

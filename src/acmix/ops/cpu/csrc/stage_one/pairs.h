@@ -30,12 +30,20 @@ static void load_pairs(const E* const* lane, int64_t channels, int64_t ahead, T*
   }
 }
 
-// One or two runs of numbers that bfloat16 holds, `pitch` apart, as pairs.
+// Pairs of the numbers of channels j and j + 1, zeros beside the last one of an odd number; channel(j) are those of one.
+template <class T, class F>
+static inline Vector<T> pair_channels(int64_t j, int64_t channels, const F& channel) {
+  if constexpr (in_pairs<T>)
+    return join_pairs(channel(j), j + 1 < channels ? channel(j + 1) : Vector<T>{});
+  else
+    return Vector<T>{};
+}
+
+// One or two runs of numbers, `pitch` apart, of no more than a register, as pairs; whole registers are read.
 template <class T>
-static void pair_run(const T* from, int64_t pitch, int64_t count, int64_t size, T* to) {
-  if constexpr (sizeof(T) == sizeof(float))
-    for (int64_t x = 0; x < size; ++x)
-      to[x] = widen<T>(BrainPair{narrow<Brain>(from[x]), count > 1 ? narrow<Brain>(from[pitch + x]) : Brain{}});
+static inline void pair_run(const T* from, int64_t pitch, int64_t count, int64_t size, T* to) {
+  auto run = [&](int64_t j) { return load(from + j * pitch); };
+  store_lanes(to, pair_channels<T>(0, count, run), 0, size);
 }
 
 // Whether the weight has to be packed: rows of an even number of bfloat16 are rows of pairs.

@@ -152,6 +152,23 @@ static inline void load_input(bool paired, const E* const* lane, int64_t inputs,
     load_pixels<T, rectified>(lane, inputs, ahead, to, pitch);
 }
 
+// Cells of whole rows that follow each other in memory, of channels `channel` apart: the panels hold them as they lie.
+template <class T, bool rectified, class E>
+static void pack_plane(const VectorProjection<T>& scratch, int64_t inputs, int64_t cells, const E* from,
+                       int64_t channel) {
+  for (int64_t c = 0; c < scratch.terms; ++c)
+    for (Tiles tile(ceil_divide(cells, lanes<T>), projected_vectors); tile.first < tile.registers; tile.next())
+      for (int64_t i = 0; i < tile.size; ++i) {
+        const int64_t first = (tile.first + i) * lanes<T>;
+        auto load_channel = [&](int64_t j) {
+          const Vector<T> values = load_some<T>(from + j * channel + first, cells - first);
+          return rectified ? rectify<T>(values) : values;
+        };
+        store(scratch.panels + (tile.first * scratch.terms + c * tile.size + i) * lanes<T>,
+              scratch.paired ? pair_channels<T>(2 * c, inputs, load_channel) : load_channel(c));
+      }
+}
+
 // Rows [begin, end) of the input of a group of images.
 template <class T>
 static void pack_input(const Mix& problem, const MapLayout<T>& layout, const MapScratch<T>& maps,
@@ -178,6 +195,16 @@ static void pack_input(const Mix& problem, const MapLayout<T>& layout, const Map
                                 else
                                   load_input<T, false>(scratch.paired, lane, inputs, ahead, panel, pitch);
                               });
+    });
+    return;
+  }
+  if (columns.direct() && field.column == 1 && field.row == strip.width() && strip.begin == 0) {
+    const int64_t cells = most(end - begin, 0) * strip.width();
+    with_elements<T>(field, image + begin * field.row, [&](const auto* from) {
+      if (problem.ends.rectified_input)
+        pack_plane<T, true>(scratch, inputs, cells, from, field.inner);
+      else
+        pack_plane<T, false>(scratch, inputs, cells, from, field.inner);
     });
     return;
   }
