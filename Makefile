@@ -194,6 +194,9 @@ demo: venv
 	rm -rf demo
 	$(BIN)/python examples/digits.py
 
+# Both libraries held to AVX2, the most that many processors have
+AVX2 := ACMIX_INSTRUCTIONS=avx2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2
+
 # Name and flags of results of fused networks
 bench_fused = $(BIN)/acmix bench model --fused $(2) --output $(RESULTS)/$(1).json --plot $(RESULTS)/$(1).svg
 
@@ -215,6 +218,8 @@ bench: venv
 	$(call bench_fused,networks-fused-one-image-cpu,--batch-size 1)
 	$(BIN)/acmix bench model --autocast --output $(RESULTS)/networks-autocast-cpu.json \
 		--plot $(RESULTS)/networks-autocast-cpu.svg
+	$(AVX2) $(BIN)/acmix bench model --output $(RESULTS)/networks-avx2-cpu.json --plot $(RESULTS)/networks-avx2-cpu.svg
+	$(AVX2) $(call bench_fused,networks-avx2-fused-cpu,)
 	$(BIN)/acmix bench scaling pixels --output $(RESULTS)/pixels-cpu.json --plot $(RESULTS)/pixels-cpu.svg
 	$(BIN)/python benchmarks/detection.py
 	$(BIN)/python benchmarks/onnx_speed.py

@@ -302,7 +302,11 @@ def load(name: str) -> dict:
 PAGE = (
     ("Layers on a CPU", table, ("layers-cpu", "layers-wide-cpu", "layers-bfloat16-cpu")),
     ("Layers on a CPU, beside their bounds", forward_bounds, ("layers-wide-cpu", "layers-bfloat16-cpu")),
-    ("Networks on a CPU", table, ("networks-cpu", "networks-b*-cpu", "networks-autocast-cpu", "networks-fused-*cpu")),
+    (
+        "Networks on a CPU",
+        table,
+        ("networks-cpu", "networks-b*-cpu", "networks-autocast-cpu", "networks-fused-*cpu", "networks-avx2-*cpu"),
+    ),
     ("A training step of a detector, on a CPU", detection, ("detection-cpu",)),
     ("One image in ONNX Runtime, on a CPU", runtimes, ("onnx-cpu",)),
     ("Growth with the size of maps", exponents, ("pixels-cpu",)),
