@@ -74,6 +74,17 @@ def test_bands_that_follow_each_other_share_rows(threads, layout, stride, heads,
     assert torch.equal(*results)
 
 
+# In pairs of bfloat16 queries of an odd head lie beside keys, whose reflections must not stay in rows that are kept.
+@pytest.mark.parametrize("heads", [1, 3])
+def test_bands_of_odd_heads_share_rows_without_reflections(threads, heads):
+    case = problem(heads, 99 // heads, 60, 120, batch=1, dtype=torch.bfloat16)
+    results = []
+    for count in (1, 8):
+        threads(count)
+        results.append(ops.mix(*case.tensors(), **case.keywords(), backend="cpu"))
+    assert torch.equal(*results)
+
+
 def all_stages(case, inputs, *, mixed="two weights"):
     """Tensors of `project_and_mix`; `mixed` names weights that are not there."""
     x, weight, bias = stage_one(case, inputs)

@@ -202,8 +202,8 @@ static void differentiate_weights(const Mix& problem, const VectorProjection<T>&
       if (first >= size) continue;
       const int64_t pixels = least(size - first, own.count - done);
       runs[count++] = {gradient + done / together * projections, projections,
-                       input + tile.first * packed.terms * lanes<T> + first / together, size / together,
-                       ceil_divide(pixels, together)};
+                       input + tile.first * packed.terms * lanes<T> + first / together, 2 * size / together,
+                       size / together, ceil_divide(pixels, together)};
       done += pixels;
     }
     for (Tiles across(projections / lanes<T>, projected_vectors); across.first < across.registers; across.next())
@@ -226,7 +226,7 @@ static void differentiate_input(const Mix& problem, const BackwardLayout<T>& lay
                      packing_of(problem, layout, scratch, false).numbers + to.pass * scratch.pass_weights(layout);
   for (Tiles tile(scratch.width / lanes<T>, projected_vectors); tile.first < tile.registers; tile.next()) {
     const int64_t column = tile.first * lanes<T>;
-    const Terms<T> terms = {weights + column * count, tile.size * lanes<T>, gradient, pitch, count};
+    const Terms<T> terms = {weights + column * count, tile.size * lanes<T>, gradient, 2 * pitch, pitch, count};
     for_output_tiles(0, own.count, tile.size, [&](int64_t pixel, int64_t outputs) {
       multiply_tile<T>({&terms, 1, pixel, 0}, outputs, tile.size,
                        AddedTile<T, Term>{scratch.input + pixel * scratch.width + column, scratch.width, to.add_input});

@@ -12,16 +12,17 @@ template <class T>
 struct ForwardScratch {
   MapScratch<T> maps;
   ConvolutionScratch<T> convolution;
-  PairedConvolution<T> pairs;
+  PairedWeights<T> pairs;
   ProjectionScratch<T> projection;
   Step* steps;
   int64_t* places;
-  T *logits, *slopes, *output, *kept;  // kept: of every pass, the rows that the next band shares
+  T *logits, *slopes, *output, *given;
+  T* kept;  // of every pass, the rows that the next band shares
 
   ForwardScratch(const Mix& problem, const ForwardLayout<T>& layout, Arena<T>& arena)
       : maps(problem, layout, layout.rows, arena),
         convolution(problem, layout, layout.rows, arena),
-        pairs(problem, layout, arena),
+        pairs(problem, layout, convolution, arena),
         projection(problem, layout, layout.rows, false, arena) {
     const int64_t across = layout.out_pitch / lanes<T>, registers = layout.band_rows * across;
     steps = take_steps(layout, arena);
@@ -29,6 +30,7 @@ struct ForwardScratch {
     logits = arena.take(tile_rows * layout.window * layout.window * lanes<T>);
     slopes = arena.take(tile_rows * 2 * lanes<T>);
     output = arena.take(layout.band_rows * layout.out_row);
+    given = arena.take(layout.paired && !problem.projection.inputs ? 3 * layout.channels * layout.pitch : 0);
     kept = arena.take(layout.bands > 1 ? layout.passes * layout.shared_rows * layout.maps_size() : 0);
     if (!arena.memory) return;
     for (int64_t i = 0; i < registers; ++i) places[i] = i / across * layout.out_row + i % across * lanes<T>;
@@ -51,48 +53,47 @@ static void convolve_band(const Mix& problem, const ForwardLayout<T>& layout, co
   const T* kernel = static_cast<const T*>(problem.convolution.kernel);
   const int64_t heads = problem.shape.heads, unused = layout.halo - layout.padding;
   const int64_t rows = band.last - band.first, tapped_rows = band.end - band.begin - 2 * unused;
-  const int64_t across = convolution.narrow_registers, paired = 2 * scratch.pairs.count;
+  const int64_t across = convolution.narrow_registers;
   const T* first = scratch.maps.maps + unused * layout.row;
   for (int64_t d = 0; d < problem.shape.head_size; ++d) {
     const Weights<const T> weights = convolution.kernel(kernel, problem, head, d);
-    Planes<T> output = {scratch.output + d * heads * layout.out_pitch, layout.out_pitch, heads, scratch.places,
-                        head > 0};
-    if constexpr (in_pairs<T>)
-      if (paired) {
-        const PairedConvolution<T>& pairs = scratch.pairs;
-        pairs.pair_kernel(weights, heads);
-        pairs.pair_maps(layout, first + d * layout.pitch, convolution.plane, tapped_rows);
-        convolve_maps<T, Pairs<T>>({pairs.maps + layout.padding * pairs.row, layout.pitch, pairs.count, pairs.narrow},
-                                   pairs.row, pairs.weights(), output, layout.out_row, layout.stride, rows, across,
-                                   pairs.packed);
-        output.add = true;
+    const Planes<T> output = {scratch.output + d * heads * layout.out_pitch, layout.out_pitch, heads, scratch.places,
+                              head > 0};
+    const T* tapped = nullptr;
+    if constexpr (in_pairs<T>) {
+      if (layout.paired && !problem.convolution.positions) {
+        convolve_pairs(layout, scratch.pairs, first + layout.padding * layout.row, convolution.narrow, d, weights,
+                       output, layout.out_row, rows, across, convolution.packed);
+        continue;
       }
-    if (paired == convolution.count) continue;
-    const T* tapped = tapped_maps(problem, layout, convolution, first, d, tapped_rows) + paired * convolution.plane;
-    convolve_maps<T>({tapped + layout.padding * convolution.row, convolution.plane, convolution.count - paired,
+      if (layout.paired) tapped = mix_pairs(problem, layout, convolution, scratch.pairs, first, d, tapped_rows);
+    }
+    if (!tapped) tapped = tapped_maps(problem, layout, convolution, first, d, tapped_rows);
+    convolve_maps<T>({tapped + layout.padding * convolution.row, convolution.plane, convolution.count,
                       convolution.narrow},
-                     convolution.row,
-                     {weights.data, weights.outputs, weights.inputs + paired, weights.taps, weights.tap_count}, output,
-                     layout.out_row, layout.stride, rows, across, convolution.packed);
+                     convolution.row, weights, output, layout.out_row, layout.stride, rows, across,
+                     convolution.packed);
   }
 }
 
 // Attention of the head in place `place` of the pass that begins at `head`, added to or put into the output.
-template <class T>
+template <class T, class Term>
 static void attend_head(const Mix& problem, const ForwardLayout<T>& layout, const ForwardScratch<T>& scratch,
                         int64_t head, int64_t place, const ForwardBand& band) {
+  constexpr bool paired = !std::is_same_v<Term, Numbers<T>>;
   const Attention& attention = problem.attention;
   const int64_t head_size = problem.shape.head_size, cells = layout.window * layout.window;
-  const T* queries = scratch.maps.maps + place * head_size * layout.pitch;
-  const T* key = queries + layout.channels * layout.pitch;
+  T* maps = scratch.maps.maps;
+  const T *queries = maps + place * head_size * layout.pitch, *key = queries + layout.channels * layout.pitch;
   const T* value = key + layout.channels * layout.pitch;
+  if constexpr (paired) {
+    pair_head(problem, layout, maps, place, band);
+    queries = maps + layout.maps_size();
+    key = queries + layout.pairs * layout.pitch;
+    value = key + layout.pairs * layout.pitch;
+  }
   T* output = scratch.output + (head + place) * head_size * layout.out_pitch;
-  const int64_t paired = layout.pairs_of(place) - place * head_size * layout.pitch;  // from queries to their pairs
-  const T* paired_key = queries + paired + layout.pairs * layout.pitch;
-  const int64_t paired_value = scratch.maps.maps + layout.paired_values_of(place) - value;
   const LogitScale<T> scale(head_size);
-  if constexpr (in_pairs<T>)
-    if (layout.pairs) pair_head(problem, layout, scratch.maps.maps, place, band);
   for (int64_t y = band.first; y < band.last; y += tile_rows) {
     const int64_t rows = least(tile_rows, band.last - y);
     window_steps(layout, problem.shape, y, rows, band.begin, scratch.steps);
@@ -101,34 +102,41 @@ static void attend_head(const Mix& problem, const ForwardLayout<T>& layout, cons
                                    layout.stride * layout.row, layout.pitch};
       Location<T> location = {};
       if (attention.position) {
-        locate(problem, rows, query, scratch.slopes);
+        locate<T, Term>(problem, rows, query, scratch.slopes);
         location = {scratch.slopes, scratch.maps.locations + x, static_cast<const T*>(attention.row_location)};
       }
-      if constexpr (in_pairs<T>)
-        if (layout.pairs)
-          dot_window<T, Pairs<T>>(layout, layout.pairs, scratch.steps, rows,
-                                  {query.data + paired, query.row, query.pitch}, paired_key + x, location,
-                                  scratch.logits);
-      if (!layout.pairs)
-        dot_window(layout, head_size, scratch.steps, rows, query, key + x, location, scratch.logits);
-      const Rows<T> to = {output + (y - band.first) * layout.out_row + x, layout.out_row, layout.out_pitch};
-      const bool add = problem.convolution.kernel != nullptr;
-      const T rate = static_cast<T>(attention.rate);
+      dot_window<T, Term>(layout, paired ? layout.pairs : head_size, scratch.steps, rows, query, key + x, location,
+                          scratch.logits);
       Vector<T> factor[tile_rows];
-      if constexpr (in_pairs<T>)
-        if (layout.pairs) {
-          for (int64_t a = 0; a < rows; ++a)
-            factor[a] = rate * exponentiate_pairs(scratch.logits + a * cells * lanes<T>, layout.window, layout.stride,
-                                                  scale);
-          attend_tile<T, Pairs<T>>(layout, head_size, scratch.steps, rows, scratch.logits, factor, value + x, to, add,
-                                   paired_value);
-          continue;
-        }
-      for (int64_t a = 0; a < rows; ++a)
-        factor[a] = rate * exponentiate(scratch.logits + a * cells * lanes<T>, cells, scale);
-      attend_tile<T>(layout, head_size, scratch.steps, rows, scratch.logits, factor, value + x, to, add);
+      for (int64_t a = 0; a < rows; ++a) {
+        T* logits = scratch.logits + a * cells * lanes<T>;
+        if constexpr (paired)
+          factor[a] = exponentiate_pairs(logits, layout.window, layout.stride, scale);
+        else
+          factor[a] = exponentiate(logits, cells, scale);
+        factor[a] *= static_cast<T>(attention.rate);
+      }
+      const Rows<T> to = {output + (y - band.first) * layout.out_row + x, layout.out_row, layout.out_pitch};
+      attend_tile<T, Term>(layout, head_size, scratch.steps, rows, scratch.logits, factor, value + x, to,
+                           problem.convolution.kernel != nullptr);
     }
   }
+}
+
+// Rows of maps that are given.
+template <class T>
+static void bring_given_rows(const Mix& problem, const ForwardLayout<T>& layout, const ForwardScratch<T>& scratch,
+                             int64_t group, int64_t head, const RowSpan& rows) {
+  if constexpr (in_pairs<T>)
+    if (layout.paired) {
+      clear_rows(problem, layout, scratch.maps, rows);
+      for (int64_t row = most(rows.begin, 0); row < least(rows.end, problem.shape.height); ++row) {
+        pack_maps(problem, layout, scratch.maps, group, head, row, 0, scratch.given);
+        pair_maps(layout, scratch.given, row_of(layout, scratch.maps, row - rows.origin));
+      }
+      return;
+    }
+  pack_rows(problem, layout, scratch.maps, group, head, rows);
 }
 
 // The maps of the heads from `head` on: rows that the band before kept, others from memory or from packed input.
@@ -144,7 +152,7 @@ static void bring_rows(const Mix& problem, const ForwardLayout<T>& layout, const
     project_rows(problem, layout, scratch.projection, head, count,
                     row_of(layout, scratch.maps, first - band.begin));
   } else {
-    pack_rows(problem, layout, scratch.maps, group, head, rows);
+    bring_given_rows(problem, layout, scratch, group, head, rows);
   }
   // The halo before them was cleared.
   const int64_t next = layout.stride * (band.last - band.first);
@@ -187,8 +195,14 @@ static void forward_band(const Mix& problem, const ForwardLayout<T>& layout, con
     if (problem.convolution.kernel) convolve_band(problem, layout, scratch, head, band);
     if (!layout.window) continue;
     reflect_columns(layout, scratch.maps, most(0, -band.begin), least(shape.height, band.end) - band.begin);
-    for (int64_t place = 0; place < layout.heads; ++place)
-      attend_head(problem, layout, scratch, head, place, band);
+    for (int64_t place = 0; place < layout.heads; ++place) {
+      if constexpr (in_pairs<T>)
+        if (layout.paired) {
+          attend_head<T, Pairs<T>>(problem, layout, scratch, head, place, band);
+          continue;
+        }
+      attend_head<T, Numbers<T>>(problem, layout, scratch, head, place, band);
+    }
   }
   const Field& field = problem.output;
   for (int64_t row = band.first; row < band.last; ++row) {

@@ -17,20 +17,18 @@ template <class T>
 struct ForwardLayout : MapLayout<T> {
   Columns outputs;
   int64_t out_row, bands, band_rows, rows, shared_rows;  // shared: of the maps, by neighbouring bands
-  bool convolves_pairs;
 
   explicit ForwardLayout(const Mix& problem)
       : MapLayout<T>(problem, widest_strip, 1, adjacent(problem) ? problem.threads : 0, true) {
     const Shape& shape = problem.shape;
     const MapLayout<T>& map = *this;
-    convolves_pairs = multiplies_pairs<T>(problem) && problem.convolution.kernel && !problem.convolution.positions;
     outputs = {1, map.interleave, map.out_pitch};
     out_row = shape.heads * shape.head_size * map.out_pitch;
     const int64_t in_row = map.row + problem.projection.inputs * map.stride * map.out_pitch;
     // Every band reads all weights, so it brings no less than them.
     const int64_t weights = 3 * shape.heads * shape.head_size * problem.projection.inputs;
-    // Pairs are read instead of the numbers, half as many bytes.
-    const int64_t size = static_cast<int64_t>(map.pairs ? sizeof(Brain) : sizeof(T));
+    // Pairs are half as many bytes as numbers.
+    const int64_t size = static_cast<int64_t>(map.paired ? sizeof(Brain) : sizeof(T));
     const int64_t cells = most(band_bytes / size, weights);
     const int64_t cached = most(cells / (map.stride * in_row + out_row), ceil_divide(2 * map.halo + 1, map.stride));
     const int64_t shared = most(ceil_divide(shape.height_out, ceil_divide(problem.threads, map.groups * map.strips)),

@@ -1,5 +1,5 @@
-// What the forward pass multiplies in pairs of bfloat16: neighbouring channels of queries and keys, neighbouring cells
-// of values, and for the convolution path two maps at one cell.
+// What the forward pass multiplies in pairs of bfloat16: for the convolution path two maps at one cell, as they lie in
+// scratch, neighbouring channels of queries and keys, and neighbouring cells of values.
 #pragma once
 
 #include "forward/layout.h"
@@ -7,92 +7,126 @@
 
 namespace acmix::ACMIX_ISA {
 
-// Maps 2 p and 2 p + 1 of a channel as pairs, and a kernel that meets them; a last map of an odd number stays numbers.
+// Weights that the pairs of maps of a pass meet, of what reads them: the kernel, or fc.
 template <class T>
-struct PairedConvolution {
-  int64_t count, row, taps;
-  int64_t *outputs, *inputs, *narrow;
-  Tap* tap;
-  T *numbers, *kernel, *packed, *maps;  // numbers: of two inputs
+struct PairedWeights {
+  int64_t count, taps;  // pairs of maps
+  int64_t *outputs, *inputs;
+  T *numbers, *joined;  // numbers: of two inputs
 
-  PairedConvolution(const Mix& problem, const ForwardLayout<T>& layout, Arena<T>& arena)
-      : count(layout.convolves_pairs ? 3 * layout.heads / 2 : 0),
-        row(count * layout.pitch),
-        taps(problem.convolution.kernel_size * problem.convolution.kernel_size) {
-    const int64_t heads = problem.shape.heads, size = problem.convolution.kernel_size;
-    const int64_t across = layout.out_pitch / lanes<T>, registers = count ? layout.rows * across : 0;
-    outputs = take_integers(arena, count ? heads : 0);
+  PairedWeights(const Mix& problem, const ForwardLayout<T>& layout, const ConvolutionScratch<T>& convolution,
+                Arena<T>& arena)
+      : count(layout.paired && problem.convolution.kernel ? 3 * layout.heads / 2 : 0),
+        taps(problem.convolution.positions ? 1 : convolution.taps) {
+    const int64_t most_outputs = problem.convolution.positions ? problem.convolution.positions : problem.shape.heads;
+    const int64_t size = count ? most_outputs * taps : 0;
+    outputs = take_integers(arena, count ? most_outputs : 0);
     inputs = take_integers(arena, count);
-    narrow = take_integers(arena, registers);
-    tap = reinterpret_cast<Tap*>(take_integers(arena, count ? 2 * taps : 0));
-    numbers = arena.take(count ? 2 * heads * taps + lanes<T> : 0);
-    kernel = arena.take(count ? count * heads * taps + lanes<T> : 0);
-    packed = arena.take(count * taps * tile_outputs);
-    maps = take_padded(arena, layout.rows * row, layout.margin);
+    numbers = arena.take(2 * size + lanes<T>);
+    joined = arena.take(count * size + lanes<T>);
     if (!arena.memory) return;
-    for (int64_t m = 0; count && m < heads; ++m) outputs[m] = m * taps;
-    for (int64_t c = 0; c < count; ++c) inputs[c] = c * heads * taps;
-    for (int64_t i = 0; i < registers; ++i) narrow[i] = i / across * layout.stride * row + i % across * lanes<T>;
-    for (int64_t t = 0; count && t < taps; ++t)
-      tap[t] = {(t / size - layout.padding) * row + layout.columns.slot(t % size - layout.padding), t};
+    for (int64_t m = 0; count && m < most_outputs; ++m) outputs[m] = m * taps;
+    for (int64_t c = 0; c < count; ++c) inputs[c] = c * size;
   }
 
-  Weights<const T> weights() const { return {kernel, outputs, inputs, tap, taps}; }
-
-  // The kernel of one channel, from weights of numbers.
-  void pair_kernel(const Weights<const T>& weights, int64_t heads) const {
-    const int64_t size = heads * taps;
+  // From those of numbers, which have as many taps.
+  Weights<const T> join(const Weights<const T>& weights, int64_t output_count) const {
+    const int64_t size = output_count * taps;
     for (int64_t c = 0; c < count; ++c) {
-      for (int64_t i = 0; i < 2 * heads; ++i)
-        copy_run(weights.data + weights.outputs[i % heads] + weights.inputs[2 * c + i / heads], taps,
+      for (int64_t i = 0; i < 2 * output_count; ++i)
+        copy_run(weights.data + weights.outputs[i % output_count] + weights.inputs[2 * c + i / output_count], taps,
                  numbers + i * taps);
       for (int64_t x = 0; x < size; x += lanes<T>)
-        store(kernel + c * size + x, join_pairs(load(numbers + x), load(numbers + size + x)));
+        store(joined + c * size + x, join_pairs(load(numbers + x), load(numbers + size + x)));
     }
-  }
-
-  // The maps of one channel, `plane` apart, in `rows` rows from `from` on, with the halo on their left.
-  void pair_maps(const ForwardLayout<T>& layout, const T* from, int64_t plane, int64_t rows) const {
-    T* to = maps - layout.reach;
-    for (int64_t y = 0; y < rows; ++y)
-      for (int64_t c = 0; c < count; ++c, to += layout.pitch) {
-        const T* first = from + y * layout.row + 2 * c * plane - layout.reach;
-        for (int64_t x = 0; x < layout.pitch; x += lanes<T>)
-          store(to + x, join_pairs(load(first + x), load(first + plane + x)));
-      }
-    // Taps of the last registers read on behind the last row.
-    clear(to, 0, layout.reach + layout.margin);
+    return {joined, outputs, inputs, weights.taps, taps};
   }
 };
 
-// The cells [first, last) of neighbouring channels; the last one of an odd number is beside zeros.
+// convolve_maps of channel d of the maps of a pass: `maps` is where the first one's lie, `places` their registers.
 template <class T>
-static void pair_lines(const MapLayout<T>& layout, const T* from, int64_t channels, int64_t first, int64_t last,
-                       T* to) {
-  const Vector<T> nothing = {};
-  for (int64_t d = 0; d < channels; d += 2, from += 2 * layout.pitch, to += layout.pitch)
-    for (int64_t x = first; x < last; x += lanes<T>)
-      store(to + x, join_pairs(load(from + x), d + 1 < channels ? load(from + layout.pitch + x) : nothing));
+static void convolve_pairs(const MapLayout<T>& layout, const PairedWeights<T>& pairs, const T* maps,
+                           const int64_t* places, int64_t d, const Weights<const T>& weights, Planes<T> out,
+                           int64_t out_row, int64_t rows, int64_t across, T* packed) {
+  const int64_t plane = layout.channels / layout.heads * layout.pitch, paired = 2 * pairs.count;
+  convolve_maps<T, Pairs<T>>({maps + d * layout.pitch, plane, pairs.count, places}, layout.row,
+                             pairs.join(weights, out.count), out, out_row, layout.stride, rows, across, packed);
+  if (paired == 3 * layout.heads) return;
+  const MapHalf last = layout.line_of(paired, d);
+  out.add = true;
+  (last.half ? convolve_maps<T, SecondOfPairs<T>> : convolve_maps<T, FirstOfPairs<T>>)(
+      {maps + last.line * layout.pitch, plane, 1, places}, layout.row,
+      {weights.data, weights.outputs, weights.inputs + paired, weights.taps, weights.tap_count}, out, out_row,
+      layout.stride, rows, across, packed);
 }
 
-// Behind the maps of a pass: queries and keys of the head in place `place`, as pairs of channels, and its values, each
-// with that of the next cell.
+// tapped_maps of mixtures.
+template <class T>
+static const T* mix_pairs(const Mix& problem, const MapLayout<T>& layout, const ConvolutionScratch<T>& scratch,
+                          const PairedWeights<T>& pairs, const T* maps, int64_t d, int64_t rows) {
+  convolve_pairs(layout, pairs, maps - layout.reach, scratch.wide, d,
+                 scratch.mixing(static_cast<const T*>(problem.convolution.mixing)), scratch.mixtures(layout), 0, rows,
+                 scratch.wide_registers, scratch.packed);
+  end_mixtures(layout, scratch, rows);
+  return scratch.mixed;
+}
+
+// Registers of numbers as pairs.
+template <class T>
+static void join_run(const T* first, const T* second, int64_t size, T* to) {
+  for (int64_t x = 0; x < size; x += lanes<T>) store(to + x, join_pairs(load(first + x), load(second + x)));
+}
+
+// One row of the maps of a pass, of numbers, as lines of pairs.
+template <class T>
+static void pair_maps(const MapLayout<T>& layout, const T* from, T* to) {
+  const int64_t size = layout.channels / layout.heads, plane = size * layout.pitch, paired = 3 * layout.heads / 2;
+  for (int64_t p = 0; p < paired; ++p)
+    join_run(from + 2 * p * plane, from + (2 * p + 1) * plane, plane, to + p * plane);
+  if (3 * layout.heads == 2 * paired) return;
+  from += 2 * paired * plane, to += paired * plane;
+  for (int64_t d = 0; d < size; d += 2, to += layout.pitch) {
+    const T* channel = from + d * layout.pitch;
+    // The last one of an odd number is beside itself, which nobody reads.
+    join_run(channel, d + 1 < size ? channel + layout.pitch : channel, layout.pitch, to);
+  }
+}
+
+// The cells [first, last) of neighbouring channels of one half of lines; the last one of an odd number is beside zeros.
+template <class T>
+static void pair_neighbours(const MapLayout<T>& layout, const T* from, int half, int64_t channels, int64_t first,
+                          int64_t last, T* to) {
+  const Vector<T> nothing = {};
+  const JoinHalves<T> join(half);
+  for (int64_t d = 0; d < channels; d += 2, from += 2 * layout.pitch, to += layout.pitch)
+    for (int64_t x = first; x < last; x += lanes<T>)
+      store(to + x, join(load(from + x), d + 1 < channels ? load(from + layout.pitch + x) : nothing));
+}
+
+// Behind the maps of a pass: queries, then keys of the head in place `place`, as pairs of channels, then its values,
+// each with that of the next cell.
 template <class T>
 static void pair_head(const Mix& problem, const ForwardLayout<T>& layout, T* rows, int64_t place,
                       const ForwardBand& band) {
   const int64_t head_size = problem.shape.head_size, pitch = layout.pitch, reach = layout.reach;
-  const T* maps = rows + place * head_size * pitch;
-  T *pairs = rows + layout.pairs_of(place), *values = rows + layout.paired_values_of(place);
+  const MapHalf query = layout.line_of(place, 0), key = layout.line_of(layout.heads + place, 0);
+  T *pairs = rows + layout.maps_size(), *values = pairs + 2 * layout.pairs * pitch - reach;
   for (int64_t y = band.first; y < band.last; ++y) {
     const int64_t row = (layout.stride * y - band.begin) * layout.row;
-    pair_lines(layout, maps + row, head_size, 0, layout.out_pitch, pairs + row);
+    pair_neighbours(layout, rows + row + query.line * pitch, query.half, head_size, 0, layout.out_pitch, pairs + row);
   }
-  const int64_t last = least(problem.shape.height, band.end) - band.begin, plane = layout.channels * pitch;
+  const int64_t last = least(problem.shape.height, band.end) - band.begin;
   for (int64_t row = most(0, -band.begin) * layout.row; row < last * layout.row; row += layout.row) {
-    pair_lines(layout, maps + row + plane, head_size, -reach, pitch - reach, pairs + row + layout.pairs * pitch);
-    const T* value = maps + row + 2 * plane - reach;
-    for (int64_t x = 0; x < head_size * pitch; x += lanes<T>)
-      store(values + row - reach + x, join_pairs(load(value + x), load(value + layout.interleave + x)));
+    pair_neighbours(layout, rows + row + key.line * pitch, key.half, head_size, -reach, pitch - reach,
+                  pairs + row + layout.pairs * pitch);
+    for (int64_t d = 0; d < head_size; ++d) {
+      const MapHalf value = layout.line_of(2 * layout.heads + place, d);
+      const T* from = rows + row + value.line * pitch - reach;
+      T* to = values + row + d * pitch;
+      const JoinHalves<T> join(value.half);
+      for (int64_t x = 0; x < pitch; x += lanes<T>)
+        store(to + x, join(load(from + x), load(from + layout.interleave + x)));
+    }
   }
 }
 

@@ -123,6 +123,10 @@ static inline void store_narrow(E* to, Vector<T> values) {
   for (int l = 0; l < lanes<T>; ++l) to[l] = narrow<E, T>(values[l]);
 }
 
+// Of each lane of two registers of pairs the first (half 0) or the second numbers (1) as a pair.
+template <class T>
+struct JoinHalves;
+
 #if defined(__AVX512BF16__)
 // Of each lane of two registers a pair.
 static inline Vector<float> join_pairs(Vector<float> first, Vector<float> second) {
@@ -133,6 +137,19 @@ static inline Vector<float> join_pairs(Vector<float> first, Vector<float> second
   const Halves rounded = (Halves)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
   return (Vector<float>)__builtin_shuffle(rounded, alternate);
 }
+
+template <>
+struct JoinHalves<float> {
+  typedef int16_t Halves __attribute__((vector_size(vector_bytes)));
+  Halves places;
+
+  explicit JoinHalves(int half) {
+    for (int i = 0; i < 32; ++i) places[i] = static_cast<int16_t>(i / 2 * 2 + i % 2 * 32 + half);
+  }
+  Vector<float> operator()(Vector<float> first, Vector<float> second) const {
+    return (Vector<float>)__builtin_shuffle((Halves)first, (Halves)second, places);
+  }
+};
 #endif
 
 // ReLU of numbers, or of those in pairs; what is not a number stays that.

@@ -3,9 +3,10 @@
 // Columns are split by their remainder modulo the stride ("phases"): column x lies at x / stride of phase x % stride,
 // so that every window cell and every tap is a constant offset. Narrow maps of several images are interleaved (column x
 // of image g at x * interleave + g), so that lanes are full at every width. Wide maps are cut into strips of columns.
-// Behind the maps of a row they may lie once more, in pairs of bfloat16: queries and keys of neighbouring channels,
-// values of neighbouring cells. A row's halo is the room behind the rows before and after it: the strip's neighbours or,
-// beyond the map, zeros while the convolution path runs and reflections while attention does.
+// Where products are of pairs of bfloat16, forward, a line holds two maps; behind the lines of a row are pairs of
+// neighbouring channels of queries and keys, and of neighbouring cells of values, of one head. A row's halo is the room
+// behind the rows before and after it: the strip's neighbours or, beyond the map, zeros while the convolution path runs
+// and reflections while attention does.
 #pragma once
 
 #include "layout/lines.h"
@@ -56,6 +57,12 @@ static inline bool multiplies_pairs(const Mix& problem) {
   return in_pairs<T> && from.element == Element::bfloat16;
 }
 
+// Where the cells of one channel of a map lie: as the first (0) or second (1) numbers of a line of pairs.
+struct MapHalf {
+  int64_t line;
+  int half;
+};
+
 template <class T>
 struct MapLayout {
   int64_t window, radius, stride, padding, halo;  // padding: radius of the taps; halo: the larger radius
@@ -63,13 +70,14 @@ struct MapLayout {
   int64_t strip, strips;                          // output columns of a strip
   int64_t interleave, groups, reach, margin;      // reach: cells of a halo
   Columns columns;
-  int64_t pairs;                  // of channels of a head, 0 where products are of numbers
+  bool paired;                    // whether lines hold pairs: of maps 2 p and 2 p + 1, or of channels of a last one
+  int64_t lines, pairs;           // of the maps of a pass; of channels of a head, 0 where there are none
   int64_t pitch, row, out_pitch;  // cells from channel to channel, from row to row, computed for each output channel
 
   // Strips of at most `widest` output columns, which see `radii` radii of the window beyond their own. Pairs of images
-  // also fill the last register of a row, as long as there are `wanted` pairs; 0 for never. `paired`: with what lies
-  // behind maps in pairs, where there are products of them.
-  MapLayout(const Mix& problem, int64_t widest, int64_t radii, int64_t wanted, bool paired) {
+  // also fill the last register of a row, as long as there are `wanted` pairs; 0 for never. `pairing`: lines hold pairs
+  // where products are of them.
+  MapLayout(const Mix& problem, int64_t widest, int64_t radii, int64_t wanted, bool pairing) {
     const Shape& shape = problem.shape;
     constexpr int64_t count = lanes<T>;
     window = problem.attention.window;
@@ -77,11 +85,11 @@ struct MapLayout {
     stride = shape.stride;
     padding = problem.convolution.kernel ? problem.convolution.kernel_size / 2 : 0;
     halo = most(radius, padding);
-    // Runs of channels long enough to read or to fill the tiles that project them, short heads in twos where maps are
-    // paired, as each has three; mixtures are of all heads.
-    const bool pairing = paired && multiplies_pairs<T>(problem);
-    const int64_t shortest = problem.projection.inputs && !in_tiles<T> && !pairing ? 1 : shortest_run;
-    const int64_t together = pairing && shape.head_size <= shortest_run && shape.heads % 2 == 0 ? 2 : 1;
+    // Runs of channels long enough to read or to fill the tiles that project them, heads in twos where the convolution
+    // path is in pairs, as each has three maps; mixtures are of all heads.
+    paired = pairing && multiplies_pairs<T>(problem);
+    const int64_t shortest = problem.projection.inputs && !in_tiles<T> && !paired ? 1 : shortest_run;
+    const int64_t together = paired && problem.convolution.kernel && shape.heads % 2 == 0 ? 2 : 1;
     for (heads = together; heads < shape.heads; heads += together)
       if (shape.heads % heads == 0 && heads * shape.head_size >= shortest && !problem.convolution.positions) break;
     channels = heads * shape.head_size;
@@ -97,9 +105,10 @@ struct MapLayout {
     margin = round_up(reach, count);
     columns = {stride, interleave, round_up(strip * interleave + 2 * reach, count)};
     pitch = columns.pitch();
+    lines = paired ? 3 * heads / 2 * shape.head_size + 3 * heads % 2 * ceil_divide(shape.head_size, 2) : 3 * channels;
+    pairs = paired && window ? ceil_divide(shape.head_size, 2) : 0;
     // A register more: rows a multiple of 4 KiB apart would fall into the same sets of the cache.
-    pairs = pairing && window ? ceil_divide(shape.head_size, 2) : 0;
-    row = (3 * channels + (pairs ? 2 * heads * pairs + channels : 0)) * pitch + count;
+    row = (lines + (pairs ? 2 * pairs + shape.head_size : 0)) * pitch + count;
     out_pitch = round_up(strip * interleave, count);
   }
 
@@ -112,12 +121,14 @@ struct MapLayout {
     return fuller && wanted && 2 * wanted <= batch ? 2 : chosen;
   }
 
+  // Of paired maps, where channel d of map c of a pass lies.
+  MapHalf line_of(int64_t c, int64_t d) const {
+    const int64_t size = channels / heads, alone = 3 * heads / 2 * 2;
+    if (c < alone) return {c / 2 * size + d, static_cast<int>(c % 2)};
+    return {alone / 2 * size + d / 2, static_cast<int>(d % 2)};
+  }
   // Of a row, without what lies behind its maps.
-  int64_t maps_size() const { return 3 * channels * pitch; }
-  // Where in a row the pairs of the queries of the head in place `place` lie; those of its keys follow, and
-  // behind those of all heads values.
-  int64_t pairs_of(int64_t place) const { return (3 * channels + 2 * place * pairs) * pitch; }
-  int64_t paired_values_of(int64_t place) const { return pairs_of(heads) + place * (channels / heads) * pitch; }
+  int64_t maps_size() const { return lines * pitch; }
   int64_t members(int64_t group, int64_t batch) const { return least(interleave, batch - group * interleave); }
   int64_t cell_offset(int64_t cell) const { return columns.slot(cell - radius); }
   // Of a map `width` columns wide, `step` for each output column.
@@ -297,7 +308,10 @@ static inline T* row_of(const MapLayout<T>& layout, const MapScratch<T>& scratch
 template <class T>
 static void clear_rows(const Mix& problem, const MapLayout<T>& layout, const MapScratch<T>& scratch,
                        const RowSpan& rows) {
-  clear(scratch.maps - layout.margin, 0, layout.margin);
+  const int64_t behind = most(layout.margin, lanes<T>);
+  // Reflections may lie before rows that are kept and the first of the others.
+  for (int64_t row = 0; row <= rows.begin - rows.origin; ++row)
+    clear(scratch.maps + row * layout.row, -layout.margin, 0);
   for (int64_t row = rows.begin; row < rows.end; ++row) {
     T* to = row_of(layout, scratch, row - rows.origin);
     const bool tapped = row >= rows.first && row < rows.last;
@@ -306,52 +320,60 @@ static void clear_rows(const Mix& problem, const MapLayout<T>& layout, const Map
       clear(to, tapped ? 0 : layout.row - layout.margin, layout.row);
       continue;
     }
-    clear(to, layout.row - lanes<T>, layout.row);
+    clear(to, layout.row - behind, layout.row);
     // Without queries before them, the first key's halo is left over from another task.
     if (!tapped) clear(to, layout.channels * layout.pitch - layout.reach, layout.channels * layout.pitch);
   }
   clear(row_of(layout, scratch, rows.end - rows.origin), 0, layout.margin + lanes<T>);
 }
 
-// Rows of the maps of the heads from `head` on.
+// One row of the maps of the heads from `head` on, of queries (0), keys and values from `part` on, as numbers.
+template <class T>
+static void pack_maps(const Mix& problem, const MapLayout<T>& layout, const MapScratch<T>& scratch, int64_t group,
+                      int64_t head, int64_t row, int64_t part, T* to) {
+  const Field* fields[] = {&problem.query, &problem.key, &problem.value};
+  for (; part < 3; ++part)
+    for_runs(layout, *fields[part], group * layout.interleave, head, row,
+             [&](int64_t channel, int64_t channels, int64_t offset) {
+               pack_row(layout.columns, scratch, *fields[part], offset, channels, scratch.inputs,
+                        layout.members(group, problem.shape.batch),
+                        to + (part * layout.channels + channel) * layout.pitch);
+             });
+}
+
+// Rows of them.
 template <class T>
 static void pack_rows(const Mix& problem, const MapLayout<T>& layout, const MapScratch<T>& scratch, int64_t group,
                       int64_t head, const RowSpan& rows) {
-  const Shape& shape = problem.shape;
-  const Field* fields[] = {&problem.query, &problem.key, &problem.value};
   clear_rows(problem, layout, scratch, rows);
-  for (int64_t row = most(rows.begin, 0); row < least(rows.end, shape.height); ++row)
-    for (int64_t part = row >= rows.first && row < rows.last ? 0 : 1; part < 3; ++part)
-      for_runs(layout, *fields[part], group * layout.interleave, head, row,
-               [&](int64_t channel, int64_t channels, int64_t offset) {
-                 pack_row(layout.columns, scratch, *fields[part], offset, channels, scratch.inputs,
-                          layout.members(group, shape.batch),
-                          row_of(layout, scratch, row - rows.origin) +
-                              (part * layout.channels + channel) * layout.pitch);
-               });
+  for (int64_t row = most(rows.begin, 0); row < least(rows.end, problem.shape.height); ++row)
+    pack_maps(problem, layout, scratch, group, head, row, row >= rows.first && row < rows.last ? 0 : 1,
+              row_of(layout, scratch, row - rows.origin));
 }
 
-// Fill the columns beyond the map of keys and values of rows [first, last) of scratch by reflection.
+// Fill the columns beyond the map of keys and values, and of queries in a line with keys, of rows [first, last) of
+// scratch by reflection.
 template <class T>
 static void reflect_columns(const MapLayout<T>& layout, const MapScratch<T>& scratch, int64_t first, int64_t last) {
   constexpr int64_t block = 8;
-  const int64_t channels = 2 * layout.channels, pitch = layout.pitch;
+  const int64_t begin = layout.paired ? layout.line_of(layout.heads, 0).line : layout.channels;
+  const int64_t lines = layout.lines - begin, pitch = layout.pitch;
   auto copy = [pitch](const T* from, T* to, int64_t count) __attribute__((always_inline)) {
 #pragma GCC unroll 8
     for (int64_t d = 0; d < count; ++d) to[d * pitch] = from[d * pitch];
   };
   for (int64_t row = first; scratch.mirrored && row < last; ++row) {
-    T* cells = scratch.maps + row * layout.row + layout.channels * pitch;
-    // A few channels at a time, whose cache lines stay.
-    for (int64_t c = 0; c < channels; c += block, cells += block * pitch)
+    T* cells = scratch.maps + row * layout.row + begin * pitch;
+    // A few lines at a time, whose cache lines stay.
+    for (int64_t c = 0; c < lines; c += block, cells += block * pitch)
       for (int64_t i = 0; i < scratch.mirrored; ++i)
         for (int64_t g = 0; g < layout.interleave; ++g) {
           T* to = cells + scratch.target[i] + g;
           const T* from = cells + scratch.source[i] + g;
-          if (channels - c >= block)
+          if (lines - c >= block)
             copy(from, to, block);
           else
-            copy(from, to, channels - c);
+            copy(from, to, lines - c);
         }
   }
 }

@@ -31,11 +31,13 @@ struct Numbers {
   static Vector<T> add(Vector<T> sum, Vector<T> weight, Vector<T> z) { return sum + weight * z; }
 };
 
-// or pairs of bfloat16 numbers, each times its own, denormal ones counted as zero, or the first of each pair.
+// or pairs of bfloat16 numbers, each times its own, denormal ones counted as zero, or the first or second of each pair.
 template <class T>
 struct Pairs;
 template <class T>
 struct FirstOfPairs;
+template <class T>
+struct SecondOfPairs;
 #if defined(__AVX512BF16__)
 template <>
 struct Pairs<float> {
@@ -50,23 +52,31 @@ struct Pairs<float> {
 };
 
 template <>
-struct FirstOfPairs<float> {
+struct FirstOfPairs<float> : Numbers<float> {
   static Vector<float> add(Vector<float> sum, Vector<float> weight, Vector<float> z) {
     return sum + weight * (Vector<float>)((VectorOf<float>::integer)z << 16);
   }
 };
+
+template <>
+struct SecondOfPairs<float> : Numbers<float> {
+  static Vector<float> add(Vector<float> sum, Vector<float> weight, Vector<float> z) {
+    return sum + weight * (Vector<float>)((VectorOf<float>::integer)z & -65536);
+  }
+};
 #endif
 
-// A run of `count` terms: that of k is weight[m * pitch + k] panel[k * step + i] for output m and column i.
+// A run of `count` terms: that of k is weight[k] panel[k * step + i] for column i. The weights of every second output
+// lie `pitch` apart, those of the other of two `partner` behind.
 template <class T>
 struct Terms {
   const T* panel;
   int64_t step;
   const T* weight;
-  int64_t pitch, count;
+  int64_t pitch, partner, count;
 };
 
-// The terms of outputs from `output` and columns from `column` on.
+// The terms of outputs from `output`, which is even, and columns from `column` on.
 template <class T>
 struct Product {
   const Terms<T>* runs;
@@ -84,8 +94,8 @@ static void sum_tile(const Product<T>& product, const Tile& tile) {
 #pragma GCC unroll 8
     for (int i = 0; i < vectors; ++i) sum[m][i] = tile.begin(m);
   for (const Terms<T>* run = product.runs; run < product.runs + product.count; ++run) {
-    const int64_t step = run->step, pitch = run->pitch, count = run->count;
-    const T *panel = run->panel + product.column, *weight = run->weight + product.output * pitch;
+    const int64_t step = run->step, pitch = run->pitch, partner = run->partner, count = run->count;
+    const T *panel = run->panel + product.column, *weight = run->weight + product.output / 2 * pitch;
 #pragma GCC unroll 2
     for (int64_t k = 0; k < count; ++k, panel += step) {
       Vector<T> z[vectors];
@@ -93,7 +103,7 @@ static void sum_tile(const Product<T>& product, const Tile& tile) {
       for (int i = 0; i < vectors; ++i) z[i] = load_once(panel + i * lanes<T>);
 #pragma GCC unroll 8
       for (int m = 0; m < outputs; ++m) {
-        const Vector<T> w = Term::spread(weight + m * pitch + k);
+        const Vector<T> w = Term::spread(weight + m / 2 * pitch + m % 2 * partner + k);
 #pragma GCC unroll 8
         for (int i = 0; i < vectors; ++i) sum[m][i] = Term::add(sum[m][i], w, z[i]);
       }
@@ -105,7 +115,7 @@ static void sum_tile(const Product<T>& product, const Tile& tile) {
 template <class T, class Tile>
 using SumTile = void (*)(const Product<T>&, const Tile&);
 
-// Most outputs of a tile of so many registers.
+// Most outputs of a tile of so many registers, an even number.
 static constexpr int most_outputs(int64_t vectors) {
   const int64_t outputs = projected_sums / vectors;
   return static_cast<int>(outputs < most_projected ? outputs : most_projected);

@@ -67,35 +67,70 @@ struct PackedCells {
   }
 };
 
-// A tile of sums, each begun with its output's bias, put where their cells lie; `plane` is from output to output.
-template <class T, class SumTerm>
+// Projections from `output` on that are computed in twos: output 2 j is `next` j behind it, its partner `partner` behind
+// that. They are written from a line on.
+struct OutputRun {
+  int64_t output, next, partner, count, line;
+};
+
+// Those of the pass that begins at `head`: of queries, keys and values, as numbers, or as maps are paired.
+template <class T>
+static inline int64_t output_runs(const Mix& problem, const MapLayout<T>& layout, int64_t head, OutputRun* runs) {
+  const int64_t size = problem.shape.head_size, maps = problem.shape.heads * size, heads = layout.heads;
+  auto output = [&](int64_t map) { return map / heads * maps + (head + map % heads) * size; };
+  int64_t count = 0;
+  for (int64_t map = 0; !layout.paired && map < 3 * heads; map += heads)
+    runs[count++] = {output(map), 2, 1, layout.channels, map * size};
+  for (int64_t map = 0; layout.paired && map < 3 * heads; map += 2) {
+    const bool alone = map + 1 == 3 * heads;
+    runs[count++] = {output(map), alone ? 2 : 1, alone ? 1 : output(map + 1) - output(map), alone ? size : 2 * size,
+                     layout.line_of(map, 0).line};
+  }
+  return count;
+}
+
+// A tile of sums, each begun with its output's bias, put where their cells lie, as numbers or two as pairs; `plane` is
+// from line to line.
+template <class T, class SumTerm, bool joined>
 struct PlacedTile {
   using Term = SumTerm;
   const int64_t* starts;  // of the registers of the tile
   const Segment* segments;
   int64_t end;
+  const OutputRun& run;
   const T* bias;
   T* to;
   int64_t plane;
 
-  // Of registers from `first` on, of `rows` rows.
-  PlacedTile(const PackedCells<T>& cells, int64_t first, int64_t rows, const T* biases, T* maps, int64_t step)
-      : starts(cells.starts + first), segments(cells.segments), end(cells.ends[rows]), bias(biases), to(maps),
-        plane(step) {}
+  // Of registers from `first` on, of `rows` rows, and outputs from `m` of a run on.
+  PlacedTile(const PackedCells<T>& cells, int64_t first, int64_t rows, const OutputRun& outputs, int64_t m,
+             const T* biases, T* maps, int64_t pitch)
+      : starts(cells.starts + first), segments(cells.segments), end(cells.ends[rows]), run(outputs),
+        bias(biases ? biases + outputs.output + m / 2 * outputs.next : nullptr),
+        to(maps + (outputs.line + (joined ? m / 2 : m)) * pitch), plane(pitch) {}
 
-  Vector<T> begin(int64_t output) const { return splat(bias ? bias[output] : T(0)); }
+  Vector<T> begin(int64_t m) const { return splat(bias ? bias[m / 2 * run.next + m % 2 * run.partner] : T(0)); }
 
   template <int outputs, int vectors>
   void finish(const Vector<T> (&sum)[outputs][vectors]) const {
+    constexpr int lines = joined ? (outputs + 1) / 2 : outputs;
 #pragma GCC unroll 8
-    for (int i = 0; i < vectors; ++i)
+    for (int i = 0; i < vectors; ++i) {
+      Vector<T> line[lines];
+#pragma GCC unroll 8
+      for (int m = 0; m < lines; ++m)
+        if constexpr (joined)
+          line[m] = join_pairs(sum[2 * m][i], 2 * m + 1 < outputs ? sum[2 * m + 1][i] : Vector<T>{});
+        else
+          line[m] = sum[m][i];
       for (int64_t s = starts[i]; s < least(starts[i + 1], end); ++s) {
         const Segment segment = segments[s];
 #pragma GCC unroll 8
-        for (int m = 0; m < outputs; ++m)
-          store_lanes<T>(to + m * plane + segment.place, segment.zeros ? Vector<T>{} : sum[m][i], segment.first,
+        for (int m = 0; m < lines; ++m)
+          store_lanes<T>(to + m * plane + segment.place, segment.zeros ? Vector<T>{} : line[m], segment.first,
                          segment.last);
       }
+    }
   }
 };
 
@@ -106,6 +141,7 @@ struct VectorProjection {
   PackedCells<T> cells;
   int64_t rows, terms;  // terms: of the sums over channels
   bool paired;
+  OutputRun* runs;  // of a pass
   T *line, *panels;
 
   VectorProjection(const Mix& problem, const MapLayout<T>& layout, int64_t most_rows, bool, Arena<T>& arena)
@@ -115,6 +151,9 @@ struct VectorProjection {
         paired(multiplies_pairs<T>(problem)) {
     line = arena.take(problem.projection.input.inner == 1 ? 0 : problem.projection.inputs * layout.pitch);
     panels = arena.take(terms * rows * layout.pitch);
+    const int64_t room = ceil_divide(3 * layout.heads, layout.paired ? 2 : layout.heads);
+    runs = reinterpret_cast<OutputRun*>(
+        take_integers(arena, room * static_cast<int64_t>(sizeof(OutputRun) / 8)));
   }
 
   // Make the tables of a strip.
@@ -235,25 +274,25 @@ static void pack_input(const Mix& problem, const MapLayout<T>& layout, const Map
 
 // Queries, keys and values of the heads from `head` on, for the `rows` rows that are packed, by weights of as many terms
 // each; `to` is where column strip.begin of the first one lies. Zeros beside the map.
-template <class T, class Term>
+template <class T, class Term, bool joined>
 static void project_terms(const Mix& problem, const MapLayout<T>& layout, const VectorProjection<T>& scratch,
                           const T* weight, int64_t head, int64_t rows, T* to) {
-  const int64_t count = scratch.terms, registers = scratch.cells.registers(rows), pitch = layout.pitch;
-  const int64_t channels = layout.channels, maps = problem.shape.heads * problem.shape.head_size;
+  const int64_t count = scratch.terms, registers = scratch.cells.registers(rows);
   const T* bias = static_cast<const T*>(problem.projection.bias);
-  for (int64_t block = 0; block < channels; block += block_outputs)
-    for (Tiles tile(registers, projected_vectors); tile.first < registers; tile.next()) {
-      const T* panel = scratch.panels + tile.first * count * lanes<T>;
-      const Terms<T> terms = {panel, tile.size * lanes<T>, weight, count, count};
-      const int64_t last = least(block + block_outputs, channels);
-      for (int64_t part = 0; part < 3; ++part)
-        for_output_tiles(block, last, tile.size, [&](int64_t m, int64_t outputs) {
-          const int64_t output = part * maps + head * problem.shape.head_size + m;
-          multiply_tile<T>({&terms, 1, output, 0}, outputs, tile.size,
-                           PlacedTile<T, Term>(scratch.cells, tile.first, rows, bias ? bias + output : nullptr,
-                                               to + (part * channels + m) * pitch, pitch));
+  const int64_t runs = output_runs(problem, layout, head, scratch.runs);
+  int64_t longest = 0;
+  for (int64_t r = 0; r < runs; ++r) longest = most(longest, scratch.runs[r].count);
+  for (int64_t block = 0; block < longest; block += block_outputs)
+    for (Tiles tile(registers, projected_vectors); tile.first < registers; tile.next())
+      for (const OutputRun* run = scratch.runs; run < scratch.runs + runs; ++run) {
+        const Terms<T> terms = {scratch.panels + tile.first * count * lanes<T>, tile.size * lanes<T>,
+                                weight + run->output * count, run->next * count, run->partner * count, count};
+        for_output_tiles(block, least(block + block_outputs, run->count), tile.size, [&](int64_t m, int64_t outputs) {
+          multiply_tile<T>({&terms, 1, m, 0}, outputs, tile.size,
+                           PlacedTile<T, Term, joined>(scratch.cells, tile.first, rows, *run, m, bias, to,
+                                                       layout.pitch));
         });
-    }
+      }
 }
 
 template <class T>
@@ -263,9 +302,10 @@ static void project_rows(const Mix& problem, const MapLayout<T>& layout, const V
   if constexpr (in_pairs<T>)
     if (scratch.paired) {
       const T* weight = static_cast<const T*>(packed ? packed : given);
-      return project_terms<T, Pairs<T>>(problem, layout, scratch, weight, head, rows, to);
+      if (layout.paired) return project_terms<T, Pairs<T>, true>(problem, layout, scratch, weight, head, rows, to);
+      return project_terms<T, Pairs<T>, false>(problem, layout, scratch, weight, head, rows, to);
     }
-  project_terms<T, Numbers<T>>(problem, layout, scratch, static_cast<const T*>(given), head, rows, to);
+  project_terms<T, Numbers<T>, false>(problem, layout, scratch, static_cast<const T*>(given), head, rows, to);
 }
 
 }  // namespace acmix::ACMIX_ISA

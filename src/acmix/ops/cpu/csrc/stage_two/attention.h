@@ -271,16 +271,28 @@ static void attend_tile(const MapLayout<T>& layout, int64_t head_size, const Ste
     attend_channels<T, Term, 1>(layout, steps, rows, weight, factor, value, pairs, d, to, add);
 }
 
-// - W_p . q of a tile of queries, `(tile row, 2, lane)`: how the logits fall with a key's location.
-template <class T>
+// - W_p . q of a tile of queries, whose channels may be in pairs, `(tile row, 2, lane)`: how the logits fall with a key's
+// location.
+template <class T, class Term = Numbers<T>>
 static void locate(const Mix& problem, int64_t rows, const Rows<const T>& query, T* slopes) {
-  const T* weight = static_cast<const T*>(problem.attention.position);
+  constexpr bool paired = !std::is_same_v<Term, Numbers<T>>;
+  const T *weight = static_cast<const T*>(problem.attention.position), *end = weight + 2 * problem.shape.head_size;
   for (int64_t a = 0; a < rows; ++a) {
     Vector<T> across = {}, down = {};
-    for (int64_t d = 0; d < problem.shape.head_size; ++d) {
-      const Vector<T> q = load(query.data + a * query.row + d * query.pitch);
-      across -= q * weight[2 * d];
-      down -= q * weight[2 * d + 1];
+    const T* from = query.data + a * query.row;
+    for (const T* w = weight; w < end; from += query.pitch) {
+      const Vector<T> q = load(from);
+      auto add = [&]<class Part>(Part) {
+        across = Part::add(across, splat(-w[0]), q);
+        down = Part::add(down, splat(-w[1]), q);
+        w += 2;
+      };
+      if constexpr (paired) {
+        add(FirstOfPairs<T>());
+        if (w < end) add(SecondOfPairs<T>());
+      } else {
+        add(Numbers<T>());
+      }
     }
     store(slopes + 2 * a * lanes<T>, across);
     store(slopes + (2 * a + 1) * lanes<T>, down);

@@ -65,7 +65,17 @@ struct ConvolutionScratch {
   Weights<W> mixing(W* data) const {
     return {data, mixed_outputs, mixed_inputs, here, 1};
   }
+  // Mixtures of one channel with the halo on their left.
+  Planes<T> mixtures(const MapLayout<T>& layout) const {
+    return {mixed - layout.reach, layout.pitch, count, mixed_wide};
+  }
 };
+
+// Behind `rows` rows of mixtures, where taps of the last registers read on.
+template <class T>
+static void end_mixtures(const MapLayout<T>& layout, const ConvolutionScratch<T>& scratch, int64_t rows) {
+  clear(scratch.mixed, rows * scratch.row - layout.reach, rows * scratch.row + layout.margin);
+}
 
 // The tapped maps of channel d: rows of scratch as they are, or `rows` rows of their mixtures.
 template <class T>
@@ -75,11 +85,9 @@ static const T* tapped_maps(const Mix& problem, const MapLayout<T>& layout, cons
   if (!problem.convolution.positions) return maps;
   // With the halo on its left, without that of the next line.
   convolve<T>({maps - layout.reach, problem.shape.head_size * layout.pitch, 3 * problem.shape.heads, scratch.wide},
-              scratch.mixing(static_cast<const T*>(problem.convolution.mixing)),
-              {scratch.mixed - layout.reach, layout.pitch, scratch.count, scratch.mixed_wide},
+              scratch.mixing(static_cast<const T*>(problem.convolution.mixing)), scratch.mixtures(layout),
               rows * scratch.wide_registers);
-  // Taps of the last registers read on behind the last row.
-  clear(scratch.mixed, rows * scratch.row - layout.reach, rows * scratch.row + layout.margin);
+  end_mixtures(layout, scratch, rows);
   return scratch.mixed;
 }
 
