@@ -126,18 +126,17 @@ __attribute__((always_inline)) static inline void add_cells(Vector<T> (&sum)[til
   }
 }
 
-// The same for every step. With `pairs` those of Term are pairs of cells, whose values lie `pairs` behind their first
-// one's; an odd cell is the first of its pair, so that the values themselves stay out of the cache.
+// The same for every step. Values that are not numbers are pairs of cells, each at its first one; an odd cell is the first
+// of its pair.
 template <class T, int channels, class Term = Numbers<T>>
 __attribute__((always_inline)) static inline void add_steps(Vector<T> (&sum)[tile_rows][channels], const Step* steps,
-                                                            int64_t step_count, const Cells<T>& cells,
-                                                            int64_t pairs = 0) {
+                                                            int64_t step_count, const Cells<T>& cells) {
   constexpr bool paired = !std::is_same_v<Term, Numbers<T>>;
   const int64_t single = cells.count - 1;
-  const Cells<T> together = {cells.weight, cells.weight_row, 2 * cells.weight_cell, cells.value + pairs,
+  const Cells<T> together = {cells.weight, cells.weight_row, 2 * cells.weight_cell, cells.value,
                              2 * cells.value_cell, cells.pitch, cells.count / 2};
   const Cells<T> alone = {cells.weight + single * cells.weight_cell, cells.weight_row, 0,
-                          cells.value + pairs + single * cells.value_cell, 0, cells.pitch, cells.count % 2};
+                          cells.value + single * cells.value_cell, 0, cells.pitch, cells.count % 2};
 #define ACMIX_CASE(a, b)                                                               \
   case 3 * a + b:                                                                      \
     add_cells<T, Term, a, b, channels>(sum, paired ? together : cells, *step);         \
@@ -237,8 +236,7 @@ static void window_steps(const MapLayout<T>& layout, const Shape& shape, int64_t
 
 template <class T, class Term, int channels>
 static void attend_channels(const MapLayout<T>& layout, const Step* steps, int64_t rows, const T* weight,
-                            const Vector<T>* factor, const T* value, int64_t pairs, int64_t first, const Rows<T>& to,
-                            bool add) {
+                            const Vector<T>* factor, const T* value, int64_t first, const Rows<T>& to, bool add) {
   constexpr int64_t count = lanes<T>;
   const int64_t window = layout.window, stride = layout.stride;
   Vector<T> sum[tile_rows][channels] = {};
@@ -246,8 +244,7 @@ static void attend_channels(const MapLayout<T>& layout, const Step* steps, int64
     add_steps<T, channels, Term>(sum, steps, stride * (rows - 1) + window,
                                  {weight + phase * count, (window - stride) * window * count, stride * count,
                                   value + first * layout.pitch + layout.cell_offset(phase), layout.interleave,
-                                  layout.pitch, (window - phase + stride - 1) / stride},
-                                 pairs);
+                                  layout.pitch, (window - phase + stride - 1) / stride});
 #pragma GCC unroll 4
   for (int a = 0; a < tile_rows; ++a)
     if (a < rows)
@@ -263,12 +260,12 @@ static void attend_channels(const MapLayout<T>& layout, const Step* steps, int64
 // Weighted sums of every channel over the windows of a tile, times factor[row], put into or added to `to`.
 template <class T, class Term = Numbers<T>>
 static void attend_tile(const MapLayout<T>& layout, int64_t head_size, const Step* steps, int64_t rows, const T* weight,
-                        const Vector<T>* factor, const T* value, const Rows<T>& to, bool add, int64_t pairs = 0) {
+                        const Vector<T>* factor, const T* value, const Rows<T>& to, bool add) {
   int64_t d = 0;
   for (; d + tile_channels <= head_size; d += tile_channels)
-    attend_channels<T, Term, tile_channels>(layout, steps, rows, weight, factor, value, pairs, d, to, add);
+    attend_channels<T, Term, tile_channels>(layout, steps, rows, weight, factor, value, d, to, add);
   for (; d < head_size; ++d)
-    attend_channels<T, Term, 1>(layout, steps, rows, weight, factor, value, pairs, d, to, add);
+    attend_channels<T, Term, 1>(layout, steps, rows, weight, factor, value, d, to, add);
 }
 
 // - W_p . q of a tile of queries, whose channels may be in pairs, `(tile row, 2, lane)`: how the logits fall with a key's
