@@ -267,14 +267,19 @@ def starts(results: dict) -> list[str]:
 
 
 def numbers() -> list[str]:
-    """Markdown of the five numbers of the README."""
-    (network,) = load("networks-cpu")["comparisons"]
+    """Markdown of the numbers of the README."""
+    (network,), (narrow,) = (load(name)["comparisons"] for name in ("networks-cpu", "networks-avx2-cpu"))
     layer, *_ = load("layers-cpu")["comparisons"]
     growth, *_ = load("pixels-cpu")["scalings"]
     gpu = load("resnet50-h200")["networks"]
     ours, base = (network["candidates"][name] for name in ("acmix_resnet50, channels_last", network["baseline"]))
+    forward, step, narrow_forward, narrow_step = (
+        found["candidates"]["acmix_resnet50, channels_last"][kind]["fastest"]
+        / found["candidates"][found["baseline"]][kind]["fastest"]
+        for found in (network, narrow)
+        for kind in ("forward", "training")
+    )
     cpu, unfold = (layer["candidates"][name]["training"]["fastest"] for name in ("cpu", "unfold"))
-    forward, step = (ours[kind]["fastest"] / base[kind]["fastest"] for kind in ("forward", "training"))
     memory = ours["training_memory"] / base["training_memory"]
     learns, answers = (
         gpu[f"acmix_resnet50, {kind}"]["graph"] / gpu[f"resnet50, {kind}"]["graph"] for kind in ("train", "infer")
@@ -285,6 +290,7 @@ def numbers() -> list[str]:
         "H200, as CUDA graphs:",
         "",
         f"- {forward:.2f} and {step:.2f}: time of an ACmix-ResNet-50 beside a ResNet-50, forward and a training step",
+        f"- {narrow_forward:.2f} and {narrow_step:.2f}: the same with AVX2 alone, the most that many processors have",
         f"- {memory:.2f}: its training memory beside a ResNet-50's",
         f"- {unfold / cpu:.0f} times as fast as unfolding, forward + backward ({layer['title']})",
         f"- {growth['exponents']['training']:.2f}: the exponent with which time grows with pixels, up to "
