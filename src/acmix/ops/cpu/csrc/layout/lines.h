@@ -95,6 +95,19 @@ static inline Vector<T> load_wide(const E* from) {
     Vector<T> values;
     std::memcpy(&values, from, sizeof(values));
     return values;
+  } else if constexpr (std::is_same_v<E, Brain>) {
+    // Widened in registers: a load of what two narrower ones have just stored would wait for both.
+    typedef uint16_t Halves __attribute__((vector_size(vector_bytes / 2)));
+    typedef uint32_t Words __attribute__((vector_size(vector_bytes)));
+    Halves bits;
+    std::memcpy(&bits, from, sizeof(bits));
+    return (Vector<T>)(__builtin_convertvector(bits, Words) << 16);
+#if defined(__AVX512F__)
+  } else if constexpr (std::is_same_v<T, float>) {
+    __m256i bits;
+    std::memcpy(&bits, from, sizeof(bits));
+    return (Vector<T>)_mm512_maskz_cvtph_ps(0xffff, bits);
+#endif
   } else {
     alignas(vector_bytes) T values[lanes<T>];
     for (int i = 0; i < lanes<T>; ++i) values[i] = widen<T>(from[i]);
