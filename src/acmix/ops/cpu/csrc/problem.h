@@ -47,12 +47,26 @@ struct Projection {
   void* packed;
 };
 
-// What is done to the input where it is packed, and to the output where it is written, forward: ReLU, and a bias (C) in
-// the compute type, or null.
+// A convolution of one cell by weight (outputs, inputs), bfloat16 where the kernels multiply pairs, else in the compute
+// type, and bias (outputs) or null; a map that is added, data null where there is none; ReLU. Channels of maps are
+// adjacent. outputs is 0 where there is no such layer.
+struct Pointwise {
+  int64_t inputs, outputs;
+  Element weight_element;
+  const void *weight, *bias;
+  Field shortcut;
+  bool rectified;
+};
+
+// What stands on both sides, forward: before stage I a layer that gives its input from `input`, or a ReLU where that is
+// packed; behind the sum a bias (C) in the compute type, or null, ReLU, and a layer without which the output is written.
 struct Ends {
+  Field input;
+  Pointwise first;
   bool rectified_input;
   const void* bias;
   bool rectified;
+  Pointwise last;
 };
 
 // Both paths of one call. `output` is the output, or its gradient in the backward pass; threads says how many tasks keep
@@ -101,6 +115,8 @@ struct Kernels {
   bool read_bfloat16;
   PackingWork (*packing_work)(const Mix&, bool backward);
   void (*pack_weights)(const Mix&, bool backward, void* packed, int64_t first, int64_t last);
+  int64_t (*first_tasks)(const Mix&);
+  void (*first)(const Mix&, int64_t first, int64_t last);
   int64_t (*forward_tasks)(const Mix&);
   void (*forward)(const Mix&, int64_t first, int64_t last);
   BackwardWork (*backward_work)(const Mix&);

@@ -20,12 +20,15 @@ void pack_weights(const Call& call, const Kernels& kernels, bool backward, Mix& 
 
 Tensor run_forward(const Call& call) {
   const Shape& shape = call.shape;
-  Tensor output = call.empty_map(shape.heads * shape.head_size, shape.height_out, shape.width_out);
+  Tensor output = call.empty_output();
   if (output.numel() == 0) return output;
   const Kernels& kernels = best_kernels(call.is_double);
   const Locations columns(shape.width), rows(shape.height);
   Mix problem = problem_of(call, output, columns, rows);
   pack_weights(call, kernels, false, problem);
+  if (problem.ends.first.outputs)
+    parallel_for(kernels.first_tasks(problem), 1,
+                 [&](int64_t first, int64_t last) { kernels.first(problem, first, last); });
   parallel_for(kernels.forward_tasks(problem), 1,
                               [&](int64_t first, int64_t last) { kernels.forward(problem, first, last); });
   return output;
@@ -52,10 +55,18 @@ Tensor project_and_mix(const Tensor& input, const Tensor& weight, const MaybeTen
 Tensor infer(const Tensor& input, const Tensor& weight, const MaybeTensor& bias, const MaybeTensor& position,
              const MaybeTensor& rate, const MaybeTensor& fc, const Tensor& dep, const MaybeTensor& rate_convolution,
              bool composed, int64_t window, int64_t stride, int64_t heads, bool rectified_input,
-             const MaybeTensor& output_bias, bool rectified) {
+             const MaybeTensor& output_bias, bool rectified, const MaybeTensor& first_weight,
+             const MaybeTensor& first_bias, const MaybeTensor& last_weight, const MaybeTensor& last_bias,
+             const MaybeTensor& shortcut, bool sum_rectified) {
   const Parameters parameters = {position, rate, Weights(fc, dep, rate_convolution, composed)};
-  Call call(input, {weight, bias, heads}, parameters, window, stride);
-  call.take(Between{rectified_input, output_bias, rectified});
+  require(!first_weight || (input.dim() == 4 && first_weight->dim() == 4), "the first layer must be of (B, C, H, W)");
+  const Tensor between = first_weight ? input.empty({input.size(0), first_weight->size(0), input.size(2), input.size(3)},
+                                                    input.element(), true)
+                                      : input;
+  Call call(between, {weight, bias, heads}, parameters, window, stride);
+  const Layer first = {first_weight, first_bias, std::nullopt, rectified_input};
+  call.take(Between{first_weight ? MaybeTensor(input) : std::nullopt, first, rectified_input && !first_weight,
+                    output_bias, rectified, {last_weight, last_bias, shortcut, sum_rectified}});
   return run_forward(call);
 }
 
@@ -245,7 +256,8 @@ const bool registered = [] {
       "infer",
       "(Tensor input, Tensor weight, Tensor? bias, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, "
       "Tensor? rate_convolution, bool composed, int window, int stride, int heads, bool rectified_input, "
-      "Tensor? output_bias, bool rectified) -> Tensor");
+      "Tensor? output_bias, bool rectified, Tensor? first_weight=None, Tensor? first_bias=None, "
+      "Tensor? last_weight=None, Tensor? last_bias=None, Tensor? shortcut=None, bool sum_rectified=False) -> Tensor");
   library.add<&mix_backward>(
       "mix_backward",
       "(Tensor output_gradient, Tensor projections, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, "
