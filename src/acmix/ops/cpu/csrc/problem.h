@@ -47,26 +47,12 @@ struct Projection {
   void* packed;
 };
 
-// A convolution of one cell by weight (outputs, inputs), bfloat16 where the kernels multiply pairs, else in the compute
-// type, and bias (outputs) or null; a map that is added, data null where there is none; ReLU. Channels of maps are
-// adjacent. outputs is 0 where there is no such layer.
-struct Pointwise {
-  int64_t inputs, outputs;
-  Element weight_element;
-  const void *weight, *bias;
-  Field shortcut;
-  bool rectified;
-};
-
-// What stands on both sides, forward: before stage I a layer that gives its input from `input`, or a ReLU where that is
-// packed; behind the sum a bias (C) in the compute type, or null, ReLU, and a layer without which the output is written.
+// What is done to the input where it is packed, and to the output where it is written, forward: ReLU, and a bias (C) in
+// the compute type, or null.
 struct Ends {
-  Field input;
-  Pointwise first;
   bool rectified_input;
   const void* bias;
   bool rectified;
-  Pointwise last;
 };
 
 // Both paths of one call. `output` is the output, or its gradient in the backward pass; threads says how many tasks keep
@@ -109,19 +95,36 @@ struct Composition {
   double rate;
 };
 
+// A convolution of one cell: `output`, (cells, outputs), is the product of weight, (outputs, inputs), and every stride-th
+// cell of the input, (B, 1, inputs, H, W), plus bias, (outputs), plus `shortcut`, as the output, each null where there is
+// none, and rectified. Channels are adjacent. Weight and bias are in the compute type, or the weight bfloat16 where pairs
+// are multiplied; packed are both as pack_pointwise leaves them.
+struct Pointwise {
+  int64_t cells, inputs, outputs, stride, height_out, width_out;
+  Field input;
+  Element weight_element;
+  const void *weight, *bias, *shortcut;
+  void* output;
+  bool rectified;
+  int64_t threads;
+  void* packed;
+};
+
 // Tasks are independent; those of the backward pass, which sum, are fixed by the shape, and where maps are
 // projected by the number of threads.
 struct Kernels {
   bool read_bfloat16;
   PackingWork (*packing_work)(const Mix&, bool backward);
   void (*pack_weights)(const Mix&, bool backward, void* packed, int64_t first, int64_t last);
-  int64_t (*first_tasks)(const Mix&);
-  void (*first)(const Mix&, int64_t first, int64_t last);
   int64_t (*forward_tasks)(const Mix&);
   void (*forward)(const Mix&, int64_t first, int64_t last);
   BackwardWork (*backward_work)(const Mix&);
   void (*backward)(const Mix&, const MixGradient&, int64_t first, int64_t last);
   void (*sum_weights)(const Mix&, const void* shares, void* weight, void* bias, int64_t first, int64_t last);
+  PackingWork (*pointwise_packing)(const Pointwise&);
+  void (*pack_pointwise)(const Pointwise&, int64_t first, int64_t last);
+  int64_t (*pointwise_tasks)(const Pointwise&);
+  void (*convolve_pointwise)(const Pointwise&, int64_t first, int64_t last);
   void (*compose)(const Composition&, void* composed, int64_t first, int64_t last);
   void (*compose_backward)(const Composition&, const void* gradient, void* kernel, void* mixing, int64_t first,
                            int64_t last);

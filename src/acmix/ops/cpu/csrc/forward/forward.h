@@ -2,7 +2,6 @@
 // into scratch once, a few heads at a time, both paths read them there, and the sum is written once.
 #pragma once
 
-#include "forward/last.h"
 #include "forward/pairs.h"
 #include "stage_one/stage_one.h"
 #include "stage_two/attention.h"
@@ -15,7 +14,6 @@ struct ForwardScratch {
   ConvolutionScratch<T> convolution;
   PairedWeights<T> pairs;
   ProjectionScratch<T> projection;
-  LastScratch<T> last;
   Step* steps;
   int64_t* places;
   T *logits, *slopes, *output, *given;
@@ -25,8 +23,7 @@ struct ForwardScratch {
       : maps(problem, layout, layout.rows, arena),
         convolution(problem, layout, layout.rows, arena),
         pairs(problem, layout, convolution, arena),
-        projection(problem, layout, layout.rows, false, arena),
-        last(problem, layout, arena) {
+        projection(problem, layout, layout.rows, false, arena) {
     const int64_t across = layout.out_pitch / lanes<T>, registers = layout.band_rows * across;
     steps = take_steps(layout, arena);
     places = take_integers(arena, registers);
@@ -207,9 +204,6 @@ static void forward_band(const Mix& problem, const ForwardLayout<T>& layout, con
       attend_head<T, Numbers<T>>(problem, layout, scratch, head, place, band);
     }
   }
-  if (problem.ends.last.outputs)
-    return finish_band(problem, layout, scratch.last, scratch.output, scratch.maps.outputs, group, band.first,
-                       band.last);
   const Field& field = problem.output;
   for (int64_t row = band.first; row < band.last; ++row) {
     T* from = scratch.output + (row - band.first) * layout.out_row;

@@ -30,9 +30,7 @@ struct ForwardLayout : MapLayout<T> {
     // Pairs are half as many bytes as numbers.
     const int64_t size = static_cast<int64_t>(map.paired ? sizeof(Brain) : sizeof(T));
     const int64_t cells = most(band_bytes / size, weights);
-    // A layer behind packs what is written otherwise.
-    const int64_t row = map.stride * in_row + (problem.ends.last.outputs ? 2 : 1) * out_row;
-    const int64_t cached = most(cells / row, ceil_divide(2 * map.halo + 1, map.stride));
+    const int64_t cached = most(cells / (map.stride * in_row + out_row), ceil_divide(2 * map.halo + 1, map.stride));
     const int64_t shared = most(ceil_divide(shape.height_out, ceil_divide(problem.threads, map.groups * map.strips)),
                                 tile_rows);
     bands = ceil_divide(shape.height_out, least(cached, shared));

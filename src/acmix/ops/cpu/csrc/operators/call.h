@@ -69,21 +69,11 @@ struct Projections {
   int64_t heads;
 };
 
-// A convolution of one cell: weight (C', C, 1, 1), none where there is no such layer, and bias (C') or none; a map
-// (B, C', H', W') that is added, or none; ReLU.
-struct Layer {
-  MaybeTensor weight, bias, shortcut;
-  bool rectified = false;
-};
-
-// Before and behind all stages, for inference: a layer of `input`, or ReLU; a bias (C) or none, ReLU, and a layer.
+// Before and behind all stages, for inference: ReLU of the input; a bias (C) or none and ReLU of the output.
 struct Between {
-  MaybeTensor input;
-  Layer first;
   bool rectified_input = false;
   MaybeTensor bias;
   bool rectified = false;
-  Layer last;
 };
 
 // The tensors and numbers of one call, as an operator takes them; window 0 means no attention, no kernel no convolution.
@@ -153,32 +143,8 @@ struct Call {
   }
 
   void take(const Between& given) {
-    ends = given;
-    ends.bias = densely(given.bias);
+    ends = {given.rectified_input, densely(given.bias), given.rectified};
     check_parameter(ends.bias, {shape.heads * shape.head_size}, "the output's bias must be (C)");
-    if (ends.first.weight) check(ends.first, ends.input->size(1), shape.height, shape.width);
-    if (ends.first.weight) check_pixels(*ends.input, "the input of the first layer");
-    if (ends.last.weight) check(ends.last, shape.heads * shape.head_size, shape.height_out, shape.width_out);
-  }
-
-  // Of a layer of one cell with so many inputs.
-  void check(Layer& layer, int64_t inputs, int64_t height, int64_t width) {
-    auto& [weight, bias, shortcut, rectified] = layer;
-    const int64_t outputs = weight->size(0);
-    const bool pairs = reads_bfloat16() && inputs % 2 == 0;
-    weight = densely(weight);
-    bias = densely(bias);
-    if (weight->element() == like.element() && !pairs) weight = widened(*weight);
-    check_parameter(weight, {outputs, inputs, 1, 1}, "the weight of a layer must be (C', C, 1, 1)", pairs);
-    check_parameter(bias, {outputs}, "the bias of a layer must be (C')");
-    if (!shortcut) return;
-    check_pixels(*shortcut, "a shortcut");
-    require(sizes_of(*shortcut) == std::vector{shape.batch, outputs, height, width},
-            "a shortcut must have the shape of what it is added to");
-  }
-  void check_pixels(const Tensor& map, const char* name) const {
-    require(map.dim() == 4 && map.element() == like.element() && (map.stride(1) == 1 || map.size(1) == 1), name,
-            " must be (B, C, H, W) in the dtype of the others, its channels adjacent");
   }
 
   // Batch and size are the first and the last axes of `like`, channels that lie together the third last.
@@ -222,16 +188,8 @@ struct Call {
   Tensor empty_share(int64_t channels, int64_t height, int64_t width) const {
     return empty_map(channels, height, width, compute_type(like));
   }
-  // Layers of one cell write pixels.
-  Tensor empty_output() const {
-    if (!ends.last.weight) return empty_map(shape.heads * shape.head_size, shape.height_out, shape.width_out);
-    return empty_map(ends.last.weight->size(0), shape.height_out, shape.width_out, like.element(), true);
-  }
   Tensor empty_map(int64_t channels, int64_t height, int64_t width, Element type) const {
-    return empty_map(channels, height, width, type, channels_last);
-  }
-  Tensor empty_map(int64_t channels, int64_t height, int64_t width, Element type, bool last) const {
-    Tensor map = like.empty({shape.batch, channels, height, width}, type, last);
+    Tensor map = like.empty({shape.batch, channels, height, width}, type, channels_last);
     ask_for_large_pages(map);
     return map;
   }
@@ -253,27 +211,9 @@ Mix problem_of(const Call& call, const Tensor& output, const Locations& columns,
                   bias ? bias->const_data_ptr() : nullptr,
                   nullptr};
   }
-  auto pointwise = [](const Layer& layer, int64_t inputs) -> Pointwise {
-    const auto& [weight, bias, shortcut, rectified] = layer;
-    if (!weight) return {};
-    return {inputs,
-            weight->size(0),
-            weight->element(),
-            weight->const_data_ptr(),
-            bias ? bias->const_data_ptr() : nullptr,
-            shortcut ? channels_of(*shortcut, 0, weight->size(0)) : Field{},
-            rectified};
-  };
-  const auto& [input, first, rectified_input, bias, rectified, last] = call.ends;
-  const int64_t channels = call.shape.heads * call.shape.head_size, inputs = input ? input->size(1) : 0;
-  const Ends ends = {input ? channels_of(*input, 0, inputs) : Field{},
-                     pointwise(first, inputs),
-                     rectified_input,
-                     bias ? bias->const_data_ptr() : nullptr,
-                     rectified,
-                     pointwise(last, channels)};
   return {call.shape, call.query,  call.key,   call.value, channels_of(output, 0, call.shape.head_size),
-          attention,  convolution, projection, number_of_threads(), ends};
+          attention,  convolution, projection, number_of_threads(),
+          {call.ends.rectified_input, call.ends.bias ? call.ends.bias->const_data_ptr() : nullptr, call.ends.rectified}};
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // The operators, and their registration with PyTorch.
 #include "operators/call.h"
 #include "operators/library.h"
+#include "operators/pointwise.h"
 #include "operators/shares.h"
 
 namespace acmix {
@@ -20,15 +21,12 @@ void pack_weights(const Call& call, const Kernels& kernels, bool backward, Mix& 
 
 Tensor run_forward(const Call& call) {
   const Shape& shape = call.shape;
-  Tensor output = call.empty_output();
+  Tensor output = call.empty_map(shape.heads * shape.head_size, shape.height_out, shape.width_out);
   if (output.numel() == 0) return output;
   const Kernels& kernels = best_kernels(call.is_double);
   const Locations columns(shape.width), rows(shape.height);
   Mix problem = problem_of(call, output, columns, rows);
   pack_weights(call, kernels, false, problem);
-  if (problem.ends.first.outputs)
-    parallel_for(kernels.first_tasks(problem), 1,
-                 [&](int64_t first, int64_t last) { kernels.first(problem, first, last); });
   parallel_for(kernels.forward_tasks(problem), 1,
                               [&](int64_t first, int64_t last) { kernels.forward(problem, first, last); });
   return output;
@@ -57,17 +55,22 @@ Tensor infer(const Tensor& input, const Tensor& weight, const MaybeTensor& bias,
              bool composed, int64_t window, int64_t stride, int64_t heads, bool rectified_input,
              const MaybeTensor& output_bias, bool rectified, const MaybeTensor& first_weight,
              const MaybeTensor& first_bias, const MaybeTensor& last_weight, const MaybeTensor& last_bias,
-             const MaybeTensor& shortcut, bool sum_rectified) {
+             const MaybeTensor& shortcut, const MaybeTensor& shortcut_weight, const MaybeTensor& shortcut_bias,
+             bool sum_rectified) {
   const Parameters parameters = {position, rate, Weights(fc, dep, rate_convolution, composed)};
-  require(!first_weight || (input.dim() == 4 && first_weight->dim() == 4), "the first layer must be of (B, C, H, W)");
-  const Tensor between = first_weight ? input.empty({input.size(0), first_weight->size(0), input.size(2), input.size(3)},
-                                                    input.element(), true)
-                                      : input;
+  require(last_weight || !shortcut, "a shortcut is added to a last layer");
+  require(shortcut || !shortcut_weight, "a layer of the shortcut needs its input");
+  const Tensor between =
+      first_weight ? convolve(input, {*first_weight, first_bias, std::nullopt, rectified_input}) : input;
   Call call(between, {weight, bias, heads}, parameters, window, stride);
-  const Layer first = {first_weight, first_bias, std::nullopt, rectified_input};
-  call.take(Between{first_weight ? MaybeTensor(input) : std::nullopt, first, rectified_input && !first_weight,
-                    output_bias, rectified, {last_weight, last_bias, shortcut, sum_rectified}});
-  return run_forward(call);
+  call.take(Between{rectified_input && !first_weight, output_bias, rectified});
+  // Of one channel, no map tells the order.
+  call.channels_last = call.channels_last || last_weight;
+  const Tensor output = run_forward(call);
+  if (!last_weight) return output;
+  const MaybeTensor added =
+      shortcut_weight ? convolve(*shortcut, {*shortcut_weight, shortcut_bias, std::nullopt, false}, stride) : shortcut;
+  return convolve(output, {*last_weight, last_bias, added, sum_rectified});
 }
 
 // Of the projections as one (B, 3 C, H, W) map or, where they are computed, of their input; of the projections' weight
@@ -257,7 +260,8 @@ const bool registered = [] {
       "(Tensor input, Tensor weight, Tensor? bias, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, "
       "Tensor? rate_convolution, bool composed, int window, int stride, int heads, bool rectified_input, "
       "Tensor? output_bias, bool rectified, Tensor? first_weight=None, Tensor? first_bias=None, "
-      "Tensor? last_weight=None, Tensor? last_bias=None, Tensor? shortcut=None, bool sum_rectified=False) -> Tensor");
+      "Tensor? last_weight=None, Tensor? last_bias=None, Tensor? shortcut=None, Tensor? shortcut_weight=None, "
+      "Tensor? shortcut_bias=None, bool sum_rectified=False) -> Tensor");
   library.add<&mix_backward>(
       "mix_backward",
       "(Tensor output_gradient, Tensor projections, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, "
