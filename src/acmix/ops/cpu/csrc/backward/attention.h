@@ -19,7 +19,7 @@ struct AttentionScratch {
   Fold* folds;
   int64_t* cells;  // how far the columns of a window are
   int64_t ring_rows, ring_part, ring_row, fold_count = 0;  // ring: (row, weights and slopes, cell, column)
-  T *weights, *slopes, *descents, *sums, *position_sums, *own, *ring;  // own: 1 in the strip's own query columns
+  T *weights, *peaks, *slopes, *descents, *sums, *position_sums, *own, *ring;  // own: 1 in the strip's own query columns
   Strip columns;
 
   AttentionScratch(const Mix& problem, const BackwardLayout<T>& layout, Arena<T>& arena) {
@@ -32,6 +32,7 @@ struct AttentionScratch {
     folds = reinterpret_cast<Fold*>(take_integers(arena, 4 * layout.radius * layout.window));
     cells = take_integers(arena, layout.window);
     weights = arena.take(tile_rows * size * lanes<T>);
+    peaks = arena.take(tile_rows * lanes<T>);
     slopes = arena.take(tile_rows * size * lanes<T>);
     descents = arena.take(tile_rows * 2 * lanes<T>);
     sums = arena.take(tile_rows * 2 * lanes<T>);
@@ -80,7 +81,7 @@ static Vector<T> differentiate(const Mix& problem, const BackwardLayout<T>& layo
   for (int64_t a = 0; a < rows; ++a) {
     T *weights = scratch.weights + a * cells * count, *slopes = scratch.slopes + a * cells * count;
     T *ring_weights = scratch.ring_of(y + a) + column, *ring_slopes = ring_weights + scratch.ring_part;
-    const Vector<T> inverse = exponentiate(weights, cells, scale);
+    const Vector<T> inverse = exponentiate<T, false>(weights, layout, load(scratch.peaks + a * count), scale);
     Vector<T> delta = {};
     for (int64_t j = 0; j < cells; ++j) delta += load(weights + j * count) * load(slopes + j * count);
     delta *= inverse;
@@ -209,7 +210,8 @@ static Vector<T> backward_queries(const Mix& problem, const BackwardLayout<T>& l
       locate(problem, rows, query, scratch.descents);
       location = {scratch.descents, locations + x, static_cast<const T*>(problem.attention.row_location)};
     }
-    dot_window(layout, shape.head_size, scratch.steps, rows, query, maps.key + x, location, scratch.weights);
+    dot_window(layout, shape.head_size, scratch.steps, rows, query, maps.key + x, location, scratch.weights,
+               scratch.peaks);
     dot_window(layout, shape.head_size, scratch.steps, rows, gradient, maps.value + x, Location<T>{}, scratch.slopes);
     const Vector<T> sum = differentiate(problem, layout, scratch, locations + x, y, rows, x, check);
     if (!own) continue;

@@ -16,7 +16,7 @@ struct ForwardScratch {
   ProjectionScratch<T> projection;
   Step* steps;
   int64_t* places;
-  T *logits, *slopes, *output, *given;
+  T *logits, *peaks, *slopes, *output, *given;
   T* kept;  // of every pass, the rows that the next band shares
 
   ForwardScratch(const Mix& problem, const ForwardLayout<T>& layout, Arena<T>& arena)
@@ -28,6 +28,7 @@ struct ForwardScratch {
     steps = take_steps(layout, arena);
     places = take_integers(arena, registers);
     logits = arena.take(tile_rows * layout.window * layout.window * lanes<T>);
+    peaks = arena.take(tile_rows * lanes<T>);
     slopes = arena.take(tile_rows * 2 * lanes<T>);
     output = arena.take(layout.band_rows * layout.out_row);
     given = arena.take(layout.paired && !problem.projection.inputs ? 3 * layout.channels * layout.pitch : 0);
@@ -106,14 +107,11 @@ static void attend_head(const Mix& problem, const ForwardLayout<T>& layout, cons
         location = {scratch.slopes, scratch.maps.locations + x, static_cast<const T*>(attention.row_location)};
       }
       dot_window<T, Term>(layout, paired ? layout.pairs : head_size, scratch.steps, rows, query, key + x, location,
-                          scratch.logits);
+                          scratch.logits, scratch.peaks);
       Vector<T> factor[tile_rows];
       for (int64_t a = 0; a < rows; ++a) {
-        T* logits = scratch.logits + a * cells * lanes<T>;
-        if constexpr (paired)
-          factor[a] = exponentiate_pairs(logits, layout.window, layout.stride, scale);
-        else
-          factor[a] = exponentiate(logits, cells, scale);
+        factor[a] = exponentiate<T, paired>(scratch.logits + a * cells * lanes<T>, layout,
+                                            load(scratch.peaks + a * lanes<T>), scale);
         factor[a] *= static_cast<T>(attention.rate);
       }
       const Rows<T> to = {output + (y - band.first) * layout.out_row + x, layout.out_row, layout.out_pitch};

@@ -35,8 +35,9 @@ struct Columns {
   int64_t cells(int64_t width, int64_t phase) const {
     return phase < width ? ceil_divide(width - phase, stride) * interleave : 0;
   }
-  // Where column x lies; x may lie in the halo.
+  // Where column x lies; x may lie in the halo. Divisions are slow.
   int64_t slot(int64_t x) const {
+    if (stride == 1) return x * interleave;
     const int64_t place = floor_divide(x, stride);
     return (x - place * stride) * phase_pitch + place * interleave;
   }
@@ -131,6 +132,8 @@ struct MapLayout {
   int64_t maps_size() const { return lines * pitch; }
   int64_t members(int64_t group, int64_t batch) const { return least(interleave, batch - group * interleave); }
   int64_t cell_offset(int64_t cell) const { return columns.slot(cell - radius); }
+  // Of a row of a window, those of a phase.
+  int64_t window_cells(int64_t phase) const { return stride == 1 ? window : ceil_divide(window - phase, stride); }
   // Of a map `width` columns wide, `step` for each output column.
   Strip strip_of(int64_t index, int64_t width, int64_t step) const {
     const int64_t first = index * strip * step, last = least(first + strip * step, width);

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <type_traits>
-#include <utility>
 
 #include "layout/maps.h"
 #include "products/product.h"
@@ -15,84 +14,115 @@ struct Location {
   const T *slopes, *columns, *rows;
 };
 
-// Dot products of `rows` queries with `cells` neighbouring window cells of key row `row`, over all channels, or pairs.
-template <class T, class Term, int rows, int cells>
-static void dot_tile(const T* query, int64_t query_row, int64_t query_pitch, const T* key, int64_t key_step,
-                     int64_t key_pitch, int64_t channels, const Location<T>& location, int64_t row, T* to,
-                     int64_t to_row, int64_t to_cell) {
-  Vector<T> sum[rows][cells] = {};
-  if (location.slopes) {
-#pragma GCC unroll 8
-    for (int a = 0; a < rows; ++a) {
-      const Vector<T> across = load(location.slopes + 2 * a * lanes<T>);
-      const Vector<T> down = load(location.slopes + (2 * a + 1) * lanes<T>) * location.rows[row];
-#pragma GCC unroll 8
-      for (int x = 0; x < cells; ++x) sum[a][x] = across * load(location.columns + x * key_step) + down;
-    }
-  }
-#pragma GCC unroll 2
-  for (int64_t d = 0; d < channels; ++d) {
-    Vector<T> q[rows];
-#pragma GCC unroll 8
-    for (int a = 0; a < rows; ++a) q[a] = load_once(query + a * query_row + d * query_pitch);
-#pragma GCC unroll 8
-    for (int x = 0; x < cells; ++x) {
-      const Vector<T> k = load_once(key + d * key_pitch + x * key_step);
-#pragma GCC unroll 8
-      for (int a = 0; a < rows; ++a) sum[a][x] = Term::add(sum[a][x], q[a], k);
-    }
-  }
-#pragma GCC unroll 8
-  for (int a = 0; a < rows; ++a)
-#pragma GCC unroll 8
-    for (int x = 0; x < cells; ++x) store(to + a * to_row + x * to_cell, sum[a][x]);
-}
-
-template <class T>
-using DotTile = void (*)(const T*, int64_t, int64_t, const T*, int64_t, int64_t, int64_t, const Location<T>&, int64_t,
-                         T*, int64_t, int64_t);
-
-template <class T, class Term, int rows, int... cells>
-static inline DotTile<T> choose_cells(int count, std::integer_sequence<int, cells...>) {
-  static constexpr DotTile<T> table[] = {dot_tile<T, Term, rows, cells + 1>...};
-  return table[count - 1];
-}
-
-template <class T, class Term>
-static inline DotTile<T> choose_dot_tile(int64_t rows, int64_t cells) {
-  constexpr auto sizes = std::make_integer_sequence<int, tile_cells>{};
-  const int count = static_cast<int>(cells);
-  return rows == 1 ? choose_cells<T, Term, 1>(count, sizes)
-                   : rows == 2 ? choose_cells<T, Term, 2>(count, sizes) : choose_cells<T, Term, 3>(count, sizes);
-}
-
 // One row of keys that a tile of queries sees (or of queries that a tile of keys sees): which rows of the tile, first
 // to last, where the row's weights and values begin, and which row of the map it is.
 struct Step {
   int64_t first, last, weight, value, row;
 };
 
-// Products of a tile of `rows` queries with every cell of their windows, `(tile row, window cell, lane)`.
+// Products of a tile of queries with some neighbouring cells of their windows: of `channels` channels, or pairs of them.
+// Those of window cell x go to `to` + x * to_cell, `to_row` from row to row; peaks, if any, become the largest of each
+// row.
+template <class T>
+struct Dots {
+  Rows<const T> query;
+  const T* key;
+  int64_t key_step, key_pitch, channels;
+  Location<T> location;
+  T *to, *peaks;
+  int64_t to_row, to_cell;
+};
+
+// Those of `rows` rows and `cells` cells of one row of keys.
+template <class T, class Term, int rows, int cells>
+__attribute__((always_inline)) static inline void dot_tile(const Dots<T>& dots, const Step& step) {
+  Vector<T> sum[rows][cells] = {};
+  const int64_t key_step = dots.key_step, to_row = dots.to_row, to_cell = dots.to_cell, first = step.first;
+  const Location<T>& location = dots.location;
+  if (location.slopes) {
+    const T* slopes = location.slopes + 2 * first * lanes<T>;
+#pragma GCC unroll 8
+    for (int a = 0; a < rows; ++a) {
+      const Vector<T> across = load(slopes + 2 * a * lanes<T>);
+      // Opaque: the compiler would rather make this product again for every sum.
+      const Vector<T> down = opaque(load(slopes + (2 * a + 1) * lanes<T>) * location.rows[step.row]);
+#pragma GCC unroll 8
+      for (int x = 0; x < cells; ++x) sum[a][x] = across * load(location.columns + x * key_step) + down;
+    }
+  }
+  const T *query = dots.query.data + first * dots.query.row, *key = dots.key + step.value;
+#pragma GCC unroll 2
+  for (int64_t d = 0; d < dots.channels; ++d, query += dots.query.pitch, key += dots.key_pitch) {
+    Vector<T> q[rows];
+#pragma GCC unroll 8
+    for (int a = 0; a < rows; ++a) q[a] = load_once(query + a * dots.query.row);
+#pragma GCC unroll 8
+    for (int x = 0; x < cells; ++x) {
+      const Vector<T> k = load_once(key + x * key_step);
+#pragma GCC unroll 8
+      for (int a = 0; a < rows; ++a) sum[a][x] = Term::add(sum[a][x], q[a], k);
+    }
+  }
+  T* to = dots.to + step.weight + first * to_row;
+#pragma GCC unroll 8
+  for (int a = 0; a < rows; ++a)
+#pragma GCC unroll 8
+    for (int x = 0; x < cells; ++x) store(to + a * to_row + x * to_cell, sum[a][x]);
+  if (!dots.peaks) return;
+#pragma GCC unroll 8
+  for (int a = 0; a < rows; ++a) {
+    T* place = dots.peaks + (first + a) * lanes<T>;
+    Vector<T> peak = sum[a][0];
+#pragma GCC unroll 8
+    for (int x = 1; x < cells; ++x) peak = larger<T>(peak, sum[a][x]);
+    store(place, larger<T>(load(place), peak));
+  }
+}
+
+// The same for every step.
+template <class T, class Term, int cells>
+static void dot_steps(const Dots<T>& dots, const Step* steps, int64_t step_count) {
+  for (const Step* step = steps; step < steps + step_count; ++step) {
+    switch (step->last - step->first) {
+      case 0:
+        dot_tile<T, Term, 1, cells>(dots, *step);
+        break;
+      case 1:
+        dot_tile<T, Term, 2, cells>(dots, *step);
+        break;
+      case 2:
+        dot_tile<T, Term, 3, cells>(dots, *step);
+        break;
+    }
+  }
+}
+
+// Of at most tile_cells cells.
+template <class T, class Term, int most_cells = tile_cells>
+static inline void dot_cells(int64_t cells, const Dots<T>& dots, const Step* steps, int64_t step_count) {
+  if constexpr (most_cells > 1)
+    if (cells < most_cells) return dot_cells<T, Term, most_cells - 1>(cells, dots, steps, step_count);
+  dot_steps<T, Term, most_cells>(dots, steps, step_count);
+}
+
+// Products of a tile of `rows` queries with every cell of their windows, `(tile row, window cell, lane)`, and the largest
+// of each row, if wanted.
 template <class T, class Term = Numbers<T>>
 static void dot_window(const MapLayout<T>& layout, int64_t channels, const Step* steps, int64_t rows,
-                       const Rows<const T>& query, const T* key, const Location<T>& location, T* to) {
+                       const Rows<const T>& query, const T* key, const Location<T>& location, T* to,
+                       T* peaks = nullptr) {
   constexpr int64_t count = lanes<T>;
-  const int64_t window = layout.window, stride = layout.stride, to_row = window * window * count;
-  for (int64_t t = 0; t < stride * (rows - 1) + window; ++t) {
-    const Step step = steps[t];
-    if (step.last < step.first) continue;
-    T* out = to + step.weight + step.first * (to_row - stride * window * count);
-    for (int64_t phase = 0; phase < least(stride, window); ++phase) {
-      const int64_t cells = (window - phase + stride - 1) / stride;
-      for (int64_t x = 0; x < cells; x += tile_cells) {
-        const int64_t offset = layout.cell_offset(phase) + x * layout.interleave;
-        Location<T> there = location;
-        if (there.slopes) there = {location.slopes + 2 * step.first * count, location.columns + offset, location.rows};
-        choose_dot_tile<T, Term>(step.last - step.first + 1, least(tile_cells, cells - x))(
-            query.data + step.first * query.row, query.row, query.pitch, key + step.value + offset,
-            layout.interleave, layout.pitch, channels, there, step.row, out + (phase + x * stride) * count,
-            to_row - stride * window * count, stride * count);
-      }
+  const int64_t window = layout.window, stride = layout.stride;
+  for (int64_t a = 0; peaks && a < rows; ++a) store(peaks + a * count, splat(static_cast<T>(-__builtin_inf())));
+  for (int64_t phase = 0; phase < least(stride, window); ++phase) {
+    const int64_t cells = layout.window_cells(phase);
+    for (int64_t x = 0; x < cells; x += tile_cells) {
+      const int64_t offset = layout.cell_offset(phase) + x * layout.interleave;
+      const Dots<T> dots = {query, key + offset, layout.interleave, layout.pitch, channels,
+                            {location.slopes, location.slopes ? location.columns + offset : nullptr, location.rows},
+                            to + (phase + x * stride) * count, peaks, (window - stride) * window * count,
+                            stride * count};
+      dot_cells<T, Term>(least(tile_cells, cells - x), dots, steps, stride * (rows - 1) + window);
     }
   }
 }
@@ -174,50 +204,53 @@ struct LogitScale {
   }
 };
 
-template <class T>
-static inline Vector<T> largest_logit(const T* logits, int64_t cells) {
-  constexpr int64_t count = lanes<T>;
-  Vector<T> peak = load(logits), other = peak;
-  for (int64_t j = 1; j < cells; j += 2) {
-    peak = larger<T>(peak, load(logits + j * count));
-    other = larger<T>(other, load(logits + least(j + 1, cells - 1) * count));
-  }
-  return larger<T>(peak, other);
+// exponentiate of `cells` logits, `step` from one to the next, whose sum is added to.
+template <class T, bool paired, int cells>
+__attribute__((always_inline)) static inline void weigh_cells(T* logits, int64_t step, Vector<T> peak,
+                                                              const LogitScale<T>& scale, Vector<T>& sum) {
+  const Vector<T> largest = opaque(splat(scale.largest));
+  Vector<T> e[cells];
+#pragma GCC unroll 8
+  for (int x = 0; x < cells; ++x) e[x] = smaller<T>(peak - load(logits + x * step), largest);
+  if constexpr (paired)
+    exp2_negated(e, scale.scale, Exp2<T>::rough);
+  else
+    exp2_negated(e, scale.scale, Exp2<T>::exact);
+#pragma GCC unroll 8
+  for (int x = 0; x < cells; ++x) sum += e[x];
+#pragma GCC unroll 8
+  for (int x = 0; x < cells; x += 1 + paired)
+    if constexpr (paired)
+      store(logits + x * step, x + 1 < cells ? join_pairs(e[x], e[x + 1]) : e[x]);
+    else
+      store(logits + x * step, e[x]);
 }
 
-// In place: exp2 of the logits less their maximum, times the scale; returns 1 / sum. The maximum is taken off before
-// anything is rounded: a product less a rounded product may be positive, and of large logits huge.
-template <class T>
-static inline Vector<T> exponentiate(T* logits, int64_t cells, const LogitScale<T>& scale) {
-  const Vector<T> peak = largest_logit(logits, cells), largest = opaque(splat(scale.largest));
-  Vector<T> sum = {};
-  for (T* cell = logits; cell < logits + cells * lanes<T>; cell += lanes<T>) {
-    const Vector<T> e = exp2_negated(smaller<T>(peak - load(cell), largest), scale.scale);
-    sum += e;
-    store(cell, e);
-  }
-  return T(1) / sum;
+// Of at most so many.
+template <class T, bool paired, int most_cells = tile_cells>
+static inline void weigh_row(int64_t cells, T* logits, int64_t step, Vector<T> peak, const LogitScale<T>& scale,
+                             Vector<T>& sum) {
+  if constexpr (most_cells > 1)
+    if (cells < most_cells) return weigh_row<T, paired, most_cells - 1>(cells, logits, step, peak, scale, sum);
+  weigh_cells<T, paired, most_cells>(logits, step, peak, scale, sum);
 }
 
-// The same, of cells that are added in pairs a pair in the place of the first.
-template <class T>
-static inline Vector<T> exponentiate_pairs(T* logits, int64_t window, int64_t stride, const LogitScale<T>& scale) {
-  constexpr int64_t count = lanes<T>;
-  const Vector<T> peak = largest_logit(logits, window * window), largest = opaque(splat(scale.largest));
+// In place: exp2 of the logits of a window less their maximum, `peak`, times the scale; returns 1 / sum. The maximum is
+// taken off before anything is rounded: a product less a rounded product may be positive, and of large logits huge.
+// Cells that are added in pairs become pairs, in the place of the first.
+template <class T, bool paired>
+static inline Vector<T> exponentiate(T* logits, const MapLayout<T>& layout, Vector<T> peak,
+                                     const LogitScale<T>& scale) {
+  constexpr int64_t count = lanes<T>, block = tile_cells / 2 * 2;
+  const int64_t window = layout.window, stride = layout.stride, step = stride * count;
   Vector<T> sum = {};
-  auto weigh = [&](const T* cell) {
-    const Vector<T> e = exp2_negated_roughly(smaller<T>(peak - load(cell), largest), scale.scale);
-    sum += e;
-    return e;
-  };
-  for (T* row = logits; row < logits + window * window * count; row += window * count)
+  for (int64_t row = 0; row < window; ++row)
     for (int64_t phase = 0; phase < least(stride, window); ++phase) {
-      int64_t x = phase;
-      for (; x + stride < window; x += 2 * stride) {
-        const Vector<T> first = weigh(row + x * count);
-        store(row + x * count, join_pairs(first, weigh(row + (x + stride) * count)));
-      }
-      if (x < window) store(row + x * count, weigh(row + x * count));
+      T* cell = logits + (row * window + phase) * count;
+      int64_t cells = layout.window_cells(phase);
+      for (; cells > tile_cells; cells -= block, cell += block * step)
+        weigh_cells<T, paired, block>(cell, step, peak, scale, sum);
+      weigh_row<T, paired>(cells, cell, step, peak, scale, sum);
     }
   return T(1) / sum;
 }
@@ -244,17 +277,20 @@ static void attend_channels(const MapLayout<T>& layout, const Step* steps, int64
     add_steps<T, channels, Term>(sum, steps, stride * (rows - 1) + window,
                                  {weight + phase * count, (window - stride) * window * count, stride * count,
                                   value + first * layout.pitch + layout.cell_offset(phase), layout.interleave,
-                                  layout.pitch, (window - phase + stride - 1) / stride});
+                                  layout.pitch, layout.window_cells(phase)});
+  T* line = to.data + first * to.pitch;
+  const int64_t pitch = to.pitch, row = to.row;
 #pragma GCC unroll 4
-  for (int a = 0; a < tile_rows; ++a)
-    if (a < rows)
+  for (int a = 0; a < tile_rows; ++a, line += row) {
+    if (a == rows) return;
+    const Vector<T> scale = opaque(factor[a]);
 #pragma GCC unroll 8
-      for (int j = 0; j < channels; ++j) {
-        T* place = to.data + a * to.row + (first + j) * to.pitch;
-        // Opaque: fused into the addition in some rows of a tile alone, results would differ by where tiles begin.
-        const Vector<T> product = opaque(factor[a] * sum[a][j]);
-        store(place, add ? load(place) + product : product);
-      }
+    for (int j = 0; j < channels; ++j) {
+      // Opaque: fused into the addition in some rows of a tile alone, results would differ by where tiles begin.
+      const Vector<T> product = opaque(scale * sum[a][j]);
+      store(line + j * pitch, add ? load(line + j * pitch) + product : product);
+    }
+  }
 }
 
 // Weighted sums of every channel over the windows of a tile, times factor[row], put into or added to `to`.
