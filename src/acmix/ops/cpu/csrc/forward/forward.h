@@ -13,6 +13,7 @@ struct ForwardScratch {
   MapScratch<T> maps;
   ConvolutionScratch<T> convolution;
   PairedWeights<T> pairs;
+  PairedHeads<T> heads;
   ProjectionScratch<T> projection;
   Step* steps;
   int64_t* places;
@@ -23,6 +24,7 @@ struct ForwardScratch {
       : maps(problem, layout, layout.rows, arena),
         convolution(problem, layout, layout.rows, arena),
         pairs(problem, layout, convolution, arena),
+        heads(layout, arena),
         projection(problem, layout, layout.rows, false, arena) {
     const int64_t across = layout.out_pitch / lanes<T>, registers = layout.band_rows * across;
     steps = take_steps(layout, arena);
@@ -77,46 +79,82 @@ static void convolve_band(const Mix& problem, const ForwardLayout<T>& layout, co
   }
 }
 
-// Attention of the head in place `place` of the pass that begins at `head`, added to or put into the output.
+// Attention of a tile of `rows` rows from y on, whose steps are made, of a head of which a row of queries, and keys and
+// values begin here, added to or put into the output.
 template <class T, class Term>
-static void attend_head(const Mix& problem, const ForwardLayout<T>& layout, const ForwardScratch<T>& scratch,
-                        int64_t head, int64_t place, const ForwardBand& band) {
+static void attend_rows(const Mix& problem, const ForwardLayout<T>& layout, const ForwardScratch<T>& scratch,
+                        int64_t rows, const Rows<const T>& queries, const T* key, const T* value, T* output) {
   constexpr bool paired = !std::is_same_v<Term, Numbers<T>>;
   const Attention& attention = problem.attention;
   const int64_t head_size = problem.shape.head_size, cells = layout.window * layout.window;
-  T* maps = scratch.maps.maps;
-  const T *queries = maps + place * head_size * layout.pitch, *key = queries + layout.channels * layout.pitch;
-  const T* value = key + layout.channels * layout.pitch;
-  if constexpr (paired) {
-    pair_head(problem, layout, maps, place, band);
-    queries = maps + layout.maps_size();
-    key = queries + layout.pairs * layout.pitch;
-    value = key + layout.pairs * layout.pitch;
-  }
-  T* output = scratch.output + (head + place) * head_size * layout.out_pitch;
   const LogitScale<T> scale(head_size);
+  for (int64_t x = 0; x < scratch.maps.outputs.size() * layout.interleave; x += lanes<T>) {
+    const Rows<const T> query = {queries.data + x, queries.row, queries.pitch};
+    Location<T> location = {};
+    if (attention.position) {
+      locate<T, Term>(problem, rows, query, scratch.slopes);
+      location = {scratch.slopes, scratch.maps.locations + x, static_cast<const T*>(attention.row_location)};
+    }
+    dot_window<T, Term>(layout, paired ? layout.pairs : head_size, scratch.steps, rows, query, key + x, location,
+                        scratch.logits, scratch.peaks);
+    Vector<T> factor[tile_rows];
+    for (int64_t a = 0; a < rows; ++a) {
+      factor[a] = exponentiate<T, paired>(scratch.logits + a * cells * lanes<T>, layout,
+                                          load(scratch.peaks + a * lanes<T>), scale);
+      factor[a] *= static_cast<T>(attention.rate);
+    }
+    attend_tile<T, Term>(layout, head_size, scratch.steps, rows, scratch.logits, factor, value + x,
+                         {output + x, layout.out_row, layout.out_pitch}, problem.convolution.kernel != nullptr);
+  }
+}
+
+// Where the output of a head from row y of a band on lies.
+template <class T>
+static inline T* output_of(const ForwardLayout<T>& layout, const ForwardScratch<T>& scratch, int64_t head,
+                           const ForwardBand& band, int64_t y) {
+  return scratch.output + head * layout.channels / layout.heads * layout.out_pitch + (y - band.first) * layout.out_row;
+}
+
+// Attention of the heads from `head` on, one after the other.
+template <class T>
+static void attend_numbers(const Mix& problem, const ForwardLayout<T>& layout, const ForwardScratch<T>& scratch,
+                           int64_t head, const ForwardBand& band) {
+  const int64_t maps = layout.channels * layout.pitch;
+  for (int64_t place = 0; place < layout.heads; ++place) {
+    const T* queries = scratch.maps.maps + place * problem.shape.head_size * layout.pitch;
+    for (int64_t y = band.first; y < band.last; y += tile_rows) {
+      const int64_t rows = least(tile_rows, band.last - y);
+      window_steps(layout, problem.shape, y, rows, band.begin, scratch.steps);
+      attend_rows<T, Numbers<T>>(
+          problem, layout, scratch, rows,
+          {queries + (layout.stride * y - band.begin) * layout.row, layout.stride * layout.row, layout.pitch},
+          queries + maps, queries + 2 * maps, output_of(layout, scratch, head + place, band, y));
+    }
+  }
+}
+
+// The same of maps in pairs, tile by tile, as long as their rows are in the cache.
+template <class T>
+static void attend_pairs(const Mix& problem, const ForwardLayout<T>& layout, const ForwardScratch<T>& scratch,
+                         int64_t head, const ForwardBand& band) {
+  const PairedHeads<T>& pairs = scratch.heads;
+  const int64_t stride = layout.stride;
+  auto lines = [&](int64_t y) { return scratch.maps.maps + (y - band.begin) * layout.row; };
+  int64_t made = most(0, stride * band.first - layout.radius);
   for (int64_t y = band.first; y < band.last; y += tile_rows) {
     const int64_t rows = least(tile_rows, band.last - y);
+    const int64_t end = least(problem.shape.height, stride * (y + rows - 1) + layout.radius + 1);
+    for (; made < end; ++made) pairs.pair_row(layout, lines(made), made);
     window_steps(layout, problem.shape, y, rows, band.begin, scratch.steps);
-    for (int64_t x = 0; x < scratch.maps.outputs.size() * layout.interleave; x += lanes<T>) {
-      const Rows<const T> query = {queries + (layout.stride * y - band.begin) * layout.row + x,
-                                   layout.stride * layout.row, layout.pitch};
-      Location<T> location = {};
-      if (attention.position) {
-        locate<T, Term>(problem, rows, query, scratch.slopes);
-        location = {scratch.slopes, scratch.maps.locations + x, static_cast<const T*>(attention.row_location)};
-      }
-      dot_window<T, Term>(layout, paired ? layout.pairs : head_size, scratch.steps, rows, query, key + x, location,
-                          scratch.logits, scratch.peaks);
-      Vector<T> factor[tile_rows];
-      for (int64_t a = 0; a < rows; ++a) {
-        factor[a] = exponentiate<T, paired>(scratch.logits + a * cells * lanes<T>, layout,
-                                            load(scratch.peaks + a * lanes<T>), scale);
-        factor[a] *= static_cast<T>(attention.rate);
-      }
-      const Rows<T> to = {output + (y - band.first) * layout.out_row + x, layout.out_row, layout.out_pitch};
-      attend_tile<T, Term>(layout, head_size, scratch.steps, rows, scratch.logits, factor, value + x, to,
-                           problem.convolution.kernel != nullptr);
+    for (int64_t t = 0; t < stride * (rows - 1) + layout.window; ++t)
+      scratch.steps[t].value = pairs.row_of(scratch.steps[t].row);
+    for (int64_t place = 0; place < layout.heads; ++place) {
+      T* queries = pairs.query(place);
+      for (int64_t a = 0; a < rows; ++a)
+        pairs.pair_query(layout, lines(stride * (y + a)), place, layout.out_pitch, queries + a * pairs.query_row);
+      attend_rows<T, Pairs<T>>(problem, layout, scratch, rows, {queries, pairs.query_row, layout.pitch},
+                               pairs.key(place), pairs.value(place),
+                               output_of(layout, scratch, head + place, band, y));
     }
   }
 }
@@ -193,14 +231,12 @@ static void forward_band(const Mix& problem, const ForwardLayout<T>& layout, con
     if (problem.convolution.kernel) convolve_band(problem, layout, scratch, head, band);
     if (!layout.window) continue;
     reflect_columns(layout, scratch.maps, most(0, -band.begin), least(shape.height, band.end) - band.begin);
-    for (int64_t place = 0; place < layout.heads; ++place) {
-      if constexpr (in_pairs<T>)
-        if (layout.paired) {
-          attend_head<T, Pairs<T>>(problem, layout, scratch, head, place, band);
-          continue;
-        }
-      attend_head<T, Numbers<T>>(problem, layout, scratch, head, place, band);
-    }
+    if constexpr (in_pairs<T>)
+      if (layout.paired) {
+        attend_pairs(problem, layout, scratch, head, band);
+        continue;
+      }
+    attend_numbers(problem, layout, scratch, head, band);
   }
   const Field& field = problem.output;
   for (int64_t row = band.first; row < band.last; ++row) {

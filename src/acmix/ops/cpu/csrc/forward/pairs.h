@@ -103,31 +103,56 @@ static void pair_neighbours(const MapLayout<T>& layout, const T* from, int half,
       store(to + x, join(load(from + x), d + 1 < channels ? load(from + layout.pitch + x) : nothing));
 }
 
-// Behind the maps of a pass: queries, then keys of the head in place `place`, as pairs of channels, then its values,
-// each with that of the next cell.
+// What attention reads in pairs, of the heads of a pass: of a tile of rows queries, `(head, tile row, pair, column)`, and
+// in a ring of rows keys and, each with that of the next cell, values, `(row, head, pairs and channels, column)`.
 template <class T>
-static void pair_head(const Mix& problem, const ForwardLayout<T>& layout, T* rows, int64_t place,
-                      const ForwardBand& band) {
-  const int64_t head_size = problem.shape.head_size, pitch = layout.pitch, reach = layout.reach;
-  const MapHalf query = layout.line_of(place, 0), key = layout.line_of(layout.heads + place, 0);
-  T *pairs = rows + layout.maps_size(), *values = pairs + 2 * layout.pairs * pitch - reach;
-  for (int64_t y = band.first; y < band.last; ++y) {
-    const int64_t row = (layout.stride * y - band.begin) * layout.row;
-    pair_neighbours(layout, rows + row + query.line * pitch, query.half, head_size, 0, layout.out_pitch, pairs + row);
+struct PairedHeads {
+  int64_t query_row, head, rows, row;
+  T *queries, *ring;
+
+  PairedHeads(const MapLayout<T>& layout, Arena<T>& arena)
+      : query_row(layout.pairs * layout.pitch),
+        head((layout.pairs + layout.channels / layout.heads) * layout.pitch),
+        rows(layout.pairs ? layout.stride * (tile_rows - 1) + layout.window : 0),
+        // Rows a multiple of 4 KiB apart would fall into the same sets of the cache.
+        row(layout.heads * head + lanes<T>) {
+    queries = arena.take(layout.heads * tile_rows * query_row);
+    ring = take_padded(arena, rows * row, layout.margin);
+    if (!arena.memory) return;
+    // Behind the last line of a row registers read, and drop, what must not be denormal numbers.
+    for (int64_t end = row; end <= rows * row; end += row) clear(ring, end - lanes<T> - layout.reach, end);
   }
-  const int64_t last = least(problem.shape.height, band.end) - band.begin;
-  for (int64_t row = most(0, -band.begin) * layout.row; row < last * layout.row; row += layout.row) {
-    pair_neighbours(layout, rows + row + key.line * pitch, key.half, head_size, -reach, pitch - reach,
-                  pairs + row + layout.pairs * pitch);
-    for (int64_t d = 0; d < head_size; ++d) {
-      const MapHalf value = layout.line_of(2 * layout.heads + place, d);
-      const T* from = rows + row + value.line * pitch - reach;
-      T* to = values + row + d * pitch;
-      const JoinHalves<T> join(value.half);
-      for (int64_t x = 0; x < pitch; x += lanes<T>)
-        store(to + x, join(load(from + x), load(from + layout.interleave + x)));
+
+  T* query(int64_t place) const { return queries + place * tile_rows * query_row; }
+  T* key(int64_t place) const { return ring + place * head; }
+  T* value(int64_t place) const { return key(place) + query_row; }
+  // Where row y of keys and values lies.
+  int64_t row_of(int64_t y) const { return y % rows * row; }
+
+  // One row of the queries of the head in place `place`.
+  void pair_query(const MapLayout<T>& layout, const T* lines, int64_t place, int64_t out_pitch, T* to) const {
+    const MapHalf half = layout.line_of(place, 0);
+    pair_neighbours(layout, lines + half.line * layout.pitch, half.half, layout.channels / layout.heads, 0, out_pitch,
+                    to);
+  }
+
+  // Row y of keys and values of every head.
+  void pair_row(const MapLayout<T>& layout, const T* lines, int64_t y) const {
+    const int64_t head_size = layout.channels / layout.heads, pitch = layout.pitch, reach = layout.reach;
+    for (int64_t place = 0; place < layout.heads; ++place) {
+      const MapHalf half = layout.line_of(layout.heads + place, 0);
+      pair_neighbours(layout, lines + half.line * pitch, half.half, head_size, -reach, pitch - reach,
+                      key(place) + row_of(y));
+      T* to = value(place) + row_of(y) - reach;
+      for (int64_t d = 0; d < head_size; ++d, to += pitch) {
+        const MapHalf channel = layout.line_of(2 * layout.heads + place, d);
+        const T* from = lines + channel.line * pitch - reach;
+        const JoinHalves<T> join(channel.half);
+        for (int64_t x = 0; x < pitch; x += lanes<T>)
+          store(to + x, join(load(from + x), load(from + layout.interleave + x)));
+      }
     }
   }
-}
+};
 
 }  // namespace acmix::ACMIX_ISA

@@ -3,10 +3,9 @@
 // Columns are split by their remainder modulo the stride ("phases"): column x lies at x / stride of phase x % stride,
 // so that every window cell and every tap is a constant offset. Narrow maps of several images are interleaved (column x
 // of image g at x * interleave + g), so that lanes are full at every width. Wide maps are cut into strips of columns.
-// Where products are of pairs of bfloat16, forward, a line holds two maps; behind the lines of a row are pairs of
-// neighbouring channels of queries and keys, and of neighbouring cells of values, of one head. A row's halo is the room
-// behind the rows before and after it: the strip's neighbours or, beyond the map, zeros while the convolution path runs
-// and reflections while attention does.
+// Where products are of pairs of bfloat16, forward, a line holds two maps. A row's halo is the room behind the rows before
+// and after it: the strip's neighbours or, beyond the map, zeros while the convolution path runs and reflections while
+// attention does.
 #pragma once
 
 #include "layout/lines.h"
@@ -109,7 +108,7 @@ struct MapLayout {
     lines = paired ? 3 * heads / 2 * shape.head_size + 3 * heads % 2 * ceil_divide(shape.head_size, 2) : 3 * channels;
     pairs = paired && window ? ceil_divide(shape.head_size, 2) : 0;
     // A register more: rows a multiple of 4 KiB apart would fall into the same sets of the cache.
-    row = (lines + (pairs ? 2 * pairs + shape.head_size : 0)) * pitch + count;
+    row = lines * pitch + count;
     out_pitch = round_up(strip * interleave, count);
   }
 
