@@ -7,7 +7,7 @@ from torch import Tensor, fx, nn
 
 from acmix import conv2d, ops
 from acmix.ops import dispatch, validation
-from acmix.ops.contract import Convolution, Ends, Grid, Projection, Weights, finish
+from acmix.ops.contract import Convolution, Ends, Grid, Projection, Tail, Weights, begin, finish
 from acmix.ops.geometry import position_map, reflect, window_offsets
 from acmix.paths import Route, TwoPaths, refuse_script, shift_kernels_
 from acmix.plain import why_not_plain
@@ -21,16 +21,23 @@ _NO_KERNEL = (
 
 def _from_input(x: Tensor, projection: Projection, weights: Weights, ends: Ends, grid: Grid, backend: str) -> Tensor:
     if x.ndim == 3:
-        return _from_input(x[None], projection, weights, ends, grid, backend)[0]
+        return _from_input(x[None], projection, weights, _of_one(ends), grid, backend)[0]
     return dispatch.project_and_mix(x, projection, weights, grid, backend, ends)
 
 
 def _from_projections(projections: Tensor, weights: Weights, ends: Ends, grid: Grid, backend: str) -> Tensor:
     if projections.ndim == 3:
-        return _from_projections(projections[None], weights, ends, grid, backend)[0]
+        return _from_projections(projections[None], weights, _of_one(ends), grid, backend)[0]
     maps = projections.unflatten(1, (3 * grid.heads, -1))
     validation.check_projections(maps)
-    return finish(dispatch.mix(maps, weights, grid, backend), ends)
+    return finish(dispatch.mix(maps, weights, grid, backend), ends, grid)
+
+
+def _of_one(ends: Ends) -> Ends:
+    """With a shortcut that is a batch, as its image is then."""
+    if ends.tail is None or ends.tail.shortcut is None:
+        return ends
+    return ends._replace(tail=ends.tail._replace(shortcut=ends.tail.shortcut[None]))
 
 
 # Nodes of their own where torch.fx traces: what they do depends on the input.
@@ -116,15 +123,18 @@ class OperatorLayer(nn.Module):
         Raises:
             ValueError: If x has another shape.
         """
+        return self.forward_between(None, None, x)
+
+    def forward_between(self, head: Projection | None, tail: Tail | None, x: Tensor) -> Tensor:
+        """Apply the operator and what stands on both sides of it in a residual block, at once where a backend can."""
         weights, projection = self.mixing_weights(), self.qkv
-        ends = Ends(self.rectified_input, self.bias, self.rectified)
+        ends = Ends(self.rectified_input, self.bias, self.rectified, head, tail)
         grid = Grid(self.heads, self.kernel_att, self.stride[0], self.dilation[0])
         # A projection that is more than a convolution is called as a module.
         if isinstance(projection, nn.Conv2d) and why_not_plain(projection, nn.Conv2d) is None:
             plain = Projection(projection.weight, projection.bias)
             return _from_input(x, plain, weights, ends, grid, self.backend)
-        x = x.relu() if self.rectified_input else x
-        return _from_projections(projection(x), weights, ends, grid, self.backend)
+        return _from_projections(projection(begin(x, ends)), weights, ends, grid, self.backend)
 
     def extra_repr(self) -> str:
         """Show the configuration in the repr."""

@@ -220,13 +220,15 @@ def test_opcheck_and_count(layout):
     problem = dataclasses.replace(PROBLEM, dtype=torch.float32, layout=layout)
     (x, weight, bias, position, fc, dep, *rates), added = tensors_of(problem, 5)
     stages = x, weight, bias, position, rates[0], fc, dep, rates[1], True, 5, 1, 2
-    torch.library.opcheck(torch.ops.acmix.infer.default, (*stages, True, added, True))
-    torch.library.opcheck(torch.ops.acmix.infer.default, (*stages, False, None, False))
+    bare = *[None] * 7, False
+    every = True, added, True, *bare
+    torch.library.opcheck(torch.ops.acmix.infer.default, (*stages, *every))
+    torch.library.opcheck(torch.ops.acmix.infer.default, (*stages, False, None, False, *bare))
     counts = []
-    for operator, ends in ((torch.ops.acmix.infer, (True, added, True)), (torch.ops.acmix.project_and_mix, ())):
+    for operator, ends in ((torch.ops.acmix.infer, every), (torch.ops.acmix.project_and_mix, ())):
         with FlopCounterMode(display=False) as counter:
             operator(*stages, *ends)
         counts.append(counter.get_total_flops())
     assert counts[0] == counts[1] > 0
     with pytest.raises(RuntimeError, match=r"the output's bias must be \(C\)"):
-        torch.ops.acmix.infer(*stages, True, added[1:], True)
+        torch.ops.acmix.infer(*stages, True, added[1:], True, *bare)

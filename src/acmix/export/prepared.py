@@ -36,7 +36,7 @@ class PreparedACmix(nn.Module):
         images = x if x.ndim == 4 else x[None]
         images = images.relu() if self.ends.rectified_input else images
         output = traced.compute(images, prepared, self.position, self.rate, self.grid)
-        output = finish(output, self.ends._replace(bias=self.bias))
+        output = finish(output, self.ends._replace(bias=self.bias), self.grid)
         return output if x.ndim == 4 else output[0]
 
 

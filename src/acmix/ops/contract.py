@@ -64,6 +64,22 @@ class Weights(NamedTuple):
     convolution: Convolution
 
 
+class Tail(NamedTuple):
+    """What follows the operator in a residual block.
+
+    Attributes:
+        projection: A 1x1 convolution, `(C', C, 1, 1)` and `(C',)` or None.
+        shortcut: Added to its output, `(B, C', H', W')`, or of what `downsample` makes that; or None.
+        downsample: A 1x1 convolution of the shortcut that has the operator's stride, or None.
+        rectified: Whether the sum passes a ReLU at last.
+    """
+
+    projection: Projection
+    shortcut: Tensor | None = None
+    downsample: Projection | None = None
+    rectified: bool = False
+
+
 class Ends(NamedTuple):
     """What stands on both sides of the stages.
 
@@ -71,11 +87,15 @@ class Ends(NamedTuple):
         rectified_input: Whether the input passes a ReLU first.
         bias: Added to the output, `(C,)`, or None.
         rectified: Whether the output passes a ReLU at last.
+        head: A 1x1 convolution of the input, `(C_in, C_x, 1, 1)` and `(C_in,)` or None, before that ReLU; or None.
+        tail: What follows the output, or None.
     """
 
     rectified_input: bool = False
     bias: Tensor | None = None
     rectified: bool = False
+    head: Projection | None = None
+    tail: Tail | None = None
 
 
 class Features(NamedTuple):
@@ -99,16 +119,43 @@ def features_of(maps: Tensor) -> Features:
     return Features(maps.device, maps.dtype, plain_shape(maps), is_exporting())
 
 
-def finish(output: Tensor, ends: Ends) -> Tensor:
-    """Bias and ReLU of an output that nothing else holds yet, so that they cost no map."""
+def begin(x: Tensor, ends: Ends) -> Tensor:
+    """What stands before the stages, of an input that others hold."""
+    if ends.head is not None:
+        x = functional.conv2d(x, *ends.head)
+    return x.relu() if ends.rectified_input else x
+
+
+def finish(output: Tensor, ends: Ends, grid: Grid) -> Tensor:
+    """Bias and ReLU of an output that nothing else holds yet, so that they cost no map, and what follows."""
     # What is differentiated may not be written, and a batch of biases does not fit into it.
     kept = is_transformed() or is_exporting()
     if ends.bias is not None:
         addend = ends.bias.to(output.dtype)[:, None, None]
         output = output + addend if kept else output.add_(addend)
-    if not ends.rectified:
+    if ends.rectified:
+        output = output.relu() if kept else output.relu_()
+    return output if ends.tail is None else follow(output, ends.tail, grid)
+
+
+def follow(output: Tensor, tail: Tail, grid: Grid) -> Tensor:
+    """What follows the operator, of its output; into the shortcut, which is others', nothing is written."""
+    kept = is_transformed() or is_exporting()
+    output, shortcut = functional.conv2d(output, *tail.projection), added(tail, grid)
+    if shortcut is not None:
+        # What is wider than the output, or of another dtype, makes the sum so.
+        fits = not kept and (shortcut.shape, shortcut.dtype) == (output.shape, output.dtype)
+        output = output.add_(shortcut) if fits else output + shortcut
+    if not tail.rectified:
         return output
     return output.relu() if kept else output.relu_()
+
+
+def added(tail: Tail, grid: Grid) -> Tensor | None:
+    """What is added in the end."""
+    if tail.shortcut is None or tail.downsample is None:
+        return tail.shortcut
+    return functional.conv2d(tail.shortcut, *tail.downsample, stride=grid.stride)
 
 
 class Backend(ABC):
@@ -139,5 +186,4 @@ class Backend(ABC):
         self, ends: Ends, x: Tensor, projection: Projection, weights: Weights, grid: Grid
     ) -> Tensor:
         """All three stages and what stands on both sides; a backend that does not do better takes a pass for each."""
-        x = x.relu() if ends.rectified_input else x
-        return finish(self.project_and_mix(x, projection, weights, grid), ends)
+        return finish(self.project_and_mix(begin(x, ends), projection, weights, grid), ends, grid)

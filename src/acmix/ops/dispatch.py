@@ -95,7 +95,8 @@ def project_and_mix(
     x: Tensor, projection: Projection, weights: Weights, grid: Grid, backend: str, ends: Ends | None = None
 ) -> Tensor:
     """`acmix.ops.project_and_mix`, and what stands on both sides."""
-    able = _able_to_project(x, projection, weights, grid, backend, is_exporting())
+    first = projection if ends is None or ends.head is None else ends.head
+    able = _able_to_project(x, first, projection, weights, grid, backend, is_exporting())
     if ends is None:
         return able.project_and_mix(x, projection, weights, grid)
     return able.project_and_mix_between(ends, x, projection, weights, grid)
@@ -103,11 +104,17 @@ def project_and_mix(
 
 @unrecorded
 def _able_to_project(
-    x: Tensor, projection: Projection, weights: Weights, grid: Grid, backend: str, exported: bool
+    x: Tensor,
+    first: Projection,
+    projection: Projection,
+    weights: Weights,
+    grid: Grid,
+    backend: str,
+    exported: bool,
 ) -> Backend:
-    """The backend for arguments that are checked here."""
+    """The backend for arguments that are checked here; `first` is of x, which others may be of, too."""
     validation.check_grid(grid)
-    validation.check_projection(x, projection, grid)
+    validation.check_projection(x, first.weight.shape[1], projection, grid)
     batch, _, height, width = x.shape
     maps = 3 * grid.heads
     shape = (batch, maps, projection.weight.shape[0] // maps, height, width)

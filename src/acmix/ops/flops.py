@@ -4,6 +4,7 @@ A module of its own because PyTorch's counter imports triton, which takes second
 """
 
 import importlib
+from math import prod
 from typing import Any
 
 import torch
@@ -125,8 +126,13 @@ def _all_stages_flops(x: Any, weight: Any, bias: Any, *arguments: Any, **_: Any)
     return _projection(x, weight) + _parameters_flops(_projections(x, weight, heads), *parameters)
 
 
-def _infer_flops(*arguments: Any, **_: Any) -> int:
-    return _all_stages_flops(*arguments[:-3])
+def _infer_flops(*arguments: Any, out_shape: Any, **_: Any) -> int:
+    (x, *stages), first, last, beside = arguments[:12], arguments[15], arguments[17], arguments[20]
+    batch, _, *sizes = x
+    cells = (first, sizes), (last, out_shape[2:]), (beside, out_shape[2:])
+    layers = sum(prod(weight) * prod(of_map) for weight, of_map in cells if weight is not None)
+    between = x if first is None else (batch, first[0], *sizes)
+    return _all_stages_flops(between, *stages) + 2 * batch * layers
 
 
 def _all_stages_backward_flops(

@@ -57,8 +57,8 @@ def check_grid(grid: Grid) -> None:
     check_positive_integer("heads", grid.heads)
 
 
-def check_projection(x: Tensor, projection: Projection, grid: Grid) -> None:
-    """Raise unless x is `(B, C_in, H, W)`, weight `(3 N D, C_in, 1, 1)` and bias `(3 N D,)` or None."""
+def check_projection(x: Tensor, inputs: int, projection: Projection, grid: Grid) -> None:
+    """Raise unless x is `(B, inputs, H, W)`, weight `(3 N D, C_in, 1, 1)` and bias `(3 N D,)` or None."""
     (weight, bias), heads = projection, grid.heads
     _check_tensor("x", x)
     device, shape = x.device, x.shape
@@ -66,10 +66,8 @@ def check_projection(x: Tensor, projection: Projection, grid: Grid) -> None:
     kernel = weight.shape
     if len(kernel) != 4 or kernel[2:] != (1, 1) or kernel[0] % (3 * heads):
         raise ValueError(f"weight must have the shape (3 N D, C_in, 1, 1) with N = {heads} heads, got {tuple(kernel)}")
-    if len(shape) != 4 or shape[1] != kernel[1] or 0 in shape[1:]:
-        raise ValueError(
-            f"x must have the shape (B, C_in = {kernel[1]}, H, W) with C_in, H, W >= 1, got {tuple(shape)}"
-        )
+    if len(shape) != 4 or shape[1] != inputs or 0 in shape[1:]:
+        raise ValueError(f"x must have the shape (B, C_in = {inputs}, H, W) with C_in, H, W >= 1, got {tuple(shape)}")
     if not x.is_floating_point():
         raise TypeError(f"x must have a floating-point dtype, got {x.dtype}")
     if weight.dtype != x.dtype:

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from acmix.ops import algebra
 from acmix.ops.composition import widen_to
-from acmix.ops.contract import Backend, Convolution, Ends, Features, Grid, Projection, Weights
+from acmix.ops.contract import Backend, Convolution, Ends, Features, Grid, Projection, Tail, Weights, follow
 from acmix.ops.derivatives import Operator
 from acmix.ops.geometry import composes_kernels, output_size
 from acmix.ops.precision import autocast_dtype
@@ -171,7 +171,11 @@ def _fake_project_and_mix(x: Tensor, weight: Tensor, bias: Tensor | None, *rest:
 
 
 def _fake_infer(*arguments: Any) -> Tensor:
-    return _fake_project_and_mix(*arguments[:-3])
+    output, last = _fake_project_and_mix(*arguments[:12]), arguments[17]
+    if last is None:
+        return output
+    shape = output.shape[0], last.shape[0], *output.shape[2:]
+    return torch.empty(shape, dtype=output.dtype, device=output.device, memory_format=torch.channels_last)
 
 
 def _fake_project_and_mix_backward(
@@ -256,6 +260,45 @@ def _parameters(features: Tensor, weights: Weights | None, convolution: Convolut
     )
 
 
+def _computes(layer: Projection, inputs: int, x: Tensor) -> bool:
+    """Whether the kernels compute a 1x1 convolution beside the operator, and exactly what PyTorch would."""
+    alike = all((each.dtype, each.device) == (x.dtype, x.device) for each in layer if each is not None)
+    pixels = x.is_contiguous(memory_format=torch.channels_last)
+    # With tiles of the processor's own, PyTorch's convolutions are faster.
+    return alike and pixels and layer.weight.shape[1:] == (inputs, 1, 1) and _INSTRUCTIONS != "amx"
+
+
+def _computes_tail(tail: Tail, x: Tensor, channels: int, stride: int) -> bool:
+    """The same of all that follows an operator with so many channels."""
+    (weight, _), shortcut, downsample, _ = tail
+    if not _computes(tail.projection, channels, x) or shortcut is None:
+        return _computes(tail.projection, channels, x)
+    if shortcut.ndim != 4 or (shortcut.dtype, shortcut.device) != (x.dtype, x.device):
+        return False
+    batch, inputs, *sizes = shortcut.shape
+    outputs = inputs
+    if downsample is not None:
+        if not _computes(downsample, inputs, x):
+            return False
+        outputs, sizes = downsample.weight.shape[0], [output_size(size, stride) for size in sizes]
+    return [batch, outputs, *sizes] == [
+        x.shape[0],
+        weight.shape[0],
+        *(output_size(size, stride) for size in x.shape[2:]),
+    ]
+
+
+def _sides(x: Tensor, ends: Ends) -> tuple[Any, ...]:
+    """Arguments of what stands on both sides of the stages."""
+    first, first_bias = ends.head or (None, None)
+    (last, last_bias), shortcut, downsample, rectified = ends.tail or ((None, None), None, None, False)
+    beside, beside_bias = downsample or (None, None)
+    first_bias, bias, last_bias, beside_bias = widen_to(x, first_bias, ends.bias, last_bias, beside_bias)
+    shortcut = None if shortcut is None else shortcut.contiguous(memory_format=torch.channels_last)
+    layers = first, first_bias, last, last_bias, shortcut, beside, beside_bias
+    return ends.rectified_input, bias, ends.rectified, *layers, rectified
+
+
 def _stages(x: Tensor, projection: Projection, weights: Weights, grid: Grid, widened: bool) -> tuple[Any, ...]:
     """Arguments of all stages; `widened`: stage I's weight, too, which otherwise may have the input's dtype."""
     weight, bias = projection
@@ -314,13 +357,19 @@ class Compiled(Backend):
     ) -> Tensor:
         """All stages with what stands on both sides, in one pass where nobody may ask for a derivative."""
         position, rate, convolution = weights
-        together = ends.rectified_input or ends.bias is not None or ends.rectified
-        together = together and not torch.is_autocast_enabled("cpu")
-        if not together or may_be_derived(x, *projection, position, rate, *convolution, ends.bias):
+        head, tail = ends.head, ends.tail
+        tensors = x, *projection, position, rate, *convolution, ends.bias
+        beside = (*(head or ()), *(() if tail is None else (*tail.projection, tail.shortcut, *(tail.downsample or ()))))
+        together = ends.rectified_input or ends.rectified or any(end is not None for end in (ends.bias, head, tail))
+        if not together or torch.is_autocast_enabled("cpu") or may_be_derived(*tensors, *beside):
             return super().project_and_mix_between(ends, x, projection, weights, grid)
-        stages = _stages(x, projection, weights, grid, False)
-        (bias,) = widen_to(x, ends.bias)
-        return torch.ops.acmix.infer(*stages, ends.rectified_input, bias, ends.rectified)
+        if head is not None and not _computes(head, x.shape[1], x):
+            x, ends = functional.conv2d(x, *head), ends._replace(head=None)
+            return self.project_and_mix_between(ends, x, projection, weights, grid)
+        if tail is not None and not _computes_tail(tail, x, convolution.dep.shape[0], grid.stride):
+            output = self.project_and_mix_between(ends._replace(tail=None), x, projection, weights, grid)
+            return follow(output, tail, grid)
+        return torch.ops.acmix.infer(*_stages(x, projection, weights, grid, False), *_sides(x, ends))
 
 
 # At import, not at the first question: a question may be traced into a graph.

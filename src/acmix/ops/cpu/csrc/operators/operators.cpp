@@ -259,9 +259,9 @@ const bool registered = [] {
       "infer",
       "(Tensor input, Tensor weight, Tensor? bias, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, "
       "Tensor? rate_convolution, bool composed, int window, int stride, int heads, bool rectified_input, "
-      "Tensor? output_bias, bool rectified, Tensor? first_weight=None, Tensor? first_bias=None, "
-      "Tensor? last_weight=None, Tensor? last_bias=None, Tensor? shortcut=None, Tensor? shortcut_weight=None, "
-      "Tensor? shortcut_bias=None, bool sum_rectified=False) -> Tensor");
+      "Tensor? output_bias, bool rectified, Tensor? first_weight, Tensor? first_bias, Tensor? last_weight, "
+      "Tensor? last_bias, Tensor? shortcut, Tensor? shortcut_weight, Tensor? shortcut_bias, bool sum_rectified) "
+      "-> Tensor");
   library.add<&mix_backward>(
       "mix_backward",
       "(Tensor output_gradient, Tensor projections, Tensor? position, Tensor? rate, Tensor? fc, Tensor dep, "
