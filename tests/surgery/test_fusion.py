@@ -170,7 +170,7 @@ def test_the_report_is_data_a_table_and_part_of_the_network(capsys):
         },
         {"name": "2", "reason": None, "kind": "ReLU", "into": "0", "replaced": True},
     ]
-    assert str(report).splitlines()[0] == "3 of 4 operators, batch norms and ReLUs fused"
+    assert str(report).splitlines()[0] == "3 of 4 operators, batch norms, ReLUs and bottlenecks fused"
     rich.print(report)
     assert "follows neither a convolution nor ACmix" in capsys.readouterr().out
     assert not hasattr(network, "fusion_report")

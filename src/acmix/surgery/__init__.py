@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from acmix.surgery.bottleneck import FusedBottleneck
 from acmix.surgery.fused import FusedACmix
 from acmix.surgery.fusion import fuse
 from acmix.surgery.replacement import replace_convolutions
@@ -15,6 +16,7 @@ __all__ = [
     "AttentionLayer",
     "AttentionReport",
     "FusedACmix",
+    "FusedBottleneck",
     "FusedLayer",
     "FusionReport",
     "LayerReport",

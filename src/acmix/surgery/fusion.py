@@ -1,30 +1,22 @@
-"""Networks for inference: one composed convolution path, rates and norms in the weights, ReLUs in the operator."""
+"""Networks for inference: one composed convolution path, rates and norms in the weights, ReLUs and blocks in one."""
 
 import warnings
 from collections.abc import Collection
 from typing import Any, TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from acmix.nn import ACmix, OperatorLayer
 from acmix.plain import why_not_plain
 from acmix.surgery.activations import End
 from acmix.surgery.fused import FusedACmix, fold_affine
 from acmix.surgery.identity import become, copy_network, has_hooks, hooks, modules_of, names_of_modules, tied
+from acmix.surgery.norms import affine, kind_of_norm
 from acmix.surgery.reading import Reading, UntraceableError, read_network
 from acmix.surgery.report import FusedLayer, FusionReport
+from acmix.surgery.residual import join_bottlenecks
 
 _Module = TypeVar("_Module", bound=nn.Module)
-# By name, as timm takes seconds to load.
-_NORMS = {
-    "torch.nn.modules.batchnorm.BatchNorm2d",
-    "torch.nn.modules.batchnorm.SyncBatchNorm",
-    "torchvision.ops.misc.FrozenBatchNorm2d",
-    "timm.layers.norm_act.BatchNormAct2d",
-    "timm.layers.norm_act.SyncBatchNormAct",
-    "timm.layers.norm_act.FrozenBatchNorm2d",
-    "timm.layers.norm_act.FrozenBatchNormAct2d",
-}
 
 
 def fuse(network: _Module) -> _Module:
@@ -32,12 +24,14 @@ def fuse(network: _Module) -> _Module:
 
     Every `ACmix` becomes a `FusedACmix`, and every two-dimensional batch norm behind one, or behind an `nn.Conv2d`, is
     folded into its weights, under all names that it has: equal to the network in evaluation mode within rounding. An
-    `nn.ReLU` whose output a `FusedACmix` alone reads, or that stands behind one, becomes part of that, too. What
-    cannot be folded exactly stays as it is, and `fusion_report`, an attribute of the copy, says what and why:
-    subclasses, modules with hooks, parametrisations or a forward of their own, all that a hook can read, tied weights,
-    modules that are called more than once, whose output or weights the network reads otherwise, or whose scales leave
-    the range of the dtype. Readers are found by tracing the network with torch.fx; where that is not possible norms
-    and ReLUs stay, with a warning.
+    `nn.ReLU` whose output a `FusedACmix` alone reads, or that stands behind one, becomes part of that, too. A residual
+    bottleneck of any class, relu(1x1 convolution of operator(..) + shortcut), becomes a `FusedBottleneck`: its parts
+    are named `before`, `first`, `operator`, `last`, `shortcut` and `downsample` then, and its own names (conv2, ..) are
+    gone. What cannot be folded exactly stays as it is, and `fusion_report`, an attribute of the copy, says what and
+    why: subclasses, modules with hooks, parametrisations or a forward of their own, all that a hook can read, tied
+    weights, modules that are called more than once, whose output or weights the network reads otherwise, or whose
+    scales leave the range of the dtype. Readers are found by tracing the network with torch.fx; where that is not
+    possible norms and ReLUs stay, with a warning.
 
     Hooks stay. One that is a method of a module of the network, or a functools.partial of one, is bound to the copy's;
     any other is the same object as the network's. What a hook or a patched forward holds as a closure is the network's.
@@ -50,7 +44,7 @@ def fuse(network: _Module) -> _Module:
     """
     fused = copy_network(network).eval()
     names = names_of_modules(fused)
-    norms = [module for module in names if _kind_of_norm(module) is not None]
+    norms = [module for module in names if kind_of_norm(module) is not None]
     layers = [module for module in names if isinstance(module, ACmix | FusedACmix | nn.Conv2d)]
     operators = [layer for layer in layers if isinstance(layer, OperatorLayer)]
     relus = _relus(names, norms) if operators else {}
@@ -65,19 +59,20 @@ def fuse(network: _Module) -> _Module:
     if problem is not None and norms:
         warnings.warn(f"the batch norms of {type(network).__name__} stay, {problem}", stacklevel=2)
     obstacles = _obstacles(fused, names, reading)
-    reports = []
+    reports: list[FusedLayer] = []
     for operator in (operator for operator in operators if isinstance(operator, ACmix)):
         reason = why_not_plain(operator, ACmix) or obstacles.get(operator) or _compose(operator)
         obstacles |= {} if reason is None else {operator: reason}
         reports.append(FusedLayer(name=names[operator], kind="ACmix", reason=reason))
     for norm in norms:
-        kind = _kind_of_norm(norm) or type(norm)
+        kind = kind_of_norm(norm) or type(norm)
         before = reading.layer_before(norm) if problem is None else f"is part of a network: {problem}"
         reason = why_not_plain(norm, kind) or obstacles.get(norm)
         if reason is None:
             reason = before if isinstance(before, str) else _fold(norm, before, obstacles)
         into = names[before] if reason is None and isinstance(before, nn.Module) else None
         reports.append(FusedLayer(name=names[norm], kind=kind.__name__, into=into, reason=reason))
+    rectified: dict[nn.Module, FusedLayer] = {}
     for relu in relus:
         end = reading.end_of(relu) if problem is None else f"is part of a network: {problem}"
         if end is None:
@@ -86,23 +81,27 @@ def fuse(network: _Module) -> _Module:
         if reason is None:
             reason = end if isinstance(end, str) else _take_in(relu, end, obstacles, plain, features)
         into = names[end.operator] if reason is None and isinstance(end, End) else None
-        reports.append(FusedLayer(name=names[relu], kind="ReLU", into=into, reason=reason))
+        rectified[relu] = FusedLayer(name=names[relu], kind="ReLU", into=into, reason=reason)
     for norm in norms:
         if isinstance(norm, nn.Sequential) and all(why_not_plain(part, nn.Identity) is None for part in norm):
             become(norm, nn.Identity().eval())
-    fused.fusion_report = FusionReport(tuple(reports))  # type: ignore[assignment]
+    blocks = join_bottlenecks(fused, names, obstacles, features)
+    kept = {*fused.modules()}
+    for block, found in blocks.items():
+        reports.append(
+            FusedLayer(name=names[block], kind="Bottleneck", reason=found if isinstance(found, str) else None)
+        )
+        gone = set[nn.Module]() if isinstance(found, str) else found.relus - kept
+        into = {relu: FusedLayer(name=names[relu], kind="ReLU", into=names[block]) for relu in gone & rectified.keys()}
+        rectified |= into
+    fused.fusion_report = FusionReport((*reports, *rectified.values()))  # type: ignore[assignment]
     return fused.requires_grad_(False)
-
-
-def _kind_of_norm(module: nn.Module) -> type[nn.Module] | None:
-    """The batch norm that a module is, or derives from."""
-    return next((base for base in type(module).__mro__ if f"{base.__module__}.{base.__qualname__}" in _NORMS), None)
 
 
 def _kind(layer: nn.Module) -> type[nn.Module]:
     """The layer or norm that a module is, or derives from."""
     kinds = (ACmix, FusedACmix, nn.Conv2d)
-    return _kind_of_norm(layer) or next((kind for kind in kinds if isinstance(layer, kind)), type(layer))
+    return kind_of_norm(layer) or next((kind for kind in kinds if isinstance(layer, kind)), type(layer))
 
 
 def _relus(names: Collection[nn.Module], norms: Collection[nn.Module]) -> dict[nn.Module, nn.Module]:
@@ -158,7 +157,7 @@ def _fold(norm: nn.Module, layer: nn.Module, obstacles: dict[nn.Module, str]) ->
     if reason is not None:
         return f"follows a layer that {reason}"
     try:
-        fold_affine(layer, *_affine(norm, layer))
+        fold_affine(layer, *affine(norm, layer))
     except ValueError as error:
         return f"cannot be folded: {error}"
     # timm's batch norms with an activation leave that behind.
@@ -196,28 +195,3 @@ def _take_in(
         return "follows a norm that stays"
     become(relu, nn.Identity().eval())
     return None
-
-
-def _affine(norm: Any, layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """Scale and shift of a batch norm in evaluation mode, each `(C,)` in float64.
-
-    Raises:
-        ValueError: If they are not constants or do not suit the layer; the message says why.
-    """
-    if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training:
-        raise ValueError("it stays in training mode when the network is in evaluation mode")
-    if norm.running_mean is None or norm.running_var is None:
-        raise ValueError("it normalises with the statistics of the batch")
-    tensors = [tensor for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias) if tensor is not None]
-    own = next(layer.parameters())
-    if any(tensor.is_meta for tensor in (*tensors, own)):
-        raise ValueError("it has no data, on the meta device")
-    if any(tensor.dtype != own.dtype or tensor.device != own.device for tensor in tensors):
-        raise ValueError("it has another dtype or device than the layer before it")
-    weight, bias = (0.0 if tensor is None else tensor.detach().double() for tensor in (norm.weight, norm.bias))
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    scale = scale if norm.weight is None else scale * weight
-    shift = bias - scale * norm.running_mean.double()
-    if not (scale.isfinite() & shift.isfinite()).all():
-        raise ValueError("its scale or shift is not finite")
-    return scale, shift

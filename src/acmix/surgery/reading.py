@@ -7,7 +7,8 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from operator import iadd, is_
+from typing import Any, NamedTuple, get_args
 
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
@@ -15,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from acmix.plain import who_sees_all
 from acmix.surgery.activations import End, Side, find_ends
-from acmix.surgery.calls import Calls
+from acmix.surgery.calls import Calls, is_identity
 from acmix.surgery.identity import copy_network, has_hooks
 
 # Each may be given or left out, which is twice the traces.
@@ -74,10 +75,7 @@ def read_network(
     operators: Collection[nn.Module] = (),
     relus: Mapping[nn.Module, nn.Module] | None = None,
 ) -> Reading:
-    """Trace a network, once for each choice of its optional arguments.
-
-    Copies are traced, so that the network and what its forward writes stay as they are. A module with hooks is not
-    looked into, since a hook may read any layer in it. A branch on whether a value is a tensor is taken as for one.
+    """Read off `traces` what a network does with its layers, norms and ReLUs.
 
     Args:
         network: In evaluation mode.
@@ -89,19 +87,10 @@ def read_network(
     Raises:
         UntraceableError: If a trace does not say what the network computes.
     """
-    reading, reason = Reading(), who_sees_all()
-    if reason is not None:
-        raise UntraceableError(f"it {reason}")
-    for names in _choices_of_arguments(network):
-        copied = copy_network(network)
-        originals = dict(zip(copied.modules(), network.modules(), strict=True))
-        watched = {*layers, *norms, *(relus or {})}
-        trace = _Trace(copied, {module for module in originals if originals[module] in watched})
-        graph = trace.run(names)
-        for module, attribute in trace.reads.items():
-            reading.read[originals[module]] = attribute
+    reading = Reading()
+    for calls, originals, reads, _ in traces(network, {*layers, *norms, *(relus or {})}):
+        reading.read |= reads
         copies = {original: module for module, original in originals.items()}
-        calls = Calls(trace.root, trace.network, graph)
         for module, found in _relations(calls, [copies[m] for m in layers], [copies[m] for m in norms]):
             value = originals[found] if isinstance(found, nn.Module) else found
             # A dictionary, since sets have no order and the reasons one.
@@ -120,7 +109,60 @@ def read_network(
     return reading
 
 
-def _choices_of_arguments(network: nn.Module) -> list[list[str]]:
+class Traced(NamedTuple):
+    """One trace of a copy of a network.
+
+    Attributes:
+        calls: Of the copy's modules.
+        originals: Of those the network's.
+        reads: Modules of the network that it uses otherwise than by calling them, and what it reads of them.
+        written: Modules of the network whose attributes are others then.
+    """
+
+    calls: Calls
+    originals: dict[nn.Module, nn.Module]
+    reads: dict[nn.Module, str]
+    written: set[nn.Module]
+
+
+def traces(network: nn.Module, watched: Collection[nn.Module], typed: bool = False) -> Iterator[Traced]:
+    """Trace a network, once for each choice of its optional arguments.
+
+    Copies are traced, so that the network and what its forward writes stay as they are. A module with hooks is not
+    looked into, since a hook may read any layer in it. A branch on whether a value is a tensor is taken as for one.
+
+    Args:
+        network: In evaluation mode.
+        watched: Modules of it that are not looked into.
+        typed: Whether asking for the type of one of those is a read, too.
+
+    Raises:
+        UntraceableError: If a trace does not say what the network computes.
+    """
+    reason = who_sees_all()
+    if reason is not None:
+        raise UntraceableError(f"it {reason}")
+    for names in choices_of_arguments(network):
+        copied = copy_network(network)
+        originals = dict(zip(copied.modules(), network.modules(), strict=True))
+        trace = _Trace(copied, {module for module in originals if originals[module] in watched}, typed)
+        before = _held(copied)
+        graph = trace.run(names)
+        written = {originals[module] for module, held in _held(copied).items() if not _same(held, before[module])}
+        reads = {originals[module]: attribute for module, attribute in trace.reads.items()}
+        yield Traced(Calls(trace.root, copied, graph), originals, reads, written)
+
+
+def _held(network: nn.Module) -> dict[nn.Module, tuple[list[Any], Any]]:
+    """What every module holds: values, and where."""
+    return {module: pytree.tree_flatten(dict(vars(module))) for module in network.modules()}
+
+
+def _same(held: tuple[list[Any], Any], other: tuple[list[Any], Any]) -> bool:
+    return held[1] == other[1] and all(map(is_, held[0], other[0]))
+
+
+def choices_of_arguments(network: nn.Module) -> list[list[str]]:
     """Names of the arguments in each way to call the network: the necessary ones and any of the optional."""
     try:
         parameters = inspect.signature(network.forward).parameters.values()
@@ -146,9 +188,9 @@ class _Trace(fx.Tracer):
 
     proxy_buffer_attributes = True
 
-    def __init__(self, network: nn.Module, watched: Collection[nn.Module]) -> None:
+    def __init__(self, network: nn.Module, watched: Collection[nn.Module], typed: bool) -> None:
         super().__init__()
-        self.network, self.watched = network, watched
+        self.network, self.watched, self.typed = network, watched, typed
         self.reads: dict[nn.Module, str] = {}
 
     def run(self, names: Collection[str]) -> fx.Graph:
@@ -161,7 +203,7 @@ class _Trace(fx.Tracer):
             _tell_of_reads(module, self.reads)
         tensors = _TensorsUsed()
         try:
-            with _proxies_are_tensors(), tensors:
+            with self._types_as_called(), tensors:
                 graph = self.trace(_Call(self.network, self, names))
         # Any code of the network may run into a proxy in any way.
         except Exception as error:
@@ -174,9 +216,32 @@ class _Trace(fx.Tracer):
                     self.reads[module] = name
         return graph
 
+    @contextmanager
+    def _types_as_called(self) -> Iterator[None]:
+        """Let `isinstance` see a tensor in a proxy of one: a trace may not take another branch than the network."""
+        genuine: Any = builtins.isinstance
+        typed = {id(module): module for module in self.watched} if self.typed else {}
+
+        def isinstance_of(value: Any, kinds: Any) -> bool:
+            module = typed.get(id(value))
+            if _called_by_torch() or (module is None and type(value) is not _Value):
+                return genuine(value, kinds)
+            if module is not None:
+                self.reads[module] = "its type"
+                return genuine(value, kinds)
+            if value.node.op not in ("placeholder", "call_module"):
+                raise fx.proxy.TraceError("it asks for the type of what it computes")
+            return issubclass(Tensor, kinds)
+
+        builtins.isinstance = isinstance_of  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            builtins.isinstance = genuine
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         leaf = m in self.watched or isinstance(m, nn.modules.conv._ConvNd) or has_hooks(m)
-        return leaf or super().is_leaf_module(m, module_qualified_name)
+        return leaf or is_identity(m) or super().is_leaf_module(m, module_qualified_name)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Value(node, self)
@@ -196,29 +261,14 @@ class _Call(nn.Module):
 class _Value(fx.Proxy):
     """A proxy with the attributes of a tensor and no others: `hasattr` is to say what it will say."""
 
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        # As a proxy has it, it would be a sum of its own.
+        return self.tracer.create_proxy("call_function", iadd, (self, other), {})
+
     def __getattr__(self, k: str) -> Any:
         if not hasattr(Tensor, k):
             raise AttributeError(f"a tensor has no attribute {k}")
         return super().__getattr__(k)
-
-
-@contextmanager
-def _proxies_are_tensors() -> Iterator[None]:
-    """Let `isinstance` see a tensor in a proxy of one: a trace may not take another branch than the network."""
-    genuine: Any = builtins.isinstance
-
-    def isinstance_of(value: Any, kinds: Any) -> bool:
-        if type(value) is not _Value or _called_by_torch():
-            return genuine(value, kinds)
-        if value.node.op not in ("placeholder", "call_module"):
-            raise fx.proxy.TraceError("it asks for the type of what it computes")
-        return issubclass(Tensor, kinds)
-
-    builtins.isinstance = isinstance_of  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        builtins.isinstance = genuine
 
 
 def _called_by_torch() -> bool:

@@ -72,13 +72,14 @@ class AttentionLayer(_Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class FusedLayer(_Layer):
-    """One operator, batch norm or ReLU beside an operator that `fuse` found.
+    """One operator, batch norm, ReLU beside an operator, or bottleneck around one that `fuse` found.
 
     Attributes:
-        name: Its dotted name, the first where it has several.
-        kind: Its type, or what that derives from.
+        name: Its dotted name in the network that was fused, the first where it has several.
+        kind: Its type, or what that derives from; "Bottleneck", whatever its type is.
         reason: Why it stayed, which follows its name in a sentence; None where it was fused.
-        into: The layer that computes it now; None where it stayed, and for an operator, now a `FusedACmix`.
+        into: The layer that computes it now; None where it stayed, and for an operator or a
+            bottleneck, now a `FusedACmix` or a `FusedBottleneck`.
     """
 
     kind: str
@@ -183,9 +184,9 @@ class AttentionReport(_Report[AttentionLayer]):
 
 @dataclass(frozen=True)
 class FusionReport(_Report[FusedLayer]):
-    """Every operator, batch norm and ReLU beside an operator, and what became of it; `rich.print` shows a table."""
+    """Every operator, batch norm, ReLU and bottleneck found, and what became of it; `rich.print` shows a table."""
 
-    what = "operators, batch norms and ReLUs fused"
+    what = "operators, batch norms, ReLUs and bottlenecks fused"
 
     def _columns(self) -> dict[str, list[str]]:
         return {
