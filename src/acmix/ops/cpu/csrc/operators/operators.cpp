@@ -60,17 +60,20 @@ Tensor infer(const Tensor& input, const Tensor& weight, const MaybeTensor& bias,
   const Parameters parameters = {position, rate, Weights(fc, dep, rate_convolution, composed)};
   require(last_weight || !shortcut, "a shortcut is added to a last layer");
   require(shortcut || !shortcut_weight, "a layer of the shortcut needs its input");
-  const Tensor between =
-      first_weight ? convolve(input, {*first_weight, first_bias, std::nullopt, rectified_input}) : input;
-  Call call(between, {weight, bias, heads}, parameters, window, stride);
-  call.take(Between{rectified_input && !first_weight, output_bias, rectified});
-  // Of one channel, no map tells the order.
-  call.channels_last = call.channels_last || last_weight;
-  const Tensor output = run_forward(call);
+  // Each map is freed as soon as it is read.
+  auto run_stages = [&](const Tensor& map) {
+    Call call(map, {weight, bias, heads}, parameters, window, stride);
+    call.take(Between{rectified_input && !first_weight, output_bias, rectified});
+    // Of one channel, no map tells the order.
+    call.channels_last = call.channels_last || last_weight;
+    return run_forward(call);
+  };
+  const Tensor output =
+      run_stages(first_weight ? convolve(input, {*first_weight, first_bias, std::nullopt, rectified_input}) : input);
   if (!last_weight) return output;
-  const MaybeTensor added =
-      shortcut_weight ? convolve(*shortcut, {*shortcut_weight, shortcut_bias, std::nullopt, false}, stride) : shortcut;
-  return convolve(output, {*last_weight, last_bias, added, sum_rectified});
+  if (!shortcut_weight) return convolve(output, {*last_weight, last_bias, shortcut, sum_rectified});
+  const Tensor added = convolve(*shortcut, {*shortcut_weight, shortcut_bias, std::nullopt, false}, stride);
+  return convolve(output, {*last_weight, last_bias, added, sum_rectified, true});
 }
 
 // Of the projections as one (B, 3 C, H, W) map or, where they are computed, of their input; of the projections' weight

@@ -7,11 +7,12 @@
 namespace acmix {
 namespace {
 
-// Weight (C', C, 1, 1) and bias (C') or none; a map (B, C', H, W) that is added, or none; ReLU.
+// Weight (C', C, 1, 1) and bias (C') or none; a map (B, C', H, W) that is added, or none; ReLU. In place the output takes
+// that map's.
 struct Layer {
   Tensor weight;
   MaybeTensor bias, shortcut;
-  bool rectified;
+  bool rectified, in_place = false;
 };
 
 // Whether channels last, and nothing between pixels.
@@ -44,8 +45,6 @@ Tensor convolve(const Tensor& input, const Layer& layer, int64_t stride = 1) {
           "the weight of a layer must be (C', C, 1, 1)");
   const int64_t outputs = layer.weight.size(0);
   const std::vector<int64_t> sizes = {batch, outputs, height, width};
-  Tensor output = input.empty(sizes, input.element(), true);
-  ask_for_large_pages(output);
   const Kernels& kernels = best_kernels(input.element() == Element::float64);
   const Tensor weight = weight_of(layer.weight, input, kernels);
   const MaybeTensor bias = densely(layer.bias);
@@ -55,7 +54,9 @@ Tensor convolve(const Tensor& input, const Layer& layer, int64_t stride = 1) {
   require(!shortcut || (shortcut->dim() == 4 && sizes_of(*shortcut) == sizes && has_dense_pixels(*shortcut) &&
                         shortcut->element() == input.element()),
           "a shortcut must be as the output of its layer, with channels last, dense");
+  const Tensor output = layer.in_place ? *shortcut : input.empty(sizes, input.element(), true);
   if (output.numel() == 0) return output;
+  if (!layer.in_place) ask_for_large_pages(output);
   Pointwise problem = {batch * height * width,
                        inputs,
                        outputs,
