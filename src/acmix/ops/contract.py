@@ -141,7 +141,8 @@ def finish(output: Tensor, ends: Ends, grid: Grid) -> Tensor:
 def follow(output: Tensor, tail: Tail, grid: Grid) -> Tensor:
     """What follows the operator, of its output; into the shortcut, which is others', nothing is written."""
     kept = is_transformed() or is_exporting()
-    output, shortcut = functional.conv2d(output, *tail.projection), added(tail, grid)
+    output = functional.conv2d(output, *tail.projection)
+    shortcut = added(tail, grid)
     if shortcut is not None:
         # What is wider than the output, or of another dtype, makes the sum so.
         fits = not kept and (shortcut.shape, shortcut.dtype) == (output.shape, output.dtype)

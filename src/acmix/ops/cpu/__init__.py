@@ -363,12 +363,13 @@ class Compiled(Backend):
         together = ends.rectified_input or ends.rectified or any(end is not None for end in (ends.bias, head, tail))
         if not together or torch.is_autocast_enabled("cpu") or may_be_derived(*tensors, *beside):
             return super().project_and_mix_between(ends, x, projection, weights, grid)
-        if head is not None and not _computes(head, x.shape[1], x):
-            x, ends = functional.conv2d(x, *head), ends._replace(head=None)
-            return self.project_and_mix_between(ends, x, projection, weights, grid)
+        # No map has a name here, so that each is freed as soon as it is read.
         if tail is not None and not _computes_tail(tail, x, convolution.dep.shape[0], grid.stride):
-            output = self.project_and_mix_between(ends._replace(tail=None), x, projection, weights, grid)
-            return follow(output, tail, grid)
+            ends = ends._replace(tail=None)
+            return follow(self.project_and_mix_between(ends, x, projection, weights, grid), tail, grid)
+        if head is not None and not _computes(head, x.shape[1], x):
+            ends = ends._replace(head=None)
+            return self.project_and_mix_between(ends, functional.conv2d(x, *head), projection, weights, grid)
         return torch.ops.acmix.infer(*_stages(x, projection, weights, grid, False), *_sides(x, ends))
 
 
