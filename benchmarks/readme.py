@@ -268,7 +268,8 @@ def starts(results: dict) -> list[str]:
 
 def numbers() -> list[str]:
     """Markdown of the numbers of the README."""
-    (network,), (narrow,) = (load(name)["comparisons"] for name in ("networks-cpu", "networks-avx2-cpu"))
+    names = ("networks-cpu", "networks-avx2-cpu", "networks-fused-cpu", "networks-fused-bfloat16-cpu")
+    (network,), (narrow,), *fused = (load(name)["comparisons"] for name in names)
     layer, *_ = load("layers-cpu")["comparisons"]
     growth, *_ = load("pixels-cpu")["scalings"]
     gpu = load("resnet50-h200")["networks"]
@@ -278,6 +279,11 @@ def numbers() -> list[str]:
         / found["candidates"][found["baseline"]][kind]["fastest"]
         for found in (network, narrow)
         for kind in ("forward", "training")
+    )
+    whole, pairs = (
+        found["candidates"]["acmix_resnet50, channels_last"]["forward"]["fastest"]
+        / found["candidates"][found["baseline"]]["forward"]["fastest"]
+        for (found,) in fused
     )
     cpu, unfold = (layer["candidates"][name]["training"]["fastest"] for name in ("cpu", "unfold"))
     memory = ours["training_memory"] / base["training_memory"]
@@ -291,6 +297,7 @@ def numbers() -> list[str]:
         "",
         f"- {forward:.2f} and {step:.2f}: time of an ACmix-ResNet-50 beside a ResNet-50, forward and a training step",
         f"- {narrow_forward:.2f} and {narrow_step:.2f}: the same with AVX2 alone, the most that many processors have",
+        f"- {whole:.2f} and {pairs:.2f}: both fused, float32 and bfloat16, our 1x1 convolutions in our kernels",
         f"- {memory:.2f}: its training memory beside a ResNet-50's",
         f"- {unfold / cpu:.0f} times as fast as unfolding, forward + backward ({layer['title']})",
         f"- {growth['exponents']['training']:.2f}: the exponent with which time grows with pixels, up to "
