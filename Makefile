@@ -338,8 +338,8 @@ sanitize: venv
 		$(BIN)/python setup.py --quiet build_ext --build-temp build/sanitize/objects --build-lib build/sanitize/lib
 	cd src && cp --no-clobber --recursive acmix ../build/sanitize/lib
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-		PYTHONPATH=build/sanitize/lib $(BIN)/python -m pytest tests/ops/test_cpu.py \
-		tests/ops/test_ends.py tests/ops/test_projections.py tests/ops/test_values.py -k "not compile and not export"
+		PYTHONPATH=build/sanitize/lib $(BIN)/python -m pytest \
+		$(foreach name,cpu ends layers projections values,tests/ops/test_$(name).py) -k "not compile and not export"
 
 clean:
 	rm -rf .venv .venv-demo .venv-docs .venv-integrations .venv-runtimes .venv-oldest .venv-pythons build dist demo site
