@@ -222,3 +222,13 @@ def test_opcheck_and_count_of_layers():
         torch.nn.functional.conv2d(torch.ops.acmix.project_and_mix(between, *stages), *last)
         torch.nn.functional.conv2d(shortcut, *beside, stride=2)
     assert both.get_total_flops() == apart.get_total_flops() > 0
+
+
+@compiled
+def test_the_operator_refuses_a_kernel_with_as_many_numbers():
+    tensors, _ = tensors_of(PROBLEM, 6)
+    _, *arguments = arguments_of(tensors, PROBLEM)
+    x = torch.randn(1, 9, 5, 5).to(memory_format=torch.channels_last)
+    sides = cpu._sides(x, Ends(head=Projection(torch.randn(6, 1, 3, 3), None)))
+    with pytest.raises(RuntimeError, match=r"the weight of a layer must be \(C', C, 1, 1\)"):
+        torch.ops.acmix.infer(*cpu._stages(x, *arguments, False), *sides)

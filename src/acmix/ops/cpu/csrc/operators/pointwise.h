@@ -39,9 +39,9 @@ Tensor weight_of(const Tensor& weight, const Tensor& input, const Kernels& kerne
 Tensor convolve(const Tensor& input, const Layer& layer, int64_t stride = 1) {
   require(input.dim() == 4 && (input.stride(1) == 1 || input.size(1) == 1),
           "a layer must read (B, C, H, W) with adjacent channels");
-  const int64_t batch = input.size(0), inputs = input.size(1);
+  const int64_t batch = input.size(0), inputs = input.size(1), one = 1;
   const int64_t height = (input.size(2) + stride - 1) / stride, width = (input.size(3) + stride - 1) / stride;
-  require(layer.weight.dim() == 4 && layer.weight.numel() == layer.weight.size(0) * inputs,
+  require(layer.weight.dim() == 4 && sizes_of(layer.weight) == std::vector{layer.weight.size(0), inputs, one, one},
           "the weight of a layer must be (C', C, 1, 1)");
   const int64_t outputs = layer.weight.size(0);
   const std::vector<int64_t> sizes = {batch, outputs, height, width};
