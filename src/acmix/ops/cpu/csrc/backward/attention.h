@@ -230,16 +230,17 @@ static Vector<T> backward_queries(const Mix& problem, const BackwardLayout<T>& l
   return rate_gradient;
 }
 
-template <class T, int channels>
+template <class T, int spacing, int channels>
 static inline void gather_channels(const BackwardLayout<T>& layout, const Step* steps, int64_t step_count, int64_t rows,
                                    int64_t cell, const T* weight, const Rows<const T>& value, T scale,
                                    const Rows<T>& to) {
   const int64_t stride = layout.stride, window = layout.window, pitch = layout.query_pitch;
   Vector<T> sum[tile_rows][channels] = {};
   if (cell < window)
-    add_steps<T, channels>(sum, steps, step_count,
-                           {weight, stride * window * pitch, stride * pitch - layout.interleave, value.data,
-                            -layout.interleave, value.pitch, ceil_divide(window - cell, stride)});
+    add_steps<T, Numbers<T>, -spacing, channels>(sum, steps, step_count,
+                                                 {weight, stride * window * pitch, stride * pitch - layout.interleave,
+                                                  value.data, -layout.interleave, value.pitch,
+                                                  ceil_divide(window - cell, stride)});
 #pragma GCC unroll 4
   for (int a = 0; a < tile_rows; ++a)
     if (a < rows)
@@ -275,17 +276,20 @@ static void gather_tile(const BackwardLayout<T>& layout, const AttentionScratch<
       const T* weight = ring + cell * layout.query_pitch + x + shift;
       Rows<const T> from = {value.data + x + shift, value.row, value.pitch};
       Rows<T> out = {to.data + phase * layout.columns.phase_pitch + x, to.row, to.pitch};
-      int64_t d = 0;
-      for (; d + tile_channels <= head_size; d += tile_channels) {
-        gather_channels<T, tile_channels>(layout, scratch.steps, count, rows, cell, weight, from, scale, out);
-        from.data += tile_channels * from.pitch;
-        out.data += tile_channels * out.pitch;
-      }
-      for (; d < head_size; ++d) {
-        gather_channels<T, 1>(layout, scratch.steps, count, rows, cell, weight, from, scale, out);
-        from.data += from.pitch;
-        out.data += out.pitch;
-      }
+      with_spacing(layout, [&]<int spacing>() {
+        constexpr int channels = spacing ? cut_channels : tile_channels;
+        int64_t d = 0;
+        for (; d + channels <= head_size; d += channels) {
+          gather_channels<T, spacing, channels>(layout, scratch.steps, count, rows, cell, weight, from, scale, out);
+          from.data += channels * from.pitch;
+          out.data += channels * out.pitch;
+        }
+        for (; d < head_size; ++d) {
+          gather_channels<T, 0, 1>(layout, scratch.steps, count, rows, cell, weight, from, scale, out);
+          from.data += from.pitch;
+          out.data += out.pitch;
+        }
+      });
     }
   }
 }

@@ -184,7 +184,7 @@ static inline void exp2_negated(Vector<T> (&x)[count], T scale, const T (&polyno
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t round_up(int64_t a, int64_t b) { return ceil_divide(a, b) * b; }
 
 // Hands out parts of one block of scratch; a first pass without memory only measures.

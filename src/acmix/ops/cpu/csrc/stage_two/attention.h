@@ -3,8 +3,8 @@
 
 #include <type_traits>
 
-#include "layout/maps.h"
 #include "products/product.h"
+#include "stage_two/neighbours.h"
 
 namespace acmix::ACMIX_ISA {
 
@@ -33,8 +33,8 @@ struct Dots {
   int64_t to_row, to_cell;
 };
 
-// Those of `rows` rows and `cells` cells of one row of keys.
-template <class T, class Term, int rows, int cells>
+// Those of `rows` rows and `cells` cells of one row of keys, which are cut out where their spacing, key_step, is known.
+template <class T, class Term, int rows, int cells, int spacing>
 __attribute__((always_inline)) static inline void dot_tile(const Dots<T>& dots, const Step& step) {
   Vector<T> sum[rows][cells] = {};
   const int64_t key_step = dots.key_step, to_row = dots.to_row, to_cell = dots.to_cell, first = step.first;
@@ -56,11 +56,18 @@ __attribute__((always_inline)) static inline void dot_tile(const Dots<T>& dots, 
     Vector<T> q[rows];
 #pragma GCC unroll 8
     for (int a = 0; a < rows; ++a) q[a] = load_once(query + a * dots.query.row);
-#pragma GCC unroll 8
-    for (int x = 0; x < cells; ++x) {
-      const Vector<T> k = load_once(key + x * key_step);
+    auto add = [&](int x, Vector<T> k) __attribute__((always_inline)) {
 #pragma GCC unroll 8
       for (int a = 0; a < rows; ++a) sum[a][x] = Term::add(sum[a][x], q[a], k);
+    };
+    if constexpr (spacing) {
+      const Neighbours<T> keys(key + cut_radius * spacing);
+      repeat<cells>([&]<int x>() __attribute__((always_inline)) {
+        add(x, keys.template cell<(x - cut_radius) * spacing>());
+      });
+    } else {
+#pragma GCC unroll 8
+      for (int x = 0; x < cells; ++x) add(x, load_once(key + x * key_step));
     }
   }
   T* to = dots.to + step.weight + first * to_row;
@@ -80,18 +87,18 @@ __attribute__((always_inline)) static inline void dot_tile(const Dots<T>& dots, 
 }
 
 // The same for every step.
-template <class T, class Term, int cells>
+template <class T, class Term, int cells, int spacing>
 static void dot_steps(const Dots<T>& dots, const Step* steps, int64_t step_count) {
   for (const Step* step = steps; step < steps + step_count; ++step) {
     switch (step->last - step->first) {
       case 0:
-        dot_tile<T, Term, 1, cells>(dots, *step);
+        dot_tile<T, Term, 1, cells, spacing>(dots, *step);
         break;
       case 1:
-        dot_tile<T, Term, 2, cells>(dots, *step);
+        dot_tile<T, Term, 2, cells, spacing>(dots, *step);
         break;
       case 2:
-        dot_tile<T, Term, 3, cells>(dots, *step);
+        dot_tile<T, Term, 3, cells, spacing>(dots, *step);
         break;
     }
   }
@@ -102,7 +109,7 @@ template <class T, class Term, int most_cells = tile_cells>
 static inline void dot_cells(int64_t cells, const Dots<T>& dots, const Step* steps, int64_t step_count) {
   if constexpr (most_cells > 1)
     if (cells < most_cells) return dot_cells<T, Term, most_cells - 1>(cells, dots, steps, step_count);
-  dot_steps<T, Term, most_cells>(dots, steps, step_count);
+  dot_steps<T, Term, most_cells, 0>(dots, steps, step_count);
 }
 
 // Products of a tile of `rows` queries with every cell of their windows, `(tile row, window cell, lane)`, and the largest
@@ -122,7 +129,13 @@ static void dot_window(const MapLayout<T>& layout, int64_t channels, const Step*
                             {location.slopes, location.slopes ? location.columns + offset : nullptr, location.rows},
                             to + (phase + x * stride) * count, peaks, (window - stride) * window * count,
                             stride * count};
-      dot_cells<T, Term>(least(tile_cells, cells - x), dots, steps, stride * (rows - 1) + window);
+      const int64_t step_count = stride * (rows - 1) + window;
+      with_spacing(layout, [&]<int spacing>() {
+        if constexpr (spacing)
+          dot_steps<T, Term, cut_window, spacing>(dots, steps, step_count);
+        else
+          dot_cells<T, Term>(least(tile_cells, cells - x), dots, steps, step_count);
+      });
     }
   }
 }
@@ -156,9 +169,34 @@ __attribute__((always_inline)) static inline void add_cells(Vector<T> (&sum)[til
   }
 }
 
+// The same for a row of a window whose values, value_cell apart, are cut out.
+template <class T, class Term, int spacing, int first, int last, int channels>
+__attribute__((always_inline)) static inline void add_row(Vector<T> (&sum)[tile_rows][channels], const Cells<T>& cells,
+                                                          const Step& step) {
+  constexpr int together = std::is_same_v<Term, Numbers<T>> ? 1 : 2;
+  const int64_t weight_row = cells.weight_row;
+  const T *weight = cells.weight + step.weight, *value = cells.value + step.value + cut_radius * spacing;
+  Neighbours<T> values[channels];
+#pragma GCC unroll 8
+  for (int j = 0; j < channels; ++j) values[j] = Neighbours<T>(value + j * cells.pitch);
+  repeat<ceil_divide(cut_window, together)>([&]<int x>() __attribute__((always_inline)) {
+    constexpr int cell = x * together;
+    using Product = std::conditional_t<together == 2 && cell + 1 == cut_window, FirstOfPairs<T>, Term>;
+    Vector<T> w[tile_rows];
+#pragma GCC unroll 4
+    for (int a = first; a <= last; ++a) w[a] = load_once(weight + a * weight_row + cell * cells.weight_cell);
+#pragma GCC unroll 8
+    for (int j = 0; j < channels; ++j) {
+      const Vector<T> v = values[j].template cell<(cell - cut_radius) * spacing>();
+#pragma GCC unroll 4
+      for (int a = first; a <= last; ++a) sum[a][j] = Product::add(sum[a][j], w[a], v);
+    }
+  });
+}
+
 // The same for every step. Values that are not numbers are pairs of cells, each at its first one; an odd cell is the first
 // of its pair.
-template <class T, int channels, class Term = Numbers<T>>
+template <class T, class Term, int spacing, int channels>
 __attribute__((always_inline)) static inline void add_steps(Vector<T> (&sum)[tile_rows][channels], const Step* steps,
                                                             int64_t step_count, const Cells<T>& cells) {
   constexpr bool paired = !std::is_same_v<Term, Numbers<T>>;
@@ -167,10 +205,14 @@ __attribute__((always_inline)) static inline void add_steps(Vector<T> (&sum)[til
                              2 * cells.value_cell, cells.pitch, cells.count / 2};
   const Cells<T> alone = {cells.weight + single * cells.weight_cell, cells.weight_row, 0,
                           cells.value + single * cells.value_cell, 0, cells.pitch, cells.count % 2};
-#define ACMIX_CASE(a, b)                                                               \
-  case 3 * a + b:                                                                      \
-    add_cells<T, Term, a, b, channels>(sum, paired ? together : cells, *step);         \
-    if constexpr (paired) add_cells<T, FirstOfPairs<T>, a, b, channels>(sum, alone, *step); \
+#define ACMIX_CASE(a, b)                                                                      \
+  case 3 * a + b:                                                                             \
+    if constexpr (spacing) {                                                                  \
+      add_row<T, Term, spacing, a, b, channels>(sum, cells, *step);                           \
+    } else {                                                                                  \
+      add_cells<T, Term, a, b, channels>(sum, paired ? together : cells, *step);              \
+      if constexpr (paired) add_cells<T, FirstOfPairs<T>, a, b, channels>(sum, alone, *step); \
+    }                                                                                         \
     break
   for (const Step* step = steps; step < steps + step_count; ++step) {
     if (step->last < step->first) continue;
@@ -267,17 +309,17 @@ static void window_steps(const MapLayout<T>& layout, const Shape& shape, int64_t
   }
 }
 
-template <class T, class Term, int channels>
+template <class T, class Term, int spacing, int channels>
 static void attend_channels(const MapLayout<T>& layout, const Step* steps, int64_t rows, const T* weight,
                             const Vector<T>* factor, const T* value, int64_t first, const Rows<T>& to, bool add) {
   constexpr int64_t count = lanes<T>;
   const int64_t window = layout.window, stride = layout.stride;
   Vector<T> sum[tile_rows][channels] = {};
   for (int64_t phase = 0; phase < least(stride, window); ++phase)
-    add_steps<T, channels, Term>(sum, steps, stride * (rows - 1) + window,
-                                 {weight + phase * count, (window - stride) * window * count, stride * count,
-                                  value + first * layout.pitch + layout.cell_offset(phase), layout.interleave,
-                                  layout.pitch, layout.window_cells(phase)});
+    add_steps<T, Term, spacing, channels>(sum, steps, stride * (rows - 1) + window,
+                                          {weight + phase * count, (window - stride) * window * count, stride * count,
+                                           value + first * layout.pitch + layout.cell_offset(phase), layout.interleave,
+                                           layout.pitch, layout.window_cells(phase)});
   T* line = to.data + first * to.pitch;
   const int64_t pitch = to.pitch, row = to.row;
 #pragma GCC unroll 4
@@ -297,11 +339,14 @@ static void attend_channels(const MapLayout<T>& layout, const Step* steps, int64
 template <class T, class Term = Numbers<T>>
 static void attend_tile(const MapLayout<T>& layout, int64_t head_size, const Step* steps, int64_t rows, const T* weight,
                         const Vector<T>* factor, const T* value, const Rows<T>& to, bool add) {
-  int64_t d = 0;
-  for (; d + tile_channels <= head_size; d += tile_channels)
-    attend_channels<T, Term, tile_channels>(layout, steps, rows, weight, factor, value, d, to, add);
-  for (; d < head_size; ++d)
-    attend_channels<T, Term, 1>(layout, steps, rows, weight, factor, value, d, to, add);
+  with_spacing(layout, [&]<int spacing>() {
+    constexpr int channels = spacing ? cut_channels : tile_channels;
+    int64_t d = 0;
+    for (; d + channels <= head_size; d += channels)
+      attend_channels<T, Term, spacing, channels>(layout, steps, rows, weight, factor, value, d, to, add);
+    for (; d < head_size; ++d)
+      attend_channels<T, Term, 0, 1>(layout, steps, rows, weight, factor, value, d, to, add);
+  });
 }
 
 // - W_p . q of a tile of queries, whose channels may be in pairs, `(tile row, 2, lane)`: how the logits fall with a key's
