@@ -71,16 +71,11 @@ def read_description(file: Path) -> Description:
 
 
 def _load(file: Path) -> Any:
+    text = _text(file, _LARGEST_YAML)
     try:
-        if file.stat().st_size > _LARGEST_YAML:
-            raise InputError(f"{file}: has more than {_LARGEST_YAML:,} bytes")
-        return yaml.load(file.read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506 (a safe loader)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: is not UTF-8 ({error.reason} at byte {error.start:,})") from error
+        return yaml.load(text, _Loader)  # noqa: S506 (a safe loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InputError(f"{file}: is no YAML ({' '.join(str(error).split())})") from error
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror or error})") from error
 
 
 class _Loader(yaml.SafeLoader):
@@ -236,10 +231,11 @@ def _listed(file: Path, folder: Path) -> Iterator[str]:
                 raise InputError(f"{file}: {fault}") from fault
 
 
-def _text(file: Path) -> str:
+def _text(file: Path, most: int = _LARGEST_TEXT) -> str:
+    """What a file of at most so many bytes says."""
     try:
-        if file.stat().st_size > _LARGEST_TEXT:
-            raise InputError(f"{file}: has more than {_LARGEST_TEXT:,} bytes")
+        if file.stat().st_size > most:
+            raise InputError(f"{file}: has more than {most:,} bytes")
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: is not UTF-8 ({error.reason} at byte {error.start:,})") from error

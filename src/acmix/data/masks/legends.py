@@ -79,19 +79,30 @@ def read_legend(path: Path) -> Legend:
     Raises:
         InputError: If it cannot be read or says nothing of the kind, or two classes have one name or value.
     """
+    text = _text(path)
     try:
-        if path.stat().st_size > _LARGEST:
-            raise InputError(f"{path} is larger than a file of class names: {path.stat().st_size:,} bytes")
-        text = path.read_text(encoding="utf-8-sig")
         entries = _entries(text, path.suffix.lower())
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(f"{path} names no classes of masks: {' '.join(str(error).split())[:200]}") from error
+        raise _nameless(path, error) from error
     legend = _legend(path, entries)
     if re.match(r"(?i)objectinfo", path.name) and legend.values and _OTHER_OBJECTS not in legend.values:
         return Legend(legend.file, legend.names, legend.values, ignored=(_OTHER_OBJECTS,))
     return legend
+
+
+def _text(path: Path) -> str:
+    try:
+        if (size := path.stat().st_size) > _LARGEST:
+            raise InputError(f"{path} is larger than a file of class names: {size:,} bytes")
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _nameless(path, error) from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _nameless(path: Path, fault: Exception) -> InputError:
+    return InputError(f"{path} names no classes of masks: {' '.join(str(fault).split())[:200]}")
 
 
 # A name, and the value or the colour that the file gives it.
