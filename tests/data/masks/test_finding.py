@@ -57,13 +57,13 @@ def test_lists_of_voc_divide(tmp_path):
     make(tmp_path, *(f"JPEGImages/{name}.jpg" for name in "abcd"), *(f"SegmentationClass/{name}.png" for name in "abd"))
     lists = tmp_path / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
-    (lists / "train.txt").write_text("a\nc\nmissing\n")
+    (lists / "train.txt").write_text("a\nc\nmissing\ngone\n")
     (lists / "val.txt").write_text("b\n")
     found = find_masks(tmp_path)
     pairs = find_pairs(found["train"])
     assert list(pairs.names) == ["a.jpg"]
     assert pairs.left_out.counts["image without a mask"] == 1
-    assert "missing" in str(pairs.left_out)
+    assert f"2 names in {lists / 'train.txt'} without an image (gone, ...)" in str(pairs.left_out)
     (lists / "val.txt").write_text("../../b\n")
     with pytest.raises(InputError, match="leads out of the data"):
         find_pairs(found["validation"])

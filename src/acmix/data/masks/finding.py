@@ -215,7 +215,7 @@ def find_pairs(folders: Folders) -> Pairs:
             if name not in found:
                 left_out.add(reason, name)
     for name in sorted((wanted or set()) - {_stem(name) for name in images}):
-        left_out.add(f"names in {printable(folders.listed)} without an image", name)
+        left_out.add(f"name in {printable(folders.listed)} without an image", name)
     if not pairs:
         raise InputError(
             f"no image in {folders.images} has a mask of its name in {folders.masks}: "
