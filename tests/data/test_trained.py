@@ -54,6 +54,12 @@ def test_images_are_recognised_by_file_and_by_name():
     assert named.tolist() == [False, True, True, False]
 
 
+def test_names_may_be_of_any_bytes():
+    images = LabelledImages(["a.tar/\udce9.png"], Digits().subset([0]).images, [0], ["d"])
+    known = TrainedImages.of(images, examine(images).contents)
+    assert [mask.tolist() for mask in known.recognise(images, examine(images).contents)] == [[True], [True]]
+
+
 def test_what_could_not_be_read_is_never_recognised():
     images = Digits().subset(range(3))
     known = TrainedImages.of(images, np.zeros(3, np.uint64))

@@ -200,5 +200,6 @@ class TrainedImages:
 
 
 def _names(images: NamedImages) -> NDArray[np.uint64]:
-    digests = (_digest(images.name(index).encode()) for index in range(len(images)))
-    return np.fromiter(digests, np.uint64, len(images))
+    # Those of shards may not be UTF-8, and have lone surrogates.
+    names = (images.name(index).encode(errors="surrogatepass") for index in range(len(images)))
+    return np.fromiter(map(_digest, names), np.uint64, len(images))
