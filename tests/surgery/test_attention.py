@@ -134,3 +134,17 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="network must hold window attention .*, Linear has none"):
         acmix.replace_attention(nn.Linear(2, 3))
     assert not operators(network)
+
+
+def test_a_predicate_that_raises_leaves_the_network_as_it_was():
+    network = trained()
+    before = [type(module) for module in network.modules()]
+
+    def choose(name, _):
+        if name.startswith("layers.1"):
+            raise KeyError(name)
+        return True
+
+    with pytest.raises(KeyError, match="layers.1"):
+        acmix.replace_attention(network, select=choose)
+    assert [type(module) for module in network.modules()] == before

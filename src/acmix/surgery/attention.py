@@ -61,11 +61,15 @@ def replace_attention(
     holders: dict[nn.Module, list[str]] = {}
     for block, name in blocks.items():
         holders.setdefault(block.attn, []).append(name)
+    # A predicate may raise: nothing is changed before all of them have answered.
+    reasons = {
+        block: _why_not(block, holders) if is_selected(f"{name}.attn", block.attn) else "not selected"
+        for block, name in blocks.items()
+    }
     operators: dict[nn.Module, nn.Module] = {}
     layers: list[AttentionLayer] = []
     for block, name in blocks.items():
-        attention = block.attn
-        reason = _why_not(block, holders) if is_selected(f"{name}.attn", attention) else "not selected"
+        attention, reason = block.attn, reasons[block]
         before = _parameters(attention)
         if reason is None:
             operators[attention] = _mix(block, warm_start, kernel_conv, backend)
