@@ -93,6 +93,11 @@ def test_metadata_that_break_a_rule_are_refused(saved, tmp_path, part, change, f
         (np.zeros((8, 8), np.uint8), {}, "must be uint8 of shape"),
         ([], {"batch_size": 0}, "batch_size must be a whole number of at least 1"),
         ("absent.png", {}, "absent.png"),
+        ([torch.zeros(3, 8, 8), torch.zeros(1, 8, 8)], {}, r"images\[1\]: must be \(3, H, W\), got \(1, 8, 8\)"),
+        (torch.zeros(3, 0, 8), {}, r"must be \(3, H, W\), got \(3, 0, 8\)"),
+        (torch.full((3, 8, 8), torch.nan), {}, "the network's answer is not finite"),
+        ([], {"score": 50}, "score must be 0 to 1, got 50"),
+        ([], {"score": "sure"}, "score must be 0 to 1, got 'sure'"),
     ],
 )
 def test_images_that_are_none_are_refused(original, images, options, rule):

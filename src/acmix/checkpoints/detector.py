@@ -15,6 +15,7 @@ from acmix.checkpoints.classifier import check_arguments
 from acmix.checkpoints.trained import Metadata, TrainedNetwork
 from acmix.data.given import Given, as_picture, one_by_one
 from acmix.errors import InputError, counted
+from acmix.models.answers import any_lost, watched_answers
 from acmix.models.detectors import DETECTORS, DetectorArguments, create_detector
 
 # The arguments that say what becomes of an image.
@@ -135,8 +136,15 @@ class Detector(TrainedNetwork):
         Raises:
             InputError: If it is not such an image, or cannot be read.
         """
-        picture = as_picture(image, "image")
-        return picture.detach().cpu() if isinstance(picture, Tensor) else pil_to_tensor(picture).float() / 255
+        return self._input("image", image)
+
+    def _input(self, name: str, image: Given) -> Tensor:
+        picture = as_picture(image, name)
+        if not isinstance(picture, Tensor):
+            return pil_to_tensor(picture).float() / 255
+        if picture.shape[0] != 3 or 0 in picture.shape:
+            raise InputError(f"{name}: must be (3, H, W), got {tuple(picture.shape)}")
+        return picture.detach().cpu()
 
     def predict(self, images: Given | Iterable[Given], *, batch_size: int = 8, score: float = 0.5) -> list[Detections]:
         """Find objects in images, in batches, where the model lies; it is put into evaluation mode.
@@ -150,11 +158,14 @@ class Detector(TrainedNetwork):
             The objects of each image, of one image, too, a list.
 
         Raises:
-            InputError: If an image is none of these or cannot be read.
+            InputError: If an image is none of these or cannot be read, the network answers without finite numbers, or
+                score does not lie in 0..1.
         """
         if not isinstance(batch_size, int) or batch_size < 1:
             raise InputError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
-        found: Iterator[Tensor] = (self.preprocess(image) for _, image in one_by_one(images))
+        if not isinstance(score, int | float) or not 0 <= score <= 1:
+            raise InputError(f"score must be 0 to 1, got {score!r}")
+        found: Iterator[Tensor] = (self._input(name, image) for name, image in one_by_one(images))
         detected: list[Detections] = []
         while batch := list(islice(found, batch_size)):
             detected += [each.above(score) for each in self.detect(batch)]
@@ -164,19 +175,21 @@ class Detector(TrainedNetwork):
         """All objects that the network finds in images of `preprocess`, in evaluation mode, on the CPU.
 
         Raises:
-            InputError: If it does not take them, or there is no memory for so many.
+            InputError: If there is no memory for so many, or the network answers without finite numbers.
         """
         kinds = (each.dtype for each in self.model.parameters() if each.is_floating_point())
         dtype = next(kinds, torch.float32)
         self.model.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), watched_answers(self.model) as lost:
                 images = [image.to(self.device, None if image.dtype == torch.uint8 else dtype) for image in batch]
                 found = self.model(images)
         except torch.OutOfMemoryError as error:
             raise InputError(
                 f"batch_size is too large: {self.device} has no memory for {counted(len(batch), 'image')}"
             ) from error
+        if any_lost(lost):
+            raise InputError("the network's answer is not finite; is every number of the images, and of its weights?")
         return [detections(each, self.classes) for each in found]
 
     def as_seen(self, tensor: Tensor) -> Image.Image:

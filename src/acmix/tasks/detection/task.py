@@ -1,7 +1,5 @@
 """Detection as the loop sees it: what images and their objects teach, and average precision."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
@@ -13,10 +11,8 @@ from torchmetrics import Metric, MetricCollection
 
 from acmix.checkpoints.detector import detections
 from acmix.data.annotated import AnnotatedImages
+from acmix.models.answers import any_lost, watched_answers
 from acmix.tasks.detection.figures import Found, compare, encoded_masks, rows_of
-
-# What torchvision's heads call the layers that answer.
-_LAST = {"cls_logits", "bbox_reg", "bbox_ctrness", "bbox_pred", "cls_score", "mask_fcn_logits"}
 
 _ALWAYS = ("map", "map_50", "map_75")
 # -1 where the images have no objects of that size.
@@ -71,8 +67,9 @@ class Detection:
         """Keep what is found in images, by their indices."""
         indices, images = batch
         figures = cast("CocoFigures", self.metrics["coco"])
-        with figures.watching(network):
+        with watched_answers(network) as lost:
             answers = network(images)
+        figures.lost += any_lost(lost)
         for index, found in zip(indices, answers, strict=True):
             figures.update(
                 index, {name: each.float() if each.is_floating_point() else each for name, each in found.items()}
@@ -99,21 +96,6 @@ class CocoFigures(Metric):
         for name in ("rows", "masks", "lengths"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
         self.add_state("lost", default=torch.tensor(0.0), dist_reduce_fx="sum")
-
-    @contextmanager
-    def watching(self, network: nn.Module) -> Iterator[None]:
-        """Find out whether answers of a network are finite: of others nothing is found, as if nothing were there."""
-
-        def look(_module: nn.Module, _inputs: Any, answer: Tensor) -> None:
-            self.lost += (~answer.isfinite()).any()
-
-        last = [part for name, part in network.named_modules() if name.rpartition(".")[2] in _LAST]
-        hooks = [part.register_forward_hook(look) for part in last]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
     def update(self, index: int, found: dict[str, Tensor]) -> None:  # pyrefly: ignore[bad-override]
         """Keep the detections of one image.
