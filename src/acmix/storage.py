@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from acmix.errors import InputError
+
 try:
     import fcntl
 except ImportError:
@@ -22,6 +24,22 @@ except ImportError:
 PARTIAL = ".acmix-{}.partial"
 # Processes that read for one that was killed notice within five seconds.
 PATIENCE = 15.0
+
+
+def check_file(name: str, path: Path) -> None:
+    """Check that a file may stand at a path, before there is anything to write.
+
+    Args:
+        name: Of the argument, for the error.
+        path: The file, there already or not.
+
+    Raises:
+        InputError: If a folder stands there, or nothing to put it in.
+    """
+    if path.is_dir():
+        raise InputError(f"{name} must be a file, got the folder {path}")
+    if not path.parent.is_dir():
+        raise InputError(f"{name} {path} cannot be written: {path.parent} is not a folder; make it first")
 
 
 @contextmanager

@@ -61,5 +61,8 @@ def test_where_nothing_can_be_written_says_so(tmp_path):
     network = create_detector("retinanet", 3, SMALL)
     with pytest.raises(InputError, match="is not a folder; make it first"):
         detector_to_onnx(network, tmp_path / "none" / "found.onnx", image_size=(32, 32))
-    with pytest.raises(InputError, match="image_size must be at least 1 pixel a side, got 0 x 32"):
-        detector_to_onnx(network, tmp_path / "found.onnx", image_size=(0, 32))
+    with pytest.raises(InputError, match="path must be a file, got the folder"):
+        detector_to_onnx(network, tmp_path, image_size=(32, 32))
+    for size in ((0, 32), (32,)):
+        with pytest.raises(InputError, match=r"image_size must be two positive sizes \(H, W\), got "):
+            detector_to_onnx(network, tmp_path / "found.onnx", image_size=size)

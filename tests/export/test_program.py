@@ -60,6 +60,9 @@ def test_bad_arguments(tmp_path, monkeypatch):
         to_program(layer, input_size=(3, 8))
     with pytest.raises(InputError, match=r"path must end in \.pt2"):
         to_package(layer, tmp_path / "layer.so", input_size=(3, 8, 8))
+    (tmp_path / "folder.pt2").mkdir()
+    with pytest.raises(InputError, match="path must be a file, got the folder"):
+        to_package(layer, tmp_path / "folder.pt2", input_size=(3, 8, 8))
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(InputError, match="AOTInductor needs a C\\+\\+ compiler, no-such-compiler is not there"):
         to_package(layer, tmp_path / "layer.pt2", input_size=(3, 8, 8))

@@ -25,10 +25,7 @@ def check_file(option: str, path: Path | None, suffixes: tuple[str, ...] = ()) -
     if suffixes == PICTURES:
         # A missing matplotlib is said before anything is measured.
         importlib.import_module("matplotlib")
-    if path.is_dir():
-        raise InputError(f"{option} must be a file, got the folder {path}")
-    if not path.parent.is_dir():
-        raise InputError(f"{option} {path} cannot be written: {path.parent} is not a folder; make it first")
+    storage.check_file(option, path)
     _try(option, path, path.parent)
 
 

@@ -16,7 +16,7 @@ from acmix.checkpoints import onnx_digest
 from acmix.errors import InputError
 from acmix.export.checking import ExportError
 from acmix.models.detectors import DetectionNetwork
-from acmix.storage import folder_beside
+from acmix.storage import check_file, folder_beside
 from acmix.surgery.identity import copy_network
 
 _OPSET = 18
@@ -93,11 +93,11 @@ def detector_to_onnx(
         ExportError: If ONNX Runtime finds something else, or fails.
         OSError: If the file cannot be written.
     """
-    path, (height, width) = Path(path), image_size
-    if not path.parent.is_dir():
-        raise InputError(f"{path} cannot be written: {path.parent} is not a folder; make it first")
-    if min(height, width) < 1:
-        raise InputError(f"image_size must be at least 1 pixel a side, got {height} x {width}")
+    path = Path(path)
+    check_file("path", path)
+    if len(image_size) != 2 or min(image_size) < 1:
+        raise InputError(f"image_size must be two positive sizes (H, W), got {tuple(image_size)}")
+    height, width = image_size
     module = _OneImage(copy_network(network).float().cpu()).eval()
     shape = (1, 3, height, width)
     with folder_beside(path) as folder:

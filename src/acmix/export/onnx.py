@@ -21,7 +21,7 @@ from acmix.export.pooling import let_pool_at_every_size
 from acmix.export.sizes import check_input_size, example_images, export_with_sizes
 from acmix.export.stage2 import OPSET, ExportedACmix
 from acmix.nn import ACmix, OperatorLayer
-from acmix.storage import folder_beside
+from acmix.storage import check_file, folder_beside
 from acmix.surgery import FusedACmix, fuse
 
 _INPUT = "images"
@@ -100,10 +100,7 @@ def to_onnx(
 
 def _check(network: nn.Module, path: Path, input_size: Sequence[int]) -> None:
     check_input_size(input_size)
-    if not path.parent.is_dir():
-        raise InputError(f"{path} cannot be written: {path.parent} is not a folder; make it first")
-    if path.is_dir():
-        raise InputError(f"path must be a file, got the folder {path}")
+    check_file("path", path)
     dtype = example_images(network, input_size, False).dtype
     if dtype not in (torch.float32, torch.float16):
         raise InputError(f"network must be float32 or float16 for ONNX, got {dtype}; use network.float()")

@@ -14,7 +14,7 @@ from acmix.errors import InputError
 from acmix.export.checking import compare, run_module
 from acmix.export.prepared import prepare
 from acmix.export.sizes import check_input_size, example_images, export_with_sizes
-from acmix.storage import folder_beside
+from acmix.storage import check_file, folder_beside
 from acmix.surgery import fuse
 
 
@@ -76,8 +76,9 @@ def to_package(network: nn.Module, path: str | Path, *, input_size: Sequence[int
         ExportError: If the package computes something else than the network; an earlier file stays.
     """
     path = Path(path)
-    if path.suffix != ".pt2" or not path.parent.is_dir():
-        raise InputError(f"path must end in .pt2 and lie in a folder that exists, got {path}")
+    if path.suffix != ".pt2":
+        raise InputError(f"path must end in .pt2, got {path}")
+    check_file("path", path)
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         raise InputError(f"AOTInductor needs a C++ compiler, {compiler} is not there; install g++, or use to_program")
