@@ -258,6 +258,7 @@ def test_folders_without_a_finished_epoch_are_refused(finished, tmp_path):
     [
         ("metrics.csv", "epoch,val_top1\n1,high\n", "metrics.csv is damaged: it has no column backward_seconds, "),
         ("metrics.csv", None, "metrics.csv is damaged: could not convert"),
+        ("metrics.csv", "epoch\n\udce9\n", "metrics.csv is damaged: 'utf-8' codec can't decode byte 0xe9"),
         ("rates.csv", "epoch,layer,attention,convolution\n1,a\n", "rates.csv is damaged: "),
         ("config.json", "{}", "config.json is damaged: classes, data, "),
         ("config.json", '"model": ', "config.json is damaged: settings.model missing"),
@@ -268,7 +269,8 @@ def test_damaged_files_are_named(finished, tmp_path, name, content, rule):
     text = (run / name).read_text()
     if content == '"model": ':
         content = text.replace(content, '"network": ')
-    (run / name).write_text(re.sub(r"\n1,", "\n1,high", text) if content is None else content)
+    content = re.sub(r"\n1,", "\n1,high", text) if content is None else content
+    (run / name).write_text(content, errors="surrogateescape")
     with pytest.raises(InputError, match=re.escape(rule)):
         write_report(run)
 

@@ -195,11 +195,17 @@ def _read_table(path: Path, columns: set[str]) -> Sequence[dict[str, str]]:
     """Rows of a table with a heading; none if there is no such file."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if missing := sorted(columns - set(reader.fieldnames or ())):
-            raise InputError(f"{path} is damaged: it has no column {', '.join(missing)}")
-        return list(reader)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            found, rows = reader.fieldnames or (), [*reader]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    if missing := sorted(columns - {*found}):
+        raise InputError(f"{path} is damaged: it has no column {', '.join(missing)}")
+    return rows
 
 
 def _read_problems(path: Path) -> list[dict[str, Any]]:
