@@ -171,7 +171,7 @@ def is_done(output: Path, changes: Mapping[str, Any]) -> bool:
 
     if not (output / run.SUMMARY).is_file():
         return False
-    settings = run.read_json(output / run.CONFIG)["settings"]
+    settings = run.read_config(output)["settings"]
     return all(settings.get(name) == value for name, value in changes.items())
 
 
@@ -182,5 +182,5 @@ def what_continues(output: Path) -> str:
     if (output / run.SUMMARY).is_file():
         return f"the run is finished; its report: {shlex.join(['acmix', 'report', str(output)])}"
     if (output / run.CONFIG).is_file() and states.paths(output):
-        return f"continue with: {run.continuing(output, run.read_json(output / run.CONFIG))}"
+        return f"continue with: {run.continuing(output, run.read_config(output))}"
     return "nothing was trained yet"

@@ -10,11 +10,13 @@ import pytest
 from PIL import Image
 
 from acmix import InputError
+from acmix.cli.python import is_done
 from acmix.errors import PreemptedError
+from acmix.tasks.classification.choice import choose
 from acmix.tasks.classification.fitting import ROOM
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop.progress import Reporting
-from acmix.tasks.loop.run import read_json
+from acmix.tasks.loop.run import prepare_folder, read_json
 
 SETTINGS = Settings(model="acmix_resnet14_small", epochs=1, batch_size=8, image_size=16)
 
@@ -88,3 +90,18 @@ def test_a_run_of_an_older_version_goes_on(tmp_path):
             del part[name]
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     assert train(data, tmp_path / "run", resume=True).epochs == 1
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda folder: prepare_folder(folder, resume=True, epochs=2),
+        lambda folder: choose("digits", None, {}, base=folder),
+        lambda folder: is_done(folder, {}),
+    ],
+)
+def test_a_damaged_configuration_is_told_by_whoever_reads_it(tmp_path, ask):
+    for name in ("config.json", "summary.json"):
+        (tmp_path / name).write_text('{"settings": {}}')
+    with pytest.raises(InputError, match="config.json is damaged: data, processes missing"):
+        ask(tmp_path)

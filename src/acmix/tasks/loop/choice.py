@@ -33,6 +33,7 @@ def choose(
     """
     own = {name: value for name, value in default.items() if name != "recipe"}
     if base is not None and recipe is None:
-        saved = run.read_json(base / run.CONFIG).get("settings") if (base / run.CONFIG).is_file() else None
-        return recipes.resolve(saved if isinstance(saved, dict) else own, changes, kind)
+        # That there is no such run is said where it is opened.
+        saved = run.read_config(base)["settings"] if (base / run.CONFIG).is_file() else own
+        return recipes.resolve(saved, changes, kind)
     return recipes.resolve(own | recipes.load(recipe or default["recipe"], kind), changes, kind)

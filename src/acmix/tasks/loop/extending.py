@@ -48,11 +48,9 @@ def extension(other: Path, config: Mapping[str, Any], settings: LoopSettings) ->
     """
     if not (other / run.CONFIG).is_file() or not (found := states.paths(other)):
         raise InputError(f"extend {other} is no run with a state; give the --output folder of acmix train")
-    saved = run.read_json(other / run.CONFIG)
+    saved = run.read_config(other)
     may = {*EXTENDABLE, "weights"}
-    if changed := [
-        text for name, text in changed_conditions(other, saved, config, type(settings)).items() if name not in may
-    ]:
+    if changed := [text for name, text in changed_conditions(saved, config, type(settings)).items() if name not in may]:
         raise InputError(
             f"extend {other} needs its network, data and settings but for {', '.join(EXTENDABLE)}: {'; '.join(changed)}"
         )

@@ -42,8 +42,8 @@ def resumable_state(output: Path, config: Mapping[str, Any], kind: type[LoopSett
     Raises:
         InputError: If settings or data differ, or a file of the run is damaged.
     """
-    saved = run.read_json(output / run.CONFIG)
-    if changed := changed_conditions(output, saved, config, kind):
+    saved = run.read_config(output)
+    if changed := changed_conditions(saved, config, kind):
         advice = ""
         if changed.keys() <= {*EXTENDABLE}:
             own = {name: config["settings"][name] for name in changed}
@@ -54,23 +54,14 @@ def resumable_state(output: Path, config: Mapping[str, Any], kind: type[LoopSett
     return states.read(states.paths(output)[-1])
 
 
-def changed_conditions(
-    output: Path, saved: Mapping[str, Any], config: Mapping[str, Any], kind: type[LoopSettings]
-) -> dict[str, str]:
+def changed_conditions(saved: Mapping[str, Any], config: Mapping[str, Any], kind: type[LoopSettings]) -> dict[str, str]:
     """What is not as it was in a run, in words by name.
 
     Args:
-        output: The run folder.
-        saved: Its config.json.
+        saved: Its config.json, of `run.read_config`.
         config: What config.json would be of a run that began now.
         kind: Whose settings they are.
-
-    Raises:
-        InputError: If config.json is damaged.
     """
-    for part in ("settings", "data"):
-        if not isinstance(saved.get(part), dict):
-            raise InputError(f"{output / run.CONFIG} is damaged: {part} is missing")
     now, before = _conditions(config), _conditions({**saved, "settings": defaults(kind) | saved["settings"]})
     # What the run did not record was not known then: images that were not read, or to a version before this.
     return {

@@ -22,6 +22,7 @@ import io
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,25 @@ _MARKS = (METRICS, SUMMARY, BEST, LAST)
 
 # epoch, layer, attention (alpha), convolution (beta)
 RateRow = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Settings:
+    epochs: int
+
+
+@dataclass(frozen=True)
+class _Data:
+    location: str
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What config.json of every version holds at least, so that a run can be gone on with."""
+
+    settings: _Settings
+    data: _Data
+    processes: int
 
 
 def prepare_folder(output: Path, *, resume: bool, epochs: int) -> None:
@@ -76,7 +96,7 @@ def prepare_folder(output: Path, *, resume: bool, epochs: int) -> None:
 
 def _longer(output: Path, epochs: int) -> str:
     """What trains a finished run to more epochs."""
-    config = read_json(output / CONFIG)
+    config = read_config(output)
     known = epochs > config["settings"]["epochs"]
     wanted = epochs if known else 2 * config["settings"]["epochs"]
     return f"a run of its own trains it to {wanted} epochs: {extending(output, config, {'epochs': wanted})}"
@@ -108,6 +128,20 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except InputError as fault:
         raise InputError(f"{path} is damaged: {fault}") from fault
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read config.json of a run.
+
+    Raises:
+        InputError: If it is missing or damaged.
+    """
+    config = read_json(folder / CONFIG)
+    try:
+        records.read(_Begun, config, others=True)
+    except InputError as fault:
+        raise InputError(f"{folder / CONFIG} is damaged: {fault}") from fault
+    return config
 
 
 def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
