@@ -12,7 +12,7 @@ from acmix import InputError
 from acmix.data import Digits, EncodedImage, ImageSource, LabelledImages, open_dataset
 from acmix.data import writing as module
 from acmix.data.shards import list_folder, open_shards
-from acmix.data.writing import write_shards
+from acmix.data.writing import check_outside, write_shards
 
 SIZES = {"train": 25, "validation": 7}
 
@@ -155,6 +155,15 @@ def test_unusable_outputs(tmp_path):
     (tmp_path / "empty").mkdir()
     write_shards(parts(), tmp_path / "empty")
     assert (tmp_path / "empty" / "_info.json").is_file()
+
+
+def test_nothing_is_written_into_what_is_read_whatever_the_way(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    for output in ("data/out", "link/out", "other/../data/out", "data"):
+        with pytest.raises(InputError, match="is read; give a folder outside of it"):
+            check_outside(tmp_path / output, str(tmp_path / "data"))
+    check_outside(tmp_path / "out", str(tmp_path / "data"))
 
 
 def test_what_is_written_is_read_back(tmp_path, monkeypatch):

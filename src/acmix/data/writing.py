@@ -149,5 +149,6 @@ def check_outside(output: Path, location: str) -> None:
     """
     root = Path(location)
     root = root.parent if root.is_file() else root
-    if root.is_dir() and root.resolve() in (output.absolute(), *output.absolute().parents):
+    real = output.resolve()
+    if root.is_dir() and root.resolve() in (real, *real.parents):
         raise InputError(f"{output} lies in {location}, which is read; give a folder outside of it")
