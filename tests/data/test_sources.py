@@ -80,3 +80,10 @@ def test_paths_and_pictures_side_by_side(tmp_path):
     assert [images.read(index)[0].getpixel((0, 0))[0] for index in (0, 1)] == [9, 8]
     assert images.subset([1]).files() == []
     assert list(LabelledImages("a", [tmp_path / "a.png"], [0], "cd").files()) == [0]
+
+
+def test_a_file_that_is_gone_is_named_by_the_fingerprint(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    images = LabelledImages(["a.png", "b.png"], [tmp_path / "a.png", tmp_path / "b.png"], [0, 1], ["x", "y"])
+    with pytest.raises(InputError, match=f"^{tmp_path / 'b.png'}: cannot be read"):
+        images.fingerprint()

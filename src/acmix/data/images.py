@@ -125,6 +125,18 @@ def read_bytes(path: str | Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
+def file_size(path: Path) -> int:
+    """Bytes of a file.
+
+    Raises:
+        InputError: If it cannot be looked at.
+    """
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
 def decode_image(content: bytes, name: str | Path) -> Image.Image:
     """Decode the bytes of an image file as `read_image` does.
 

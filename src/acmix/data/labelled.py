@@ -11,7 +11,7 @@ from typing import Any, Self
 from PIL import Image
 
 from acmix.data.folders import class_files
-from acmix.data.images import read_bytes, read_image
+from acmix.data.images import file_size, read_bytes, read_image
 from acmix.data.labels import Label, LabelSets, relabelled_all, taken
 from acmix.data.names import Files, Names
 from acmix.data.sources import EncodedImage, SplittableImages, class_name, label_map
@@ -107,7 +107,7 @@ class LabelledImages(SplittableImages):
 
     def fingerprint(self) -> str:
         """SHA-256 of all names with their file sizes: equal for an unchanged folder, wherever it lies."""
-        sizes = [image.stat().st_size if isinstance(image, Path) else 0 for image in self.images]
+        sizes = [file_size(image) if isinstance(image, Path) else 0 for image in self.images]
         lines = sorted(f"{name}\t{size}" for name, size in zip(self.names, sizes, strict=True))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from acmix.data.folders import LeftOut
 from acmix.data.images import ImageFacts, check_image, decode_image, read_image
 from acmix.data.labels import Label, labels_of, relabelled, target_of
-from acmix.data.splitting import held_out
+from acmix.data.splitting import check_count, check_fraction, held_out
 from acmix.errors import InputError, printable
 
 # Images whose bytes may be in memory at once.
@@ -318,8 +318,7 @@ class SplittableImages(ImageSource):
             InputError: If the fraction is out of range, there are fewer than two images, or a class has fewer where
                 images have one label.
         """
-        if not 0 < fraction < 1:
-            raise InputError(f"val_fraction must lie between 0 and 1, got {fraction}")
+        check_fraction(fraction)
         if self.multi_label:
             return self._split_sets(fraction, seed)
         labels = [label for each in self.labels for label in labels_of(each)]
@@ -335,8 +334,7 @@ class SplittableImages(ImageSource):
         return self.subset(sorted(train)), self.subset(sorted(validation))
 
     def _split_sets(self, fraction: float, seed: int) -> tuple[Self, Self]:
-        if len(self) < 2:
-            raise InputError(f"too few images to split: {len(self)}; at least 2 are needed")
+        check_count(len(self))
         chosen = held_out(hashed_order(self, seed), [labels_of(label) for label in self.labels], fraction)
         return self.subset(np.flatnonzero(~chosen).tolist()), self.subset(np.flatnonzero(chosen).tolist())
 

@@ -1,10 +1,24 @@
-"""Hold out images that show several classes each."""
+"""Hold out images: what may be asked for, and which of those that show several classes each."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from acmix.errors import InputError
+
+
+def check_fraction(fraction: float) -> None:
+    """Raise InputError unless it is a share of images that can be held out."""
+    if not 0 < fraction < 1:
+        raise InputError(f"val_fraction must lie between 0 and 1, got {fraction}")
+
+
+def check_count(count: int) -> None:
+    """Raise InputError unless so many images can be on both sides of a split."""
+    if count < 2:
+        raise InputError(f"too few images to split: {count}; at least 2 are needed, or validation images beside them")
 
 
 def held_out(order: Sequence[int], shown: Sequence[Sequence[int]], fraction: float) -> NDArray[np.bool_]:

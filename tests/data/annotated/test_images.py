@@ -71,7 +71,7 @@ def test_a_split_depends_on_seed_and_names_alone(images):
     assert names != {*map(other.name, range(len(other)))}
     with pytest.raises(InputError, match="between 0 and 1"):
         images.split(1.0, 0)
-    with pytest.raises(InputError, match="too few images"):
+    with pytest.raises(InputError, match="too few images to split: 1; at least 2 are needed"):
         images.subset([0]).split(0.5, 0)
 
 

@@ -19,6 +19,10 @@ def test_undivided_images_are_split_by_their_names_wherever_they_lie(tmp_path):
     assert list(one.validation.pairs.names) == list(other.validation.pairs.names)
     assert one.fingerprint == other.fingerprint
     assert not {*one.train.pairs.names} & {*one.validation.pairs.names}
+    with pytest.raises(InputError, match="val_fraction must lie between 0 and 1, got 1.0"):
+        one.train.split(1.0, 0)
+    with pytest.raises(InputError, match="too few images to split: 1; at least 2 are needed"):
+        one.train.choose([0]).split(0.5, 0)
 
 
 def test_an_index_is_one_image_and_its_mask(tmp_path):

@@ -12,10 +12,10 @@ from torch.utils.data import Dataset
 
 from acmix.data.annotated.objects import Annotations, Objects
 from acmix.data.folders import LeftOut
-from acmix.data.images import ImageFacts, check_image, read_bytes, read_image, size_of
+from acmix.data.images import ImageFacts, check_image, file_size, read_bytes, read_image, size_of
 from acmix.data.names import Files, Names
 from acmix.data.sources import NamedImages, hashed_order, label_map
-from acmix.data.splitting import held_out
+from acmix.data.splitting import check_count, check_fraction, held_out
 from acmix.errors import InputError
 
 
@@ -171,10 +171,8 @@ class AnnotatedImages(NamedImages, Dataset[tuple[Image.Image, Annotations]]):
         Raises:
             InputError: If the fraction is out of range or there are fewer than two images.
         """
-        if not 0 < fraction < 1:
-            raise InputError(f"val_fraction must lie between 0 and 1, got {fraction}")
-        if len(self) < 2:
-            raise InputError(f"too few images to split: {len(self)}")
+        check_fraction(fraction)
+        check_count(len(self))
         shown = [np.unique(self.objects.labels[self.objects.of(index)]).tolist() for index in range(len(self))]
         chosen = held_out(hashed_order(self, seed), shown, fraction)
         return self.subset(np.flatnonzero(~chosen).tolist()), self.subset(np.flatnonzero(chosen).tolist())
@@ -182,7 +180,7 @@ class AnnotatedImages(NamedImages, Dataset[tuple[Image.Image, Annotations]]):
     def fingerprint(self) -> str:
         """SHA-256 of all names with their file sizes and of all objects: equal for unchanged data, wherever it lies."""
         order = np.argsort(np.array(list(self.names), object), kind="stable")
-        lines = (f"{self.names[index]}\t{_size(self.images[index])}\n" for index in order)
+        lines = (f"{self.names[index]}\t{file_size(self.images[index])}\n" for index in order)
         return hashlib.sha256("".join(lines).encode() + self.objects.take(order).digest()).hexdigest()
 
 
@@ -192,10 +190,3 @@ def size_if_readable(file: Path) -> tuple[int, int]:
         return size_of(file)
     except InputError:
         return 1, 1
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror or error})") from error

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +10,12 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from acmix.data.folders import LeftOut
-from acmix.data.images import ImageFacts, check_image, read_bytes
+from acmix.data.images import ImageFacts, check_image, file_size, read_bytes
 from acmix.data.masks.coding import Coding
 from acmix.data.masks.pixels import MaskError, mask_values, picture_and_values
 from acmix.data.names import Files, Names
 from acmix.data.sources import NamedImages, hashed_order, read_in_threads
+from acmix.data.splitting import check_count, check_fraction
 from acmix.errors import InputError
 from acmix.progress import Progress, silent
 
@@ -166,10 +166,8 @@ class MaskedImages(NamedImages, Dataset[tuple[Image.Image, NDArray[np.int16]]]):
         Raises:
             InputError: If the fraction is out of range or there are fewer than two images.
         """
-        if not 0 < fraction < 1:
-            raise InputError(f"val_fraction must lie between 0 and 1, got {fraction}")
-        if len(self) < 2:
-            raise InputError(f"too few images to split: {len(self)}")
+        check_fraction(fraction)
+        check_count(len(self))
         order = hashed_order(self, seed)
         cut = min(len(self) - 1, max(1, round(len(self) * fraction)))
         return self.choose(sorted(order[cut:])), self.choose(sorted(order[:cut]))
@@ -177,15 +175,8 @@ class MaskedImages(NamedImages, Dataset[tuple[Image.Image, NDArray[np.int16]]]):
     def fingerprint(self) -> str:
         """SHA-256 of all names with the sizes of both files, and of what values stand for, wherever the data lie."""
         lines = sorted(
-            f"{name}\t{_size(image)}\t{_size(mask)}"
+            f"{name}\t{file_size(image)}\t{file_size(mask)}"
             for name, image, mask in zip(self.pairs.names, self.pairs.images, self.pairs.masks, strict=True)
         )
         lines.append(f"{self.coding.classes}{self.coding.values}{self.coding.ignored}")
         return hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error

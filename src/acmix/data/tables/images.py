@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from acmix.data.folders import LeftOut
-from acmix.data.images import is_hidden, is_image, suffixes
+from acmix.data.images import file_size, is_hidden, is_image, suffixes
 from acmix.data.labelled import LabelledImages
 from acmix.data.labels import labels_of
 from acmix.data.names import Files, Names
@@ -25,7 +25,7 @@ class TabledImages(LabelledImages):
 
     def fingerprint(self) -> str:
         """SHA-256 of all names with file sizes and labels: equal for unchanged data, wherever they lie."""
-        sizes = (image.stat().st_size for image in self.images if isinstance(image, Path))
+        sizes = (file_size(image) for image in self.images if isinstance(image, Path))
         # In the order of their names, whatever the order of the classes.
         words = ("\t".join(sorted(self.classes[each] for each in labels_of(label))) for label in self.labels)
         lines = sorted(f"{name}\t{size}\t{each}" for name, size, each in zip(self.names, sizes, words, strict=True))
