@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from acmix.errors import InputError, PreemptedError, TrainingError, counted, nearest, printable
+from acmix.errors import InputError, PreemptedError, TrainingError, counted, first_line, in_one_line, nearest, printable
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,11 @@ def test_counts_are_in_words():
     assert [counted(number, "run") for number in (0, 1, 2000)] == ["0 runs", "1 run", "2,000 runs"]
     words = [counted(2, noun) for noun in ("class", "batch", "epoch", "branch", "box")]
     assert words == ["2 classes", "2 batches", "2 epochs", "2 branches", "2 boxes"]
+
+
+def test_what_others_say_is_cited_in_one_line():
+    error = RuntimeError("cannot be done:\n  for one reason\n  or another")
+    assert first_line(error) == "cannot be done:"
+    assert in_one_line(error) == "cannot be done: for one reason or another"
+    assert in_one_line(error, 14) == "cannot be done"
+    assert first_line(KeyError()) == in_one_line(KeyError()) == "KeyError"

@@ -23,6 +23,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else plural}"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of others says, or its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def in_one_line(error: BaseException, most: int = 200) -> str:
+    """All that an error of others says, in so many letters at most, or its type where it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
     # os.fsdecode puts the byte 0xE9 into U+DCE9.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from acmix.checkpoints.trained import Metadata, TrainedNetwork
 from acmix.data.given import Given, as_picture, one_by_one, stacked
-from acmix.errors import InputError, counted
+from acmix.errors import InputError, counted, in_one_line
 
 # A file may choose a network's shape and its regularisation, never what is downloaded or loaded to build it.
 _MODEL_ARGUMENTS = {
@@ -179,7 +179,7 @@ class Classifier(TrainedNetwork):
         except (RuntimeError, ValueError, AssertionError) as error:
             if batch.shape[1:] == expected:
                 raise
-            reason = " ".join(str(error).split())[:200]
+            reason = in_one_line(error)
             raise InputError(f"images must be like {expected}, got {tuple(batch.shape[1:])}: {reason}") from error
         return logits.float().cpu()
 
@@ -230,5 +230,5 @@ def check_preprocessing(classes: Sequence[str], preprocessing: Mapping[str, Any]
         transform: Any = create_transform(**found)
         transform(Image.new("RGB", (8, 8)))
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
-        raise InputError(f"its preprocessing cannot be used: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(f"its preprocessing cannot be used: {in_one_line(error)}") from error
     return found

@@ -19,7 +19,7 @@ from acmix.checkpoints.classifier import Classifier
 from acmix.checkpoints.files import FIRST_TASK, WEIGHTS, read_bytes
 from acmix.checkpoints.stored import assemble
 from acmix.checkpoints.trained import TrainedNetwork, metadata_of
-from acmix.errors import InputError
+from acmix.errors import InputError, in_one_line
 from acmix.storage import folder_beside, write_atomically
 
 CONFIG, _CARD = "config.json", "README.md"
@@ -149,7 +149,7 @@ def _find(source: str | Path) -> Path:
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=[CONFIG, WEIGHTS]))
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = in_one_line(error)
         raise InputError(
             f"{source} cannot be downloaded: {reason}; check the name and the network, and log in to a private "
             "repository with hf auth login"

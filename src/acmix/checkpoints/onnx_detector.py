@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from acmix.errors import InputError
+from acmix.errors import InputError, in_one_line
 
 _OUTPUTS = ("boxes", "scores", "labels")
 _MASKS = "masks"
@@ -63,7 +63,7 @@ class OnnxDetector(nn.Module):
         try:
             answers = self.session.run(None, {self.input: canvas[None].numpy()})
         except Exception as error:  # ONNX Runtime has exceptions of its own
-            reason = " ".join(str(error).split())[:200]
+            reason = in_one_line(error)
             raise InputError(f"ONNX Runtime does not take an image {tuple(image.shape)}: {reason}") from error
         found = {name: torch.from_numpy(answer) for name, answer in zip(self.names, answers, strict=True)}
         found["boxes"] = _scaled(found["boxes"], (width / sides[1], height / sides[0]), sides)

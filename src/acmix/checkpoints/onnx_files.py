@@ -18,7 +18,7 @@ from acmix.checkpoints.onnx_detector import OnnxDetector
 from acmix.checkpoints.onnx_digest import check_digest
 from acmix.checkpoints.segmenter import Segmenter
 from acmix.checkpoints.trained import FORMAT_VERSION, Metadata, TrainedNetwork
-from acmix.errors import InputError
+from acmix.errors import InputError, in_one_line
 
 # The key of the file's metadata that is ours.
 _KEY = "acmix"
@@ -99,7 +99,7 @@ class OnnxModel(nn.Module):
         try:
             found = [self.session.run(None, {self.name: part})[0] for part in parts]
         except Exception as error:  # ONNX Runtime has exceptions of its own
-            reason = " ".join(str(error).split())[:200]
+            reason = in_one_line(error)
             raise InputError(f"ONNX Runtime does not take images {tuple(images.shape)}: {reason}") from error
         return torch.from_numpy(np.concatenate(found)) if found else torch.zeros(0, self.classes)
 
@@ -127,7 +127,7 @@ def open_onnx(path: Path, device: torch.device | None) -> TrainedNetwork:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime has exceptions of its own
-        reason = " ".join(str(error).split())[:200]
+        reason = in_one_line(error)
         raise InputError(f"checkpoint {path} cannot be used: ONNX Runtime does not open it: {reason}") from error
     # It goes on without what it cannot load, the libraries of CUDA for instance.
     if device is not None and providers[0][0] not in session.get_providers():

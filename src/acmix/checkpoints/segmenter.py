@@ -15,7 +15,7 @@ from acmix.checkpoints.classifier import check_arguments
 from acmix.checkpoints.trained import Metadata, TrainedNetwork
 from acmix.data.given import Given, as_picture, one_by_one
 from acmix.data.masks.augmentation import Seen
-from acmix.errors import InputError
+from acmix.errors import InputError, in_one_line
 from acmix.models.segmenters import SEGMENTERS, segmenter
 
 # A file may choose a network's shape and its regularisation, never what is downloaded or loaded to build it.
@@ -156,7 +156,7 @@ class Segmenter(TrainedNetwork):
         except torch.OutOfMemoryError as error:
             raise InputError(f"{name}: {self.device} has no memory for {size[1]} x {size[0]} pixels") from error
         except (RuntimeError, ValueError, AssertionError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = in_one_line(error)
             raise InputError(f"{name}: the network does not take {tuple(seen.shape)}: {reason}") from error
         if not logits.isfinite().all():
             raise InputError(f"{name}: the network's answer is not finite; is every number of the image?")

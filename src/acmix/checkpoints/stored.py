@@ -10,7 +10,7 @@ from acmix.checkpoints.detector import Detector
 from acmix.checkpoints.loading import load_weights
 from acmix.checkpoints.segmenter import Segmenter
 from acmix.checkpoints.trained import FORMAT_VERSION, Format, Metadata, TrainedNetwork, read_trained, unusable
-from acmix.errors import InputError
+from acmix.errors import InputError, in_one_line
 
 KINDS: dict[str, type[TrainedNetwork]] = {kind.task: kind for kind in (Classifier, Detector, Segmenter)}
 
@@ -49,7 +49,7 @@ def assemble(content: Any, weights: sealed.Content) -> TrainedNetwork:
         trained = kind.build(metadata)
         load_weights(trained.model, weights.tensors)
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = in_one_line(error)
         raise InputError(f"its weights or arguments do not fit {metadata.model_name}: {reason}") from error
     trained.model.eval()
     return trained

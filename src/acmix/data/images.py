@@ -13,7 +13,7 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from acmix.data.pixels import lies, to_rgb, upright
-from acmix.errors import InputError
+from acmix.errors import InputError, first_line
 
 # What Pillow opens that is no picture to learn from: video and data of which it knows the size at most (MPEG, BUFR,
 # GRIB, HDF5), drawings that another program would have to run (EPS, WMF), measurements whose offset and scale it does
@@ -177,7 +177,7 @@ def open_image(content: bytes | BinaryIO, name: str | Path) -> Iterator[Image.Im
         file.seek(0)
         raise InputError(f"{name}: not a readable image ({_unidentified(file.read(16))})") from None
     except Exception as error:  # decoders of 40 formats raise whatever they meet in damaged bytes
-        raise InputError(f"{name}: not a readable image ({_first_line(error)})") from error
+        raise InputError(f"{name}: not a readable image ({first_line(error)})") from error
 
 
 def check_sides(size: tuple[int, int], name: str | Path) -> None:
@@ -275,7 +275,3 @@ def size_of(path: str | Path) -> tuple[int, int]:
             return image.size if lies(image) else image.size[::-1]
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

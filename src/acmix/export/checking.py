@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from acmix.errors import InputError
+from acmix.errors import InputError, in_one_line
 from acmix.export.sizes import shapes_to_try
 from acmix.surgery.identity import copy_network
 
@@ -75,7 +75,7 @@ def compare(
                 found = [*run(images)]
             # Each runtime has exceptions of its own.
             except Exception as error:
-                reason = " ".join(str(error).split())[:300]
+                reason = in_one_line(error, 300)
                 raise ExportError(f"for images {tuple(images.shape)} {name} fails: {reason}") from error
         checks.append(_compare(name, images, found, own, exact))
     return tuple(checks)
@@ -94,7 +94,7 @@ def run_module(module: Callable[[Tensor], Any]) -> Callable[[Tensor], list[Tenso
 def _outputs_of_first(network: nn.Module, shapes: Sequence[tuple[int, ...]], seed: int) -> tuple[Tensor, list[Tensor]]:
     """Images of the first shape that the network takes, and its outputs for them."""
     own = next(network.parameters(), torch.zeros(()))
-    refusal: Exception | None = None
+    refusal: Exception = AssertionError("there is a shape to try")
     for shape in shapes:
         images = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(own)
         try:
@@ -110,8 +110,7 @@ def _outputs_of_first(network: nn.Module, shapes: Sequence[tuple[int, ...]], see
                 f"network must have finite outputs, for random images {shape} it has others, first in {where}"
             )
         return images, outputs
-    reason = " ".join(str(refusal).split())[:300]
-    raise InputError(f"network must take images {shapes[-1]}, got: {reason}") from refusal
+    raise InputError(f"network must take images {shapes[-1]}, got: {in_one_line(refusal, 300)}") from refusal
 
 
 def _first_not_finite(network: nn.Module, images: Tensor) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 
 from acmix.checkpoints import onnx_digest
-from acmix.errors import InputError
+from acmix.errors import InputError, in_one_line
 from acmix.export.checking import ExportError
 from acmix.models.detectors import DetectionNetwork
 from acmix.storage import check_file, folder_beside
@@ -171,7 +171,7 @@ def _write(module: _OneImage, shape: Sequence[int], file: Path, metadata: Mappin
                 output_names=list(_names(module)),
             )
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = in_one_line(error, 300)
         raise InputError(f"PyTorch cannot export the detector: {reason}") from error
     model = onnx.load(str(file))
     _forget_shapes(model.graph)
@@ -214,7 +214,7 @@ def _compare(module: _OneImage, file: Path, shape: Sequence[int]) -> tuple[int, 
             session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
             found = [torch.from_numpy(each) for each in session.run(None, {"images": images.numpy()})]
         except Exception as error:  # ONNX Runtime has exceptions of its own
-            raise ExportError(f"ONNX Runtime fails: {' '.join(str(error).split())[:300]}") from error
+            raise ExportError(f"ONNX Runtime fails: {in_one_line(error, 300)}") from error
         gaps = _gaps(own, found)
         compared, lost = compared + len(gaps), lost + int((gaps > _SCORE).sum())
         difference = max([difference, *gaps[gaps <= _SCORE].tolist()])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.onnx import OnnxExporterError
 
-from acmix.errors import InputError
+from acmix.errors import InputError, in_one_line
 
 _Exported = TypeVar("_Exported")
 # Networks take sizes that their strides divide, most of them any size.
@@ -55,7 +55,7 @@ def export_with_sizes(
             return export(_dynamic_shapes(step) if dynamic else None), step
         except (OnnxExporterError, RuntimeError, ValueError) as error:
             failures.append(error)
-    reason = " ".join(str(failures[0].__cause__ or failures[0]).split())[:300]
+    reason = in_one_line(failures[0].__cause__ or failures[0], 300)
     advice = "; dynamic=False may do" if dynamic else ""
     raise InputError(f"PyTorch cannot export {type(network).__name__}: {reason}{advice}") from failures[0]
 

@@ -19,7 +19,7 @@ from torchvision.ops.feature_pyramid_network import (
     LastLevelP6P7,
 )
 
-from acmix.errors import InputError
+from acmix.errors import InputError, first_line
 from acmix.models.names import check_name, unknown_argument
 from acmix.ops.validation import check_positive_integer
 
@@ -246,7 +246,7 @@ def _without_storage(name: str, **settings: Any) -> Any:
             return timm.create_model(name, features_only=True, **settings)
         except RuntimeError as error:
             raise InputError(
-                f"{name!r} gives no features for a pyramid: {_first_line(error)}; choose a ResNet"
+                f"{name!r} gives no features for a pyramid: {first_line(error)}; choose a ResNet"
             ) from error
 
 
@@ -259,7 +259,3 @@ def _features(network: nn.Module, x: Tensor) -> list[Tensor]:
     if getattr(network, "output_fmt", Format.NCHW) is Format.NHWC:  # Swin, for one
         return [feature.permute(0, 3, 1, 2) for feature in features]
     return features
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import FeaturePyramidNetwork
 
-from acmix.errors import InputError, nearest
+from acmix.errors import InputError, first_line, nearest
 from acmix.models.backbones import backbone_groups, feature_strides
 from acmix.models.names import check_name, unknown_argument
 
@@ -111,7 +111,7 @@ def segmenter(
         network = kinds[name](f"tu-{backbone}", encoder_weights=None, classes=num_classes, **arguments)
         return Segmenter(network, backbone)
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, AssertionError, IndexError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         if unknown := unknown_argument(error):
             reason = f"it takes no {unknown}" + (", its stages do not dilate" * (unknown == "output_stride"))
         raise InputError(f"backbone {backbone!r} does not serve {name}: {reason}; choose another") from error

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from acmix.errors import first_line
 from acmix.plain import who_sees_all
 from acmix.surgery.activations import End, Side, find_ends
 from acmix.surgery.calls import Calls, is_identity
@@ -207,7 +208,7 @@ class _Trace(fx.Tracer):
                 graph = self.trace(_Call(self.network, self, names))
         # Any code of the network may run into a proxy in any way.
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise UntraceableError(reason) from error
         used = tensors.seen | {id(_attribute(self.root, node.target)) for node in graph.find_nodes(op="get_attr")}
         for module in self.watched:

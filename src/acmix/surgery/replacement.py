@@ -11,6 +11,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from acmix.accounting import operator_multiply_adds
+from acmix.errors import first_line
 from acmix.nn import ACmix
 from acmix.ops import validation
 from acmix.plain import why_not_plain
@@ -246,7 +247,7 @@ def _watch(network: nn.Module, modules: Sequence[nn.Module], example_inputs: Any
         with torch.no_grad():
             network.eval()(*arguments)
     except (RuntimeError, ValueError, TypeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ValueError(f"example_inputs must be what {type(network).__name__} takes, got: {reason}") from error
     finally:
         for hook in hooks:

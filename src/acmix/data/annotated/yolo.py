@@ -18,7 +18,7 @@ from acmix.data.folders import NO_IMAGE, LeftOut, images_within
 from acmix.data.names import Files, Names
 from acmix.data.places import Ground, as_path
 from acmix.data.sources import class_name, read_in_threads
-from acmix.errors import InputError, printable
+from acmix.errors import InputError, in_one_line, printable
 
 _LARGEST_YAML, _LARGEST_TEXT = 1 << 20, 64 << 20  # bytes
 # Shares of an image's sides may be rounded.
@@ -75,7 +75,7 @@ def _load(file: Path) -> Any:
     try:
         return yaml.load(text, _Loader)  # noqa: S506 (a safe loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InputError(f"{file}: is no YAML ({' '.join(str(error).split())})") from error
+        raise InputError(f"{file}: is no YAML ({in_one_line(error, 400)})") from error
 
 
 class _Loader(yaml.SafeLoader):

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from acmix.data.sources import class_name
-from acmix.errors import InputError
+from acmix.errors import InputError, in_one_line
 
 # Names of such files, in any case; hyphens and underscores do not count.
 _NAME = re.compile(
@@ -102,7 +102,7 @@ def _text(path: Path) -> str:
 
 
 def _nameless(path: Path, fault: Exception) -> InputError:
-    return InputError(f"{path} names no classes of masks: {' '.join(str(fault).split())[:200]}")
+    return InputError(f"{path} names no classes of masks: {in_one_line(fault)}")
 
 
 # A name, and the value or the colour that the file gives it.

@@ -10,7 +10,7 @@ from torch import nn
 
 from acmix.accounting import Account, account
 from acmix.checkpoints.detector import Detector
-from acmix.errors import InputError
+from acmix.errors import InputError, first_line
 from acmix.models.dense import EveryPart
 from acmix.models.detectors import DetectionNetwork, DetectorArguments, backbone_defaults, create_detector
 from acmix.paths import operators_of
@@ -80,7 +80,7 @@ def fresh_detector(settings: Settings, classes: int) -> DetectionNetwork:
         with torch.no_grad(), torch.device("cpu"):
             network.backbone(torch.zeros(1, 3, min(sides), min(sides[1], min(sides) + 32)))
     except (RuntimeError, ValueError, AssertionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(
             f"backbone {settings.backbone!r} does not take images of every size, which detection has: {reason}; "
             "choose another one"
@@ -140,7 +140,7 @@ def _cost(network: DetectionNetwork, name: str, side: int) -> Account:
     try:
         return account(on_images(network), size)
     except ValueError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(f"model {name!r} does not accept images of {size[1]} x {size[2]}: {reason}") from error
 
 

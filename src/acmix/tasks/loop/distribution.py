@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
 from acmix.devices import find_device
-from acmix.errors import InputError
+from acmix.errors import InputError, in_one_line
 from acmix.tasks.loop.settings import Precision
 
 Strategy = Literal["ddp", "fsdp"]
@@ -73,7 +73,7 @@ def make_fabric(
             precision=_PRECISION[precision],
         )
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"{count} devices cannot be used: {' '.join(str(error).split())}") from error
+        raise InputError(f"{count} devices cannot be used: {in_one_line(error, 400)}") from error
 
 
 def _launched() -> tuple[int | None, int]:

@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from acmix.errors import InputError
+from acmix.errors import InputError, in_one_line
 from acmix.tasks.loop.freezing import freeze
 from acmix.tasks.loop.settings import LoopSettings
 
@@ -61,7 +61,7 @@ def _check_optimizer(settings: LoopSettings) -> None:
             again = make_optimizer(network, even, settings.learning_rate)
             set_optimizer_state_dict(network, again, state, options=WHOLE)
     except Exception as error:  # optimisers of many authors raise what they like
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = in_one_line(error, 120)
         raise InputError(
             f"optimizer {settings.optimizer!r} cannot be used here: it does not step, or cannot be saved to be resumed "
             f"({reason}); sgd, adamw and lamb can"

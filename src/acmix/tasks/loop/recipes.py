@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import yaml
 
 from acmix.checkpoints.files import FIRST_TASK
-from acmix.errors import InputError, nearest
+from acmix.errors import InputError, in_one_line, nearest
 from acmix.tasks.loop.fields import check_setting, settings_of
 from acmix.tasks.loop.settings import LoopSettings
 
@@ -60,7 +60,7 @@ def _content(recipe: str, above: tuple[str, ...]) -> dict[str, Any]:
     try:
         content = yaml.safe_load(_text(recipe))
     except yaml.YAMLError as error:
-        raise InputError(f"recipe {recipe!r} is not YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"recipe {recipe!r} is not YAML: {in_one_line(error, 400)}") from error
     if not isinstance(content, dict):
         raise InputError(f"recipe {recipe!r} must be a mapping of settings, got {type(content).__name__}")
     base = content.pop("base", None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from acmix.errors import InputError, TrainingError
+from acmix.errors import InputError, TrainingError, first_line
 from acmix.storage import replacing
 
 FOLDER = "states"
@@ -34,7 +34,7 @@ def save(output: Path, updates: int, content: dict[str, Any], *, keep: int, advi
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
         # PyTorch's writer of archives turns a failed write into a RuntimeError.
-        reason = getattr(error, "strerror", None) or _first_line(error)
+        reason = getattr(error, "strerror", None) or first_line(error)
         earlier = paths(output)
         kept = f"{earlier[-1]} is whole" if earlier else "there is no earlier one"
         raise TrainingError(f"the state {path} cannot be written: {reason}; {kept}; make room and {advice}") from error
@@ -68,11 +68,7 @@ def read(path: Path) -> dict[str, Any]:
     except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"the state {path} is damaged: {_first_line(error)}; {advice}") from error
+        raise InputError(f"the state {path} is damaged: {first_line(error)}; {advice}") from error
     if not isinstance(content, dict) or not isinstance(content.get("updates"), int):
         raise InputError(f"the state {path} is damaged: it holds no run; {advice}")
     return content
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

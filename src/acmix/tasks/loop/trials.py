@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from acmix.errors import InputError
+from acmix.errors import InputError, first_line
 from acmix.tasks.loop.settings import LoopSettings
 
 
@@ -67,7 +67,7 @@ def _fault(mode: Callable[[], object], model: nn.Module, input_size: tuple[int, 
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             functional_call(model, buffers, (torch.zeros(images, *input_size),))
     except (RuntimeError, ValueError, AssertionError) as error:
-        return (str(error).splitlines() or [type(error).__name__])[0]
+        return first_line(error)
     finally:
         model.train(training)
     return None
