@@ -2,7 +2,17 @@ import os
 
 import pytest
 
-from acmix.errors import InputError, PreemptedError, TrainingError, counted, first_line, in_one_line, nearest, printable
+from acmix.errors import (
+    InputError,
+    PreemptedError,
+    TrainingError,
+    check_least,
+    counted,
+    first_line,
+    in_one_line,
+    nearest,
+    printable,
+)
 
 
 @pytest.mark.parametrize(
@@ -49,3 +59,11 @@ def test_what_others_say_is_cited_in_one_line():
     assert in_one_line(error) == "cannot be done: for one reason or another"
     assert in_one_line(error, 14) == "cannot be done"
     assert first_line(KeyError()) == in_one_line(KeyError()) == "KeyError"
+
+
+def test_numbers_are_checked_by_the_names_of_their_arguments():
+    check_least(1, top=1, batch_size=None)
+    with pytest.raises(InputError, match="^batch_size must be at least 1, got 0$"):
+        check_least(1, top=5, batch_size=0)
+    with pytest.raises(InputError, match="^workers must be a whole number of at least 0, got '2'$"):
+        check_least(0, workers="2")

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable
+from typing import Any
 
 # Control characters, line separators, the surrogates that stand for what no encoding has, and what XML forbids.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
@@ -73,3 +74,19 @@ class PreemptedError(TrainingError):
 
     The command line exits with code 75, which says "temporary failure, try again".
     """
+
+
+def check_least(least: int, **numbers: Any) -> None:
+    """Check whole numbers that a person gave.
+
+    Args:
+        least: Of each.
+        **numbers: By the names of their arguments; one that was left out, None, is fine.
+
+    Raises:
+        InputError: If one is less, or no whole number.
+    """
+    for name, number in numbers.items():
+        if number is not None and (not isinstance(number, int) or number < least):
+            kind = "" if isinstance(number, int) else "a whole number of "
+            raise InputError(f"{name} must be {kind}at least {least}, got {number!r}")

@@ -91,7 +91,7 @@ def test_metadata_that_break_a_rule_are_refused(saved, tmp_path, part, change, f
     ("images", "options", "rule"),
     [
         (np.zeros((8, 8), np.uint8), {}, "must be uint8 of shape"),
-        ([], {"batch_size": 0}, "batch_size must be a whole number of at least 1"),
+        ([], {"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ("absent.png", {}, "absent.png"),
         ([torch.zeros(3, 8, 8), torch.zeros(1, 8, 8)], {}, r"images\[1\]: must be \(3, H, W\), got \(1, 8, 8\)"),
         (torch.zeros(3, 0, 8), {}, r"must be \(3, H, W\), got \(3, 0, 8\)"),

@@ -109,6 +109,7 @@ def test_an_interrupted_study_continues_to_the_same_results(data, tmp_path):
         ({"variants": ["acmx"]}, "got 'acmx'; the nearest are acmix"),
         ({"variants": []}, "variants must name at least one of convolution, "),
         ({"seeds": 1}, "seeds must be at least 2, so that there is a spread, got 1"),
+        ({"workers": -1}, "workers must be at least 0, got -1"),
         ({"seconds": 0}, "seconds must be positive, got 0"),
         ({"settings": replace(SETTINGS, quiet_shifts=True)}, "leave it out, and name quiet-shifts in variants"),
         ({"settings": replace(SETTINGS, model="resnet18")}, "model must be an ACmix network"),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from acmix.checkpoints.trained import Metadata, TrainedNetwork
 from acmix.data.given import Given, as_picture, one_by_one, stacked
-from acmix.errors import InputError, counted, in_one_line
+from acmix.errors import InputError, check_least, counted, in_one_line
 
 # A file may choose a network's shape and its regularisation, never what is downloaded or loaded to build it.
 _MODEL_ARGUMENTS = {
@@ -119,8 +119,7 @@ class Classifier(TrainedNetwork):
                 of no meaning.
         """
         threshold = self.threshold(threshold)
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+        check_least(1, batch_size=batch_size)
         found, parts = self._inputs(images), [torch.zeros(0, len(self.classes))]
         while batch := list(islice(found, batch_size)):
             probabilities = self.probabilities(self.logits(stacked(batch)))

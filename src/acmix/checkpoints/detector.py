@@ -14,7 +14,7 @@ from acmix import records
 from acmix.checkpoints.classifier import check_arguments
 from acmix.checkpoints.trained import Metadata, TrainedNetwork
 from acmix.data.given import Given, as_picture, one_by_one
-from acmix.errors import InputError, counted
+from acmix.errors import InputError, check_least, counted
 from acmix.models.answers import any_lost, watched_answers
 from acmix.models.detectors import DETECTORS, DetectorArguments, create_detector
 
@@ -161,8 +161,7 @@ class Detector(TrainedNetwork):
             InputError: If an image is none of these or cannot be read, the network answers without finite numbers, or
                 score does not lie in 0..1.
         """
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+        check_least(1, batch_size=batch_size)
         if not isinstance(score, int | float) or not 0 <= score <= 1:
             raise InputError(f"score must be 0 to 1, got {score!r}")
         found: Iterator[Tensor] = (self._input(name, image) for name, image in one_by_one(images))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from acmix.errors import InputError
+from acmix.errors import InputError, check_least
 
 
 def check(data: str, *, validation: str | None = None, ignore_value: str | None = None, json: bool = False) -> int:
@@ -99,8 +99,7 @@ def shard(
         from acmix.data.datasets import open_dataset
         from acmix.data.writing import check_outside, write_shards
 
-    if images_per_shard < 1:
-        raise InputError(f"--images-per-shard must be at least 1, got {images_per_shard}")
+    check_least(1, images_per_shard=images_per_shard)
     images = open_dataset(
         data, validation=validation, val_fraction=val_fraction, seed=seed, check_images=False, progress=progress.track
     )

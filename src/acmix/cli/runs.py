@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from acmix.cli import outputs
-from acmix.errors import InputError
+from acmix.errors import InputError, check_least
 
 
 def report(
@@ -23,8 +23,7 @@ def report(
     """
     from acmix.cli.display import progress
 
-    if workers < 0:
-        raise InputError(f"--workers must be at least 0, got {workers}")
+    check_least(0, workers=workers)
     outputs.check_file("--output", output)
     with progress.working():
         from acmix.devices import find_device

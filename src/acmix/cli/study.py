@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from acmix.cli import outputs
 from acmix.cli.settings import COMMON, changes
 from acmix.cli.wording import SettingsOf
-from acmix.errors import InputError
+from acmix.errors import InputError, check_least
 from acmix.storage import write_atomically
 from acmix.study.kinds import KINDS, kind_of
 
@@ -147,8 +147,7 @@ def show(results: Path, *, plot: Path | None = None, table: Path | None = None, 
 def _use_threads(threads: int | None) -> None:
     if threads is None:
         return
-    if threads < 1:
-        raise InputError(f"--threads must be at least 1, got {threads}")
+    check_least(1, threads=threads)
     import torch
 
     torch.set_num_threads(threads)

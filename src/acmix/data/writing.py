@@ -14,7 +14,7 @@ from acmix.data.images import open_image, suffix_of, suffixes
 from acmix.data.labels import Label
 from acmix.data.shards.index import read_index
 from acmix.data.sources import EncodedImage, ImageSource, hashed_order
-from acmix.errors import InputError
+from acmix.errors import InputError, check_least
 from acmix.progress import Progress, silent
 from acmix.storage import folder_beside, replacing, write_atomically
 
@@ -57,8 +57,7 @@ def write_shards(
         InputError: If output holds something or cannot be written, if images_per_shard is not positive, if images are
             multi-label, or if one cannot be read or is of no known format.
     """
-    if images_per_shard < 1:
-        raise InputError(f"images_per_shard must be at least 1, got {images_per_shard}")
+    check_least(1, images_per_shard=images_per_shard)
     if any(images.multi_label for images in parts.values()):
         raise InputError("shards hold one label an image, and these images have any number; train on the table")
     written: dict[str, WrittenSplit] = {}

@@ -16,7 +16,7 @@ from acmix.bench import machine
 from acmix.bench.comparison import Candidate, forward_call, training_call
 from acmix.bench.measure import time_interleaved
 from acmix.data.datasets import OpenedData
-from acmix.errors import InputError, nearest
+from acmix.errors import InputError, check_least, nearest
 from acmix.study.kinds import KINDS, Kind
 from acmix.study.networks import Shape
 from acmix.study.pretrained import Pretraining, start_from
@@ -88,6 +88,7 @@ def run_study(
     _check(variants, seconds)
     if seeds < 2:
         raise InputError(f"seeds must be at least 2, so that there is a spread, got {seeds}")
+    check_least(0, workers=workers)
     watching = watching or Watching()
     with session(settings, device=device, devices=1) as fabric, ExitStack() as held:
         facts = _look_at(kind, data, settings, variants, validation, fabric)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from acmix.checkpoints.classifier import Classifier
 from acmix.data import ImageSource, TrainedImages, data_record, find_evaluation, image_loader
 from acmix.data.sources import file_batches
-from acmix.errors import InputError, counted
+from acmix.errors import check_least, counted
 from acmix.progress import Progress, silent
 from acmix.tasks.classification.multi_label import (
     LabelsPrediction,
@@ -164,9 +164,8 @@ def classify(classifier: Classifier, images: ImageSource, *, batch_size: int = 6
     Raises:
         InputError: If batch_size is not positive, workers is negative or an image cannot be read.
     """
-    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
-        if value < least:
-            raise InputError(f"{name} must be at least {least}, got {value}")
+    check_least(1, batch_size=batch_size)
+    check_least(0, workers=workers)
     outcomes = label_outcomes if classifier.multi_label else _outcomes
     loader = image_loader(images.with_transform(classifier.transform), batch_size=batch_size, workers=workers)
     index = 0
@@ -289,9 +288,7 @@ def predict(
     Raises:
         InputError: If top or batch_size is not positive, or a threshold is not 0 to 1 or of no meaning.
     """
-    for name, value in (("top", top), ("batch_size", batch_size)):
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, got {value}")
+    check_least(1, top=top, batch_size=batch_size)
     least = classifier.threshold(threshold)
     return _predict(classifier, [Path(file) for file in files], faults, top, least, batch_size)
 

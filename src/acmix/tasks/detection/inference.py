@@ -15,7 +15,7 @@ from acmix.checkpoints.detector import CATEGORY_IDS, Detector
 from acmix.data import TrainedImages, data_record, image_loader
 from acmix.data.annotated import AnnotatedImages, Annotations, find_annotated_evaluation
 from acmix.data.sources import file_batches
-from acmix.errors import InputError, counted
+from acmix.errors import InputError, check_least, counted
 from acmix.progress import Progress, silent
 from acmix.tasks.detection.figures import (
     Found,
@@ -174,9 +174,8 @@ def search(
     Raises:
         InputError: If batch_size is not positive, workers is negative or an image cannot be read.
     """
-    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
-        if value < least:
-            raise InputError(f"{name} must be at least {least}, got {value}")
+    check_least(1, batch_size=batch_size)
+    check_least(0, workers=workers)
     pictures: Any = Pictures(images)
     for indices, batch in image_loader(pictures, batch_size=batch_size, workers=workers, collate_fn=as_lists):
         for index, image, detections in zip(indices, batch, detector.detect(batch), strict=True):
@@ -299,8 +298,7 @@ def predict(
     """
     if not 0 <= score <= 1:
         raise InputError(f"score must be 0 to 1, got {score}")
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+    check_least(1, batch_size=batch_size)
     paths = [Path(file) for file in files]
     return _predict(detector, paths, image_ids(paths, annotations), faults, score, batch_size)
 

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
 from acmix.devices import find_device
-from acmix.errors import InputError, in_one_line
+from acmix.errors import InputError, check_least, in_one_line
 from acmix.tasks.loop.settings import Precision
 
 Strategy = Literal["ddp", "fsdp"]
@@ -46,8 +46,7 @@ def make_fabric(
     """
     here, nodes = _launched()
     place = find_device(device)
-    if devices is not None and devices < 1:
-        raise InputError(f"devices must be at least 1, got {devices}")
+    check_least(1, devices=devices)
     if None not in (here, devices) and here != devices:
         raise InputError(f"devices is {devices}, but the launcher started {here} processes here; leave devices out")
     if strategy == "fsdp" and precision == "float16":

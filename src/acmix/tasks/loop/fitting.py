@@ -13,7 +13,7 @@ from torch import nn
 from acmix.checkpoints.opening import load
 from acmix.data import EvaluationImages
 from acmix.data.datasets import OpenedData
-from acmix.errors import InputError, counted
+from acmix.errors import InputError, check_least, counted
 from acmix.progress import Progress, silent
 from acmix.tasks.loop import freezing, run
 from acmix.tasks.loop.checks import Checked, checked_images
@@ -64,8 +64,7 @@ class Options:
 
     def check(self) -> None:
         """Raise InputError if options contradict each other."""
-        if self.workers is not None and self.workers < 0:
-            raise InputError(f"workers must be at least 0, got {self.workers}")
+        check_least(0, workers=self.workers)
         if self.extend is not None and self.weights is not None:
             raise InputError(
                 f"weights {self.weights} cannot be: the run goes on with those of {self.extend}; leave one out"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from acmix.errors import InputError
+from acmix.errors import InputError, check_least
 from acmix.tasks.loop.measures import EpochRow
 
 # Parts of an epoch whose seconds are recorded, in the order in which they come.
@@ -71,8 +71,7 @@ class Reporting:
         """Check what is a number."""
         if not 0 <= self.save_minutes < float("inf"):
             raise InputError(f"save_minutes must be a number of minutes, at least 0, got {self.save_minutes}")
-        if self.keep_states < 1:
-            raise InputError(f"keep_states must be at least 1, got {self.keep_states}")
+        check_least(1, keep_states=self.keep_states)
 
 
 @dataclass

@@ -20,7 +20,7 @@ from acmix.data.masks.augmentation import Seen
 from acmix.data.masks.coding import IGNORED, Coding
 from acmix.data.masks.images import MaskedImages
 from acmix.data.masks.opening import find_masked_evaluation
-from acmix.errors import InputError, counted
+from acmix.errors import InputError, check_least, counted
 from acmix.progress import Progress, silent
 from acmix.tasks.loop.results import Measured, Table
 from acmix.tasks.segmentation.scores import scores
@@ -199,8 +199,7 @@ def segment(segmenter: Segmenter, images: MaskedImages, *, workers: int = 0) -> 
     Raises:
         InputError: If workers is negative or an image cannot be read.
     """
-    if workers < 0:
-        raise InputError(f"workers must be at least 0, got {workers}")
+    check_least(0, workers=workers)
     seen = measured_images(images, Seen(segmenter.preprocessing))
     loader = image_loader(seen, batch_size=None, workers=workers)
     count = len(segmenter.classes)
@@ -273,8 +272,7 @@ def measure(
     Raises:
         InputError: If the data or an argument cannot be used.
     """
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+    check_least(1, batch_size=batch_size)
     record = data_record(segmenter.training) if segmenter.training.get("data") else None
     found = held_out(
         segmenter,
@@ -338,8 +336,7 @@ def predict(
     Raises:
         InputError: If batch_size is not positive.
     """
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+    check_least(1, batch_size=batch_size)
     return _predict(segmenter, [Path(file) for file in files], faults)
 
 
