@@ -12,6 +12,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import acmix
 from acmix.nn import ACmix
 
+# What an operator tells of the convolution that it stands in for.
+LIKE_A_CONVOLUTION = (
+    *("in_channels", "out_channels", "kernel_size", "stride"),
+    *("padding", "dilation", "groups", "padding_mode"),
+)
+
 
 def shifts(layer):
     return torch.eye(layer.kernel_conv**2).view(-1, layer.kernel_conv, layer.kernel_conv).expand_as(layer.dep_weight)
@@ -176,17 +182,7 @@ def test_what_code_reads_of_a_convolution(kernel, stride, dilation):
     padding = dilation * (kernel // 2)
     convolution = nn.Conv2d(8, 16, kernel, stride, padding, dilation, bias=False, dtype=torch.float16)
     layer = ACmix(8, 16, kernel_conv=kernel, stride=stride, dilation=dilation, dtype=torch.float16)
-    names = (
-        "in_channels",
-        "out_channels",
-        "kernel_size",
-        "stride",
-        "padding",
-        "dilation",
-        "groups",
-        "padding_mode",
-        "bias",
-    )
+    names = (*LIKE_A_CONVOLUTION, "bias")
     assert {name: getattr(layer, name) for name in names} == {name: getattr(convolution, name) for name in names}
     assert (layer.weight.dtype, layer.weight.device) == (torch.float16, torch.device("cpu"))
     assert layer.to("meta").weight.device == torch.device("meta")

@@ -16,6 +16,7 @@ import acmix
 from acmix import ACmix
 from acmix.surgery import FusedACmix
 from tests.surgery.test_fusion import trained
+from tests.tracers import assert_traced
 
 
 class Network(nn.Module):
@@ -316,11 +317,7 @@ def test_whatever_traces_a_network_has_them():
     network, fused = rectifying()
     x = torch.randn(2, 3, 9, 8)
     expected = network(x)
-    compiled = torch.compile(fused, fullgraph=True, backend="aot_eager")
-    exported = torch.export.export(fused, (x,)).module()
-    for other in (compiled, exported, torch.fx.symbolic_trace(fused), torch.jit.trace(fused, x)):
-        torch.testing.assert_close(other(x), expected)
-    torch.testing.assert_close(torch.func.vmap(fused)(x[None])[0], expected)
+    assert_traced(fused, x, expected)
     torch.testing.assert_close(fused(x[0]), expected[0])
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(fused(x), network(x), rtol=0.1, atol=0.1)

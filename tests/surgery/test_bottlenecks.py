@@ -20,6 +20,7 @@ from acmix import ACmix
 from acmix.surgery import FusedACmix, FusedBottleneck
 from tests.numerics import DTYPES
 from tests.surgery.test_fusion import trained
+from tests.tracers import assert_traced
 
 
 class Block(nn.Module):
@@ -418,12 +419,7 @@ def test_hooks_of_later_are_called():
 def test_whatever_traces_a_network_has_it(memory):
     network, fused, x = fused_block()
     x = x.to(memory_format=memory)
-    expected = network(x)
-    compiled = torch.compile(fused, fullgraph=True, backend="aot_eager")
-    exported = torch.export.export(fused, (x,)).module()
-    for other in (compiled, exported, torch.fx.symbolic_trace(fused), torch.jit.trace(fused, x)):
-        torch.testing.assert_close(other(x), expected)
-    torch.testing.assert_close(torch.func.vmap(fused)(x[None])[0], expected)
+    assert_traced(fused, x, network(x))
     with torch.autocast("cpu", torch.bfloat16):
         assert fused(x).dtype == network(x).dtype == torch.bfloat16
         torch.testing.assert_close(fused(x), network(x), rtol=0.1, atol=0.2)

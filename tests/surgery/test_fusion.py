@@ -16,6 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d
 import acmix
 from acmix import ACmix
 from acmix.surgery import FusedACmix
+from tests.test_nn import LIKE_A_CONVOLUTION
 
 
 def trained(network):
@@ -192,16 +193,7 @@ def test_a_network_that_is_fused_already_is_equal():
 def test_a_fused_operator_tells_what_a_convolution_tells():
     operator = ACmix(4, 8, stride=2, dilation=3)
     fused = acmix.fuse(operator)
-    for name in (
-        "in_channels",
-        "out_channels",
-        "kernel_size",
-        "stride",
-        "padding",
-        "dilation",
-        "groups",
-        "padding_mode",
-    ):
+    for name in LIKE_A_CONVOLUTION:
         assert getattr(fused, name) == getattr(operator, name)
     assert fused.weight.dtype == operator.weight.dtype
 
