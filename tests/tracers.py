@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 def assert_traced(network: nn.Module, x: Tensor, expected: Tensor) -> None:
-    """Hold what torch.compile, torch.export, torch.fx, TorchScript's trace and vmap make of a network against a result."""
+    """Hold what torch.compile, torch.export, torch.fx, TorchScript and vmap make of a network against its result."""
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
     exported = torch.export.export(network, (x,)).module()
     for other in (compiled, exported, torch.fx.symbolic_trace(network), torch.jit.trace(network, x)):

@@ -58,17 +58,8 @@ class Classifier(TrainedNetwork):
     @classmethod
     def build(cls, metadata: Metadata) -> "Classifier":
         """See `TrainedNetwork.build`."""
-        name, arguments, classes = metadata.model_name, metadata.model_arguments, metadata.classes
-        return cls(
-            model=timm.create_model(name, num_classes=len(classes), **arguments),
-            model_name=name,
-            classes=classes,
-            preprocessing=metadata.preprocessing,
-            model_arguments=arguments,
-            training=metadata.training,
-            versions=metadata.versions,
-            multi_label=metadata.multi_label,
-        )
+        model = timm.create_model(metadata.model_name, num_classes=len(metadata.classes), **metadata.model_arguments)
+        return cls.of(model, metadata, multi_label=metadata.multi_label)
 
     @property
     def seen(self) -> str:
@@ -166,11 +157,10 @@ class Classifier(TrainedNetwork):
         expected = tuple(self.preprocessing["input_size"])
         if batch.ndim != 4 or batch.shape[1] != expected[0]:
             raise InputError(f"images must be (B, C, H, W) like {(1, *expected)}, got {tuple(batch.shape)}")
-        kinds = (each.dtype for each in self.model.parameters() if each.is_floating_point())
         self.model.eval()
         try:
             with torch.no_grad():
-                logits = self.model(batch.to(self.device, next(kinds, torch.float32)))
+                logits = self.model(batch.to(self.device, self.dtype))
         except torch.OutOfMemoryError as error:
             raise InputError(
                 f"batch_size is too large: {self.device} has no memory for {counted(len(batch), 'image')}"

@@ -92,15 +92,7 @@ class Detector(TrainedNetwork):
     def build(cls, metadata: Metadata) -> "Detector":
         """See `TrainedNetwork.build`."""
         arguments = arguments_of(metadata.model_arguments, metadata.preprocessing)
-        return cls(
-            model=create_detector(metadata.model_name, len(metadata.classes), arguments),
-            model_name=metadata.model_name,
-            classes=metadata.classes,
-            preprocessing=metadata.preprocessing,
-            model_arguments=metadata.model_arguments,
-            training=metadata.training,
-            versions=metadata.versions,
-        )
+        return cls.of(create_detector(metadata.model_name, len(metadata.classes), arguments), metadata)
 
     @property
     def network(self) -> str:
@@ -176,8 +168,7 @@ class Detector(TrainedNetwork):
         Raises:
             InputError: If there is no memory for so many, or the network answers without finite numbers.
         """
-        kinds = (each.dtype for each in self.model.parameters() if each.is_floating_point())
-        dtype = next(kinds, torch.float32)
+        dtype = self.dtype
         self.model.eval()
         try:
             with torch.no_grad(), watched_answers(self.model) as lost:

@@ -17,6 +17,7 @@ from acmix.checkpoints.files import FIRST_TASK, read_bytes
 from acmix.checkpoints.onnx_detector import OnnxDetector
 from acmix.checkpoints.onnx_digest import check_digest
 from acmix.checkpoints.segmenter import Segmenter
+from acmix.checkpoints.stored import KINDS
 from acmix.checkpoints.trained import FORMAT_VERSION, Metadata, TrainedNetwork
 from acmix.errors import InputError, in_one_line
 
@@ -134,25 +135,14 @@ def open_onnx(path: Path, device: torch.device | None) -> TrainedNetwork:
         raise InputError(f"device {device} cannot be used for {path}: ONNX Runtime finds no libraries for it")
     try:
         found = _metadata(session.get_modelmeta().custom_metadata_map)
-        classes = found.classes or found.labels
         if found.task == Detector.task:
-            model: nn.Module = OnnxDetector(session, found.preprocessing["mean"], len(classes))
+            model: nn.Module = OnnxDetector(session, found.preprocessing["mean"], len(found.classes))
         else:
-            model = OnnxModel(session, len(classes), _AXES[found.task])
+            model = OnnxModel(session, len(found.classes), _AXES[found.task])
     except InputError as fault:
         raise InputError(f"checkpoint {path} cannot be used: {fault}; give an .onnx that acmix export wrote") from fault
-    parts: dict[str, Any] = {
-        "model": model.eval(),
-        "model_name": found.model_name,
-        "classes": classes,
-        "preprocessing": found.preprocessing,
-        "model_arguments": found.model_arguments,
-        "training": found.training,
-        "versions": found.versions,
-    }
-    if found.task in (Detector.task, Segmenter.task):
-        return (Detector if found.task == Detector.task else Segmenter)(**parts)
-    return Classifier(**parts, multi_label=bool(found.labels))
+    own = {"multi_label": True} if found.multi_label else {}
+    return KINDS[found.task].of(model.eval(), found, **own)
 
 
 def _providers(path: Path, device: torch.device | None, available: list[str]) -> list[tuple[str, dict[str, int]]]:
@@ -167,19 +157,19 @@ def _providers(path: Path, device: torch.device | None, available: list[str]) ->
     return [(name, {"device_id": index} if name == _PROVIDERS["cuda"] else {}) for name in names]
 
 
-def _metadata(stored: Mapping[str, str]) -> _Metadata:
+def _metadata(stored: Mapping[str, str]) -> Metadata:
     if _KEY not in stored:
         raise InputError("it holds no acmix metadata, so that its classes and the size of its images are not known")
     try:
-        found = records.read(_Metadata, records.parse(stored[_KEY]), others=True)
+        held = records.read(_Metadata, records.parse(stored[_KEY]), others=True)
     except InputError as fault:
         raise InputError(f"its metadata are unusable: {fault}") from fault
+    parts = {name: value for name, value in vars(held).items() if name != "labels"}
+    parts |= {"classes": held.classes or held.labels, "multi_label": held.task == Classifier.task and bool(held.labels)}
+    found = Metadata(format_version=FORMAT_VERSION, **parts)
     if found.task == Detector.task:
-        parts = {name: value for name, value in vars(found).items() if name != "labels"}
-        return replace(
-            found, preprocessing=Detector.check(Metadata(format_version=FORMAT_VERSION, **parts)).preprocessing
-        )
+        return Detector.check(found)
     if found.task not in _AXES:
         raise InputError(f"it is of the task {found.task!r}, of which acmix reads no .onnx")
     check = classifier.check_preprocessing if found.task == Classifier.task else segmenter.check_preprocessing
-    return replace(found, preprocessing=check(found.classes or found.labels, found.preprocessing))
+    return replace(found, preprocessing=check(found.classes, found.preprocessing))

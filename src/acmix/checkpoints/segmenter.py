@@ -62,16 +62,8 @@ class Segmenter(TrainedNetwork):
     @classmethod
     def build(cls, metadata: Metadata) -> "Segmenter":
         """See `TrainedNetwork.build`."""
-        name, arguments, classes = metadata.model_name, metadata.model_arguments, metadata.classes
-        return cls(
-            model=segmenter(name, num_classes=len(classes), **arguments),
-            model_name=name,
-            classes=classes,
-            preprocessing=metadata.preprocessing,
-            model_arguments=arguments,
-            training=metadata.training,
-            versions=metadata.versions,
-        )
+        model = segmenter(metadata.model_name, num_classes=len(metadata.classes), **metadata.model_arguments)
+        return cls.of(model, metadata)
 
     @property
     def network(self) -> str:
@@ -146,11 +138,10 @@ class Segmenter(TrainedNetwork):
         channels = self.preprocessing["input_size"][0]
         if seen.shape[0] != channels or 0 in seen.shape:
             raise InputError(f"{name}: must be ({channels}, H, W), got {tuple(seen.shape)}")
-        kinds = (each.dtype for each in self.model.parameters() if each.is_floating_point())
         self.model.eval()
         try:
             with torch.no_grad():
-                logits = self.model(seen[None].to(self.device, next(kinds, torch.float32))).float()
+                logits = self.model(seen[None].to(self.device, self.dtype)).float()
                 if tuple(logits.shape[-2:]) != tuple(size):
                     logits = nn.functional.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
         except torch.OutOfMemoryError as error:

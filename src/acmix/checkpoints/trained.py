@@ -99,6 +99,12 @@ class TrainedNetwork(ABC):
         return next((each.device for each in chain(self.model.parameters(), self.model.buffers())), torch.device("cpu"))
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the numbers that the model takes: that of its first parameter in floating point, or float32."""
+        kinds = (each.dtype for each in self.model.parameters() if each.is_floating_point())
+        return next(kinds, torch.float32)
+
+    @property
     def network(self) -> str:
         """The network in words."""
         return self.model_name
@@ -131,6 +137,20 @@ class TrainedNetwork(ABC):
     @abstractmethod
     def build(cls, metadata: Metadata) -> Self:
         """Make the network that metadata of `check` describe, with fresh weights."""
+
+    @classmethod
+    def of(cls, model: nn.Module, metadata: Metadata, **own: Any) -> Self:
+        """Put a model and its metadata together; own is what the kind alone has."""
+        return cls(
+            model=model,
+            model_name=metadata.model_name,
+            classes=metadata.classes,
+            preprocessing=metadata.preprocessing,
+            model_arguments=metadata.model_arguments,
+            training=metadata.training,
+            versions=metadata.versions,
+            **own,
+        )
 
     @abstractmethod
     def predict(self, images: Given | Iterable[Given]) -> Any:
