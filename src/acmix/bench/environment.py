@@ -28,7 +28,7 @@ _PACKAGES = (
     "ultralytics",
 )
 # What changes a run from outside; nothing else of the variables is told.
-_VARIABLES = ("ACMIX_", "OMP_", "MKL_", "KMP_", "TORCH", "PYTORCH_", "CUDA_", "TRITON_", "CUBLAS_")
+_VARIABLES = ("ACMIX_", "OMP_", "MKL_", "KMP_", "TORCH", "PYTORCH_", "CUDA_", "TRITON_", "CUBLAS_", "MALLOC_")
 
 
 def environment() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from acmix.cli import bench, data, explain, networks, predictions, runs, study, training
+from acmix.cli.memory import keep_freed_memory
 from acmix.cli.parser import build_parser
 from acmix.cli.stopping import continued
 from acmix.cli.wording import as_typed, readable
@@ -71,6 +72,7 @@ def run(arguments: Sequence[str]) -> int:
         values = build_parser(COMMANDS, GROUPS).parse_args(arguments)
         for name in named:
             values = values[name]
+        keep_freed_memory()
         with _warnings_of(program):
             return command(**vars(values))
     except argparse.ArgumentError as error:
