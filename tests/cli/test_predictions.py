@@ -41,7 +41,20 @@ def test_unreadable_images_are_named_and_the_rest_predicted(capsys, checkpoint, 
     assert len(out.splitlines()) == 1
     assert "good.png" in out
     assert len(err.splitlines()) == 1
-    assert "broken.png" in err
+    assert err.startswith(f"acmix predict: error: {tmp_path / 'broken.png'}: not a readable image")
+
+
+def test_what_is_missing_is_an_error_as_of_every_command(capsys, checkpoint, tmp_path):
+    (tmp_path / "empty").mkdir()
+    given = [tmp_path / "none.png", tmp_path / "empty"]
+    code, out, err = call(capsys, "predict", checkpoint, *given, "--output", tmp_path / "drawn")
+    assert (code, out) == (2, "")
+    advice = "(--recursive looks into its folders)"
+    assert err.splitlines() == [
+        f"acmix predict: error: {given[1]}: the folder holds no image files directly in it {advice}",
+        f"acmix predict: error: {given[0]}: there is no such file",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +130,7 @@ def test_unreadable_images_are_counted_and_the_table_is_whole(capsys, checkpoint
     output = tmp_path / "all.csv"
     code, out, err = call(capsys, "predict", checkpoint, tmp_path / "images", "--output", output)
     assert (code, out) == (2, f"{output}: 2 predictions\n")
-    assert err.splitlines()[-1] == "acmix predict: 2 of 4 images cannot be read"
+    assert err.splitlines()[-1] == "acmix predict: error: 2 of 4 images cannot be read"
     assert len(err.splitlines()) == 3
     assert len(output.read_text().splitlines()) == 3
     assert stat.S_IMODE(output.stat().st_mode) & stat.S_IRUSR

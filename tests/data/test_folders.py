@@ -187,7 +187,7 @@ def test_images_of_folders(tmp_path):
     assert found("again", recursive=True) == (["again/1.JPG", "again/2.png", "again/c/4.png"], [dangling])
     missing = "the folder holds no image files"
     assert found("empty", recursive=True) == ([], [missing])
-    assert found("empty") == ([], [f"{missing} directly in it (--recursive looks into its folders)"])
+    assert found("empty", advice=" (try this)") == ([], [f"{missing} directly in it (try this)"])
 
 
 def test_reasons_are_counted_as_people_count():

@@ -115,9 +115,9 @@ def test_unreadable_images_are_named_and_the_rest_explained(capsys, checkpoint, 
     code, out, err = call(capsys, "explain", checkpoint, broken, image, tmp_path / "none.png", "--out", tmp_path / "o")
     assert code == 2
     assert out.startswith("page: ")
-    assert [line.split(": ")[:2] for line in err.splitlines()] == [
-        ["acmix explain", str(broken)],
-        ["acmix explain", str(tmp_path / "none.png")],
+    assert [line.split(": ")[:3] for line in err.splitlines()] == [
+        ["acmix explain", "error", str(broken)],
+        ["acmix explain", "error", str(tmp_path / "none.png")],
     ]
     assert len(list((tmp_path / "o").iterdir())) == 3
     code, out, err = call(capsys, "explain", checkpoint, broken, "--out", tmp_path / "nothing")
@@ -148,6 +148,18 @@ def test_bad_usage_is_one_line(capsys, checkpoint, image, tmp_path, monkeypatch,
     assert len(err.splitlines()) == 1
     assert re.match(f"acmix explain: error: .*{rule}", err)
     assert list(tmp_path.iterdir()) == [image]
+
+
+def test_what_is_missing_is_an_error_as_of_every_command(capsys, checkpoint, tmp_path):
+    (tmp_path / "empty").mkdir()
+    given = [tmp_path / "none.png", tmp_path / "empty"]
+    code, out, err = call(capsys, "explain", checkpoint, *given, "--out", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        f"acmix explain: error: {given[1]}: the folder holds no image files directly in it",
+        f"acmix explain: error: {given[0]}: there is no such file",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
 def test_networks_without_the_operator_are_refused(capsys, image, tmp_path):

@@ -3,13 +3,14 @@
 import argparse
 import io
 import os
+import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from acmix.cli import bench, data, explain, networks, predictions, runs, study, training
+from acmix.cli import bench, data, explain, lines, networks, predictions, runs, study, training
 from acmix.cli.memory import keep_freed_memory
 from acmix.cli.parser import build_parser
 from acmix.cli.stopping import continued
@@ -69,9 +70,11 @@ def run(arguments: Sequence[str]) -> int:
     named, command = _named(arguments)
     program = " ".join(("acmix", *named))
     try:
+        _check_given(arguments)
         values = build_parser(COMMANDS, GROUPS).parse_args(arguments)
         for name in named:
             values = values[name]
+        _check_numbers(vars(values))
         keep_freed_memory()
         with _warnings_of(program):
             return command(**vars(values))
@@ -80,10 +83,11 @@ def run(arguments: Sequence[str]) -> int:
     except InputError as error:
         return _fail(program, as_typed(str(error), command))
     except TrainingError as error:
-        preempted = isinstance(error, PreemptedError)
-        said = continued(arguments, str(error)) if preempted else str(error)
-        sys.stderr.write(f"{program}: {' '.join(said.split())}\n")
-        return _TRY_AGAIN if preempted else 1
+        if isinstance(error, PreemptedError):
+            sys.stderr.write(f"{program}: {continued(arguments, str(error))}\n")
+            return _TRY_AGAIN
+        lines.error(program, error)
+        return 1
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         for extra, packages in _EXTRAS.items():
@@ -101,12 +105,25 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(program, f"{error.filename}: {error.strerror}")
 
 
+def _check_given(arguments: Sequence[str]) -> None:
+    # Path would take it for the folder that one is in.
+    if any(re.fullmatch(r"(--[\w-]+=)?", argument) for argument in arguments):
+        raise InputError("an argument is empty, of a variable of the shell that is not set maybe; leave it out")
+
+
+def _check_numbers(values: Mapping[str, Any]) -> None:
+    # Settings of trainings are text here, and checked as such.
+    for name, value in values.items():
+        if isinstance(value, int | float) and not abs(value) <= sys.maxsize:
+            raise InputError(f"{name} must be at most {sys.maxsize}, got {value}")
+
+
 @contextmanager
 def _warnings_of(program: str) -> Iterator[None]:
     """Let a warning be a line like every other, not a place in a file."""
 
     def line(message: Warning | str, *_: Any, **__: Any) -> str:
-        return f"{program}: warning: {' '.join(str(message).split())}\n"
+        return lines.warning_line(program, message)
 
     before, warnings.formatwarning = warnings.formatwarning, line
     try:
@@ -127,5 +144,5 @@ def _named(arguments: Sequence[str]) -> tuple[list[str], Any]:
 
 
 def _fail(program: str, message: str) -> int:
-    sys.stderr.write(f"{program}: error: {' '.join(message.split())}\n")
+    lines.error(program, message)
     return 2

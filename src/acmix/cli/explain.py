@@ -6,7 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
-from acmix.cli import outputs, python
+from acmix.cli import lines, outputs, python
 from acmix.cli.wording import spelled
 from acmix.errors import InputError
 
@@ -57,8 +57,8 @@ def explain(
     )
     if page is not None:
         sys.stdout.write(f"page: {page}\n")
-    for line in faults:
-        sys.stderr.write(f"acmix explain: {line}\n")
+    for fault in faults:
+        lines.error("acmix explain", fault)
     return 2 if faults else 0
 
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acmix.cli import outputs
+from acmix.cli import lines, outputs
 from acmix.errors import InputError
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _export_detector(detector: "TrainedNetwork", output: Path, *, half: bool) ->
         with progress.working("exporting, then running it beside PyTorch"):
             written = detector_to_onnx(model, output, image_size=(side, side), metadata=metadata_of(detector))
     except ExportError as error:
-        sys.stderr.write(f"acmix export: error: {error}\n")
+        lines.error("acmix export", error)
         return 1
     display.show_detector(written)
     return 0
@@ -181,7 +181,7 @@ def _export_file(trained: "TrainedNetwork", output: Path, *, fixed_size: bool, h
             else:
                 written = to_onnx(network, output, metadata=metadata_of(trained), **options)
     except ExportError as error:
-        sys.stderr.write(f"acmix export: error: {error}\n")
+        lines.error("acmix export", error)
         return 1
     if written is None:
         sys.stdout.write(f"program: {output}\n")

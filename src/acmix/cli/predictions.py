@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acmix.cli import outputs
+from acmix.cli import lines, outputs
 from acmix.errors import InputError, counted, printable
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def predict(
     kind.check_options(options)
     missing: list[str] = []
     faults: list[str] = []
-    files = find_images(images, missing, recursive=recursive)
+    files = find_images(images, missing, recursive=recursive, advice=" (--recursive looks into its folders)")
     found = kind.predict(trained, files, faults, batch_size=batch_size, **options)
     found = progress.track(found, "predicting", len(files))
     if output is not None and _is_table(output):
@@ -79,15 +79,15 @@ def predict(
         found = found if output is None else _drawn(found, part_of(kind.name).draw, output, images, files)
         display.show_predictions(found, as_json=json)
     if output is not None and not _is_table(output) and (lost := unwritable(trained.classes)):
-        sys.stderr.write(f"acmix predict: {lost}\n")
+        lines.warning("acmix predict", lost)
     if output is not None and (not _is_table(output) or output.suffix.lower() == ".json"):
         for note in kind.notes(trained, files, **options):
             # Beside JSON it would be none.
             (sys.stderr if json else sys.stdout).write(f"{note}\n")
-    for line in (*missing, *faults):
-        sys.stderr.write(f"acmix predict: {line}\n")
+    for fault in (*missing, *faults):
+        lines.error("acmix predict", fault)
     if len(faults) > 1:
-        sys.stderr.write(f"acmix predict: {len(faults):,} of {counted(len(files), 'image')} cannot be read\n")
+        lines.error("acmix predict", f"{len(faults):,} of {counted(len(files), 'image')} cannot be read")
     return 2 if missing or faults else 0
 
 

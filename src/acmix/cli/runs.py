@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from acmix.cli import outputs
+from acmix.cli import lines, outputs
 from acmix.errors import InputError, check_least
 
 
@@ -70,7 +70,7 @@ def report_end(run: Path, outcomes: Sequence[Any]) -> None:
     try:
         write_report(run, outcomes=outcomes)
     except InputError as error:
-        sys.stderr.write(f"acmix train: no report: {error}\n")
+        lines.warning("acmix train", f"no report: {error}")
 
 
 def report_stop(run: Path, *, quiet: bool = False) -> None:
@@ -86,7 +86,7 @@ def report_stop(run: Path, *, quiet: bool = False) -> None:
     try:
         page = write_report(run, pictures=False)
     except Exception as error:
-        sys.stderr.write(f"acmix train: no report: {error}\n")
+        lines.warning("acmix train", f"no report: {error}")
     else:
         if not quiet:
             sys.stderr.write(f"report: {page}\n")

@@ -268,7 +268,9 @@ def _walk(
         yield from _walk(os.path.join(folder, name), (*above, real), met, left_out, inside)
 
 
-def find_images(paths: Iterable[str | Path], faults: list[str], *, recursive: bool = False) -> list[Path]:
+def find_images(
+    paths: Iterable[str | Path], faults: list[str], *, recursive: bool = False, advice: str = ""
+) -> list[Path]:
     """The image files that paths stand for, as they are given or in the folder that is given.
 
     Of folders hidden files, and links as in `class_files`, are left out.
@@ -278,6 +280,7 @@ def find_images(paths: Iterable[str | Path], faults: list[str], *, recursive: bo
         faults: Gets one line for every folder that cannot be read or holds no image files, and for five links at most
             of each that lead to nothing.
         recursive: A folder stands for those at any depth, each folder's own before those of its folders.
+        advice: What to do about a folder that holds images in its folders alone.
     """
     found: list[Path] = []
     for path in map(Path, paths):
@@ -292,8 +295,8 @@ def find_images(paths: Iterable[str | Path], faults: list[str], *, recursive: bo
             continue
         faults += [f"{path / name}: the link leads to nothing" for name in left_out.names.get(_DANGLING, ())]
         if not files:
-            deeper = "" if recursive else " directly in it (--recursive looks into its folders)"
-            faults.append(f"{path}: the folder holds no image files{deeper}")
+            directly = "" if recursive else f" directly in it{advice}"
+            faults.append(f"{path}: the folder holds no image files{directly}")
         found += files
     return found
 
