@@ -1,11 +1,12 @@
 """Make a classifier ready to be trained: all that can be checked without training is checked here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from acmix.checkpoints.classifier import Classifier
@@ -30,12 +31,14 @@ class Prepared(prepared.Prepared):
     """What of a classifier is ready.
 
     Attributes:
+        augmentation: Of a training image.
         class_weights: Of images by their class, or of those that have a label, where the settings want any.
     """
 
     trained: Classifier
     images: ImageData
     settings: Settings
+    augmentation: Callable[[Image], Tensor]
     class_weights: Tensor | None = None
 
     @property
@@ -57,18 +60,10 @@ class Prepared(prepared.Prepared):
     def batches(self, fabric: Fabric) -> Batches:
         """Augmented images, and those to validate with as they are used later."""
         settings, images = self.settings, self.images
-        transform = training_transform(
-            self.trained.preprocessing,
-            digits=images.location in BUNDLED,
-            random_augment=settings.random_augment,
-            random_erase=settings.random_erase,
-            smallest_crop=settings.smallest_crop,
-            flip=settings.flip,
-            color_jitter=settings.color_jitter,
-        )
         seen = images.validation.with_transform(self.trained.transform)
+        own = {"seed": settings.seed, "workers": self.workers}
         return Batches(
-            training=training_loader(images.train, self.sampler, transform, seed=settings.seed, workers=self.workers),
+            training=training_loader(images.train, self.sampler, self.augmentation, **own),
             sampler=self.sampler,
             validation=self.validation_loader(seen, fabric, batch_size=settings.batch_size),
         )
@@ -99,8 +94,8 @@ def prepare(
             is none for bundled digits.
 
     Raises:
-        InputError: If the network does not take such images or batches, it has no parts as the settings name, there are
-            too few images, or their labels are not known.
+        InputError: If the network does not take such images or batches, it has no parts as the settings name, timm has
+            no such augmentation, there are too few images, or their labels are not known.
     """
     multi_label = images.train.multi_label
     settings = settings.suited(multi_label=multi_label)
@@ -124,6 +119,15 @@ def prepare(
         model_arguments=arguments_of(settings),
         multi_label=multi_label,
     )
+    augmentation = training_transform(
+        preprocessing,
+        digits=images.location in BUNDLED,
+        random_augment=settings.random_augment,
+        random_erase=settings.random_erase,
+        smallest_crop=settings.smallest_crop,
+        flip=settings.flip,
+        color_jitter=settings.color_jitter,
+    )
     weights = positive_weights if multi_label else balanced_weights
     if workers is None:
         workers = 0 if images.location in BUNDLED else readers(fabric)
@@ -133,5 +137,6 @@ def prepare(
         settings=settings,
         sampler=sampler,
         workers=workers,
+        augmentation=augmentation,
         class_weights=weights(images.train) if settings.class_weights == "balanced" else None,
     )

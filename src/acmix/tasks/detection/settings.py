@@ -50,7 +50,7 @@ class Settings(LoopSettings):
     head_convolutions: Annotated[int, Range(1, 4)] = 4
     anchor_scale: Annotated[float | None, Range(1e-3, 1e3)] = None
     anchor_octaves: Annotated[int, Range(1, 16)] = 3
-    image_size: Annotated[int, Range(1, 16384)] = 800
+    image_size: Annotated[int, Range(32, 16384)] = 800
     longest_side: Annotated[int, Range(1, 16384)] = 1333
     flip: Annotated[float, Range(0, 1)] = 0.5
     smallest_scale: Annotated[float, Range(0, 10, above=True)] = 1.0

@@ -2,6 +2,7 @@
 
 import re
 import reprlib
+import sys
 import typing
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
@@ -147,6 +148,9 @@ def check_setting(kind: type, name: str, value: Any) -> Any:
     is_number = isinstance(meant, int | float) and not isinstance(meant, bool)
     if setting.range is not None and is_number and meant not in setting.range:
         raise InputError(f"{name} must be {setting.range}, got {meant}")
+    if isinstance(meant, int) and meant > sys.maxsize:
+        # Python's iterators and PyTorch's sizes count no further.
+        raise InputError(f"{name} must be at most {sys.maxsize}, got {meant}")
     return meant
 
 
