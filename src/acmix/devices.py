@@ -1,4 +1,4 @@
-"""Devices by name: the one place that reads what a person asks for, and says why a machine cannot give it. A leaf."""
+"""Devices: the one place that reads what a person asks for, and says why a machine cannot give it. A leaf."""
 
 import re
 
@@ -28,6 +28,13 @@ def find_device(name: str | torch.device) -> torch.device:
     if reason is not None:
         raise InputError(f"device {name} cannot be used: {reason}")
     return device
+
+
+def has_no_memory(error: BaseException) -> bool:
+    """Whether an error says that memory gave out; PyTorch has a class for that of GPUs alone."""
+    said = str(error)
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or "can't allocate memory" in said or "bad_alloc" in said
 
 
 def _why_not_cuda(device: torch.device) -> str | None:

@@ -8,6 +8,9 @@ from typing import Any
 # Control characters, line separators, the surrogates that stand for what no encoding has, and what XML forbids.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
+# Numbers that a person may give are no larger, those of seeds: what is computed of them fits into 64 bits.
+LARGEST = 2**32 - 1
+
 
 def printable(name: object) -> str:
     r"""The text of a name that any terminal, file and page can show on one line.

@@ -6,6 +6,7 @@ import sys
 import warnings
 
 import pytest
+import torch
 
 import acmix
 from acmix.cli import commands
@@ -73,7 +74,7 @@ def test_version_and_light_start():
         ),
         (
             ["train", "digits", "--batch-size", 30 * "9"],
-            "acmix train: error: --batch-size must be at most 9223372036854",
+            "acmix train: error: --batch-size must be at most 4294967295, got",
         ),
         (["train", "digits", "--epoch", "3"], "acmix train: error: there is no --epoch; the nearest is --epochs"),
         (["train", "digits", "--lr"], "acmix train: error: --learning-rate needs a value"),
@@ -112,9 +113,9 @@ def test_version_and_light_start():
         (["explain", "/nowhere", "image.png", "--output="], "acmix explain: error: an argument is empty, "),
         (
             ["predict", "/nowhere", "image.png", "--batch-size", "1" + 30 * "0"],
-            "acmix predict: error: --batch-size must be at most 9223372036854775807, got 10",
+            "acmix predict: error: --batch-size must be at most 4294967295, got 10",
         ),
-        (["bench", "layer", "--seconds", "1e30"], "acmix bench layer: error: --seconds must be at most 9"),
+        (["bench", "layer", "--seconds", "1e30"], "acmix bench layer: error: --seconds must be at most 4294967295"),
         (["info", "-x"], "acmix info: error: there is no -x;"),
         (["compare", "--json=3", "a"], "acmix compare: error: --json takes no value, got '3';"),
         (["export", "only"], "acmix export: error: .*required: OUTPUT;"),
@@ -237,6 +238,27 @@ def test_stopping_ends_with_130(capsys, monkeypatch):
     code, _, err = call(capsys, "train", "digits")
     assert code == 130
     assert "stopped" in err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GiB."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 16000000000 bytes.\nMore"),
+        RuntimeError("std::bad_alloc"),
+    ],
+)
+def test_want_of_memory_is_one_line(capsys, monkeypatch, error):
+    def ask(*arguments, **options):  # noqa: ARG001
+        raise error
+
+    monkeypatch.setattr("acmix.bench.compare_layer", ask)
+    code, _, err = call(capsys, "bench", "layer", "--shapes", "8x8")
+    said = str(error).partition("\n")[0]
+    assert (code, err) == (2, f"acmix bench layer: error: there is no memory for that, give less: {said}\n")
+    error = RuntimeError("something else")
+    with pytest.raises(RuntimeError, match="something else"):
+        call(capsys, "bench", "layer", "--shapes", "8x8")
 
 
 def test_a_warning_is_a_line():

@@ -140,6 +140,9 @@ def test_a_folder_for_the_hub_is_used_as_the_run_is(capsys, shapes, run, tmp_pat
 
 
 def test_a_detector_tells_what_it_is_and_costs(capsys, run):
+    code, out, err = call(capsys, "info", run, "--image-size", "4294967295")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "does not accept images of 4294967296 x 4294967296" in err
     code, out, _ = call(capsys, "info", run, "--json")
     found = json.loads(out)
     assert (code, found["checkpoint"]["task"], found["input_size"]) == (0, "detection", [3, 32, 32])

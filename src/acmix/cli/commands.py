@@ -15,7 +15,7 @@ from acmix.cli.memory import keep_freed_memory
 from acmix.cli.parser import build_parser
 from acmix.cli.stopping import continued
 from acmix.cli.wording import as_typed, readable
-from acmix.errors import InputError, PreemptedError, TrainingError
+from acmix.errors import LARGEST, InputError, PreemptedError, TrainingError
 
 # EX_TEMPFAIL of sysexits.h: a scheduler may start the job again.
 _TRY_AGAIN = 75
@@ -103,6 +103,12 @@ def run(arguments: Sequence[str]) -> int:
         if error.filename is None:
             raise
         return _fail(program, f"{error.filename}: {error.strerror}")
+    except (RuntimeError, MemoryError) as error:
+        from acmix.devices import has_no_memory
+
+        if not has_no_memory(error):
+            raise
+        return _fail(program, f"there is no memory for that, give less: {str(error).partition(chr(10))[0]}")
 
 
 def _check_given(arguments: Sequence[str]) -> None:
@@ -114,8 +120,8 @@ def _check_given(arguments: Sequence[str]) -> None:
 def _check_numbers(values: Mapping[str, Any]) -> None:
     # Settings of trainings are text here, and checked as such.
     for name, value in values.items():
-        if isinstance(value, int | float) and not abs(value) <= sys.maxsize:
-            raise InputError(f"{name} must be at most {sys.maxsize}, got {value}")
+        if isinstance(value, int | float) and not abs(value) <= LARGEST:
+            raise InputError(f"{name} must be at most {LARGEST}, got {value}")
 
 
 @contextmanager

@@ -24,6 +24,12 @@ def test_values_without_a_file_are_their_own_names():
     np.testing.assert_array_equal(known.decode(np.array([[7, 0]])), [[2, 0]])
 
 
+@pytest.mark.parametrize("value", [-1, 65_536, 10**30])
+def test_what_no_mask_can_hold_is_refused(value):
+    with pytest.raises(InputError, match=f"ignore_value must be 0 to 65535, got {value}"):
+        coding(None, value, unread)
+
+
 @pytest.mark.parametrize("value", [255, 65_535])
 def test_the_largest_value_must_be_said_to_be_ignored_where_nothing_names_classes(value):
     with pytest.raises(InputError, match=f"ignore_value must be given.*--ignore-value {value}"):

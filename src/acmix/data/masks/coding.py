@@ -87,6 +87,8 @@ def coding(legend: Legend | None, ignore: int | str | None, found: Callable[[], 
     Raises:
         InputError: If it cannot be known what a value stands for, or there are fewer than two classes.
     """
+    if isinstance(ignore, int) and not 0 <= ignore <= 65_535:
+        raise InputError(f"ignore_value must be 0 to 65535, got {ignore}")
     if legend is None:
         made = _of_values(found(), ignore)
     elif legend.values is None:

@@ -139,7 +139,7 @@ def _cost(network: DetectionNetwork, name: str, side: int) -> Account:
     size = _square(side)
     try:
         return account(on_images(network), size)
-    except ValueError as error:
+    except (RuntimeError, ValueError) as error:
         reason = first_line(error)
         raise InputError(f"model {name!r} does not accept images of {size[1]} x {size[2]}: {reason}") from error
 

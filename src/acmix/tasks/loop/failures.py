@@ -1,7 +1,6 @@
 """What a person can do about what ends a run."""
 
-import torch
-
+from acmix.devices import has_no_memory
 from acmix.errors import InputError, TrainingError
 from acmix.tasks.loop import states
 from acmix.tasks.loop.run import RunFiles
@@ -11,7 +10,7 @@ def explained(error: Exception, files: RunFiles) -> Exception:
     """What a person can do about a failure; the failure itself where we do not know."""
     lines = str(error).splitlines() or [type(error).__name__]
     kept = f"{paths[-1]} is kept" if (paths := states.paths(files.output)) else "no state was saved yet"
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in lines[0]:
+    if has_no_memory(error):
         return TrainingError(
             f"out of memory: {lines[0]}; halve batch_size and double accumulate, which learns the same, "
             f"or set recompute=true; {kept}"

@@ -2,7 +2,6 @@
 
 import re
 import reprlib
-import sys
 import typing
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
@@ -11,7 +10,7 @@ from types import NoneType, UnionType
 from typing import Any
 
 from acmix import records
-from acmix.errors import InputError, nearest
+from acmix.errors import LARGEST, InputError, nearest
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.IGNORECASE)
 
@@ -148,9 +147,8 @@ def check_setting(kind: type, name: str, value: Any) -> Any:
     is_number = isinstance(meant, int | float) and not isinstance(meant, bool)
     if setting.range is not None and is_number and meant not in setting.range:
         raise InputError(f"{name} must be {setting.range}, got {meant}")
-    if isinstance(meant, int) and meant > sys.maxsize:
-        # Python's iterators and PyTorch's sizes count no further.
-        raise InputError(f"{name} must be at most {sys.maxsize}, got {meant}")
+    if isinstance(meant, int) and meant > LARGEST:
+        raise InputError(f"{name} must be at most {LARGEST}, got {meant}")
     return meant
 
 
