@@ -15,7 +15,7 @@ from acmix.cli.memory import keep_freed_memory
 from acmix.cli.parser import build_parser
 from acmix.cli.stopping import continued
 from acmix.cli.wording import as_typed, readable
-from acmix.errors import LARGEST, InputError, PreemptedError, TrainingError
+from acmix.errors import LARGEST, InputError, PreemptedError, TrainingError, first_line
 
 # EX_TEMPFAIL of sysexits.h: a scheduler may start the job again.
 _TRY_AGAIN = 75
@@ -108,7 +108,7 @@ def run(arguments: Sequence[str]) -> int:
 
         if not has_no_memory(error):
             raise
-        return _fail(program, f"there is no memory for that, give less: {str(error).partition(chr(10))[0]}")
+        return _fail(program, f"there is no memory for that, give less: {first_line(error)}")
 
 
 def _check_given(arguments: Sequence[str]) -> None:
