@@ -109,6 +109,12 @@ def test_arguments_of_a_convolution_mean_what_they_mean_there(padding):
         assert getattr(layer, name) == getattr(convolution, name)
 
 
+@pytest.mark.parametrize("x", [None, 3, [[1.0]]])
+def test_what_is_no_tensor_is_refused_by_name(x):
+    with pytest.raises(TypeError, match=f"x must be a torch.Tensor, got {type(x).__name__}"):
+        ACmix(8, 8)(x)
+
+
 @pytest.mark.parametrize("shape", [(5, 5), (7, 5, 5), (1, 7, 5, 5), (1, 1, 8, 5, 5)])
 def test_bad_input(shape):
     with pytest.raises(ValueError, match=r"x must have the shape \(B, C_in = 8, H, W\) with"):

@@ -20,7 +20,8 @@ _NO_KERNEL = (
 
 
 def _from_input(x: Tensor, projection: Projection, weights: Weights, ends: Ends, grid: Grid, backend: str) -> Tensor:
-    if x.ndim == 3:
+    # What is no tensor is refused where all else of x is.
+    if isinstance(x, Tensor) and x.ndim == 3:
         return _from_input(x[None], projection, weights, _of_one(ends), grid, backend)[0]
     return dispatch.project_and_mix(x, projection, weights, grid, backend, ends)
 
