@@ -54,6 +54,20 @@ def test_package(tmp_path):
     torch.testing.assert_close(torch._inductor.aoti_load_package(str(path))(images), layer(images))
 
 
+def test_sizes_of_which_a_map_is_one_cell_are_a_case_of_their_own():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 4, 8, 8, padding=4), ACmix(4, 4, heads=2, kernel_att=3, stride=2)).eval()
+    with pytest.raises(
+        InputError, match=r"input_size \(2, 12, 12\) leaves Sequential maps of a single row .* up to 15 alone"
+    ):
+        to_program(network, input_size=(2, 12, 12))
+    # Two thirds of these would be.
+    module = to_program(network, input_size=(2, 18, 17)).module()
+    for size in ((16, 16), (40, 17)):
+        images = torch.randn(3, 2, *size)
+        torch.testing.assert_close(module(images), network(images))
+
+
 def test_bad_arguments(tmp_path, monkeypatch):
     layer = ACmix(3, 8)
     with pytest.raises(InputError, match="input_size must be three positive sizes"):

@@ -46,6 +46,7 @@ def compare(
     *,
     step: int,
     device: torch.device | str,
+    least: int = 1,
 ) -> tuple[Check, ...]:
     """Run what was exported beside the network on three batches of random images.
 
@@ -59,6 +60,7 @@ def compare(
         dynamic: Whether every batch, height and width is to be taken.
         step: What heights and widths are multiples of.
         device: Where it runs; the network, too.
+        least: What heights and widths are at least.
 
     Raises:
         InputError: If the network does not take images of `input_size`, or its outputs are not finite.
@@ -67,7 +69,7 @@ def compare(
     network = copy_network(network).eval().to(device)
     exact_network = copy_network(network).double()
     checks = []
-    for seed, shapes in enumerate(shapes_to_try(input_size, dynamic, step)):
+    for seed, shapes in enumerate(shapes_to_try(input_size, dynamic, step, least)):
         images, own = _outputs_of_first(network, shapes, seed)
         with torch.no_grad():
             exact = _tensors(exact_network(images.double()))

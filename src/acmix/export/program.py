@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,8 @@ def to_program(network: nn.Module, *, input_size: Sequence[int], dynamic: bool =
     Args:
         network: Takes one tensor `(B, C, H, W)`; not modified.
         input_size: `(C, H, W)` of an image.
-        dynamic: Let the program take every batch, height and width of at least 2 cells; else one image of `input_size`.
+        dynamic: Let the program take every batch of at least 2 images, and every height and width of which no map has a
+            single row or column, which PyTorch exports as a case of its own; else one image of `input_size`.
 
     Returns:
         The program. It was run beside the network on three batches, of other sizes if dynamic, as `to_onnx` does.
@@ -37,23 +38,44 @@ def to_program(network: nn.Module, *, input_size: Sequence[int], dynamic: bool =
         ExportError: If the program computes something else than the network.
     """
     check_input_size(input_size)
-    program, step = _program(network, input_size, dynamic)
-    _compare(program.module(), "the program", network, input_size, dynamic, step)
+    program, sizes = _program(network, input_size, dynamic)
+    _compare(program.module(), "the program", network, input_size, dynamic, sizes)
     return program
 
 
-def _program(network: nn.Module, input_size: Sequence[int], dynamic: bool) -> tuple[ExportedProgram, int]:
+class _Sizes(NamedTuple):
+    """Heights and widths that a program takes: multiples of step, at least `least`."""
+
+    step: int
+    least: int
+
+
+def _program(network: nn.Module, input_size: Sequence[int], dynamic: bool) -> tuple[ExportedProgram, _Sizes]:
     fused, example = prepare(fuse(network)), example_images(network, input_size, dynamic)
-    return export_with_sizes(
+    program, step = export_with_sizes(
         lambda shapes: torch.export.export(fused, (example,), dynamic_shapes=shapes), network, input_size, dynamic
     )
+    ranges = program.range_constraints.values()
+    if most := [int(each.upper) for each in ranges if each.upper.is_Integer]:
+        raise InputError(
+            f"input_size {tuple(input_size)} leaves {type(network).__name__} maps of a single row or column, which "
+            f"PyTorch exports as a case of its own, for sizes up to {min(most)} alone; give a larger one, or "
+            "dynamic=False (--fixed-size)"
+        )
+    return program, _Sizes(step, max((int(each.lower) for each in ranges), default=1))
 
 
 def _compare(
-    module: Callable[[Tensor], Any], name: str, network: nn.Module, input_size: Sequence[int], dynamic: bool, step: int
+    module: Callable[[Tensor], Any],
+    name: str,
+    network: nn.Module,
+    input_size: Sequence[int],
+    dynamic: bool,
+    sizes: _Sizes,
 ) -> None:
     device = example_images(network, input_size, dynamic).device
-    compare(run_module(module), name, network, input_size, dynamic, step=step, device=device)
+    options: dict[str, Any] = {"step": sizes.step, "least": sizes.least, "device": device}
+    compare(run_module(module), name, network, input_size, dynamic, **options)
 
 
 def to_package(network: nn.Module, path: str | Path, *, input_size: Sequence[int], dynamic: bool = True) -> Path:
@@ -65,7 +87,7 @@ def to_package(network: nn.Module, path: str | Path, *, input_size: Sequence[int
         network: Takes one tensor `(B, C, H, W)`; not modified.
         path: The file, ending in .pt2; its folder must exist.
         input_size: `(C, H, W)` of an image.
-        dynamic: Let the package take every batch, height and width of at least 2 cells.
+        dynamic: As of `to_program`.
 
     Returns:
         The file.
@@ -83,10 +105,10 @@ def to_package(network: nn.Module, path: str | Path, *, input_size: Sequence[int
     if shutil.which(compiler) is None:
         raise InputError(f"AOTInductor needs a C++ compiler, {compiler} is not there; install g++, or use to_program")
     check_input_size(input_size)
-    program, step = _program(network, input_size, dynamic)
+    program, sizes = _program(network, input_size, dynamic)
     with folder_beside(path) as folder:
         file = torch._inductor.aoti_compile_and_package(program, package_path=str(folder / path.name))
         package = torch._inductor.aoti_load_package(file)
-        _compare(package, "the package", network, input_size, dynamic, step)
+        _compare(package, "the package", network, input_size, dynamic, sizes)
         Path(file).replace(path)
     return path

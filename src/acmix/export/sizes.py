@@ -66,13 +66,16 @@ def _dynamic_shapes(step: int) -> Any:
     return ({0: Dim("batch"), 2: step * Dim("rows"), 3: step * Dim("columns")},)
 
 
-def shapes_to_try(input_size: Sequence[int], dynamic: bool, step: int) -> Iterator[list[tuple[int, ...]]]:
+def shapes_to_try(
+    input_size: Sequence[int], dynamic: bool, step: int, least: int = 1
+) -> Iterator[list[tuple[int, ...]]]:
     """For each of three checks shapes of images; the first that the network takes is meant.
 
     Args:
         input_size: `(C, H, W)` of an image.
         dynamic: Whether every batch, height and width is to be taken.
         step: What heights and widths are multiples of.
+        least: What they are at least.
     """
     channels, height, width = input_size
     if not dynamic:
@@ -81,5 +84,5 @@ def shapes_to_try(input_size: Sequence[int], dynamic: bool, step: int) -> Iterat
         return
     sizes = ((1, height + 1, width), (3, height + 7, width + 13), (2, (2 * height + 2) // 3, (3 * width + 3) // 4))
     for batch, *size in sizes:
-        multiples = [[-(-cells // step) * step for cells in size] for step in _STEPS[_STEPS.index(step) :]]
+        multiples = [[-(-max(cells, least) // step) * step for cells in size] for step in _STEPS[_STEPS.index(step) :]]
         yield [(batch, channels, *size) for size in [*multiples, [height, width]]]
