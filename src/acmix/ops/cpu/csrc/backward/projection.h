@@ -277,7 +277,7 @@ static void unpack_input(const Mix& problem, const Field& to, const BackwardLayo
       with_elements<T>(to, image + row * to.row + (strip.first + phase) * to.column, [&](auto* pixels) {
         for (int64_t x = 0; x < cells; ++x, from += width)
           if (x % columns.interleave < members)
-            store_pixel(from, inputs,
+            store_run(from, inputs,
                         pixels + x % columns.interleave * to.batch + x / columns.interleave * stride * to.column);
       });
       return;

@@ -163,7 +163,7 @@ static inline void unpack_input(const Mix& problem, const Field& to, const Backw
           }
           for (int64_t l = 0; l < block_side; ++l)
             if (lane[l] && packed.registers[x / block_side].lanes >> l & 1)
-              store_pixel(scratch.line + l * width, inputs, lane[l]);
+              store_run(scratch.line + l * width, inputs, lane[l]);
           ++place;
         });
       });

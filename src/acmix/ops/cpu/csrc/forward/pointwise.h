@@ -87,18 +87,6 @@ static inline Vector<T> finish_sum(Vector<T> sum, const E* shortcut, int64_t cou
   return rectified ? rectify<T>(sum) : sum;
 }
 
-template <class T, class E>
-static inline void store_some(E* to, Vector<T> values, int64_t count) {
-  if (count >= lanes<T>) {
-    if constexpr (sizeof(T) == sizeof(E))
-      store(reinterpret_cast<T*>(to), values);
-    else
-      store_narrow<T>(to, values);
-    return;
-  }
-  for (int l = 0; l < count; ++l) to[l] = narrow<E, T>(values[l]);
-}
-
 // A tile of cells by registers of outputs.
 template <class T, class SumTerm, class E>
 struct CellTile {
@@ -155,9 +143,9 @@ struct PointwiseScratch {
 };
 
 // Hardware does not foresee pixels that lie alone in memory.
-template <class E>
+template <bool written, class E>
 static inline void ask_for(const E* pixel, int64_t outputs) {
-  for (int64_t j = 0; j < outputs; j += 64 / static_cast<int64_t>(sizeof(E))) __builtin_prefetch(pixel + j, 1);
+  for (int64_t j = 0; j < outputs; j += 64 / static_cast<int64_t>(sizeof(E))) __builtin_prefetch(pixel + j, written);
 }
 
 // Outputs [first, last), multiples of a block, of cells by outputs in lanes; `rows` are the terms of each cell.
@@ -170,8 +158,8 @@ static void multiply_cells(const Pointwise& layer, const PointwiseLayout<T>& lay
     for_output_tiles(0, cells, pitch / lanes<T>, [&](int64_t cell, int64_t size) {
       const int64_t place = cell * layer.outputs + begin;
       for (int64_t m = 0; m < size; ++m) {
-        ask_for(output + place + m * layer.outputs, count);
-        if (shortcut) ask_for(shortcut + place + m * layer.outputs, count);
+        ask_for<true>(output + place + m * layer.outputs, count);
+        if (shortcut) ask_for<false>(shortcut + place + m * layer.outputs, count);
       }
       const Terms<T> terms = {weights + pitch, pitch, rows, 2 * layout.terms, layout.terms, layout.terms};
       multiply_tile<T>({&terms, 1, cell, 0}, size, pitch / lanes<T>,

@@ -126,6 +126,10 @@ static inline Vector<T> load_some(const E* from, int64_t count) {
 
 template <class T, class E>
 static inline void store_narrow(E* to, Vector<T> values) {
+  if constexpr (sizeof(T) == sizeof(E)) {
+    std::memcpy(to, &values, sizeof(values));
+    return;
+  }
 #if defined(__AVX512BF16__)
   if constexpr (std::is_same_v<E, Brain>) {
     const __m256bh rounded = _mm512_cvtneps_pbh((__m512)values);
@@ -134,6 +138,15 @@ static inline void store_narrow(E* to, Vector<T> values) {
   }
 #endif
   for (int l = 0; l < lanes<T>; ++l) to[l] = narrow<E, T>(values[l]);
+}
+
+// At most `count` numbers.
+template <class T, class E>
+static inline void store_some(E* to, Vector<T> values, int64_t count) {
+  if (count >= lanes<T>) return store_narrow<T>(to, values);
+  E some[lanes<T>];
+  store_narrow<T>(some, values);
+  copy_part<T>(some, count, to);
 }
 
 // Of each lane of two registers of pairs the first (half 0) or the second numbers (1) as a pair.
@@ -263,24 +276,11 @@ static inline void copy_run(const T* from, int64_t size, T* to) {
   copy_part<T>(from + x, size - x, to + x);
 }
 
-// A run of another type; `from` may be read up to the next full register.
+// A run of another type, or of the same; `from` may be read up to the next full register.
 template <class T, class E>
-static inline void narrow_run(const T* from, int64_t size, E* to) {
-  int64_t x = 0;
-  for (; x + lanes<T> <= size; x += lanes<T>) store_narrow<T>(to + x, load(from + x));
-  if (x == size) return;
-  E rest[lanes<T>];
-  store_narrow<T>(rest, load(from + x));
-  copy_part<T>(rest, size - x, to + x);
-}
-
-// One pixel's channels, adjacent in memory.
-template <class T, class E>
-static inline void store_pixel(const T* from, int64_t channels, E* to) {
-  if constexpr (sizeof(T) == sizeof(E)) return copy_run(from, channels, reinterpret_cast<T*>(to));
-  int64_t c = 0;
-  for (; c + lanes<T> <= channels; c += lanes<T>) store_narrow<T>(to + c, load(from + c));
-  for (; c < channels; ++c) to[c] = narrow<E, T>(from[c]);
+static inline void store_run(const T* from, int64_t size, E* to) {
+  if constexpr (sizeof(T) == sizeof(E)) return copy_run(from, size, reinterpret_cast<T*>(to));
+  for (int64_t x = 0; x < size; x += lanes<T>) store_some<T>(to + x, load(from + x), size - x);
 }
 
 template <class T, class E>
@@ -333,11 +333,7 @@ template <class T, class E>
 static void store_lines_of(const T* from, int64_t pitch, E* to, int64_t channel, int64_t column, int64_t channels,
                            int64_t width) {
   if (column == 1) {
-    for (int64_t j = 0; j < channels; ++j)
-      if constexpr (sizeof(T) != sizeof(E))
-        narrow_run(from + j * pitch, width, to + j * channel);
-      else
-        copy_run(from + j * pitch, width, reinterpret_cast<T*>(to + j * channel));
+    for (int64_t j = 0; j < channels; ++j) store_run(from + j * pitch, width, to + j * channel);
   } else {
     for (int64_t j = 0; j < channels; ++j)
       for (int64_t x = 0; x < width; ++x) to[j * channel + x * column] = narrow<E, T>(from[j * pitch + x]);

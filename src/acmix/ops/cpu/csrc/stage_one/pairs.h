@@ -61,10 +61,13 @@ static void pack_pairs(const Mix& problem, T* packed, int64_t first, int64_t las
     const void* weight = problem.projection.weight;
     for (int64_t row = first; row < last; ++row) {
       Brain* to = reinterpret_cast<Brain*>(packed + row * pairs);
-      if (problem.projection.weight_element == Element::bfloat16)
+      if (problem.projection.weight_element == Element::bfloat16) {
         std::memcpy(to, static_cast<const Brain*>(weight) + row * inputs, static_cast<size_t>(inputs) * sizeof(Brain));
-      else
-        store_pixel(static_cast<const T*>(weight) + row * inputs, inputs, to);
+      } else {
+        const T* from = static_cast<const T*>(weight) + row * inputs;
+        for (int64_t k = 0; k < inputs; k += lanes<T>)
+          store_some<T>(to + k, load_some<T>(from + k, inputs - k), inputs - k);
+      }
       if (inputs % 2) to[inputs] = {};
     }
   }

@@ -131,6 +131,7 @@ static void dot_window(const MapLayout<T>& layout, int64_t channels, const Step*
                             stride * count};
       const int64_t step_count = stride * (rows - 1) + window;
       with_spacing(layout, [&]<int spacing>() {
+        static_assert(!cuts_cells<T> || cut_window <= tile_cells);
         if constexpr (spacing)
           dot_steps<T, Term, cut_window, spacing>(dots, steps, step_count);
         else
