@@ -143,6 +143,14 @@ def test_version_and_light_start():
         (["bench", "scaling", "time"], "acmix bench scaling: error: .*AXIS.*time"),
         (["report", "/nowhere", "digits"], "acmix report: error: /nowhere is not a run: config.json missing"),
         (["report", "/nowhere", "--workers", "-1"], "acmix report: error: --workers must be at least 0, got -1"),
+        (
+            ["report", "/nowhere", "--output", "best.safetensors"],
+            "acmix report: error: --output must end in .html or .htm",
+        ),
+        (
+            ["compare", "/nowhere", "--output", "a.csv"],
+            "acmix compare: error: --output must end in .html or .htm, got a",
+        ),
         (["compare"], "acmix compare: error: .*required: RUN;"),
         (
             ["compare", "/nowhere"],

@@ -8,6 +8,8 @@ from acmix import storage
 from acmix.errors import InputError
 
 PICTURES = (".png", ".svg")
+# A page in place of a checkpoint would be the end of it.
+PAGES = (".html", ".htm")
 
 
 def check_file(option: str, path: Path | None, suffixes: tuple[str, ...] = ()) -> None:

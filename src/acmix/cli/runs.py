@@ -24,7 +24,7 @@ def report(
     from acmix.cli.display import progress
 
     check_least(0, workers=workers)
-    outputs.check_file("--output", output)
+    outputs.check_file("--output", output, outputs.PAGES)
     with progress.working():
         from acmix.devices import find_device
         from acmix.pages.report import write_report
@@ -46,7 +46,7 @@ def compare(runs: list[Path], *, output: Path | None = None, json: bool = False)
     from acmix.cli.display import progress
     from acmix.cli.display import runs as display
 
-    outputs.check_file("--output", output)
+    outputs.check_file("--output", output, outputs.PAGES)
     with progress.working():
         from acmix.tasks.comparison import compare_runs
         from acmix.tasks.record import read_run
