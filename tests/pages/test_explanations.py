@@ -169,11 +169,16 @@ def test_networks_without_the_operator_are_refused(capsys, image, tmp_path):
     assert "the network ResNet has no ACmix layer to look into" in err
 
 
-def test_too_many_images_are_refused(monkeypatch, checkpoint, image, tmp_path):
+def test_too_many_images_are_refused(monkeypatch, capsys, checkpoint, image, tmp_path):
     monkeypatch.setattr(explanations, "_MOST", 1)
     images = [(image, read_image(image))] * 2
-    with pytest.raises(InputError, match="a page holds at most 1 images"):
+    with pytest.raises(InputError, match="images must be at most 1, as one page holds them, got 2; give fewer"):
         explanations.write_explanations(load_trained(checkpoint), images, tmp_path / "out", layers=LAYERS[:1])
+    # The command knows how many there are before it explains one.
+    code, out, err = call(capsys, "explain", checkpoint, image, image, "--output", tmp_path / "none")
+    assert (code, out) == (2, "")
+    assert "IMAGE must be at most 1, as one page holds them, got 2" in err
+    assert not (tmp_path / "none").exists()
 
 
 def test_explained_scores_are_the_most_probable(checkpoint, image):

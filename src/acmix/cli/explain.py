@@ -43,11 +43,12 @@ def explain(
         from acmix.checkpoints.opening import load_network
         from acmix.data.folders import find_images
         from acmix.data.images import read_images
-        from acmix.pages.explanations import write_explanations
+        from acmix.pages.explanations import check_number, write_explanations
 
         trained = load_network(checkpoint, "acmix explain", device=device)
     faults: list[str] = []
     files = find_images(images, faults)
+    check_number(len(files))
     page = write_explanations(
         trained,
         read_images(progress.track(files, "explaining", len(files)), faults),

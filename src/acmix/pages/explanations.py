@@ -39,6 +39,16 @@ class _Row:
     change: explain.KernelChange
 
 
+def check_number(images: int) -> None:
+    """Check that a page can hold so many images, before any is explained.
+
+    Raises:
+        InputError: If they are too many.
+    """
+    if images > _MOST:
+        raise InputError(f"images must be at most {_MOST}, as one page holds them, got {images}; give fewer at a time")
+
+
 def write_explanations(
     trained: TrainedNetwork,
     images: Iterable[tuple[Path, Image.Image]],
@@ -51,7 +61,7 @@ def write_explanations(
 
     Args:
         trained: Of a network with ACmix layers.
-        images: RGB images with the files that they come from, at most 100.
+        images: RGB images with the files that they come from, at most 100: see `check_number`.
         folder: Is made if it does not exist; files of the same names are replaced.
         pixel: Row and column in what the network sees, the centre by default.
         layers: Names of ACmix layers, all by default.
@@ -68,8 +78,7 @@ def write_explanations(
         raise InputError(f"{folder} cannot be written: it must be a folder, or a new one in a folder that exists")
     sections: list[_Section] = []
     for path, image in images:
-        if len(sections) == _MOST:
-            raise InputError(f"a page holds at most {_MOST} images, got more; give fewer at a time")
+        check_number(len(sections) + 1)
         explanation = explain_image(trained, image, pixel=pixel, layers=layers)
         folder.mkdir(exist_ok=True)
         figure = figures.explanation(explanation.picture, explanation.attention, explanation.evidence)
