@@ -246,8 +246,10 @@ def test_data_that_have_moved(data, finished, broken, tmp_path):
 def test_folders_without_a_finished_epoch_are_refused(finished, tmp_path):
     with pytest.raises(InputError, match=r"is not a run: config.json missing; give"):
         write_report(tmp_path)
-    with pytest.raises(InputError, match="nowhere is not a folder"):
+    with pytest.raises(InputError, match="nowhere is not a folder; make it first"):
         write_report(finished, tmp_path / "nowhere" / "report.html")
+    with pytest.raises(InputError, match="output must be a file, got the folder"):
+        write_report(finished, tmp_path)
     shutil.copy(finished / "config.json", tmp_path)
     with pytest.raises(InputError, match=r"not a run with a finished epoch: metrics.csv, best.safetensors missing"):
         write_report(tmp_path)

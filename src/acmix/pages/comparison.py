@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from acmix.pages import figures, html
+from acmix.storage import check_file
 from acmix.tasks.comparison import RunComparison
 from acmix.tasks.loop.measures import Measure
 from acmix.tasks.record import Run
@@ -24,9 +25,9 @@ def write_comparison(runs: Sequence[Run], comparison: RunComparison, output: Pat
         The file written.
 
     Raises:
-        InputError: If output lies in no folder.
+        InputError: If no file can stand at output.
     """
-    html.check_output(output)
+    check_file("output", output)
     shown = [(item, name) for item, name in zip(runs, _short_names(runs), strict=True) if item.rows]
     panels = [
         (f"Validation {each.title}", *_axis(each), "")

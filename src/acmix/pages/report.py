@@ -14,6 +14,7 @@ from acmix.pages import figures, html
 from acmix.pages.kinds import part_of
 from acmix.pages.theme import Drawing
 from acmix.progress import Progress, silent
+from acmix.storage import check_file
 from acmix.tasks.loop import run
 from acmix.tasks.loop.measures import EpochRow, Measure
 from acmix.tasks.loop.progress import PARTS
@@ -63,13 +64,14 @@ def write_report(
         The file written.
 
     Raises:
-        InputError: If the folder holds no run with a finished epoch, a file of it is damaged, or output lies in no
-            folder, or data is given and cannot be used. Without data, images that cannot be found or read are no error:
+        InputError: If the folder holds no run with a finished epoch, a file of it is damaged, no file can stand at
+            output, or data is given and cannot be used. Without data, images that cannot be found or read are no error:
             the page says why it has no pictures.
     """
     found = read_run(folder)
     folder = found.folder
-    output = html.check_output(output or folder / run.REPORT)
+    output = output or folder / run.REPORT
+    check_file("output", output)
     if missing := [name for name in (run.METRICS, run.BEST) if not (folder / name).is_file()]:
         raise InputError(f"{folder} is not a run with a finished epoch: {', '.join(missing)} missing")
     if not found.rows:
