@@ -7,13 +7,14 @@ import jinja2
 import pytest
 from PIL import Image
 
+from acmix.data.images import encode_png
 from acmix.pages import html, theme
 
 
 def test_pictures_lie_within_a_page():
     picture = Image.effect_noise((5, 4), 90)
     address = html.png(picture)
-    assert address == html.png(html.encoded(picture))
+    assert address == html.png(encode_png(picture))
     assert address.startswith("data:image/png;base64,")
     with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as shown:
         assert shown.tobytes() == picture.tobytes()

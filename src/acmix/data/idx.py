@@ -6,7 +6,6 @@ LeCun, Cortes and Burges, The MNIST database of handwritten digits: http://yann.
 import copy
 import gzip
 import hashlib
-import io
 import re
 import zlib
 from array import array
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from acmix.data.folders import part_within
+from acmix.data.images import encode_png
 from acmix.data.labels import Label, taken
 from acmix.data.sources import EncodedImage, SplittableImages
 from acmix.errors import InputError, printable
@@ -60,9 +60,7 @@ class IdxImages(SplittableImages):
 
     def encoded(self, index: int) -> EncodedImage:
         """The image as a PNG file."""
-        file = io.BytesIO()
-        Image.fromarray(self.pixels[self.rows[index]]).save(file, "PNG")
-        return EncodedImage(file.getvalue(), ".png", self.labels[index])
+        return EncodedImage(encode_png(Image.fromarray(self.pixels[self.rows[index]])), ".png", self.labels[index])
 
     def read(self, index: int) -> tuple[Image.Image, Label]:
         """One image as 8-bit RGB, and its label."""

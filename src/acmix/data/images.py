@@ -152,6 +152,13 @@ def decode_image(content: bytes, name: str | Path) -> Image.Image:
         return upright(to_rgb(image), image)
 
 
+def encode_png(image: Image.Image) -> bytes:
+    """The content of a PNG file of an image, in a mode that PNG has."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
 @contextmanager
 def open_image(content: bytes | BinaryIO, name: str | Path) -> Iterator[Image.Image]:
     """Read the header of an image, whose pixels may then be decoded within the context.

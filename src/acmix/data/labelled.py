@@ -1,7 +1,6 @@
 """Images in class folders or in memory."""
 
 import hashlib
-import io
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
@@ -11,7 +10,7 @@ from typing import Any, Self
 from PIL import Image
 
 from acmix.data.folders import class_files
-from acmix.data.images import file_size, read_bytes, read_image
+from acmix.data.images import encode_png, file_size, read_bytes, read_image
 from acmix.data.labels import Label, LabelSets, relabelled_all, taken
 from acmix.data.names import Files, Names
 from acmix.data.sources import EncodedImage, SplittableImages, class_name, label_map
@@ -73,9 +72,7 @@ class LabelledImages(SplittableImages):
         image, label = self.images[index], self.labels[index]
         if isinstance(image, Path):
             return EncodedImage(read_bytes(image), image.suffix.lower(), label)
-        file = io.BytesIO()
-        image.save(file, "PNG")
-        return EncodedImage(file.getvalue(), ".png", label)
+        return EncodedImage(encode_png(image), ".png", label)
 
     def read(self, index: int) -> tuple[Image.Image, Label]:
         """One image as 8-bit RGB, and its label or labels.

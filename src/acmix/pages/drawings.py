@@ -1,10 +1,10 @@
 """Predictions written on the pictures that they are of."""
 
-import io
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
+from acmix.data.images import encode_png
 from acmix.pages.lettering import lettered, plain, sized
 
 _MOST = 3
@@ -36,6 +36,4 @@ def drawing(image: Image.Image, scores: Sequence[tuple[str, float]], *, most: in
         # Apart, since words that are written from right to left would take numbers along.
         words.draw(whole, (size / 2, top + row / 2), _INK)
         share.draw(whole, (size / 2 + words.length, top + row / 2), _INK)
-    file = io.BytesIO()
-    whole.save(file, "PNG")
-    return file.getvalue()
+    return encode_png(whole)

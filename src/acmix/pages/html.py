@@ -1,7 +1,6 @@
 """What every page shares: templates, style, and pictures within it, so that it opens alone and fetches nothing."""
 
 import base64
-import io
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
+from acmix.data.images import encode_png
 from acmix.errors import InputError, printable
 from acmix.pages import theme
 from acmix.pages.theme import Drawing
@@ -55,17 +55,6 @@ def style_sheet() -> str:
     return theme.variables() + sheet.read_text(encoding="utf-8")
 
 
-def check_output(output: Path) -> Path:
-    """The file that a page goes to.
-
-    Raises:
-        InputError: If it lies in no folder.
-    """
-    if not output.parent.is_dir():
-        raise InputError(f"output {output} cannot be written: {output.parent} is not a folder")
-    return output
-
-
 def write(name: str, context: Mapping[str, Any], output: Path) -> None:
     """Write a page, whole or not at all.
 
@@ -88,14 +77,7 @@ def as_typed(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def encoded(picture: Image.Image) -> bytes:
-    """A picture as a PNG file."""
-    data = io.BytesIO()
-    picture.save(data, format="PNG")
-    return data.getvalue()
-
-
 def png(picture: Image.Image | bytes) -> str:
     """The address of a picture, or of a PNG file, within a page."""
-    content = picture if isinstance(picture, bytes) else encoded(picture)
+    content = picture if isinstance(picture, bytes) else encode_png(picture)
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"

@@ -1,6 +1,5 @@
 """Objects drawn on the picture that they are in: boxes, masks, names."""
 
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from acmix.data.images import encode_png
 from acmix.pages.colours import class_colour
 from acmix.pages.legends import DARK, INK, Entry, with_legend
 from acmix.pages.lettering import LONGEST, lettered, plain, sized
@@ -65,13 +65,11 @@ def marked(image: Image.Image, marks: Sequence[Mark], longest: int = LONGEST) ->
     taken: list[_Box] = []
     for mark, box in zip(reversed(marks), reversed(boxes), strict=True):
         _draw_tag(picture, mark, box, size, taken)
-    file = io.BytesIO()
     counts = Counter((mark.label, mark.name) for mark in marks)
     entries = [
         Entry(class_colour(label), f"{count}", name, f"class {label}") for (label, name), count in counts.most_common()
     ]
-    with_legend(picture, entries, size).save(file, "PNG")
-    return file.getvalue()
+    return encode_png(with_legend(picture, entries, size))
 
 
 def _colour(mark: Mark) -> str:

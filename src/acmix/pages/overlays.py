@@ -1,12 +1,12 @@
 """The class of every pixel, drawn over the picture and as a file of numbers."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from acmix.data.images import encode_png
 from acmix.pages.colours import class_colour
 from acmix.pages.legends import DARK, Entry, with_legend
 from acmix.pages.lettering import sized
@@ -58,9 +58,7 @@ def segmented(image: Image.Image, labels: NDArray[np.integer], classes: Sequence
         for label in np.argsort(-counts, kind="stable").tolist()
         if counts[label]
     ]
-    file = io.BytesIO()
-    with_legend(picture, entries, max(12, max(picture.size) // 50)).save(file, "PNG")
-    return file.getvalue()
+    return encode_png(with_legend(picture, entries, max(12, max(picture.size) // 50)))
 
 
 def numbers(labels: NDArray[np.integer], values: Sequence[int] | None) -> bytes:
@@ -74,14 +72,11 @@ def numbers(labels: NDArray[np.integer], values: Sequence[int] | None) -> bytes:
     if values is None or max(values) >= _MOST_VALUES:
         values = range(int(labels.max(initial=0)) + 1)
     found = np.asarray(values)[labels]
-    file = io.BytesIO()
     if max(values) >= _MOST_VALUES:
-        Image.fromarray(found.astype(np.uint16)).save(file, "PNG")
-        return file.getvalue()
+        return encode_png(Image.fromarray(found.astype(np.uint16)))
     picture = Image.fromarray(found.astype(np.uint8)).convert("P")
     palette = np.zeros((_MOST_VALUES, 3), np.uint8)
     for label, value in enumerate(values):
         palette[value] = _rgb(class_colour(label))
     picture.putpalette(palette.tobytes())
-    picture.save(file, "PNG")
-    return file.getvalue()
+    return encode_png(picture)
