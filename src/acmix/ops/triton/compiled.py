@@ -16,15 +16,12 @@ from triton.compiler import ASTSource
 
 from acmix.ops.geometry import output_size
 from acmix.ops.triton import assembly, launch, plans, table
-from acmix.ops.triton.attention import attention_forward
-from acmix.ops.triton.attention_backward import attention_key_gradient, attention_query_gradient
 from acmix.ops.triton.convolution import convolve, convolve_weight_gradient
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 SIZES = (16, 32, 64, 128)
 # Generations of GPUs and dtypes on record; each pair is thirty kernels, minutes to compile.
 TARGETS = tuple((capability, dtype) for capability in (80, 90, 100) for dtype in ("bf16", "fp16", "fp32"))
-_ATTENTION = {"forward": attention_forward, "query": attention_query_gradient, "key": attention_key_gradient}
 _MAPS = ("projections", "addend", "offset", "output", "output_gradient", "gradient", "source", "weight")
 _INTEGERS = ("height", "width", "output_height", "output_width", "rows", "tiles", "x_shift", "y_shift", "splits")
 _LONG = ("x_multiplier", "y_multiplier")
@@ -62,7 +59,9 @@ def variants() -> Iterator[Variant]:
     """Every kernel of the table, for the `TARGETS`."""
     for capability, dtype in TARGETS:
         for stride in (1, 2):
-            yield from (Variant(kernel, size, stride, dtype, capability) for kernel in _ATTENTION for size in SIZES)
+            yield from (
+                Variant(kernel, size, stride, dtype, capability) for kernel in launch.ATTENTION for size in SIZES
+            )
             yield from (
                 Variant(kernel, SIZES[0], stride, dtype, capability) for kernel in ("convolve", "data", "weight")
             )
@@ -82,7 +81,7 @@ def compile_variant(variant: Variant, tile: Any = None) -> Usage:
 
 def tile_of(variant: Variant) -> Any:
     """The table's tile."""
-    if variant.kernel in _ATTENTION:
+    if variant.kernel in launch.ATTENTION:
         return table.attention(variant.kernel, variant.size, variant.stride, DTYPES[variant.dtype])
     return table.convolution(variant.kernel, variant.stride, DTYPES[variant.dtype])
 
@@ -126,7 +125,7 @@ def _plan(
 ) -> tuple[plans.AttentionPlan | plans.ConvolutionPlan, int]:
     """What `launch` compiles a kernel for, and its warps."""
     tile = tile or tile_of(variant)
-    if variant.kernel in _ATTENTION:
+    if variant.kernel in launch.ATTENTION:
         shape = plans.Shape(1, 4, variant.size, side, side, 7, variant.stride)
         plan = plans.plan_attention(shape, tile, products, gathers_queries=variant.kernel == "key")
         return plan, plans.attention_warps(plan, tile)
@@ -140,7 +139,9 @@ def _plan(
 
 def _compile(variant: Variant, plan: object, warps: int) -> tuple[str, int, str]:
     """Resources as cuobjdump says them, shared bytes, and the listing of nvdisasm; all there may be is given."""
-    function: Any = _ATTENTION.get(variant.kernel, convolve_weight_gradient if variant.kernel == "weight" else convolve)
+    function: Any = launch.ATTENTION.get(
+        variant.kernel, convolve_weight_gradient if variant.kernel == "weight" else convolve
+    )
     flags = {"POSITIONED": True, "RATED": True, "ADDED": True, "OFFSET": True}
     flags.update(SHARED=False, TRANSPOSED=variant.kernel == "data")
     constants = {"PLAN": plan, **{name: flag for name, flag in flags.items() if name in function.arg_names}}

@@ -104,7 +104,7 @@ class Attention(NamedTuple):
         return attention_launch(kernel, self.shape, dtype, precision(dtype), **given)
 
 
-_ATTENTION = {"forward": attention_forward, "query": attention_query_gradient, "key": attention_key_gradient}
+ATTENTION = {"forward": attention_forward, "query": attention_query_gradient, "key": attention_key_gradient}
 
 
 @lru_cache(maxsize=1024)
@@ -115,7 +115,7 @@ def attention_launch(kernel: str, shape: Shape, dtype: torch.dtype, products: st
     cells = (shape.height, shape.width) if kernel == "key" else (shape.output_height, shape.output_width)
     arguments = {**shape.scalars(), **_reciprocals(*tile_counts(plan, *cells)), "PLAN": plan, **given}
     programs = attention_programs(plan, shape.batch, *cells)
-    return Launch(_ATTENTION[kernel], programs, attention_warps(plan, tile), arguments)
+    return Launch(ATTENTION[kernel], programs, attention_warps(plan, tile), arguments)
 
 
 def attend(given: Attention, addend: Tensor | None, offset: Tensor | None, output: Tensor) -> Tensor:
