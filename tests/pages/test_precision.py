@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from acmix.errors import counted
 from acmix.pages import precision
 from tests.pages.drawn import words
 from tests.pages.test_figures import check_axes, figure  # noqa: F401
@@ -14,7 +15,7 @@ def test_precision_over_recall(figure, classes, lines):  # noqa: F811
     check_axes(figure())
     (axes,) = figure().axes
     assert len(axes.get_lines()) == lines
-    assert f"mean over {classes} classes" in drawing.label
+    assert f"mean over {counted(classes, 'class')}" in drawing.label
     assert "at a recall of 50%" in drawing.label
 
 
@@ -23,7 +24,7 @@ def test_classes_without_objects_have_no_precision(figure):  # noqa: F811
     assert "mean over 0 classes" in precision.precision_over_recall(values, ["a", "b"], [0, 0]).label
     values[:, 1] = 0.5
     drawing = precision.precision_over_recall(values, ["a", "b"], [0, 9])
-    assert "mean over 1 classes: 50 % at a recall of 25%" in drawing.label
+    assert "mean over 1 class: 50 % at a recall of 25%" in drawing.label
     assert len(figure().axes[0].get_lines()) == 1
 
 

@@ -76,7 +76,7 @@ def lines(quantity: str, shown: Sequence[Line], *, by_depth: bool = False, refer
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     _epoch_axis(axes, first, last)
     if len(shown) > 1:
-        _legend(figure, columns)
+        theme.legend(figure, columns)
     ends = "; ".join(f"{line.name} from {line.y[0]:.4g} to {line.y[-1]:.4g}" for line in shown)
     return drawing(figure, f"{quantity}, epochs {first:.0f} to {last:.0f}: {ends}")
 
@@ -90,13 +90,6 @@ def _epoch_axis(axes: Axes, first: float, last: float) -> None:
 def _step(index: int, count: int) -> int:
     """The colour of a layer of so many."""
     return round(index * (len(theme.DEPTHS) - 1) / max(1, count - 1))
-
-
-def _legend(figure: Figure, columns: int) -> None:
-    key = figure.legend(loc="outside lower center", ncols=columns, fontsize=9)
-    for text in key.get_texts():
-        # A name is no formula, whatever it holds.
-        text.set_parse_math(False)
 
 
 @theme.drawn
@@ -115,7 +108,7 @@ def stacked_seconds(epochs: Sequence[float], parts: Mapping[str, Sequence[float]
         bottom = [low + high for low, high in zip(bottom, seconds, strict=True)]
     axes.set_ylabel("time of an epoch, s")
     _epoch_axis(axes, epochs[0], epochs[-1])
-    _legend(figure, 4)
+    theme.legend(figure, 4)
     sums = ", ".join(f"{name} {sum(seconds):.1f} s" for name, seconds in parts.items())
     return drawing(figure, f"Time of every epoch by part; all epochs together: {sums}")
 
@@ -133,8 +126,7 @@ def confusion(
         shares: Write shares of the true class, in percent, in place of counts: for pixels.
     """
     named = len(classes) <= _NAMED_CLASSES
-    shown = [printable(name) for name in classes] if named else []
-    names = [name if len(name) <= _NAME else f"{name[: _NAME - 3]}..." for name in shown]
+    names = [theme.shortened(name, _NAME) for name in classes] if named else []
     # Names take room of their own, or they would take it from the cells.
     longest = max((TextPath((0, 0), name, size=9).get_extents().width for name in names if name), default=0) / 72
     side = min(8.0, 0.32 * len(classes)) + longest + 0.9
@@ -173,12 +165,10 @@ def by_class(quantity: str, classes: Sequence[str], values: Sequence[float]) -> 
     figure = Figure(figsize=(4.8, 1.0 + 0.26 * len(classes)), layout="constrained")
     axes, places = figure.subplots(), range(len(classes))
     axes.barh(places, values, 0.7, color=colour("blue"))
-    shown = [printable(name) for name in classes]
-    names = [name if len(name) <= _NAME else f"{name[: _NAME - 3]}..." for name in shown]
-    axes.set_yticks(places, names, parse_math=False, fontsize=9)
+    axes.set_yticks(places, [theme.shortened(name, _NAME) for name in classes], parse_math=False, fontsize=9)
     axes.invert_yaxis()
     axes.set(xlim=(0, 100), xlabel=quantity)
-    ends = ", ".join(f"{name} {value:.1f}" for name, value in zip(shown, values, strict=True))
+    ends = ", ".join(f"{name} {value:.1f}" for name, value in zip(classes, values, strict=True))
     return drawing(figure, f"{quantity}: {ends}")
 
 

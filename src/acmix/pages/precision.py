@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from acmix.errors import printable
+from acmix.errors import counted
 from acmix.pages import theme
 from acmix.pages.theme import Drawing, colour, drawing
 
@@ -29,20 +29,19 @@ def precision_over_recall(precision: NDArray[np.float64], classes: Sequence[str]
     rows = -(-(len(shown) + 1) // 2)
     figure = Figure(figsize=(3.9, 2.8 + 0.19 * rows), layout="constrained")
     axes = figure.subplots()
+    names = [theme.shortened(name, _NAME) for name in classes]
     recalls = np.linspace(0, 100, len(precision))
     for place, label in enumerate(shown):
-        axes.plot(recalls, 100 * precision[:, label], color=colour(theme.HUES[place]), label=_short(classes[label]))
+        axes.plot(recalls, 100 * precision[:, label], color=colour(theme.HUES[place]), label=names[label])
     mean = 100 * precision[:, there].mean(1) if there else np.zeros(len(recalls))
-    name = "mean of the classes" if len(there) > 1 else _short(classes[there[0]]) if there else "nothing to find"
+    name = "mean of the classes" if len(there) > 1 else names[there[0]] if there else "nothing to find"
     axes.plot(recalls, mean, color=colour("ink"), linewidth=2.5, label=name)
     axes.set(xlabel="recall, %", ylabel="precision, %", xlim=(0, 100), ylim=(0, 103))
-    key = figure.legend(loc="outside lower center", ncols=2, fontsize=9)
-    for text in key.get_texts():
-        text.set_parse_math(False)
+    theme.legend(figure, 2)
     at = ", ".join(
         f"{mean[round(share * (len(mean) - 1))]:.0f} % at a recall of {share:.0%}" for share in (0.25, 0.5, 0.75)
     )
-    return drawing(figure, f"Precision over recall, mean over {len(there)} classes: {at}")
+    return drawing(figure, f"Precision over recall, mean over {counted(len(there), 'class')}: {at}")
 
 
 @theme.drawn
@@ -69,8 +68,3 @@ def by_size(measures: Mapping[str, float], title: str, first: str) -> Drawing:
     named = zip(_SIZES, values, strict=True)
     words = ", ".join(f"{size} {'none' if value < 0 else f'{100 * value:.1f} %'}" for size, value in named)
     return drawing(figure, f"{title} by the size of objects in pixels: {words}")
-
-
-def _short(name: str) -> str:
-    shown = printable(name)
-    return shown if len(shown) <= _NAME else f"{shown[: _NAME - 3]}..."

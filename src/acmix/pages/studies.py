@@ -61,9 +61,7 @@ def _figure(summaries: "Sequence[Summary]", batch: int) -> Figure:
     for path, axes in enumerate(below[1:]):
         _rates(axes, summaries, path)
     handles, labels = above[0].get_legend_handles_labels()
-    key = figure.legend(handles, labels, fontsize=_SMALL, ncols=2, loc="outside lower center")
-    for text in key.get_texts():
-        text.set_parse_math(False)
+    theme.legend(figure, 2, _SMALL, handles=handles, labels=labels)
     return figure
 
 

@@ -109,6 +109,27 @@ class Drawing:
         return ElementTree.tostring(root, encoding="utf-8") + b"\n"
 
 
+def legend(figure: Figure, columns: int, size: float = 9, **given: Any) -> None:
+    """Name what a figure shows below it.
+
+    Args:
+        figure: Its artists have labels, unless given has `handles` and `labels`.
+        columns: Of the legend.
+        size: Of letters, in points.
+        given: What else `matplotlib.figure.Figure.legend` takes.
+    """
+    key = figure.legend(loc="outside lower center", ncols=columns, fontsize=size, **given)
+    for text in key.get_texts():
+        # A name is no formula, whatever it holds.
+        text.set_parse_math(False)
+
+
+def shortened(name: str, most: int) -> str:
+    """A name as a figure can hold it, of so many letters at most."""
+    shown = printable(name)
+    return shown if len(shown) <= most else f"{shown[: most - 3]}..."
+
+
 def drawing(figure: Figure, label: str) -> Drawing:
     """What matplotlib drew, with meanings in place of colours.
 
