@@ -1,10 +1,10 @@
 """What `acmix data` shows."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import get_console
 from rich.markup import escape
@@ -21,27 +21,36 @@ if TYPE_CHECKING:
 def show_data_report(parts: "Parts", report: "DataReport", *, as_json: bool) -> None:
     """Show `acmix data check`."""
     if as_json:
-        found = {"leaked": report.leaked, "conflicting": report.conflicting, "duplicates": report.duplicates}
-        groups = {name: [[asdict(copy) for copy in group] for group in value] for name, value in found.items()}
+        groups = identical_files(report, "leaked", "conflicting", "duplicates")
         reports = {name: asdict(part) | {"empty": part.empty} for name, part in report.parts.items()}
         left_out = {"left_out": dict(parts.left_out.counts), "left_out_first": parts.left_out.names}
         print_json({"data": parts.location, "sound": report.sound, "parts": reports} | groups | left_out)
         return
-    table = make_table(escape(parts.location))
-    table.add_column("")
-    for name in report.parts:
-        table.add_column(name, justify="right")
     unlabelled = any(part.unlabelled for part in report.parts.values())
-    cells = [part_cells(part, "images", unlabelled=unlabelled) for part in report.parts.values()]
-    for row in zip(*cells, strict=True):
-        table.add_row(row[0][0], *(value for _, value in row))
-    get_console().print(table)
+    cells = {name: part_cells(part, "images", unlabelled=unlabelled) for name, part in report.parts.items()}
+    get_console().print(parts_table(parts.location, cells))
     if len(next(iter(report.parts.values())).classes) <= WIDEST_MATRIX:
         counts = {name: part.classes for name, part in report.parts.items()}
         get_console().print(classes_table("per class", counts))
     if parts.left_out.counts:
         sys.stdout.write(f"left out: {parts.left_out}\n")
     show_images(report, sound=report.sound)
+
+
+def identical_files(report: "DataReport", *kinds: str) -> dict[str, list[list[dict[str, Any]]]]:
+    """Groups of identical files for JSON, by the names that the report has for their kinds."""
+    return {kind: [[asdict(copy) for copy in group] for group in getattr(report, kind)] for kind in kinds}
+
+
+def parts_table(title: str, cells: Mapping[str, Sequence[tuple[str, str]]]) -> Table:
+    """What each part holds as (heading, value), the same headings in all of them."""
+    table = make_table(escape(title))
+    table.add_column("")
+    for name in cells:
+        table.add_column(name, justify="right")
+    for row in zip(*cells.values(), strict=True):
+        table.add_row(row[0][0], *(value for _, value in row))
+    return table
 
 
 def classes_table(title: str, counts: Mapping[str, Mapping[str, int]]) -> Table:

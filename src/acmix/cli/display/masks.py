@@ -5,11 +5,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich import get_console
-from rich.markup import escape
 
-from acmix.cli.display.data import classes_table, part_cells, show_images
+from acmix.cli.display.data import classes_table, identical_files, part_cells, parts_table, show_images
 from acmix.cli.display.objects import FINDINGS, counted_reasons, findings_in_words
-from acmix.cli.display.tables import WIDEST_MATRIX, make_table, print_json
+from acmix.cli.display.tables import WIDEST_MATRIX, print_json
 
 if TYPE_CHECKING:
     from acmix.data.masks.checking import MaskedReport, MaskReport
@@ -20,16 +19,11 @@ def show_masked_report(report: "MaskedReport", *, as_json: bool) -> None:
     if as_json:
         print_json(_as_json(report))
         return
-    table = make_table(escape(report.location))
-    table.add_column("")
-    for name in report.masks:
-        table.add_column(name, justify="right")
-    cells = [
-        [*part_cells(report.images.parts[name], "pixels"), *_mask_cells(found)] for name, found in report.masks.items()
-    ]
-    for row in zip(*cells, strict=True):
-        table.add_row(row[0][0], *(value for _, value in row))
-    get_console().print(table)
+    cells = {
+        name: [*part_cells(report.images.parts[name], "pixels"), *_mask_cells(found)]
+        for name, found in report.masks.items()
+    }
+    get_console().print(parts_table(report.location, cells))
     counts = {name: part.classes for name, part in report.images.parts.items()}
     if len(report.coding.classes) <= WIDEST_MATRIX:
         get_console().print(classes_table("pixels per class", counts))
@@ -62,7 +56,6 @@ def _as_json(report: "MaskedReport") -> dict[str, Any]:
     coding = report.coding
     pairs = zip(coding.values, coding.labels, strict=True)
     values = {coding.described(value): coding.classes[label] for value, label in pairs}
-    groups = {"leaked": report.images.leaked, "duplicates": report.images.duplicates}
     return {
         "data": report.location,
         "sound": report.sound,
@@ -71,4 +64,4 @@ def _as_json(report: "MaskedReport") -> dict[str, Any]:
         "parts": parts,
         "unused_classes": report.unused,
         "without_masks": report.without_masks,
-    } | {name: [[asdict(copy) for copy in group] for group in value] for name, value in groups.items()}
+    } | identical_files(report.images, "leaked", "duplicates")

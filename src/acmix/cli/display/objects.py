@@ -6,10 +6,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich import get_console
-from rich.markup import escape
 
-from acmix.cli.display.data import classes_table, part_cells, show_images
-from acmix.cli.display.tables import WIDEST_MATRIX, make_table, print_json
+from acmix.cli.display.data import classes_table, identical_files, part_cells, parts_table, show_images
+from acmix.cli.display.tables import WIDEST_MATRIX, print_json
 
 if TYPE_CHECKING:
     from acmix.data.annotated.checking import AnnotatedReport, ObjectReport
@@ -25,17 +24,11 @@ def show_annotated_report(report: "AnnotatedReport", *, as_json: bool) -> None:
     if as_json:
         print_json(_as_json(report))
         return
-    table = make_table(escape(report.location))
-    table.add_column("")
-    for name in report.objects:
-        table.add_column(name, justify="right")
-    cells = [
-        [*part_cells(report.images.parts[name], "objects"), *_object_cells(found)]
+    cells = {
+        name: [*part_cells(report.images.parts[name], "objects"), *_object_cells(found)]
         for name, found in report.objects.items()
-    ]
-    for row in zip(*cells, strict=True):
-        table.add_row(row[0][0], *(value for _, value in row))
-    get_console().print(table)
+    }
+    get_console().print(parts_table(report.location, cells))
     counts = {name: part.classes for name, part in report.images.parts.items()}
     if max(map(len, counts.values())) <= WIDEST_MATRIX:
         get_console().print(classes_table("objects per class", counts))
@@ -76,14 +69,13 @@ def _as_json(report: "AnnotatedReport") -> dict[str, Any]:
         | {kind: counted_reasons(getattr(found.findings, kind)) for kind in FINDINGS}
         for (name, part), found in zip(report.images.parts.items(), report.objects.values(), strict=True)
     }
-    groups = {"leaked": report.images.leaked, "duplicates": report.images.duplicates}
     return {
         "data": report.location,
         "sound": report.sound,
         "parts": parts,
         "unused_classes": report.unused,
         "differing_classes": report.differing,
-    } | {name: [[asdict(copy) for copy in group] for group in value] for name, value in groups.items()}
+    } | identical_files(report.images, "leaked", "duplicates")
 
 
 def counted_reasons(reasons: "LeftOut") -> dict[str, dict[str, object]]:
