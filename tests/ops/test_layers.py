@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from acmix.ops import cpu, dispatch
 from acmix.ops.contract import Ends, Projection, Tail
+from acmix.ops.cpu.arguments import sides_of, stages_of
 from tests.numerics import DTYPES, assert_as_exact_as_eager
 from tests.ops.problems import Problem, problems
 from tests.ops.test_ends import CPU, PROBLEM, arguments_of, calls_of, compiled, define, tensors_of
@@ -229,6 +230,6 @@ def test_the_operator_refuses_a_kernel_with_as_many_numbers():
     tensors, _ = tensors_of(PROBLEM, 6)
     _, *arguments = arguments_of(tensors, PROBLEM)
     x = torch.randn(1, 9, 5, 5).to(memory_format=torch.channels_last)
-    sides = cpu._sides(x, Ends(head=Projection(torch.randn(6, 1, 3, 3), None)))
+    sides = sides_of(x, Ends(head=Projection(torch.randn(6, 1, 3, 3), None)))
     with pytest.raises(RuntimeError, match=r"the weight of a layer must be \(C', C, 1, 1\)"):
-        torch.ops.acmix.infer(*cpu._stages(x, *arguments, False), *sides)
+        torch.ops.acmix.infer(*stages_of(x, *arguments, False), *sides)

@@ -11,6 +11,7 @@ import torch
 from torch.utils.flop_counter import register_flop_formula
 
 from acmix.ops import costs, dispatch
+from acmix.ops.cpu.arguments import split_inference
 
 
 def _attention(query: Any, window: int, stride: int) -> int:
@@ -127,11 +128,11 @@ def _all_stages_flops(x: Any, weight: Any, bias: Any, *arguments: Any, **_: Any)
 
 
 def _infer_flops(*arguments: Any, out_shape: Any, **_: Any) -> int:
-    (x, *stages), first, last, beside = arguments[:12], arguments[15], arguments[17], arguments[20]
+    (x, *stages), sides = split_inference(arguments)
     batch, _, *sizes = x
-    cells = (first, sizes), (last, out_shape[2:]), (beside, out_shape[2:])
+    cells = (sides.head, sizes), (sides.tail, out_shape[2:]), (sides.downsample, out_shape[2:])
     layers = sum(prod(weight) * prod(of_map) for weight, of_map in cells if weight is not None)
-    between = x if first is None else (batch, first[0], *sizes)
+    between = x if sides.head is None else (batch, sides.head[0], *sizes)
     return _all_stages_flops(between, *stages) + 2 * batch * layers
 
 

@@ -12,17 +12,17 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from acmix.ops import algebra
-from acmix.ops.composition import widen_to
 from acmix.ops.contract import Backend, Convolution, Ends, Features, Grid, Projection, Tail, Weights, follow
+from acmix.ops.cpu.arguments import Parameters, parameters_of, sides_of, split_inference, stages_of
 from acmix.ops.derivatives import Operator
-from acmix.ops.geometry import composes_kernels, output_size
+from acmix.ops.geometry import output_size
 from acmix.ops.precision import autocast_dtype
 from acmix.ops.tracing import may_be_derived
 
@@ -80,22 +80,6 @@ def instructions() -> str | None:
     return _INSTRUCTIONS
 
 
-class _Parameters(NamedTuple):
-    """What `acmix::mix` takes besides projections, and `acmix::project_and_mix` besides what projects.
-
-    `composed` says that fc and dep are computed with as one kernel. Without position and rate there is no attention.
-    """
-
-    position: Tensor | None
-    rate: Tensor | None
-    fc: Tensor | None
-    dep: Tensor
-    rate_convolution: Tensor | None
-    composed: bool
-    window: int
-    stride: int
-
-
 def _empty_map(like: Tensor, channels: int, stride: int) -> Tensor:
     """What the kernels allocate: `(B, channels, H', W')` in the memory order of `like`, `(B, heads, D, H, W)`."""
     batch, _, head_size, height, width = like.shape
@@ -140,11 +124,11 @@ def _define_attention(query: Tensor, key: Tensor, value: Tensor, window: int, st
 
 def _fake_mix(projections: Tensor, *parameters: Any) -> Tensor:
     channels = projections.shape[1] // 3 * projections.shape[2]
-    return _empty_map(projections, channels, _Parameters(*parameters).stride)
+    return _empty_map(projections, channels, Parameters(*parameters).stride)
 
 
-def _fake_gradients(parameters: _Parameters) -> tuple[Tensor, ...]:
-    """Of the tensors among `_Parameters`, empty where there is none."""
+def _fake_gradients(parameters: Parameters) -> tuple[Tensor, ...]:
+    """Of the tensors among `Parameters`, empty where there is none."""
     dep = parameters.dep
 
     def like(tensor: Tensor | None) -> Tensor:
@@ -162,19 +146,20 @@ def _fake_gradients(parameters: _Parameters) -> tuple[Tensor, ...]:
 
 def _fake_mix_backward(output_gradient: Tensor, projections: Tensor, *parameters: Any) -> tuple[Tensor, ...]:  # noqa: ARG001
     maps, head_size = projections.shape[1:3]
-    return _empty_map(projections, maps * head_size, 1), *_fake_gradients(_Parameters(*parameters))
+    return _empty_map(projections, maps * head_size, 1), *_fake_gradients(Parameters(*parameters))
 
 
 def _fake_project_and_mix(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:  # noqa: ARG001
     *parameters, _ = rest
-    return _empty_map(x[:, None], weight.shape[0] // 3, _Parameters(*parameters).stride)
+    return _empty_map(x[:, None], weight.shape[0] // 3, Parameters(*parameters).stride)
 
 
 def _fake_infer(*arguments: Any) -> Tensor:
-    output, last = _fake_project_and_mix(*arguments[:12]), arguments[17]
-    if last is None:
+    between, beside = split_inference(arguments)
+    output = _fake_project_and_mix(*between)
+    if beside.tail is None:
         return output
-    shape = output.shape[0], last.shape[0], *output.shape[2:]
+    shape = output.shape[0], beside.tail.shape[0], *output.shape[2:]
     return torch.empty(shape, dtype=output.dtype, device=output.device, memory_format=torch.channels_last)
 
 
@@ -190,7 +175,7 @@ def _fake_project_and_mix_backward(
         _empty_map(x[:, None], x.shape[1], 1) if x_wanted else x.new_empty((0,)),
         weight.new_empty(weight.shape if weight_wanted else (0,)),
         weight.new_empty((bias.shape[0] if bias is not None and weight_wanted else 0,)),
-        *_fake_gradients(_Parameters(*parameters)),
+        *_fake_gradients(Parameters(*parameters)),
     )
 
 
@@ -205,7 +190,7 @@ def _mix_backward(
 
 
 def _define_mix(projections: Tensor, *parameters: Any) -> Tensor:
-    given = _Parameters(*parameters)
+    given = Parameters(*parameters)
     convolution = Convolution(given.dep, given.fc, given.rate_convolution)
     grid = Grid(projections.shape[1] // 3, given.window, given.stride, 1)
     if given.position is None or given.rate is None:
@@ -244,22 +229,6 @@ def _register() -> dict[str, Operator]:
     }
 
 
-def _parameters(features: Tensor, weights: Weights | None, convolution: Convolution, grid: Grid) -> _Parameters:
-    """In the dtype that the kernels accumulate in; fc and dep become one kernel where that is cheaper."""
-    attention = (None, None) if weights is None else weights[:2]
-    position, rate_attention, dep, fc, rate_convolution = widen_to(features, *attention, *convolution)
-    return _Parameters(
-        position,
-        rate_attention,
-        fc,
-        dep,
-        rate_convolution,
-        composes_kernels(grid.heads, dep.shape[1], dep.shape[-1]),
-        0 if weights is None else grid.window,
-        grid.stride,
-    )
-
-
 def _computes(layer: Projection, inputs: int, x: Tensor) -> bool:
     """Whether the kernels compute a 1x1 convolution beside the operator, and exactly what PyTorch would."""
     alike = all((each.dtype, each.device) == (x.dtype, x.device) for each in layer if each is not None)
@@ -286,26 +255,6 @@ def _computes_tail(tail: Tail, x: Tensor, channels: int, stride: int) -> bool:
         weight.shape[0],
         *(output_size(size, stride) for size in x.shape[2:]),
     ]
-
-
-def _sides(x: Tensor, ends: Ends) -> tuple[Any, ...]:
-    """Arguments of what stands on both sides of the stages."""
-    first, first_bias = ends.head or (None, None)
-    (last, last_bias), shortcut, downsample, rectified = ends.tail or ((None, None), None, None, False)
-    beside, beside_bias = downsample or (None, None)
-    first_bias, bias, last_bias, beside_bias = widen_to(x, first_bias, ends.bias, last_bias, beside_bias)
-    shortcut = None if shortcut is None else shortcut.contiguous(memory_format=torch.channels_last)
-    layers = first, first_bias, last, last_bias, shortcut, beside, beside_bias
-    return ends.rectified_input, bias, ends.rectified, *layers, rectified
-
-
-def _stages(x: Tensor, projection: Projection, weights: Weights, grid: Grid, widened: bool) -> tuple[Any, ...]:
-    """Arguments of all stages; `widened`: stage I's weight, too, which otherwise may have the input's dtype."""
-    weight, bias = projection
-    if widened or weight.dtype != x.dtype:
-        (weight,) = widen_to(x, weight)
-    parameters = _parameters(x, weights, weights.convolution, grid)
-    return x, weight, *widen_to(x, bias), *parameters, grid.heads
 
 
 class Compiled(Backend):
@@ -336,11 +285,11 @@ class Compiled(Backend):
 
     def shift_conv(self, projections: Tensor, convolution: Convolution, grid: Grid) -> Tensor:
         """The convolution path."""
-        return _OPERATORS["mix"](projections, *_parameters(projections, None, convolution, grid))
+        return _OPERATORS["mix"](projections, *parameters_of(projections, None, convolution, grid))
 
     def mix(self, projections: Tensor, weights: Weights, grid: Grid) -> Tensor:
         """Both paths and their sum."""
-        return _OPERATORS["mix"](projections, *_parameters(projections, weights, weights.convolution, grid))
+        return _OPERATORS["mix"](projections, *parameters_of(projections, weights, weights.convolution, grid))
 
     def project_and_mix(self, x: Tensor, projection: Projection, weights: Weights, grid: Grid) -> Tensor:
         """All stages in one pass over bands of rows, and backward in one, without the maps of the projections."""
@@ -350,7 +299,7 @@ class Compiled(Backend):
                 return super().project_and_mix(x, projection, weights, grid)
             x = x.to(torch.bfloat16)
         # Gradients are those of a wide weight; without them the kernels may read it as it is.
-        return _OPERATORS["project_and_mix"](*_stages(x, projection, weights, grid, torch.is_grad_enabled()))
+        return _OPERATORS["project_and_mix"](*stages_of(x, projection, weights, grid, torch.is_grad_enabled()))
 
     def project_and_mix_between(
         self, ends: Ends, x: Tensor, projection: Projection, weights: Weights, grid: Grid
@@ -370,7 +319,7 @@ class Compiled(Backend):
         if head is not None and not _computes(head, x.shape[1], x):
             ends = ends._replace(head=None)
             return self.project_and_mix_between(ends, functional.conv2d(x, *head), projection, weights, grid)
-        return torch.ops.acmix.infer(*_stages(x, projection, weights, grid, False), *_sides(x, ends))
+        return torch.ops.acmix.infer(*stages_of(x, projection, weights, grid, False), *sides_of(x, ends))
 
 
 # At import, not at the first question: a question may be traced into a graph.
