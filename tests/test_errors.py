@@ -10,6 +10,7 @@ from acmix.errors import (
     counted,
     first_line,
     in_one_line,
+    meant,
     nearest,
     printable,
 )
@@ -38,6 +39,13 @@ def test_messages_are_one_line_that_can_be_printed(kind):
     error = kind(f"{name}: cannot be read (line one\nline two)")
     assert str(error) == r"caf\xe9: cannot be read (line one line two)"
     assert issubclass(kind, ValueError if kind is InputError else RuntimeError)
+
+
+def test_what_was_meant_is_near_or_what_there_is():
+    known = ("small", "resnet50", "resnet50_a2")
+    assert meant("resnet51", known) == "the nearest are resnet50, resnet50_a2"
+    assert meant("qqq", known) == "there are small, resnet50, resnet50_a2"
+    assert meant("qqq", known, ["small"]) == "there are small"
 
 
 def test_nearest_names_are_alike_or_what_is_abbreviated():

@@ -50,6 +50,19 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys([*short, *difflib.get_close_matches(name, known, n=3, cutoff=0.5)]))
 
 
+def meant(name: str, known: Iterable[str], some: Iterable[str] = ()) -> str:
+    """What a name that is not known may stand for, in words: the nearest or, where none is near, what there is.
+
+    Args:
+        name: As it was given.
+        known: All that there are.
+        some: Those that are told where none is near; all by default.
+    """
+    known = list(known)
+    near = nearest(name, known)
+    return f"the nearest are {near}" if near else f"there are {', '.join(some or known)}"
+
+
 class _OneLineError(Exception):
     """The message in one line that can be printed, whatever names and causes it cites."""
 

@@ -135,7 +135,7 @@ def test_settings_are_listed_and_documented(capsys):
         (["--mixup", ".inf"], "--mixup must be at least 0, got inf"),
         (["--loss", "mse"], "--loss must be one of cross_entropy, binary_cross_entropy, or none, got 'mse'"),
         (["--warmup-epochs", "30"], "--warmup-epochs must be 0 to below epochs = 30, got 30"),
-        (["--optimizer", "adamww"], "--optimizer 'adamww' is unknown to timm; the nearest names are adamw"),
+        (["--optimizer", "adamww"], "--optimizer 'adamww' is unknown to timm; the nearest are adamw"),
     ],
 )
 def test_errors_name_the_option_and_its_range(capsys, tmp_path, monkeypatch, arguments, message):

@@ -333,7 +333,7 @@ def test_state_dict_round_trip(create, tmp_path):
 
 @pytest.mark.parametrize("create", [detection_backbone, segmentation_backbone])
 def test_unknown_networks_are_refused(create):
-    with pytest.raises(InputError, match="unknown model 'acmix_resnet27'; the nearest names are acmix_resnet26"):
+    with pytest.raises(InputError, match="unknown model 'acmix_resnet27'; the nearest are acmix_resnet26"):
         create("acmix_resnet27")
 
 

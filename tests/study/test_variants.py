@@ -142,7 +142,7 @@ def test_windows_and_positions():
 def test_other_models_are_refused(model):
     with pytest.raises(
         InputError,
-        match="must be an ACmix-ResNet for this network of a study, got 'resnet18'|nearest names are acmix_resnet26",
+        match="must be an ACmix-ResNet for this network of a study, got 'resnet18'|nearest are acmix_resnet26",
     ):
         VARIANTS["convolution"].build(shape(model))
 

@@ -24,7 +24,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
-from acmix.errors import InputError, nearest
+from acmix.errors import InputError, meant
 from acmix.models.backbones import DetectionBackbone, backbone_groups, detection_backbone, feature_strides
 from acmix.models.continuing import continued, cut
 
@@ -174,8 +174,7 @@ def create_detector(name: str, num_classes: int, arguments: DetectorArguments) -
         InputError: If there is no such detector or backbone, or an argument breaks its rule.
     """
     if name not in DETECTORS:
-        near = nearest(name, DETECTORS) or ", ".join(DETECTORS)
-        raise InputError(f"model {name!r} is no detector; the nearest are {near}")
+        raise InputError(f"model {name!r} is no detector; {meant(name, DETECTORS)}")
     proposals = name in _WITH_PROPOSALS
     if name == "fcos" and arguments.pyramid_channels % _FCOS_GROUPS:
         raise InputError(

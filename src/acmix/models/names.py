@@ -4,7 +4,7 @@ import re
 
 import timm
 
-from acmix.errors import InputError, nearest
+from acmix.errors import InputError, meant
 
 # How Python names an argument that a network has not, and what settings call what they make of it.
 _UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
@@ -18,8 +18,7 @@ def check_name(name: str) -> None:
         InputError: If it has not; names the nearest ones.
     """
     if not timm.is_model(name):
-        near = nearest(name, timm.list_models()) or ", ".join(timm.list_models("acmix_*"))
-        raise InputError(f"unknown model {name!r}; the nearest names are {near}")
+        raise InputError(f"unknown model {name!r}; {meant(name, timm.list_models(), timm.list_models('acmix_*'))}")
 
 
 def unknown_argument(error: Exception) -> str | None:

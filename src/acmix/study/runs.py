@@ -16,7 +16,7 @@ from acmix.bench import machine
 from acmix.bench.comparison import Candidate, forward_call, training_call
 from acmix.bench.measure import time_interleaved
 from acmix.data.datasets import OpenedData
-from acmix.errors import InputError, check_least, nearest
+from acmix.errors import InputError, check_least, meant
 from acmix.study.kinds import KINDS, Kind
 from acmix.study.networks import Shape
 from acmix.study.pretrained import Pretraining, start_from
@@ -159,8 +159,7 @@ def _alone(output: Path) -> Iterator[None]:
 def _check(variants: Sequence[str], seconds: float) -> None:
     for name in variants:
         if name not in VARIANTS:
-            near = nearest(name, list(VARIANTS)) or ", ".join(VARIANTS)
-            raise InputError(f"variants must be names of networks of the study, got {name!r}; the nearest are {near}")
+            raise InputError(f"variants must be names of networks of the study, got {name!r}; {meant(name, VARIANTS)}")
     if not variants:
         raise InputError(f"variants must name at least one of {', '.join(VARIANTS)}")
     if not seconds > 0:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import yaml
 
 from acmix.checkpoints.files import FIRST_TASK
-from acmix.errors import InputError, in_one_line, nearest
+from acmix.errors import InputError, in_one_line, meant
 from acmix.tasks.loop.fields import check_setting, settings_of
 from acmix.tasks.loop.settings import LoopSettings
 
@@ -62,7 +62,8 @@ def _content(recipe: str, above: tuple[str, ...]) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise InputError(f"recipe {recipe!r} is not YAML: {in_one_line(error, 400)}") from error
     if not isinstance(content, dict):
-        raise InputError(f"recipe {recipe!r} must be a mapping of settings, got {type(content).__name__}")
+        got = "nothing" if content is None else type(content).__name__
+        raise InputError(f"recipe {recipe!r} must be a mapping of settings, got {got}")
     base = content.pop("base", None)
     if base is not None and not isinstance(base, str):
         raise InputError(f"recipe {recipe!r}: base must name a recipe, got {base!r}")
@@ -79,8 +80,7 @@ def _text(recipe: str) -> str:
         return (_FOLDER / f"{recipe}.yaml").read_text(encoding="utf-8")
     path = Path(recipe)
     if not path.is_file():
-        near = nearest(recipe, names()) or ", ".join(names())
-        raise InputError(f"there is no recipe and no file {recipe!r}; the nearest are {near}")
+        raise InputError(f"there is no recipe and no file {recipe!r}; {meant(recipe, names())}")
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

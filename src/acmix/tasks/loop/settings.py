@@ -6,7 +6,7 @@ Options, help, listings, documents and errors are made of what stands here once:
 from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar, Literal
 
-from acmix.errors import InputError, nearest
+from acmix.errors import InputError, meant
 from acmix.tasks.loop.fields import Range, check_setting
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -96,8 +96,8 @@ class LoopSettings:
             raise InputError(f"warmup_epochs must be 0 to below epochs = {self.epochs}, got {self.warmup_epochs}")
         known = [str(name) for name in list_optimizers()]
         if self.optimizer not in known:
-            near = nearest(self.optimizer, known) or "sgd, adamw, lamb"
-            raise InputError(f"optimizer {self.optimizer!r} is unknown to timm; the nearest names are {near}")
+            others = meant(self.optimizer, known, ("sgd", "adamw", "lamb"))
+            raise InputError(f"optimizer {self.optimizer!r} is unknown to timm; {others}")
         if self.precision == "float16" and not _has_accelerator():
             raise InputError("precision float16 needs an accelerator; choose bfloat16 or float32")
         if self.synchronize_norms and not _has_accelerator():
