@@ -2,7 +2,9 @@
 
 import copy
 import io
+import json
 
+import numpy as np
 import pytest
 import torch
 from torch import fx, nn
@@ -97,6 +99,14 @@ def test_reset_parameters_restores_the_start():
 def test_bad_arguments(arguments, options, error, words):
     with pytest.raises(error, match=words):
         ACmix(*arguments, **options)
+
+
+def test_integers_of_numpy_are_integers():
+    three, eight = np.int64(3), np.int32(8)
+    layer = ACmix(three, eight, heads=np.int8(2), kernel_att=three, kernel_conv=three, stride=np.int64(2), dilation=1)
+    sizes = (layer.in_channels, layer.out_channels, layer.heads, layer.kernel_att, *layer.kernel_size, *layer.stride)
+    assert json.dumps(sizes) == "[3, 8, 2, 3, 3, 3, 2, 2]"
+    assert layer(torch.zeros(1, 3, 4, 4)).shape == (1, 8, 2, 2)
 
 
 @pytest.mark.parametrize("padding", [None, 4, (4, 4), [4, 4], "same"])

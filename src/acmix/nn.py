@@ -240,6 +240,10 @@ class ACmix(OperatorLayer, TwoPaths):
                 f"out_channels must be divisible by heads, got out_channels={out_channels} and heads={heads}"
             )
         ops.check_backend(backend)
+        # NumPy's integers would not be written as JSON.
+        in_channels, out_channels, heads, kernel_att, kernel_conv, stride, dilation = map(
+            int, (in_channels, out_channels, heads, kernel_att, kernel_conv, stride, dilation)
+        )
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.heads = heads

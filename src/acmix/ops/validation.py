@@ -1,6 +1,7 @@
 """Meaning of the arguments of `acmix.ops`: checked once, before any backend is asked."""
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -10,8 +11,8 @@ from acmix.ops.tracing import unrecorded
 
 
 def check_positive_integer(name: str, value: object) -> None:
-    """Raise TypeError or ValueError unless `value` is an integer >= 1."""
-    if isinstance(value, bool) or not isinstance(value, int | torch.SymInt):
+    """Raise TypeError or ValueError unless `value` is an integer >= 1, of Python's or NumPy's."""
+    if isinstance(value, bool) or not isinstance(value, (Integral, torch.SymInt)):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
