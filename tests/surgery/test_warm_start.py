@@ -78,3 +78,12 @@ def test_a_kernel_of_zeros_has_no_residual():
     layer, operator = swapped(convolution)
     assert layer.residual == 0
     assert torch.equal(operator(torch.zeros(1, 4, 5, 5))[0, :, 0, 0], convolution.bias)
+
+
+def test_a_kernel_without_values_is_refused():
+    with torch.device("meta"):
+        network = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1))
+    convolution = network[0]
+    with pytest.raises(ValueError, match="kernels to fit, got one on the meta device; load the weights first"):
+        acmix.replace_convolutions(network, warm_start=True)
+    assert network[0] is convolution

@@ -67,8 +67,8 @@ def replace_convolutions(
         Every convolution and what happened to it.
 
     Raises:
-        ValueError: If an argument breaks its rule, `select` names no convolution or the network does not accept the
-            example; the network is then unchanged.
+        ValueError: If an argument breaks its rule, `select` names no convolution, the network does not accept the
+            example or `warm_start` finds a kernel on the meta device; the network is then unchanged.
         TypeError: If an argument is not of the kind above.
     """
     _check(network, select, heads, warm_start, example_inputs, kernel_conv)

@@ -22,7 +22,12 @@ def warm_start(operator: ACmix, weight: Tensor, bias: Tensor | None) -> float:
 
     Returns:
         Frobenius norm of what the fit leaves over that of the kernel, 0 to 1.
+
+    Raises:
+        ValueError: If the kernel has no values yet.
     """
+    if weight.is_meta:
+        raise ValueError("warm_start must have kernels to fit, got one on the meta device; load the weights first")
     heads, kernel, channels_in = operator.heads, operator.kernel_conv, operator.in_channels
     head_size, positions, maps = operator.out_channels // heads, kernel**2, 3 * heads
     exact = weight.detach().double()
