@@ -278,7 +278,7 @@ static void unpack_input(const Mix& problem, const Field& to, const BackwardLayo
         for (int64_t x = 0; x < cells; ++x, from += width)
           if (x % columns.interleave < members)
             store_run(from, inputs,
-                        pixels + x % columns.interleave * to.batch + x / columns.interleave * stride * to.column);
+                      pixels + x % columns.interleave * to.batch + x / columns.interleave * stride * to.column);
       });
       return;
     }
