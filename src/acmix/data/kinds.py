@@ -43,8 +43,9 @@ def kinds_of(data: str) -> dict[Kind, str]:
             if folder.direct or folder.classes:
                 return {"classification": f"images in {folder.name}/"}
     raise InputError(
-        f"{root} is no data to learn from: expected folders of classes with images in them, "
-        "annotations/instances_*.json or data.yaml beside images, or images and masks in folders alike"
+        f"{root} is no data to learn from: expected folders of classes with images in them, a table "
+        "of labels, shards, annotations/instances_*.json or data.yaml beside images, or images and masks in folders "
+        "alike"
     )
 
 
@@ -64,7 +65,7 @@ def kind_of(data: str) -> Kind:
 def _classes(root: Path) -> str:
     """What tells that images have classes, other than that they lie in folders."""
     if root.is_file():
-        return "a table of labels" if is_table(root) else ""
+        return "a table of labels" if is_table(root) else "shards" if is_pattern(root.name) else ""
     if tables := find_tables(root):
         return f"{next(iter(tables.values())).name}, a table of labels"
     if has_saved(root) or has_idx(root) or has_shards(root):

@@ -138,6 +138,21 @@ def test_data_of_two_kinds_or_of_none_are_refused(classes, small, tmp_path_facto
         kind_of("nowhere")
 
 
+def test_files_of_other_kinds_are_refused_by_what_data_may_be(classes, small):
+    file = classes / "picture.png"
+    file.write_bytes(b"\x89PNG")
+    with pytest.raises(InputError, match="picture.png is no data to learn from: expected folders of classes"):
+        kind_of(str(file))
+    with pytest.raises(InputError, match="picture.png has no annotations of objects; expected annotations/"):
+        open_annotated(str(file))
+    for name in ("a.tar", "shards.txt"):
+        (classes / name).touch()
+        assert kind_of(str(classes / name)) == "classification"
+    bare = classes / "annotations"
+    bare.write_text(json.dumps(small))
+    assert kind_of(str(bare)) == "detection"
+
+
 @pytest.mark.parametrize(
     ("file", "words"),
     [("labels/train/a.txt", "add data.yaml"), ("Annotations/a.xml", "PASCAL VOC"), ("annotations/a.json", "COCO's")],

@@ -42,7 +42,7 @@ def descriptions(data: str) -> list[Path]:
     """
     root = existing(data)
     if root.is_file():
-        return [root]
+        return [root] if root.suffix.lower() in (*_YAML, _JSON) or _is_coco(root) else []
     yolo = [file for file in _files(root, *_YAML) if is_description(file)]
     folders = [path for path in _entries(root) if path.is_dir()]
     files = _files(root, _JSON)
@@ -79,8 +79,9 @@ def find_annotated(data: str) -> FoundOf[Reader]:
     found = descriptions(data)
     root = existing(data)
     if not found:
-        reason = why_not(root) or "expected annotations/instances_*.json beside images, or data.yaml"
-        raise InputError(f"{root} has no annotations of objects; {reason}")
+        reason = why_not(root) if root.is_dir() else ""
+        expected = "expected annotations/instances_*.json beside images, or data.yaml"
+        raise InputError(f"{root} has no annotations of objects; {reason or expected}")
     yolo = [file for file in found if file.suffix.lower() in _YAML]
     if len(yolo) > 1 or (yolo and len(found) > 1):
         other = next(file for file in found if file != yolo[0])
