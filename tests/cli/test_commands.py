@@ -78,6 +78,8 @@ def test_version_and_light_start():
         ),
         (["train", "digits", "--epoch", "3"], "acmix train: error: there is no --epoch; the nearest is --epochs"),
         (["train", "digits", "--lr"], "acmix train: error: --learning-rate needs a value"),
+        (["train", "digits", "--lr", "-1e-3"], "acmix train: error: --learning-rate must be .*-0.001"),
+        (["explain", "run", "a.png", "--pixel", "-1,0"], "acmix explain: error: --pixel must be ROW,COLUMN, .*'-1,0'"),
         (["train", "digits", "--precision", "int8"], "acmix train: error: .*precision.*int8"),
         (["train", "digits", "--epochs", "0"], "acmix train: error: --epochs must be at least 1, got 0"),
         (["train", "/nowhere"], "acmix train: error: .*'/nowhere' does not exist"),

@@ -7,6 +7,7 @@ jsonargparse checks the types. `**options: Annotated[Any, SettingsOf(...)]` are 
 
 import argparse
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,9 @@ from acmix.cli.wording import SettingsOf, spelled
 from acmix.tasks.loop.fields import Setting
 
 _PARSING: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False, "formatter_class": HelpFormatter}
+
+# What argparse takes for a value, though it begins as options do: also -1,0 and -1e-3.
+_VALUE = re.compile(r"-\.?\d")
 
 
 def build_parser(commands: Mapping[str, Any], groups: Mapping[str, str]) -> ArgumentParser:
@@ -56,6 +60,7 @@ def _add_commands(parser: ArgumentParser, program: str, commands: Mapping[str, A
         group = isinstance(content, dict)
         summary = groups[name] if group else (inspect.getdoc(content) or "").splitlines()[0]
         command = ArgumentParser(description=summary, **_PARSING)
+        command._negative_number_matcher = _VALUE
         if not group:
             _add_parameters(command, content)
         # jsonargparse wants a group in its place before it gets its commands.
