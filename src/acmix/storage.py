@@ -42,6 +42,27 @@ def check_file(name: str, path: Path) -> None:
         raise InputError(f"{name} {path} cannot be written: {path.parent} is not a folder; make it first")
 
 
+def check_folder(name: str, path: Path) -> Path:
+    """Check that a folder is there or can be made, with those that it lies in.
+
+    Args:
+        name: As in `check_file`.
+        path: The folder.
+
+    Returns:
+        The nearest that exists.
+
+    Raises:
+        InputError: If a file stands there, or in place of one that it lies in.
+    """
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if there.is_dir():
+        return there
+    if there == path:
+        raise InputError(f"{name} must be a folder, got the file {path}")
+    raise InputError(f"{name} {path} cannot be written: {there} is not a folder")
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` once it is whole and on the disk.

@@ -46,6 +46,8 @@ def test_kinds_are_told_apart(tmp_path):
     file.touch()
     with pytest.raises(InputError, match="--out must be a folder, got the file"):
         outputs.check_folder("--out", file)
+    with pytest.raises(InputError, match="--out .*b cannot be written: .*file is not a folder"):
+        outputs.check_folder("--out", file / "a" / "b")
     with pytest.raises(InputError, match="--output must be a file, got the folder"):
         outputs.check_file("--output", tmp_path)
     with pytest.raises(InputError, match="file is not a folder; make it first"):

@@ -136,7 +136,6 @@ def test_unreadable_images_are_named_and_the_rest_explained(capsys, checkpoint, 
         (["--pixel", "20,0"], "pixel must lie in the 20 x 20 pixels .*got row 20, column 0"),
         (["--pixel", "middle"], "--pixel must be ROW,COLUMN, .*got 'middle'"),
         (["--pixel=-1,0"], "--pixel must be ROW,COLUMN"),
-        (["--out", "/nowhere/out"], "/nowhere/out cannot be written"),
         (["--out", "IMAGE"], "--output must be a folder, got the file"),
     ],
 )
@@ -160,6 +159,16 @@ def test_what_is_missing_is_an_error_as_of_every_command(capsys, checkpoint, tmp
         f"acmix explain: error: {given[0]}: there is no such file",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_folders_are_made_with_those_that_they_lie_in(checkpoint, image, tmp_path):
+    images = [(image, read_image(image))]
+    page = explanations.write_explanations(
+        load_trained(checkpoint), images, tmp_path / "a" / "b" / "out", layers=LAYERS[:1]
+    )
+    assert page == tmp_path / "a" / "b" / "out" / explanations.PAGE
+    with pytest.raises(InputError, match=r"folder must be a folder, got the file .*index\.html"):
+        explanations.write_explanations(load_trained(checkpoint), images, page)
 
 
 def test_networks_without_the_operator_are_refused(capsys, image, tmp_path):

@@ -33,10 +33,7 @@ def check_file(option: str, path: Path | None, suffixes: tuple[str, ...] = ()) -
 
 def check_folder(option: str, path: Path) -> None:
     """Raise InputError unless a folder can be made there, or is there and can be written into."""
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{option} must be a folder, got the file {path}")
-    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    _try(option, path, there)
+    _try(option, path, storage.check_folder(option, path))
 
 
 def _try(option: str, path: Path, folder: Path) -> None:

@@ -12,7 +12,7 @@ from acmix.errors import InputError, printable
 from acmix.explain.images import ImageExplanation, check_layers, explain_image
 from acmix.explain.views import view_of
 from acmix.pages import figures, html, theme
-from acmix.storage import write_atomically
+from acmix.storage import check_folder, write_atomically
 
 PAGE = "index.html"
 _PATHS = "layers.png"
@@ -62,7 +62,7 @@ def write_explanations(
     Args:
         trained: Of a network with ACmix layers.
         images: RGB images with the files that they come from, at most 100: see `check_number`.
-        folder: Is made if it does not exist; files of the same names are replaced.
+        folder: Is made if it does not exist, with those that it lies in; files of the same names are replaced.
         pixel: Row and column in what the network sees, the centre by default.
         layers: Names of ACmix layers, all by default.
 
@@ -74,13 +74,12 @@ def write_explanations(
     """
     network = view_of(trained).network
     check_layers(network, layers)
-    if not folder.parent.is_dir() or (folder.exists() and not folder.is_dir()):
-        raise InputError(f"{folder} cannot be written: it must be a folder, or a new one in a folder that exists")
+    check_folder("folder", folder)
     sections: list[_Section] = []
     for path, image in images:
         check_number(len(sections) + 1)
         explanation = explain_image(trained, image, pixel=pixel, layers=layers)
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         figure = figures.explanation(explanation.picture, explanation.attention, explanation.evidence)
         write_atomically(folder / f"{len(sections) + 1:03d}-{path.stem[:40]}.png", theme.saved(figure, "png"))
         title, best = printable(path), explanation.scores[0][0]
