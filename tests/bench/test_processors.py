@@ -57,4 +57,8 @@ def test_the_command_shows_and_saves_them(monkeypatch, tmp_path, capsys):
     assert main(["bench", "layer", *arguments, "--output", str(tmp_path / "bounds.json")]) == 0
     assert "exponentials" in capsys.readouterr().out
     assert '"share": 0.' in (tmp_path / "bounds.json").read_text()
+    monkeypatch.setattr("acmix.cli.bench._check_device", lambda *_: "cuda:0")
+    monkeypatch.setattr(bench, "machine", lambda: pytest.fail("work before the check"))
+    assert main(["bench", "layer", *arguments]) == 2
+    assert "--bounds are those of a processor, got --device cuda:0" in capsys.readouterr().err
     assert bench.measure_speeds(torch.float64, 0.01).flops > 0

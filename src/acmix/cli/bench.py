@@ -50,14 +50,16 @@ def layer(
 
     with progress.working():
         device = _check_device(device, graphs)
+        if bounds and device != "cpu":
+            raise InputError(
+                f"--bounds are those of a processor, got --device {device}; acmix bench kernels has a GPU's"
+            )
         import torch
 
         from acmix import bench
 
         _set_threads(threads)
         machine = bench.machine()
-    if bounds and device != "cpu":
-        raise InputError(f"--bounds are those of a processor, got --device {device}; acmix bench kernels has a GPU's")
     comparisons: list[bench.Comparison] = []
     display.show_machine(machine)
     layers = chosen or bench.RESNET50_LAYERS
