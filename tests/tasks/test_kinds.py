@@ -46,6 +46,9 @@ def test_a_run_that_goes_on_has_a_kind(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"task": "something"}))
     with pytest.raises(InputError, match=r"^the run .* is of something; DATA digits is of classification$"):
         kind_of("digits", base=tmp_path)
+    # Of data that may be several kinds, or are none, run and recipe must agree.
+    with pytest.raises(InputError, match=r"^the run .* is of something, recipe 'small' is of classification; name a"):
+        kind_of(str(tmp_path), "small", tmp_path)
     # Runs of earlier versions do not say theirs.
     (tmp_path / "config.json").write_text("{}")
     assert kind_of("digits", base=tmp_path).name == "classification"

@@ -179,6 +179,7 @@ def kind_of(data: str, recipe: str | None = None, base: Path | None = None) -> K
     Raises:
         InputError: If the data are for another kind than run or recipe, or for several and nothing says for which.
     """
+    from acmix.data.kinds import kind_of as kind_of_data
     from acmix.tasks.loop import run
 
     given: dict[str, str] = {}
@@ -187,27 +188,19 @@ def kind_of(data: str, recipe: str | None = None, base: Path | None = None) -> K
     if recipe is not None:
         given[f"recipe {recipe!r}"] = recipes.task_of(recipe)
     try:
-        possible = _kinds_of(data)
+        possible = {kind_of_data(data)}
     except InputError:
         # Of several kinds the one that is given is meant; that there are no data is said where they are opened.
         if not given:
             raise
-        possible = (*given.values(),)
+        possible = {*given.values()}
     for what, task in given.items():
         if task not in possible:
             raise InputError(f"{what} is of {task}; DATA {printable(data)} is of {' or '.join(possible)}")
-    tasks = {*given.values()} or possible
-    if len(tasks) > 1:
-        what = " and ".join(given) or f"DATA {printable(data)}"
-        raise InputError(f"{what} can be of {' and '.join(sorted(tasks))}; name a --recipe of the one that is meant")
-    return kind_named(next(iter(tasks)))
-
-
-def _kinds_of(data: str) -> tuple[str, ...]:
-    """What data are for, by what they are."""
-    from acmix.data.kinds import kind_of as kind_of_data
-
-    return (kind_of_data(data),)
+    if len(possible) > 1:
+        what = ", ".join(f"{what} is of {task}" for what, task in given.items())
+        raise InputError(f"{what}; name a --recipe of what is meant")
+    return kind_named(next(iter(possible)))
 
 
 def kind_named(name: str) -> Kind:
