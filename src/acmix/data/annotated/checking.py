@@ -97,7 +97,7 @@ def _read(part: PartOf[Reader]) -> tuple[AnnotatedImages, Findings]:
     for index in np.flatnonzero(~images.objects.runs).tolist():
         segment = images.objects.segment(index)
         if isinstance(segment, Polygons):
-            place = f"{images.name(images.objects.image_of(index))}"
+            place = images.name(images.objects.image_of(index))
             if any(len(ring) <= _MOST_CORNERS and crosses(ring) for ring in segment.rings):
                 findings.noted.add("polygon of edges that cross", place)
             if any(len(ring) > _MOST_CORNERS for ring in segment.rings):

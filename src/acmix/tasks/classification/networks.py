@@ -111,5 +111,5 @@ def _multiply_adds(
     try:
         network = create_network(model, num_classes=classes, acmix_stages=stages_of(stages))
         return account(network, (channels, height, width)).network.total.multiply_adds
-    except (InputError, ValueError):
+    except ValueError:
         return None

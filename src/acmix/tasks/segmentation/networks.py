@@ -8,7 +8,6 @@ import torch
 
 from acmix.accounting import Account, account
 from acmix.checkpoints import segmenter as trained
-from acmix.errors import InputError
 from acmix.models.segmenters import Segmenter, segmenter
 from acmix.tasks.loop.recipes import resolve
 from acmix.tasks.loop.start_weights import load_own_or_backbone
@@ -82,5 +81,5 @@ def multiply_adds(config: Mapping[str, Any]) -> int | None:
     try:
         network = fresh_network(resolve({}, config["settings"], Settings), len(config["classes"]))
         return account(network, config["preprocessing"]["input_size"]).network.total.multiply_adds
-    except (InputError, ValueError):
+    except ValueError:
         return None
