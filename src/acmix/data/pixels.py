@@ -17,10 +17,11 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIDEWAYS = (5, 6, 7, 8)
+# Those that turn an image onto its side.
+SIDEWAYS = (5, 6, 7, 8)
 # Bytes of EXIF's whole numbers, by their type.
 _WIDTHS = {1: 1, 3: 2, 4: 4}
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
+BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # of TIFF
 _SIGNED, _WHITE_IS_ZERO = 2, 0
 _CONVERT = "convert it to 8 or 16 bits a channel"
 
@@ -49,7 +50,7 @@ def lies(image: Image.Image) -> bool:
     Args:
         image: As Pillow opened it.
     """
-    return orientation(image) in _SIDEWAYS
+    return orientation(image) in SIDEWAYS
 
 
 def orientation(image: Image.Image) -> int:
@@ -92,11 +93,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
         ValueError: If the range of the values is not known: greys of 32 bits, signed numbers, floating-point numbers
             outside of 0..1 or not finite; or if Pillow does not convert the mode (LAB).
     """
-    if _SIGNED in _tag(image, _SAMPLE_FORMAT, ()):
+    if _SIGNED in _tag(image, SAMPLE_FORMAT, ()):
         raise ValueError(f"signed numbers have no known black and white; {_CONVERT}")
     if image.mode == "F" or image.mode.startswith("I"):
         grey = _from_reals(image) if image.mode == "F" else _from_integers(image)
-        white_is_zero = _tag(image, _PHOTOMETRIC, None) == _WHITE_IS_ZERO
+        white_is_zero = _tag(image, PHOTOMETRIC, None) == _WHITE_IS_ZERO
         return Image.fromarray(255 - grey if white_is_zero else grey).convert("RGB")
     if image.mode == "La":
         image = image.convert("LA")
@@ -126,7 +127,7 @@ def _from_integers(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode == "I" and image.format not in ("PNG", "PPM"):
         raise ValueError(f"greys of 32 bits have no known white; {_CONVERT}")
     values = np.asarray(image)
-    (bits,) = _tag(image, _BITS, (16,))
+    (bits,) = _tag(image, BITS, (16,))
     grey = (values >> (bits - 8)).astype(np.uint8)
     if (transparent := image.info.get("transparency")) is not None:
         grey[values == transparent] = 255

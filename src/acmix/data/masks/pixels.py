@@ -7,15 +7,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from acmix.data.images import open_image
-from acmix.data.pixels import orientation, to_rgb, turned
+from acmix.data.pixels import BITS, PHOTOMETRIC, SAMPLE_FORMAT, SIDEWAYS, orientation, to_rgb, turned
 from acmix.errors import InputError
 
 # What keeps every value; of the others some change them (JPEG), and some are scaled when they are read (PGM).
 _FORMATS = ("PNG", "BMP", "GIF", "TIFF")
 # PNG's greys of so many bits are spread over 0 to 255 by Pillow, with so much between two.
 _SPREAD = {2: 85, 4: 17}
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
-_UPRIGHT, _SIDEWAYS = 1, (5, 6, 7, 8)
+_UPRIGHT = 1  # of EXIF
 
 
 class MaskError(InputError):
@@ -67,11 +66,7 @@ def _fault(image: Image.Image, colours: bool) -> str | None:
     """Why the values of a mask are not known."""
     if image.format == "TIFF":
         tags: Any = cast("Any", image).tag_v2
-        if (
-            {*tags.get(_BITS, (1,))} - {8, 16}
-            or tags.get(_PHOTOMETRIC) == 0
-            or {*tags.get(_SAMPLE_FORMAT, (1,))} != {1}
-        ):
+        if {*tags.get(BITS, (1,))} - {8, 16} or tags.get(PHOTOMETRIC) == 0 or {*tags.get(SAMPLE_FORMAT, (1,))} != {1}:
             return "masks in TIFF must be plain numbers of 8 or 16 bits, 0 for black; save it as PNG"
     if colours:
         if image.mode not in ("RGB", "RGBA", "P"):
@@ -125,7 +120,7 @@ def picture_and_values(
         values, own = mask_values(mask, names[1], colours=colours)
     except InputError as fault:
         raise MaskError("mask that cannot be read", str(fault), names[0]) from fault
-    shown = stored[::-1] if turn in _SIDEWAYS else stored
+    shown = stored[::-1] if turn in SIDEWAYS else stored
     if own != turn and (own != _UPRIGHT or shown == stored):
         raise MaskError(
             "mask that EXIF turns otherwise",
