@@ -2,7 +2,14 @@
 
 from acmix.data.bundled import Digits, Mnist5k
 from acmix.data.datasets import ImageData, export_digits, open_dataset
-from acmix.data.evaluation import DataRecord, EvaluationImages, data_record, find_evaluation, open_evaluation
+from acmix.data.evaluation import (
+    DataRecord,
+    EvaluationImages,
+    data_record,
+    data_record_if_any,
+    find_evaluation,
+    open_evaluation,
+)
 from acmix.data.huggingface import HuggingFaceImages
 from acmix.data.idx import IdxImages
 from acmix.data.images import read_image
@@ -28,6 +35,7 @@ __all__ = [
     "SplittableImages",
     "TrainedImages",
     "data_record",
+    "data_record_if_any",
     "export_digits",
     "find_evaluation",
     "image_loader",

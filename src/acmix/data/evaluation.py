@@ -71,6 +71,11 @@ def data_record(training: Mapping[str, Any]) -> DataRecord:
         raise InputError(f"the checkpoint's record of its training data is damaged: {fault}") from fault
 
 
+def data_record_if_any(training: Mapping[str, Any]) -> DataRecord | None:
+    """The same, None where it is missing."""
+    return data_record(training) if training.get("data") else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluationImages:
     """Images to measure a checkpoint on, none of which it was trained on, and what else was found.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from acmix.checkpoints.classifier import Classifier
-from acmix.data import ImageSource, TrainedImages, data_record, find_evaluation, image_loader
+from acmix.data import ImageSource, TrainedImages, data_record_if_any, find_evaluation, image_loader
 from acmix.data.sources import file_batches
 from acmix.errors import check_least, counted
 from acmix.progress import Progress, silent
@@ -244,7 +244,7 @@ def measure(
     found = find_evaluation(
         data,
         classifier.classes,
-        data_record(classifier.training) if classifier.training.get("data") else None,
+        data_record_if_any(classifier.training),
         TrainedImages.from_record(classifier.training),
         multi_label=classifier.multi_label,
         check_images=check_images,

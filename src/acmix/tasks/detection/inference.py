@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from acmix.checkpoints.detector import CATEGORY_IDS, Detector
-from acmix.data import TrainedImages, data_record, image_loader
+from acmix.data import TrainedImages, data_record_if_any, image_loader
 from acmix.data.annotated import AnnotatedImages, Annotations, find_annotated_evaluation
 from acmix.data.sources import file_batches
 from acmix.errors import InputError, check_least, counted
@@ -253,7 +253,7 @@ def measure(
     found = find_annotated_evaluation(
         data,
         detector.classes,
-        data_record(detector.training) if detector.training.get("data") else None,
+        data_record_if_any(detector.training),
         TrainedImages.from_record(detector.training),
         check_images=check_images,
         progress=progress,

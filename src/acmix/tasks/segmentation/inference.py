@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from acmix.checkpoints.segmenter import Segmenter
-from acmix.data import DataRecord, EvaluationImages, TrainedImages, data_record, image_loader
+from acmix.data import DataRecord, EvaluationImages, TrainedImages, data_record_if_any, image_loader
 from acmix.data.images import read_images
 from acmix.data.masks.augmentation import Seen
 from acmix.data.masks.coding import IGNORED, Coding
@@ -273,7 +273,7 @@ def measure(
         InputError: If the data or an argument cannot be used.
     """
     check_least(1, batch_size=batch_size)
-    record = data_record(segmenter.training) if segmenter.training.get("data") else None
+    record = data_record_if_any(segmenter.training)
     found = held_out(
         segmenter,
         data,
