@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 # Control characters, line separators, the surrogates that stand for what no encoding has, and what XML forbids.
@@ -25,6 +25,11 @@ def counted(number: int, noun: str) -> str:
     """A number and what it counts: "1 run", "2,000 runs", "3 classes"."""
     plural = "es" if noun.endswith(("s", "x", "tch", "nch")) else "s"
     return f"{number:,} {noun}{'' if number == 1 else plural}"
+
+
+def few(names: Sequence[str]) -> str:
+    """The first five names, comma-separated, and "..." where there are more."""
+    return ", ".join(map(printable, names[:5])) + (", ..." if len(names) > 5 else "")
 
 
 def first_line(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from acmix.data.shards.urls import Listing
 from acmix.data.sources import ImageSource, NamedImages, SplittableImages, unknown_classes
 from acmix.data.tables import TabledImages, TableFile, open_tables, unnamed_images
 from acmix.data.trained import check_apart, examine, refuse_unreadable
-from acmix.errors import InputError, counted
+from acmix.errors import InputError, counted, few
 from acmix.progress import Progress, silent
 
 Images = TypeVar("Images", bound=NamedImages)
@@ -150,7 +150,7 @@ def open_dataset(
 
 def _taken(parts: Parts, train: ImageSource, held_out: ImageSource, split: str) -> dict[str, str]:
     """See `ImageData`; split says how images were held out where none had a place of their own."""
-    classes = f"{counted(len(train.classes), 'class')} ({_few(train.classes)})"
+    classes = f"{counted(len(train.classes), 'class')} ({few(train.classes)})"
     read = f", {train.reading}" if train.reading else ""
     several = ", any number an image" if train.multi_label else ""
     taken = {"training": f"{parts.learned}: {counted(len(train), 'image')} of {classes}{several}{read}"}
@@ -160,7 +160,7 @@ def _taken(parts: Parts, train: ImageSource, held_out: ImageSource, split: str) 
         taken["validation"] = f"{parts.measured}: {counted(len(held_out), 'image')}"
     for images, part in ((train, "training"), (held_out, "validation")):
         if missing := _without_images(images):
-            taken[part] += f", none of {counted(len(missing), 'class')} ({_few(missing)})"
+            taken[part] += f", none of {counted(len(missing), 'class')} ({few(missing)})"
     if parts.left_aside:
         taken["left aside"] = parts.left_aside
     if parts.left_out.counts:
@@ -171,10 +171,6 @@ def _taken(parts: Parts, train: ImageSource, held_out: ImageSource, split: str) 
 def held_out_of(name: str) -> str:
     """What was split off for validation, in words."""
     return f"the images of {name} that training held out"
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _without_images(images: ImageSource) -> list[str]:

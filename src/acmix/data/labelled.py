@@ -14,7 +14,7 @@ from acmix.data.images import encode_png, file_size, read_bytes, read_image
 from acmix.data.labels import Label, LabelSets, relabelled_all, taken
 from acmix.data.names import Files, Names
 from acmix.data.sources import EncodedImage, SplittableImages, class_name, label_map
-from acmix.errors import InputError, printable
+from acmix.errors import InputError, few, printable
 
 
 class LabelledImages(SplittableImages):
@@ -158,4 +158,4 @@ def _hint(root: Path, found: Mapping[str, Names]) -> str:
     """Where classes may be, if they are a folder deeper."""
     ((folder, files),) = found.items()
     inner = {Path(file).parts[1] for file in files if len(Path(file).parts) > 2}
-    return f"; if they are {', '.join(sorted(inner)[:5])}, give {root / folder}" if len(inner) > 1 else ""
+    return f"; if they are {few(sorted(inner))}, give {root / folder}" if len(inner) > 1 else ""

@@ -224,6 +224,14 @@ def unknown_classes(classes: Sequence[str], others: Sequence[str]) -> list[str]:
     return sorted(name for name in classes if class_name(name) not in known)
 
 
+def check_known(classes: Sequence[str], known: Sequence[str], words: str) -> None:
+    """Raise InputError unless the classes of a part, which words name, are among those of the training images."""
+    if unknown := unknown_classes(classes, known):
+        raise InputError(
+            f"{words} has classes that the training images have not: {', '.join(unknown)}; rename or remove them"
+        )
+
+
 def label_map(classes: Sequence[str], others: Sequence[str]) -> list[int]:
     """The label in other classes, by the label in classes.
 

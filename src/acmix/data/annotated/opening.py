@@ -8,9 +8,9 @@ from acmix.data.annotated.images import AnnotatedImages
 from acmix.data.datasets import OpenedData, check_files, held_out_of
 from acmix.data.finding import FoundOf, PartOf
 from acmix.data.folders import LeftOut
-from acmix.data.sources import unknown_classes
+from acmix.data.sources import check_known
 from acmix.data.trained import check_apart
-from acmix.errors import InputError, counted
+from acmix.errors import InputError, counted, few
 from acmix.progress import Progress, silent
 
 
@@ -87,10 +87,7 @@ def open_part(part: PartOf[Reader]) -> AnnotatedImages:
 
 
 def _aligned(images: AnnotatedImages, train: AnnotatedImages, part: PartOf[Reader]) -> AnnotatedImages:
-    if unknown := unknown_classes(images.classes, train.classes):
-        raise InputError(
-            f"{part.words} has classes that the training images have not: {', '.join(unknown)}; rename or remove them"
-        )
+    check_known(images.classes, train.classes, part.words)
     return images.with_classes(train.classes)
 
 
@@ -103,8 +100,8 @@ def _taken(
     split: str,
 ) -> dict[str, str]:
     """See `OpenedData`; split says how images were held out where none have a place of their own."""
-    names = ", ".join(train.classes[:5]) + (", ..." if len(train.classes) > 5 else "")
-    taken = {"training": f"{learned.words}: {_content(train)} of {counted(len(train.classes), 'class')} ({names})"}
+    classes = f"{counted(len(train.classes), 'class')} ({few(train.classes)})"
+    taken = {"training": f"{learned.words}: {_content(train)} of {classes}"}
     left_out = LeftOut()
     left_out.join(train.left_out)
     if measured is None:

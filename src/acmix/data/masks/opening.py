@@ -17,9 +17,9 @@ from acmix.data.masks.finding import Folders, find_masks, find_pairs
 from acmix.data.masks.images import MaskedImages, Pairs
 from acmix.data.masks.legends import Legend, find_legend
 from acmix.data.masks.pixels import mask_values
-from acmix.data.sources import unknown_classes
+from acmix.data.sources import check_known
 from acmix.data.trained import TrainedImages, check_apart
-from acmix.errors import InputError, counted
+from acmix.errors import InputError, counted, few
 from acmix.progress import Progress, silent
 
 
@@ -223,20 +223,16 @@ def _coding(legend: Legend | None, pairs: Sequence[Pairs], ignore: int | str | N
 
 
 def _aligned(images: MaskedImages, known: Coding, words: str) -> MaskedImages:
-    if unknown := unknown_classes(images.classes, known.classes):
-        raise InputError(
-            f"{words} has classes that the training images have not: {', '.join(unknown)}; rename or remove them"
-        )
+    check_known(images.classes, known.classes, words)
     return images.with_classes(known.classes)
 
 
 def _taken(parts: MaskedParts, train: MaskedImages, held_out: MaskedImages, split: str) -> dict[str, str]:
     """See `OpenedData`; split says how images were held out where none have a place of their own."""
     learned, measured, found = parts.learned, parts.measured, parts.found
-    names = ", ".join(train.classes[:5]) + (", ..." if len(train.classes) > 5 else "")
     count = len(train.coding.ignored)
     ignored = f", {train.coding.words} {'says' if count == 1 else 'say'} nothing" if count else ""
-    classes = f"{counted(len(train.classes), 'class')} ({names}){ignored}"
+    classes = f"{counted(len(train.classes), 'class')} ({few(train.classes)}){ignored}"
     taken = {"training": f"{learned.words}: {counted(len(train), 'image')} with masks of {classes}"}
     left_out = LeftOut()
     left_out.join(train.left_out, learned.name)

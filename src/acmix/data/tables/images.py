@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,10 +13,9 @@ from acmix.data.labels import labels_of
 from acmix.data.names import Files, Names
 from acmix.data.places import Ground
 from acmix.data.tables.reading import Table, read_table
-from acmix.errors import InputError, counted, printable
+from acmix.errors import InputError, counted, few, printable
 
 _Part = TypeVar("_Part")
-_NAMED = 3
 
 
 class TabledImages(LabelledImages):
@@ -91,13 +89,13 @@ def _open(table: Table, *, multi_label: bool, held_out: bool) -> TabledImages:
         blank := [name for name, labels in zip(table.names, table.labels, strict=True) if not labels]
     ):
         raise InputError(
-            f"{file}: {counted(len(blank), 'image')} without a label ({_few(blank)}), and none with several: give each "
+            f"{file}: {counted(len(blank), 'image')} without a label ({few(blank)}), and none with several: give each "
             "one, or call the column labels if they may have any number"
         )
     if len(table.classes) < 2 and not held_out:
         raise InputError(f"{file} names {counted(len(table.classes), 'class')}; at least two are needed")
     if not held_out and (empty := [name for name, count in zip(table.classes, counts, strict=True) if not count]):
-        raise InputError(f"{file} has classes without images: {_few(empty)}; fill or remove them")
+        raise InputError(f"{file} has classes without images: {few(empty)}; fill or remove them")
     folder, names = _find(table)
     labels = table.labels if multi_label else (labels[0] for labels in table.labels)
     left_out = LeftOut()
@@ -123,7 +121,7 @@ def _find(table: Table) -> tuple[Path, Names]:
     if missing:
         raise InputError(
             f"{printable(table.file)}: {counted(len(missing), 'image')} of {len(names):,} not in {printable(folder)}: "
-            f"{_few(missing)}; add them, or remove their rows"
+            f"{few(missing)}; add them, or remove their rows"
         )
     return folder, names
 
@@ -139,7 +137,3 @@ def _with_suffix(ground: Ground, table: Table) -> tuple[Path, Names]:
         except InputError as fault:
             faults.append(fault)
     raise faults[0]
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(map(printable, islice(names, _NAMED))) + (", ..." if len(names) > _NAMED else "")
