@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import acmix
 from acmix.nn import ACmix
+from acmix.paths import ConvolutionPath
 
 # What an operator tells of the convolution that it stands in for.
 LIKE_A_CONVOLUTION = (
@@ -293,6 +294,21 @@ def test_distributed_data_parallel(tmp_path):
         assert all(parameter.grad is not None for parameter in layer.parameters())
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"heads": 0}, ValueError, "heads must be at least 1, got 0"),
+        ({"head_size": -1}, ValueError, "head_size must be at least 1, got -1"),
+        ({"times": 1.5}, TypeError, "times must be an integer, got 1.5"),
+        ({"kernel": 4}, ValueError, "kernel must be odd.*got 4"),
+        ({"kernel": 3.0}, TypeError, "kernel must be an integer, got 3.0"),
+    ],
+)
+def test_numbers_of_the_convolution_path_are_checked(arguments, error, words):
+    with pytest.raises(error, match=words):
+        ConvolutionPath(**{"heads": 2, "head_size": 3, **arguments})
 
 
 def test_the_public_name_is_the_layer():

@@ -7,6 +7,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from acmix import ops
+from acmix.ops import validation
 from acmix.plain import why_not_plain
 
 Route = Literal["attention", "convolution"]
@@ -106,6 +107,7 @@ class ConvolutionPath(nn.Module):
 
     Raises:
         ValueError: If an argument breaks its rule.
+        TypeError: If a number is no integer.
     """
 
     def __init__(
@@ -121,8 +123,9 @@ class ConvolutionPath(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if kernel < 1 or kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd, so that it has a centre; got {kernel}")
+        for name, number in (("heads", heads), ("head_size", head_size), ("times", times)):
+            validation.check_positive_integer(name, number)
+        validation.check_odd("kernel", kernel)
         ops.check_backend(backend)
         self.backend, self.heads, self.times = backend, heads, times
         positions = kernel**2
