@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from acmix import ops
+from acmix import ACmix, ops
 
 PROJECTIONS = torch.randn(1, 6, 3, 4, 5)
 QKV = PROJECTIONS.chunk(3, 1)
@@ -90,6 +90,17 @@ def test_mix_weights(position, rate, words):
     weights = torch.randn(9, 6), torch.randn(6, 9, 3, 3)
     with pytest.raises(ValueError, match=words):
         ops.mix(PROJECTIONS, torch.randn(position), *weights, torch.randn(rate), torch.randn(1))
+
+
+def test_sparse_tensors_are_refused():
+    with pytest.raises(TypeError, match=r"^query must be dense \(torch.strided\), got torch.sparse_coo$"):
+        ops.local_attention(*(tensor.to_sparse() for tensor in QKV))
+    with pytest.raises(TypeError, match=r"^projections must be dense \(torch.strided\), got torch.sparse_coo$"):
+        ops.shift_conv(PROJECTIONS.to_sparse(), torch.randn(9, 6), torch.randn(6, 9, 3, 3))
+    layer, x = ACmix(4, 4), torch.randn(1, 4, 5, 5)
+    for other, layout in ((x.to_sparse(), "torch.sparse_coo"), (x.to_mkldnn(), "torch._mkldnn")):
+        with pytest.raises(TypeError, match=rf"^x must be dense \(torch.strided\), got {layout}$"):
+            layer(other)
 
 
 def test_why_not_answers_for_every_backend():

@@ -146,6 +146,8 @@ def _check_autocast(name: str, tensor: Tensor, x: Tensor) -> None:
 def _check_tensor(name: str, tensor: object) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"{name} must be dense (torch.strided), got {tensor.layout}")
 
 
 def _check_beside(name: str, tensor: Tensor, device: torch.device) -> None:
