@@ -8,6 +8,7 @@ from acmix.errors import (
     TrainingError,
     check_least,
     counted,
+    few,
     first_line,
     in_one_line,
     meant,
@@ -59,6 +60,12 @@ def test_counts_are_in_words():
     assert [counted(number, "run") for number in (0, 1, 2000)] == ["0 runs", "1 run", "2,000 runs"]
     words = [counted(2, noun) for noun in ("class", "batch", "epoch", "branch", "box")]
     assert words == ["2 classes", "2 batches", "2 epochs", "2 branches", "2 boxes"]
+
+
+def test_lists_of_names_are_shortened():
+    assert few(["a", "b\n"]) == r"a, b\n"
+    assert few(list("abcde")) == "a, b, c, d, e"
+    assert few(list("abcdef")) == "a, b, c, d, e, ..."
 
 
 def test_what_others_say_is_cited_in_one_line():
