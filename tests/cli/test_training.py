@@ -55,9 +55,7 @@ def test_a_finished_run_is_safe_without_its_report(capsys, tmp_path):
     code, out, err = call(capsys, "train", "digits", *FAST, "--output", output)
     assert code == 0
     assert "acmix validate" in out
-    assert re.fullmatch(
-        r"acmix train: warning: no report: output .*report\.html cannot be written: Is a directory\n", err
-    )
+    assert re.fullmatch(r"acmix train: warning: no report: output must be a file, got the folder .*report\.html\n", err)
 
 
 def test_start_weights_are_told(capsys, checkpoint, tmp_path):
