@@ -29,7 +29,9 @@ print(before, work())
 
 
 def _faults(**variables):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))
+    }
     environment |= {"PYTHONPATH": os.pathsep.join(sys.path), **variables}
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, check=True
@@ -38,14 +40,19 @@ def _faults(**variables):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")
-def test_what_is_freed_is_there_again():
-    before, after = _faults()
+@pytest.mark.parametrize("variables", [{}, {"MALLOC_ARENA_MAX": "2", "GLIBC_TUNABLES": "glibc.pthread.rseq=1"}])
+def test_what_is_freed_is_there_again(variables):
+    before, after = _faults(**variables)
     assert before > 10_000
     assert after < 100
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")
-def test_what_the_environment_says_holds():
-    before, after = _faults(MALLOC_TRIM_THRESHOLD_="131072")
+@pytest.mark.parametrize(
+    "variables",
+    [{"MALLOC_TRIM_THRESHOLD_": "131072"}, {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=131072"}],
+)
+def test_what_the_environment_says_holds(variables):
+    before, after = _faults(**variables)
     assert before > 10_000
     assert after > 10_000
