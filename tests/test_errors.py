@@ -1,5 +1,6 @@
 import os
 
+import numpy as np
 import pytest
 
 from acmix.errors import (
@@ -77,7 +78,7 @@ def test_what_others_say_is_cited_in_one_line():
 
 
 def test_numbers_are_checked_by_the_names_of_their_arguments():
-    check_least(1, top=1, batch_size=None)
+    check_least(1, top=1, batch_size=None, images=np.int64(1))
     with pytest.raises(InputError, match="^batch_size must be at least 1, got 0$"):
         check_least(1, top=5, batch_size=0)
     with pytest.raises(InputError, match="^workers must be a whole number of at least 0, got '2'$"):

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 # Control characters, line separators, the surrogates that stand for what no encoding has, and what XML forbids.
@@ -108,6 +109,6 @@ def check_least(least: int, **numbers: Any) -> None:
         InputError: If one is less, or no whole number.
     """
     for name, number in numbers.items():
-        if number is not None and (not isinstance(number, int) or number < least):
-            kind = "" if isinstance(number, int) else "a whole number of "
+        if number is not None and (not isinstance(number, Integral) or number < least):
+            kind = "" if isinstance(number, Integral) else "a whole number of "
             raise InputError(f"{name} must be {kind}at least {least}, got {number!r}")

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import rich
 import timm
@@ -348,3 +349,10 @@ def test_what_others_wrote_on_a_convolution_stays():
     network[0].f, network[0].heads = -1, "theirs"
     acmix.replace_convolutions(network)
     assert (network[0].f, network[0].heads) == (-1, 4)
+
+
+def test_heads_of_numpy_are_reported_as_numbers():
+    network = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1))
+    (layer,) = acmix.replace_convolutions(network, heads=np.int64(2), kernel_att=np.int64(3)).layers
+    assert json.dumps(layer.heads) == "2"
+    assert (network[0].heads, network[0].kernel_att) == (2, 3)

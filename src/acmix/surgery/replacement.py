@@ -88,7 +88,7 @@ def replace_convolutions(
     layers: list[LayerReport] = []
     for module, name in names.items():
         seen: Calls = calls.get(module, [])
-        number = _choose_heads(module) if heads == "auto" else heads
+        number = _choose_heads(module) if heads == "auto" else int(heads)
         reason = _why_not(module, number) if is_meant(module, name, seen) else "not selected"
         if reason is None and module in others:
             reason = f"shares weights with {others[module]}"
