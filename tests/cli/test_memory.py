@@ -44,7 +44,8 @@ def _faults(**variables):
 def test_what_is_freed_is_there_again(variables):
     before, after = _faults(**variables)
     assert before > 10_000
-    assert after < 100
+    # A piece may lie elsewhere than before; all of them would be new pages.
+    assert after < before / 4
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")
