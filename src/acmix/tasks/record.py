@@ -19,27 +19,13 @@ from acmix.tasks.loop.run import RateRow
 _METRICS = {"epoch", "train_loss", "learning_rate", "seconds", "images_per_second"}
 
 
-@dataclass(frozen=True)
-class _Settings:
-    model: str
-    epochs: int
-
-
-@dataclass(frozen=True)
-class _Data:
-    location: str
-
-
-@dataclass(frozen=True)
-class _Config:
-    """What config.json must hold at least."""
+@dataclass(frozen=True, kw_only=True)
+class _Config(run.Config):
+    """What config.json must hold at least to be shown."""
 
     classes: list[str]
-    data: _Data
     parameters: int
     preprocessing: dict[str, Any]
-    processes: int
-    settings: _Settings
     train_images: int
     updates_an_epoch: int
     validation_images: int

@@ -46,6 +46,7 @@ RateRow = dict[str, Any]
 
 @dataclass(frozen=True)
 class _Settings:
+    model: str
     epochs: int
 
 
@@ -54,8 +55,8 @@ class _Data:
     location: str
 
 
-@dataclass(frozen=True)
-class _Begun:
+@dataclass(frozen=True, kw_only=True)
+class Config:
     """What config.json of every version holds at least, so that a run can be gone on with."""
 
     settings: _Settings
@@ -138,7 +139,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     config = read_json(folder / CONFIG)
     try:
-        records.read(_Begun, config, others=True)
+        records.read(Config, config, others=True)
     except InputError as fault:
         raise InputError(f"{folder / CONFIG} is damaged: {fault}") from fault
     return config
