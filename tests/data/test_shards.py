@@ -102,7 +102,21 @@ def test_what_the_info_file_says_is_held_against_the_shards(tmp_path):
     with pytest.raises(InputError, match=r"s\.tar/0001: its label 5 is none of the 2 classes"):
         images.read(1)
     os.truncate(tmp_path / "s.tar", 100)
-    with pytest.raises(InputError, match=r"s\.tar/0000: cannot be read, .* has become shorter"):
+    with pytest.raises(InputError, match=r"s\.tar/0000: cannot be read, .* was written anew since"):
+        images.read(0)
+
+
+def test_a_shard_that_is_written_anew_is_refused(tmp_path):
+    labels, path = [0, 1, 1], tmp_path / "s.tar"
+    write_shard(path, labels)
+    images = opened(str(path))
+    assert images.read(0)[1] == 0
+    size, before = path.stat().st_size, path.stat().st_mtime_ns
+    write_shard(path, [1, 0, 0])
+    # Times of some file systems are no finer than what a test takes.
+    os.utime(path, ns=(before, before + 10**9))
+    assert path.stat().st_size == size
+    with pytest.raises(InputError, match=r"s\.tar/0000: cannot be read, .*s\.tar was written anew since"):
         images.read(0)
 
 

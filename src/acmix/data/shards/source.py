@@ -70,8 +70,8 @@ class ShardedImages(ImageSource):
         """The bytes of the image's member.
 
         Raises:
-            InputError: If the shard cannot be read or fetched, holds another number of images than it should, or
-                labels the image with an unknown class.
+            InputError: If the shard cannot be read or fetched, holds another number of images than it should, was
+                written anew since its headers were read, or labels the image with an unknown class.
         """
         number, position = self._place(index)
         shard = self._shard(number)
@@ -80,8 +80,11 @@ class ShardedImages(ImageSource):
             content = os.pread(shard.descriptor, size, shard.index.offsets[position])
         except OSError as error:
             raise InputError(f"{self.name(index)}: cannot be read ({error.strerror or error})") from error
-        if len(content) < size:
-            raise InputError(f"{self.name(index)}: cannot be read, {self.urls[number]} has become shorter")
+        if shard.has_changed():
+            raise InputError(
+                f"{self.name(index)}: cannot be read, {self.urls[number]} was written anew since it was opened; "
+                "new shards need new names"
+            )
         return EncodedImage(content, shard.index.suffixes[position], self._label(index, shard.index.labels[position]))
 
     def fingerprint(self) -> str:
@@ -136,7 +139,18 @@ class _OpenShard:
         # Threads may still read it when it is no longer kept: the last to let go closes it.
         weakref.finalize(self, file.close)
         self.descriptor = file.fileno()
+        # A copy gets a new time whenever it is used, and another content under a new file alone.
+        self._copied = is_remote(url)
+        self._state = self._look()
         self.index = read_index(file, url, json_key)
+
+    def _look(self) -> tuple[int, int]:
+        status = os.fstat(self.descriptor)
+        return status.st_size, 0 if self._copied else status.st_mtime_ns
+
+    def has_changed(self) -> bool:
+        """Whether it was written into since its headers were read, so that they tell of other images."""
+        return self._look() != self._state
 
 
 class _OpenShards:
