@@ -153,7 +153,7 @@ def test_folders_stand_for_their_weights(original, places):
     expected = original.model.state_dict()
     for kind in ("run", "exported"):
         assert load_state_dict(places[kind]).keys() == expected.keys()
-    with pytest.raises(InputError, match="is a folder; give a file"):
+    with pytest.raises(InputError, match="is a folder without best.safetensors, model.safetensors or .*; give"):
         load_state_dict(places["run"].parent)
 
 

@@ -93,8 +93,13 @@ def read_state_file(path: str | Path) -> StateFile:
 
 def _of_folder(path: Path) -> Path:
     """The file of weights that a folder stands for; any other path stands for itself."""
-    names = (BEST, WEIGHTS, WEIGHTS + _INDEX) if path.is_dir() else ()
-    return next((path / name for name in names if (path / name).is_file()), path)
+    if not path.is_dir():
+        return path
+    names = (BEST, WEIGHTS, WEIGHTS + _INDEX)
+    found = next((path / name for name in names if (path / name).is_file()), None)
+    if found is None:
+        raise InputError(f"weights {path} is a folder without {', '.join(names[:-1])} or {names[-1]}; give a file")
+    return found
 
 
 def read_bytes(path: Path, kind: str) -> bytes:
