@@ -15,7 +15,7 @@ from acmix.data.sources import ImageSource
 from acmix.data.tables import TableFile, check_no_classes, find_tables, has_table, is_table, is_unlabelled
 from acmix.errors import InputError
 
-_KINDS = (
+_EXPECTED = (
     "give a folder of class folders, of shards, of IDX files or of a saved dataset, a pattern of shards, a CSV file of "
     "image names and labels, digits or mnist5k"
 )
@@ -198,21 +198,21 @@ def locate(data: str) -> str:
         return data
     if is_pattern(data) and not Path(data).expanduser().is_dir():
         return "::".join(part if is_remote(part) else str(local_path(part)) for part in data.split("::"))
-    root = existing(data)
-    return str(root if is_table(root) else existing_folder(data))
+    root = existing(data, _EXPECTED)
+    return str(root if is_table(root) else existing_folder(data, _EXPECTED))
 
 
-def existing_folder(data: str) -> Path:
-    """The absolute path of an existing folder, or an InputError that says what is wrong."""
-    root = existing(data)
+def existing_folder(data: str, expected: str) -> Path:
+    """The absolute path of an existing folder, or an InputError that says what is wrong and what is expected."""
+    root = existing(data, expected)
     if not root.is_dir():
-        raise InputError(f"DATA {data!r} is not a folder; {_KINDS}")
+        raise InputError(f"DATA {data!r} is not a folder; {expected}")
     return root
 
 
-def existing(data: str) -> Path:
-    """The absolute path of an existing file or folder, or an InputError that says that it does not exist."""
+def existing(data: str, expected: str) -> Path:
+    """The absolute path of an existing file or folder, or an InputError that says what is expected."""
     root = Path(data).expanduser()
     if not root.exists():
-        raise InputError(f"DATA {data!r} does not exist; {_KINDS}")
+        raise InputError(f"DATA {data!r} does not exist; {expected}")
     return root.resolve()

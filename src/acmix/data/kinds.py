@@ -17,6 +17,10 @@ from acmix.errors import InputError
 
 Kind: TypeAlias = Literal["classification", "detection", "segmentation"]
 
+_EXPECTED = (
+    "expected folders of classes with images in them, a table of labels, shards, annotations/instances_*.json or "
+    "data.yaml beside images, or images and masks in folders alike"
+)
 # What lies in the folder of a split where it is no class.
 _NO_CLASSES = frozenset(("images", "labels", "annotations", "masks"))
 
@@ -32,7 +36,7 @@ def kinds_of(data: str) -> dict[Kind, str]:
     """
     if data in BUNDLED or is_remote(data) or (is_pattern(data) and not Path(data).expanduser().exists()):
         return {"classification": data}
-    root = existing(data)
+    root = existing(data, _EXPECTED)
     found: dict[Kind, str] = {kind: sign for kind, signs in _SIGNS.items() if (sign := signs(root))}
     if found:
         return found
@@ -42,11 +46,7 @@ def kinds_of(data: str) -> dict[Kind, str]:
         for folder in look(root):
             if folder.direct or folder.classes:
                 return {"classification": f"images in {folder.name}/"}
-    raise InputError(
-        f"{root} is no data to learn from: expected folders of classes with images in them, a table "
-        "of labels, shards, annotations/instances_*.json or data.yaml beside images, or images and masks in folders "
-        "alike"
-    )
+    raise InputError(f"{root} is no data to learn from: {_EXPECTED}")
 
 
 def kind_of(data: str) -> Kind:

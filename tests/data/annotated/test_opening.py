@@ -134,8 +134,18 @@ def test_data_of_two_kinds_or_of_none_are_refused(classes, small, tmp_path_facto
     assert kind_of(str(classes)) == "classification"
     with pytest.raises(InputError, match="is no data to learn from"):
         kind_of(str(tmp_path_factory.mktemp("empty")))
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="does not exist; expected folders of classes"):
         kind_of("nowhere")
+
+
+# A validation split that is left out unsaid would be made of the training images.
+def test_annotations_that_cannot_be_read_are_not_left_out(coco_folder, tmp_path):
+    root = shutil.copytree(coco_folder, tmp_path / "data")
+    file = root / "annotations" / "instances_val.json"
+    file.unlink()
+    file.symlink_to("fetched-later.json")
+    with pytest.raises(InputError, match="instances_val.json: cannot be read"):
+        open_annotated(str(root))
 
 
 def test_files_of_other_kinds_are_refused_by_what_data_may_be(classes, small):

@@ -25,6 +25,13 @@ def test_undivided_images_are_split_by_their_names_wherever_they_lie(tmp_path):
         one.train.choose([0]).split(0.5, 0)
 
 
+def test_what_is_no_folder_is_told_what_masks_need(tmp_path):
+    (tmp_path / "file").touch()
+    for name, rule in (("absent", "does not exist"), ("file", "is not a folder")):
+        with pytest.raises(InputError, match=f"{name}' {rule}; expected images/ and masks/"):
+            open_masked(str(tmp_path / name))
+
+
 def test_an_index_is_one_image_and_its_mask(tmp_path):
     root = pairs(tmp_path, 5)
     images = open_masked(str(root)).train

@@ -22,6 +22,7 @@ _COCO = re.compile(
     rb'(?:\xef\xbb\xbf)?\s*\{\s*(?:"(?:info|licenses)"\s*:|(?:"[^"]*"\s*:\s*[^\s\[{]+\s*,\s*)*"(?:images|annotations|categories)"\s*:)'
 )
 _NAMED = "instances_"
+_EXPECTED = "expected annotations/instances_*.json beside images, or data.yaml"
 _YAML, _JSON = (".yaml", ".yml"), ".json"
 # What annotations are that are not read, and what to do.
 _UNREAD = {
@@ -40,7 +41,7 @@ def descriptions(data: str) -> list[Path]:
     Args:
         data: A folder, or one of these files.
     """
-    root = existing(data)
+    root = existing(data, _EXPECTED)
     if root.is_file():
         return [root] if root.suffix.lower() in (*_YAML, _JSON) or _is_coco(root) else []
     yolo = [file for file in _files(root, *_YAML) if is_description(file)]
@@ -77,11 +78,10 @@ def find_annotated(data: str) -> FoundOf[Reader]:
         InputError: If there are none, or they may be read in two ways.
     """
     found = descriptions(data)
-    root = existing(data)
+    root = existing(data, _EXPECTED)
     if not found:
         reason = why_not(root) if root.is_dir() else ""
-        expected = "expected annotations/instances_*.json beside images, or data.yaml"
-        raise InputError(f"{root} has no annotations of objects; {reason or expected}")
+        raise InputError(f"{root} has no annotations of objects; {reason or _EXPECTED}")
     yolo = [file for file in found if file.suffix.lower() in _YAML]
     if len(yolo) > 1 or (yolo and len(found) > 1):
         other = next(file for file in found if file != yolo[0])
@@ -133,9 +133,12 @@ def _find_coco(root: Path, files: list[Path]) -> FoundOf[Reader]:
 
 
 def _is_coco(file: Path) -> bool:
+    # One that cannot be read is no other file: that is said where it is read.
+    if file.name.startswith(_NAMED):
+        return True
     try:
         with file.open("rb") as content:
-            return file.name.startswith(_NAMED) or _COCO.match(content.read(4096)) is not None
+            return _COCO.match(content.read(4096)) is not None
     except OSError:
         return False
 
@@ -148,4 +151,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path, *suffixes: str) -> list[Path]:
-    return [path for path in _entries(folder) if path.suffix.lower() in suffixes and path.is_file()]
+    # A link that leads nowhere is a file that should be there.
+    return [
+        path for path in _entries(folder) if path.suffix.lower() in suffixes and (path.is_file() or path.is_symlink())
+    ]

@@ -22,6 +22,8 @@ from acmix.data.trained import TrainedImages, check_apart
 from acmix.errors import InputError, counted, few
 from acmix.progress import Progress, silent
 
+_EXPECTED = "expected images/ and masks/, with training/ and validation/ in both or without"
+
 
 class MaskedData(OpenedData[MaskedImages]):
     """Training and validation images with masks."""
@@ -55,17 +57,14 @@ def find_masked(data: str) -> FoundOf[Folders]:
     Raises:
         InputError: If it has no folders of images and masks, or they may be taken in two ways.
     """
-    root = existing_folder(data)
+    root = existing_folder(data, _EXPECTED)
     parts = {
         split: PartOf(name=folders.name, words=folders.words, content=folders)
         for split, folders in find_masks(root).items()
     }
     masked = {split: part for split, part in parts.items() if part.content.masks is not None}
     if not masked:
-        raise InputError(
-            f"{root} has no folders of images and of masks; expected images/ and masks/, with training/ and "
-            "validation/ in both or without"
-        )
+        raise InputError(f"{root} has no folders of images and of masks; {_EXPECTED}")
     alone = [part for split, part in parts.items() if split not in masked]
     return replace(by_split(str(root), masked), unlabelled=next(iter(alone), None))
 
