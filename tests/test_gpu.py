@@ -1,5 +1,6 @@
 """What only a GPU shows: networks that train, CUDA graphs, processes and devices, large batches, memory errors."""
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -112,6 +113,17 @@ def test_batches_of_more_numbers_than_32_bits_count():
         (gradient,) = torch.autograd.grad(output, projections, torch.ones_like(output))
         images.append((output[-1].detach(), gradient[-1]))
     assert all(torch.equal(of_many, alone) for of_many, alone in zip(*images, strict=True))
+
+
+def test_images_of_more_numbers_than_32_bits_count():
+    if torch.cuda.mem_get_info()[0] < 32 << 30:
+        pytest.skip("needs 32 GB of free memory on the GPU")
+    projections = torch.zeros(1, 257, 2**16, 3, 128, device="cuda", dtype=torch.bfloat16)
+    offset = torch.randn(257, 2**16, 128, device="cuda", dtype=torch.bfloat16)
+    assert offset.numel() > 2**31
+    importlib.import_module("acmix.ops.triton.operators")
+    output, _ = torch.ops.acmix_triton.attend(projections, None, None, None, offset, 1, 1)
+    assert torch.equal(output[0], offset)
 
 
 @pytest.mark.skipif(shutil.which("compute-sanitizer") is None, reason="compute-sanitizer is not installed")

@@ -20,10 +20,11 @@ _DEVICES = ("cuda", "xpu")
 _LARGEST_WINDOW = 9
 _HEAD_SIZES = (1, 128)
 _STRIDES = (1, 2)
-# Images are found with 64 bits; cells of the batch, also those of tiles that reach beyond it, and what lies in the 11
-# rows of a tile are counted with 31.
+# Images are found with 64 bits; cells of the batch, also those of tiles that reach beyond it, and what lies in the rows
+# of a halo are counted with 31.
 _MOST_CELLS = 2**31 - 2**10
-_LONGEST_ROW = _MOST_CELLS // (3 * 11)
+_HALO_ROWS = 15
+_LONGEST_ROW = _MOST_CELLS // (3 * _HALO_ROWS)
 # Asked once: PyTorch 2.11 cannot compile what asks.
 _INSTALLED = importlib.util.find_spec("triton") is not None
 

@@ -86,7 +86,9 @@ def attention_forward(
         added = addend + at_head[:, None] + channel
         attended += tl.load(added, mask=stored, other=0.0).to(tl.float32)
     if OFFSET:
-        shared = offset + ((y * output_width + x) * PLAN.channels + head * PLAN.size)[:, None] + channel
+        # Numbers of one image may be more than 31 bits count.
+        first = image * output_height * output_width * PLAN.channels
+        shared = offset + (at_head - first)[:, None] + channel
         attended += tl.load(shared, mask=stored, other=0.0).to(tl.float32)
     tl.store(pointers, attended.to(output.dtype.element_ty), mask=stored)
     heads: tl.constexpr = PLAN.groups * PLAN.heads
