@@ -249,6 +249,70 @@ def test_opcheck(part):
     torch.library.opcheck(getattr(torch.ops.acmix_triton, operator).default, arguments)
 
 
+# Compilers lay out what follows by what they are told of the gradients.
+@pytest.mark.parametrize("part", ["attention", "convolution"])
+def test_gradients_are_as_told_to_compilers(part):
+    importlib.import_module("acmix.ops.triton.operators")
+    projections, position, *_ = problem(2, 4, 3, 5).tensors(DEVICE)
+    cells, gradient = projections.permute(0, 3, 4, 1, 2), torch.randn(1, 3, 5, 8, device=DEVICE)
+    cells = cells.transpose(1, 2).contiguous().transpose(1, 2)
+    operator, arguments = {
+        "attention": (
+            "attend_backward",
+            (gradient, torch.zeros(1, 2, 2, 3, 5, device=DEVICE), cells, position, torch.ones((), device=DEVICE), 3, 1),
+        ),
+        "convolution": ("convolve_backward", (gradient, cells, torch.randn(4, 2, 6, 3, 3, device=DEVICE), None, 1)),
+    }[part]
+    called = getattr(torch.ops.acmix_triton, operator).default
+    torch.library.opcheck(called, arguments, test_utils="test_faketensor")
+
+
+# What is not touched of a file takes no room; the last program alone runs.
+@pytest.mark.skipif(ON_GPU, reason="test_gpu.py computes the whole of it")
+def test_images_of_more_numbers_than_32_bits_count(monkeypatch, tmp_path):
+    from triton.runtime.interpreter import interpreter_builder
+
+    from acmix.ops.triton import launch, plans
+
+    def untouched(name, channels, dtype=torch.float16):
+        return torch.from_file(str(tmp_path / name), shared=True, size=257 * 2**16 * channels, dtype=dtype)
+
+    given = {"POSITIONED": False, "RATED": False, "ADDED": False, "OFFSET": True}
+    shape = plans.Shape(1, 1, 128, 257, 2**16, 1, 1)
+    one = launch.attention_launch("forward", shape, torch.float16, "tf32", **given)
+    last = one.programs - 1, 0, 0
+    monkeypatch.setattr(one, "programs", 1)
+    monkeypatch.setattr(interpreter_builder, "set_grid_idx", lambda *_: setattr(interpreter_builder, "grid_idx", last))
+    output, offset = untouched("output", 128), untouched("offset", 128)
+    assert len(offset) > 2**31
+    offset[-128:] = torch.arange(128)
+    saved = untouched("log_sum_exp", 2, torch.float32)
+    one(untouched("projections", 3 * 128), None, None, None, offset, output, saved)
+    assert torch.equal(output[-128:], offset[-128:])
+
+
+def test_halos_have_no_more_rows_than_are_counted_on():
+    from acmix.ops import triton
+    from acmix.ops.triton import plans, table
+
+    rows = []
+    for (kernel, size, stride, _), tile in table.ATTENTION.items():
+        shape = plans.Shape(1, 4, size, 99, 99, triton._LARGEST_WINDOW, stride)
+        plan = plans.plan_attention(shape, tile, "tf32", gathers_queries=kernel == "key")
+        rows.append(plan.halo_rows * (stride if kernel == "key" else 1))
+    assert max(rows) == triton._HALO_ROWS
+
+
+def test_products_are_made_as_the_maker_of_the_gpu_can(monkeypatch):
+    from triton.backends.amd.compiler import HIPOptions
+
+    from acmix.ops.triton.plans import precision
+
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        assert precision(dtype) in HIPOptions.allowed_dot_input_precisions
+
+
 def test_compiles_to_one_graph_with_gradients():
     compiled = torch.compile(ops.mix, fullgraph=True, dynamic=True, backend="inductor" if ON_GPU else "aot_eager")
     for height in (3, 4):
@@ -330,7 +394,7 @@ def test_counts_operations():
         ({"features": torch.zeros(1, 1, 129, 2, 2)}, "at most 128 channels a head, got 129"),
         (
             {"features": torch.zeros(1).expand(2, 3, 1, 2**15, 2**15)},
-            "at most 2147482624 cells and 65075231 numbers a row",
+            "at most 2147482624 cells and 47721836 numbers a row",
         ),
         ({"features": torch.zeros(1).expand(1, 3, 64, 1, 2**19)}, "a row, got 524288 and 100663296"),
     ],

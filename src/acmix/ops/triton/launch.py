@@ -149,7 +149,7 @@ def attend_backward_queries(
     of_rate = delta.new_empty(launch.programs if rated else 0)
     launch(*given[1:], output_gradient, log_sum_exp, delta, gradient, of_position, of_rate)
     of_position = of_position.sum(0).t().contiguous() if positioned else delta.new_empty(0)
-    return delta, of_position, of_rate.sum(0, keepdim=True) if rated else of_rate
+    return delta, of_position, of_rate.sum(0).reshape(given.rate.shape) if given.rate is not None else of_rate
 
 
 def attend_backward_keys(

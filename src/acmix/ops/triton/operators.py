@@ -97,7 +97,11 @@ def _fake_attend_backward(
     rate: Tensor | None,
     *sizes: int,  # noqa: ARG001
 ) -> tuple[Tensor, ...]:
-    return torch.empty_like(projections), *(_gradient_like(projections, tensor) for tensor in (position, rate))
+    return _new_gradient(projections), *(_gradient_like(projections, tensor) for tensor in (position, rate))
+
+
+def _new_gradient(projections: Tensor) -> Tensor:
+    return projections.new_empty(projections.shape)
 
 
 def _gradient_like(projections: Tensor, tensor: Tensor | None) -> Tensor:
@@ -114,10 +118,7 @@ def _backward_of_attend(
     gradients: Sequence[Tensor | None] = (None, None, None)
     if any(wanted[:3]):
         found = torch.ops.acmix_triton.attend_backward(output_gradient, *beside, *given, *sizes)
-        gradients = [
-            None if tensor is None else gradient.reshape(tensor.shape)
-            for tensor, gradient in zip(given, found, strict=True)
-        ]
+        gradients = [None if tensor is None else gradient for tensor, gradient in zip(given, found, strict=True)]
     of_addend = output_gradient.view_as(output_gradient)
     return *gradients, of_addend, output_gradient.sum(0) if wanted[4] else None, None, None
 
@@ -172,7 +173,7 @@ def _convolve_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of projections, kernel and mixing, which is empty without one."""
     output_gradient, projections = _contiguous(output_gradient, projections)
-    gradient, size = torch.empty_like(projections), projections.shape[4]
+    gradient, size = _new_gradient(projections), projections.shape[4]
     maps = projections if mixing is None else _mix_maps(projections, mixing)
     maps_gradient = gradient if mixing is None else torch.empty_like(maps)
     inner, outer = Maps.by_map(maps.shape[3], size), Maps.by_channel(kernel.shape[1], size)
@@ -196,7 +197,7 @@ def _fake_convolve_backward(
     mixing: Tensor | None,
     stride: int,  # noqa: ARG001
 ) -> tuple[Tensor, ...]:
-    return torch.empty_like(projections), *(_gradient_like(projections, tensor) for tensor in (kernel, mixing))
+    return _new_gradient(projections), *(_gradient_like(projections, tensor) for tensor in (kernel, mixing))
 
 
 def _backward_of_convolve(

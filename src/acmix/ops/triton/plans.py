@@ -152,10 +152,11 @@ class ConvolutionPlan(NamedTuple):
 
 def precision(dtype: torch.dtype) -> str:
     """How products of float32 are made: as PyTorch is set to make those of convolutions, or as good as exact."""
-    if dtype != torch.float32:
-        return "tf32"
+    # Triton refuses what a maker's GPUs do not have, whatever the dtype.
     if torch.version.hip is not None:
         return "ieee"
+    if dtype != torch.float32:
+        return "tf32"
     # pyrefly: ignore[missing-attribute]
     return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "tf32x3"
 
