@@ -114,9 +114,7 @@ class Classifier(TrainedNetwork):
         found, parts = self._inputs(images), [torch.zeros(0, len(self.classes))]
         while batch := list(islice(found, batch_size)):
             probabilities = self.probabilities(self.logits(stacked(batch)))
-            for (name, _), row in zip(batch, probabilities, strict=True):
-                if not row.isfinite().all():
-                    raise InputError(f"{name}: the network's answer is not finite; is every number of the image?")
+            check_finite(probabilities, [name for name, _ in batch].__getitem__)
             parts.append(probabilities)
         probabilities = torch.cat(parts)
         if self.multi_label:
@@ -185,6 +183,22 @@ class Classifier(TrainedNetwork):
         mean, deviation = (tensor.new_tensor(self.preprocessing[key])[:, None, None] for key in ("mean", "std"))
         pixels = ((tensor * deviation + mean).clamp(0, 1) * 255).round().byte()
         return Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).cpu().numpy()).convert("RGB")
+
+
+def check_finite(probabilities: Tensor, name: Callable[[int], str]) -> None:
+    """Refuse answers `(B, classes)` in which no class is the most probable one.
+
+    Args:
+        probabilities: Of a batch.
+        name: What to call an image of it in an error.
+
+    Raises:
+        InputError: If a number is not finite.
+    """
+    if lost := (~probabilities.isfinite()).any(1).nonzero()[:, 0].tolist():
+        raise InputError(
+            f"{name(lost[0])}: the network's answer is not finite; is every number of the image, and of the weights?"
+        )
 
 
 def chosen(probabilities: Tensor, threshold: float) -> list[int]:

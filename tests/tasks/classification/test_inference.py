@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -6,6 +8,7 @@ from torch import nn
 from acmix import InputError
 from acmix.checkpoints.classifier import Classifier
 from acmix.data import LabelledImages, sources
+from acmix.data.labels import LabelSets
 from acmix.tasks.classification.inference import evaluate, predict
 
 CLASSES = ("a", "b", "c", "d", "e", "f")
@@ -17,6 +20,13 @@ class Brightness(nn.Module):
 
     def forward(self, x):
         return -(x.mean((1, 2, 3))[:, None] * 255 - torch.tensor(GREYS, device=x.device)).abs()
+
+
+class Lost(nn.Module):
+    """Weights that have overflowed."""
+
+    def forward(self, x):
+        return x * torch.nan
 
 
 @pytest.fixture
@@ -50,6 +60,19 @@ def test_evaluation_checks_its_arguments(classifier, options):
     images = LabelledImages(["x"], [grey(0)], [0], CLASSES)
     with pytest.raises(InputError, match="at least"):
         evaluate(classifier, images, **options)
+
+
+# The first class would be the most probable one.
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_answers_that_are_not_finite_are_no_classes(classifier, tmp_path, multi_label):
+    grey(100).save(tmp_path / "0.png")
+    lost = replace(classifier, model=nn.Sequential(Brightness(), Lost()), multi_label=multi_label)
+    labels = LabelSets([(0,), (1,)]) if multi_label else [0, 1]
+    images = LabelledImages(["x", "y"], [grey(0), grey(1)], labels, CLASSES)
+    with pytest.raises(InputError, match="^x: the network's answer is not finite"):
+        evaluate(lost, images)
+    with pytest.raises(InputError, match=r"0\.png: the network's answer is not finite"):
+        list(predict(lost, [tmp_path / "0.png"], []))
 
 
 def test_prediction_goes_on_after_unreadable_files(classifier, tmp_path):

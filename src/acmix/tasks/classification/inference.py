@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from acmix.checkpoints.classifier import Classifier
+from acmix.checkpoints.classifier import Classifier, check_finite
 from acmix.data import ImageSource, TrainedImages, data_record_if_any, find_evaluation, image_loader
 from acmix.data.sources import file_batches
 from acmix.errors import check_least, counted
@@ -162,7 +162,8 @@ def classify(classifier: Classifier, images: ImageSource, *, batch_size: int = 6
         workers: Processes that read images; 0 reads in this one.
 
     Raises:
-        InputError: If batch_size is not positive, workers is negative or an image cannot be read.
+        InputError: If batch_size is not positive, workers is negative, an image cannot be read, or the network answers
+            without finite numbers.
     """
     check_least(1, batch_size=batch_size)
     check_least(0, workers=workers)
@@ -170,7 +171,9 @@ def classify(classifier: Classifier, images: ImageSource, *, batch_size: int = 6
     loader = image_loader(images.with_transform(classifier.transform), batch_size=batch_size, workers=workers)
     index = 0
     for batch, targets in loader:
-        yield from outcomes(classifier.logits(batch), targets, index)
+        logits = classifier.logits(batch)
+        check_finite(classifier.probabilities(logits), lambda at, first=index: images.name(first + at))
+        yield from outcomes(logits, targets, index)
         index += len(batch)
 
 
@@ -286,7 +289,8 @@ def predict(
         One prediction a readable file, in their order, as they are found.
 
     Raises:
-        InputError: If top or batch_size is not positive, or a threshold is not 0 to 1 or of no meaning.
+        InputError: If top or batch_size is not positive, a threshold is not 0 to 1 or of no meaning, or the network
+            answers without finite numbers.
     """
     check_least(1, top=top, batch_size=batch_size)
     least = classifier.threshold(threshold)
@@ -299,6 +303,7 @@ def _predict(
     for batch in file_batches(files, classifier.transform, faults, batch_size=batch_size):
         paths = [files[index] for index, _ in batch]
         probabilities = classifier.probabilities(classifier.logits(torch.stack([image for _, image in batch])))
+        check_finite(probabilities, [str(path) for path in paths].__getitem__)
         if classifier.multi_label:
             for path, row in zip(paths, probabilities, strict=True):
                 yield label_prediction(path, row, classifier.classes, top=top, threshold=threshold)
