@@ -6,6 +6,7 @@ import signal
 import socket
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -194,5 +195,17 @@ def test_our_networks_are_split(data, tmp_path, start):
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinities")
 def test_readers_share_the_cores_that_a_process_may_use(monkeypatch, cores, processes, count):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-    assert distribution.readers(make_fabric("float32", device="cpu")) == count
+    monkeypatch.setattr(distribution, "_launched", lambda: (processes, 2))
+    assert distribution.readers(SimpleNamespace(world_size=2 * processes)) == count
+    monkeypatch.setattr(distribution, "_launched", lambda: (None, 1))
+    assert distribution.readers(SimpleNamespace(world_size=processes)) == count
+
+
+@pytest.mark.parametrize(("cores", "own", "count"), [(6, "6", 6), (128, "4", 4), (16, None, 2)])
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinities")
+def test_readers_take_the_cores_that_slurm_gives_a_process(monkeypatch, cores, own, count):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(distribution.SLURMEnvironment, "detect", lambda: True)
+    for name, value in (("SLURM_NTASKS", "16"), ("SLURM_NNODES", "2"), ("SLURM_CPUS_PER_TASK", own)):
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    assert distribution.readers(SimpleNamespace(world_size=16)) == count

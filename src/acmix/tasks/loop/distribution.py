@@ -135,6 +135,9 @@ def readers(fabric: Fabric) -> int:
     """Processes that read images, for each that trains: the cores that this one may use are shared among them."""
     # A scheduler or a container may leave few of the machine's.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = cores // int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))
+    here, _ = _launched()
+    # SLURM binds each task to cores of its own.
+    own = "" if TorchElasticEnvironment.detect() else os.environ.get("SLURM_CPUS_PER_TASK")
+    share = min(cores, int(own)) if own and here else cores // (here or fabric.world_size)
     # More only wait for the network.
     return max(1, min(8, share))
