@@ -54,8 +54,8 @@ def extension(other: Path, config: Mapping[str, Any], settings: LoopSettings) ->
         raise InputError(
             f"extend {other} needs its network, data and settings but for {', '.join(EXTENDABLE)}: {'; '.join(changed)}"
         )
-    digest = hashlib.sha256(found[-1].read_bytes()).hexdigest()
     state = states.read(found[-1])
+    digest = hashlib.sha256(found[-1].read_bytes()).hexdigest()
     origin = Origin(run=str(other), epoch=state["epoch"], update=state["update"], digest=digest)
     if origin.epoch >= settings.epochs:
         raise InputError(f"epochs must be more than the {origin.epoch} that {other} has trained, got {settings.epochs}")
