@@ -13,11 +13,12 @@ import safetensors.torch
 import torch
 
 from acmix import InputError
-from acmix.errors import PreemptedError
+from acmix.errors import PreemptedError, TrainingError
 from acmix.tasks.classification.fitting import ROOM
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop import distribution, states
 from acmix.tasks.loop.distribution import make_fabric
+from acmix.tasks.loop.learner import Learner
 from acmix.tasks.loop.progress import Reporting
 
 # Without batch norm, whose statistics are of a process's own images; with one, equality needs an accelerator.
@@ -126,6 +127,41 @@ def test_all_processes_stop_together_and_resume(data, alone, tmp_path, start, st
     compare(output, alone)
     with pytest.raises(InputError, match="finished run"):
         train(data, output, settings, resume=True)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_what_is_left_says_in_a_line_that_a_process_was_killed(data, alone, tmp_path, start, number):
+    output, settings = tmp_path / "run", replace(SETTINGS, batch_size=10)
+    step = Learner._step
+
+    def killed(learner, updates):
+        if updates == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(learner, updates)
+
+    def one_dies():
+        if os.environ["RANK"] == "1":
+            Learner._step = killed
+        with pytest.raises(TrainingError, match=r"another process .* \(\S.*\); .* is kept, continue with: acmix train"):
+            train(data, output, settings)
+
+    assert together(start, 2, one_dies) == [0, -signal.SIGKILL]
+    assert json.loads((output / "stopped.json").read_text())["kind"] == "TrainingError"
+    assert together(start, 2, lambda: train(data, output, settings, resume=True)) == [0, 0]
+    compare(output, alone)
+
+
+def test_a_process_without_the_data_stops_the_others(data, tmp_path, start):
+    def one_has_none():
+        here = os.environ["RANK"] == "0"
+        error, reason = (TrainingError, "another process of this run ended") if here else (InputError, "nowhere")
+        with pytest.raises(error, match=reason):
+            train(data if here else str(tmp_path / "nowhere"), tmp_path / "run", SETTINGS)
+
+    assert together(start, 2, one_has_none) == [0, 0]
+    # What the first process began there is in nobody's way.
+    settings = replace(SETTINGS, epochs=1)
+    assert together(start, 2, lambda: train(data, tmp_path / "run", settings)) == [0, 0]
 
 
 def test_processes_lose_patience_together(data, tmp_path, start):

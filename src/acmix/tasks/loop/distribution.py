@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
 from acmix.devices import find_device
-from acmix.errors import InputError, check_least, in_one_line
+from acmix.errors import InputError, check_least, first_line, in_one_line
 from acmix.tasks.loop.settings import Precision
 
 Strategy = Literal["ddp", "fsdp"]
@@ -129,6 +129,17 @@ def patience(fabric: Fabric) -> Iterator[Callable[[Any], list[Any]]]:
         yield gather
     finally:
         torch.distributed.destroy_process_group(group)
+
+
+def lost(error: BaseException) -> str | None:
+    """That another process of the run is gone, in a sentence; None where an error tells another thing."""
+    said = first_line(error)
+    if not isinstance(error, torch.distributed.DistError):
+        # gloo has no class of its own: its errors are a place in its source, what happened, and advice.
+        if "/gloo/" not in said:
+            return None
+        said = said.partition("] ")[2].partition(". ")[0]
+    return f"another process of this run ended or cannot be reached ({said}); what it said last tells why"
 
 
 def readers(fabric: Fabric) -> int:

@@ -3,6 +3,7 @@
 from acmix.devices import has_no_memory
 from acmix.errors import InputError, TrainingError
 from acmix.tasks.loop import states
+from acmix.tasks.loop.distribution import lost
 from acmix.tasks.loop.run import RunFiles
 
 
@@ -20,6 +21,8 @@ def explained(error: Exception, files: RunFiles) -> Exception:
             f"a process that reads images died ({lines[0]}), often for want of memory; use fewer --workers; "
             f"{kept}, {files.advice}"
         )
+    if (gone := lost(error)) is not None:
+        return TrainingError(f"{gone}; {kept}, {files.advice}")
     if isinstance(error, InputError):
         # From a process that reads images, with its traceback around it.
         return TrainingError(f"{lines[-1].removeprefix('acmix.errors.InputError: ')}; {kept}")

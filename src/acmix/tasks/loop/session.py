@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import torch
 from lightning.fabric import Fabric
 
-from acmix.errors import InputError
-from acmix.tasks.loop.distribution import Strategy, make_fabric
+from acmix.errors import InputError, TrainingError
+from acmix.tasks.loop.distribution import Strategy, lost, make_fabric
 from acmix.tasks.loop.settings import LoopSettings
 
 
@@ -18,13 +18,23 @@ from acmix.tasks.loop.settings import LoopSettings
 def session(
     settings: LoopSettings, *, device: str = "auto", devices: int | None = None, strategy: Strategy = "ddp"
 ) -> Iterator[Fabric]:
-    """Launch the processes of a run; arguments and errors are those of `make_fabric`."""
+    """Launch the processes of a run; arguments are those of `make_fabric`.
+
+    Raises:
+        InputError: As of `make_fabric`.
+        TrainingError: If another process ends before all do.
+    """
     with quiet(), _determinism(settings.deterministic):
         fabric = make_fabric(settings.precision, device=device, devices=devices, strategy=strategy)
         if settings.synchronize_norms and fabric.device.type == "cpu":
             raise InputError("synchronize_norms needs an accelerator: PyTorch has no synchronised batch norm for CPUs")
-        fabric.launch()
-        yield fabric
+        try:
+            fabric.launch()
+            yield fabric
+        except RuntimeError as error:
+            if (gone := lost(error)) is not None:
+                raise TrainingError(gone) from error
+            raise
 
 
 @contextmanager
