@@ -142,6 +142,7 @@ def test_labels_without_class_names(tmp_path, kind, labels, classes):
         (lambda: table([0, None], datasets.Value("int64")), "no label in 1 of 2 rows"),
         (lambda: table([0, -2], datasets.Value("int64")), "labels of -2 to 0 for 1 classes"),
         (lambda: table([0, 0], datasets.Value("int64")), "one class, '0'"),
+        (lambda: table([0, 10**12], datasets.Value("int64")), "'label' has the label 1,000,000,000,000; labels count"),
         (lambda: table([]), "cannot be read|has no rows"),
         (lambda: table([0, 1]).remove_columns("label"), "needs one label column; it has none"),
         (lambda: table([0, 1]).remove_columns("image"), "needs one image column; it has none"),

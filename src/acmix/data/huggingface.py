@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any, Self
 
 from acmix.data.images import read_bytes
-from acmix.data.labels import taken
+from acmix.data.labels import numbered_classes, taken
 from acmix.data.sources import EncodedImage, SplittableImages
 from acmix.errors import InputError
 
@@ -135,7 +135,7 @@ def _labels(feature: Any, values: list[Any], what: str) -> tuple[list[int], list
         classes = sorted(set(values))
         positions = {name: label for label, name in enumerate(classes)}
         values = [positions[value] for value in values]
-    classes = classes or [str(label) for label in range(max(values) + 1)]
+    classes = classes or [*numbered_classes(max(values), f"{what} has")]
     if min(values) < 0 or max(values) >= len(classes):
         raise InputError(f"{what} has labels of {min(values)} to {max(values)} for {len(classes)} classes")
     if len(classes) < 2:

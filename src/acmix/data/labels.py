@@ -9,6 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from acmix.errors import InputError
+
+# A label beyond is no number of a class but an identity, or damage.
+_MOST_CLASSES = 10_000_000
 # Index into the classes; in a multi-label source the indices of all labels of an image, ascending.
 Label: TypeAlias = int | tuple[int, ...]
 
@@ -50,6 +54,21 @@ class LabelSets(Sequence[tuple[int, ...]]):
         places = np.asarray(indices, np.int64)
         chosen._starts, chosen._stops = self._starts[places], self._stops[places]
         return chosen
+
+
+def numbered_classes(highest: int, whose: str) -> tuple[str, ...]:
+    """Names of classes that are numbers from 0 on.
+
+    Args:
+        highest: Label.
+        whose: What has it, as the subject of an error.
+
+    Raises:
+        InputError: If so many are no classes.
+    """
+    if highest >= _MOST_CLASSES:
+        raise InputError(f"{whose} the label {highest:,}; labels count classes from 0")
+    return tuple(map(str, range(highest + 1)))
 
 
 def target_of(label: Label, classes: int) -> int | Tensor:

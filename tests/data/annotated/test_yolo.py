@@ -193,6 +193,12 @@ def test_a_suffix_in_capitals_is_no_label_and_told(folder):
     assert str(opened(folder).left_out) == "1 file of labels without an image (labels/train/train2.TXT)"
 
 
+def test_labels_that_links_lead_nowhere_for_are_not_taken_for_none(folder):
+    (folder / "labels" / "train" / "train2.txt").symlink_to("fetched-later.txt")
+    with pytest.raises(InputError, match=r"file of labels that cannot be read \(labels/train/train2.txt"):
+        open_annotated(str(folder))
+
+
 def test_images_of_which_none_has_labels_are_refused(folder):
     (folder / "labels" / "train" / "train1.txt").unlink()
     with pytest.raises(InputError, match=r"none of the images of train has labels; .* in labels/train/train1.txt"):

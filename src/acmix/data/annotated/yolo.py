@@ -165,6 +165,9 @@ def read_yolo(description: Description, split: str, ground: Ground, findings: Fi
         if ground.holds(description.folder / file):
             labelled += 1
             rows.read(index, file, height, width)
+        elif os.path.lexists(description.folder / file):
+            # A link that leads nowhere, for instance: its image would be taken for one without objects.
+            findings.refused.add("file of labels that cannot be read", file)
     if not labelled:
         raise InputError(
             f"{description.file}: none of the images of {split} has labels; of {printable(names[0])} they would be in "

@@ -12,6 +12,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 
 from acmix.data.folders import LeftOut
+from acmix.data.labels import numbered_classes
 from acmix.data.shards.cache import open_shard
 from acmix.data.shards.index import read_index
 from acmix.data.shards.scan import ShardCount, scan_shards
@@ -23,8 +24,6 @@ from acmix.progress import Progress, silent
 # An index of a thousand images takes some 80 kB; an open shard one file descriptor.
 _OPEN_SHARDS = 64
 _FIELDS = "image among the fields of a sample"
-# A label beyond is no number of a class but an identity, or damage.
-_MOST_CLASSES = 10_000_000
 _Part = TypeVar("_Part", bound=Hashable)
 
 
@@ -229,9 +228,7 @@ def _found_classes(counts: Sequence[ShardCount]) -> tuple[str, ...]:
             f"some labels are numbers and some are names of classes ({mixed['names']} of {len(counts)} shards have "
             "names); write classes.txt beside the shards, one name a line in the order of the numbers"
         )
-    if highest >= _MOST_CLASSES:
-        raise InputError(f"the shards hold the label {highest:,}; labels count classes from 0")
-    classes = tuple(sorted(names)) or tuple(str(label) for label in range(highest + 1))
+    classes = tuple(sorted(names)) or numbered_classes(highest, "the shards hold")
     if len(classes) < 2:
         raise InputError(f"the shards hold {len(classes)} classes, at least two are needed")
     return classes
