@@ -220,6 +220,16 @@ def test_the_picture_of_the_design_is_what_its_source_draws():
     drawn = {name: int(number) for number, names, _ in house.LAYERS for name in names.split(", ")}
     del drawn["acmix"]
     assert drawn == {name.removeprefix("acmix."): place for name, place in LAYERS.items() if name not in HIDDEN}
+    # A row's box has room for its names, at 7 pixels a letter.
+    boxes = [int(width) for width in re.findall(r'<rect x="20" .*?width="(\d+)"', house.draw())]
+    assert all(36 + 7 * len(names) <= box for (_, names, _), box in zip(house.LAYERS, boxes, strict=True))
+
+
+def test_the_table_of_the_design_has_all_layers():
+    rows = re.findall(r"^\| (\d) \| (.*?) \|", (ROOT.parents[1] / "DESIGN.md").read_text(), re.MULTILINE)
+    written = {name: int(number) for number, names in rows for name in re.findall(r"`(\w+)`", names)}
+    del written["acmix"]
+    assert written == {name.removeprefix("acmix."): place for name, place in LAYERS.items() if name not in HIDDEN}
 
 
 def test_the_design_is_short():

@@ -56,20 +56,20 @@ def layers() -> list[str]:
     parts = [text(20, 28, "Layers: imports go down", "name")]
     for row, (number, names, what) in enumerate(LAYERS):
         y = 44 + 58 * row
-        parts += [box(20, y, 400, 48), text(32, y + 29, number, "name")]
+        parts += [box(20, y, 460, 48), text(32, y + 29, number, "name")]
         parts += [text(56, y + 20, names, "name"), text(56, y + 38, what, "small")]
     return parts
 
 
 def way() -> list[str]:
     """The right half: a call, from the layer to what computes."""
-    parts = [text(460, 28, "A call's way", "name")]
+    parts = [text(510, 28, "A call's way", "name")]
     for row, (name, what) in enumerate(WAY):
         y = 44 + 78 * row
-        parts += [box(460, y, 650, 48), text(472, y + 20, name, "name"), text(472, y + 38, what, "small")]
-        parts.append(arrow(785, y + 48, 785, y + 74) if row + 1 < len(WAY) else "")
+        parts += [box(510, y, 650, 48), text(522, y + 20, name, "name"), text(522, y + 38, what, "small")]
+        parts.append(arrow(835, y + 48, 835, y + 74) if row + 1 < len(WAY) else "")
     for column, (name, lines) in enumerate(BACKENDS):
-        x = 460 + 165 * column
+        x = 510 + 165 * column
         parts += [arrow(x + 77, 170, x + 77, 208), box(x, 212, 155, 128), text(x + 10, 234, name, "name")]
         parts += [text(x + 10, 258 + 20 * row, line, "small") for row, line in enumerate(lines)]
     notes = (
@@ -77,7 +77,7 @@ def way() -> list[str]:
         '"auto" takes the first of cpu, triton, portable that can; a name never falls back.',
         "Derivatives: kernels have one, in reverse; all others are the algebra's (derivatives.py).",
     )
-    return parts + [text(460, 372 + 24 * row, note, "small") for row, note in enumerate(notes)]
+    return parts + [text(510, 372 + 24 * row, note, "small") for row, note in enumerate(notes)]
 
 
 def draw() -> str:
@@ -87,7 +87,7 @@ def draw() -> str:
     )
     size = 'markerWidth="8" markerHeight="8" refX="6" refY="3" orient="auto"'
     tip = f'<marker id="tip" {size}><path d="M0 0 L6 3 L0 6z"/></marker>'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1130 460" role="img"><title>{escape(title)}</title>'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1180 460" role="img"><title>{escape(title)}</title>'
     body = "\n".join(filter(None, [*layers(), *way()]))
     return f"{head}\n<style>{STYLE}\n</style>\n<defs>{tip}</defs>\n{body}\n</svg>\n"
 
