@@ -29,6 +29,25 @@ def test_headings_are_as_many_and_in_chinese(page, original):
     assert same <= {"acmix", "ONNX", "SLURM", "Ultralytics"}
 
 
+# The README links the pages in its own language.
+@pytest.mark.parametrize("page", [page for page in TRANSLATED if page.parent.name == "zh"], ids=lambda page: page.name)
+def test_parts_are_those_of_the_original(page):
+    assert parts(page) == parts(TRANSLATED[page])
+
+
+def parts(path):
+    """What a page consists of: headings, paragraphs, pictures, lists by their points, tables by their rows, and
+    the words of code in each.
+    """
+    text = re.sub(r"<!--.*?-->\n", "", without_code(path), flags=re.DOTALL)
+    found = []
+    for part in re.split(r"\n\s*\n", text.strip()):
+        kind = part[0] if part[0] in "#!|-" else ""
+        code = sorted(" ".join(words.split()) for words in re.findall(r"`([^`]+)`", part))
+        found.append((kind, len(re.findall(rf"^{re.escape(kind)}", part, re.MULTILINE)) if kind else 1, code))
+    return found
+
+
 def test_getting_started_and_how_tos_are_there():
     names = [
         "index",
