@@ -87,7 +87,8 @@ def draw() -> str:
     )
     size = 'markerWidth="8" markerHeight="8" refX="6" refY="3" orient="auto"'
     tip = f'<marker id="tip" {size}><path d="M0 0 L6 3 L0 6z"/></marker>'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1180 460" role="img"><title>{escape(title)}</title>'
+    area = 'width="1180" height="460" viewBox="0 0 1180 460"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {area} role="img"><title>{escape(title)}</title>'
     body = "\n".join(filter(None, [*layers(), *way()]))
     return f"{head}\n<style>{STYLE}\n</style>\n<defs>{tip}</defs>\n{body}\n</svg>\n"
 

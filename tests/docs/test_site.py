@@ -34,6 +34,11 @@ while (texts.nextNode()) {
 }
 return found;
 """
+# Figures drawn so much smaller than they are that their numbers cannot be read.
+SMALL = """
+return [...document.querySelectorAll('article img[src$=".svg"]')]
+  .filter(each => each.clientWidth < 0.6 * each.naturalWidth).map(each => each.src);
+"""
 
 
 class Silent(http.server.SimpleHTTPRequestHandler):
@@ -71,6 +76,7 @@ def test_every_page_is_whole_and_legible(driver, address):
                 "const root = document.documentElement; return [root.scrollWidth, root.clientWidth]"
             )
             assert inner <= outer, (page, scheme, width)
+            assert driver.execute_script(SMALL) == [], (page, scheme, width)
     assert driver.get_log("browser") == []
     events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     asked = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
