@@ -13,7 +13,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
 
-from acmix.cli.display.tables import duration, make_table
+from acmix.cli.display.tables import duration, make_table, print_wide
 from acmix.errors import printable
 
 if TYPE_CHECKING:
@@ -27,16 +27,13 @@ _WIDE, _BETWEEN = 120, 60.0
 
 def show_recipes(recipes: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
     """Show `acmix recipes`: task and settings by name."""
-    table = make_table("recipes, for acmix train DATA --recipe NAME")
     names = {"task": "task", "model": "model", "epochs": "epochs", "optimizer": "optimizer", "learning_rate": "rate"}
-    for heading in ("recipe", *names.values()):
-        left = heading in ("recipe", "task", "model")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
-    for recipe, (task, settings) in recipes.items():
-        shown = {"task": task, **settings}
-        table.add_row(recipe, *(str(shown.get(name, "any" if name == "model" else "")) for name in names))
-    table.caption = "acmix recipes --name NAME prints one in full"
-    get_console().print(table)
+    rows = [
+        [recipe, *(str({"model": "any", "task": task, **settings}.get(name, "")) for name in names)]
+        for recipe, (task, settings) in recipes.items()
+    ]
+    print_wide("recipes, for acmix train DATA --recipe NAME", ["recipe", *names.values()], rows)
+    get_console().print("acmix recipes --name NAME prints one in full", highlight=False)
 
 
 def show_settings(options: "SettingsOf", *, as_markdown: bool) -> None:
