@@ -18,6 +18,11 @@ def test_workflows_make_targets_of_the_makefile():
     assert called == set(re.findall(r"make ([\w-]+)", (ROOT / ".ci/run").read_text()))
 
 
+def test_no_workflow_installs_snaps():
+    """Ubuntu's packages of Chromium replace those that the machines have, and cannot read a test's folders."""
+    assert "packages: chromium" not in (FOLDER / "workflows/test.yml").read_text()
+
+
 def test_only_what_needs_it_may_write():
     for path in (FOLDER / "workflows").glob("*.yml"):
         assert yaml.safe_load(path.read_text())["permissions"] == {"contents": "read"}
