@@ -5,9 +5,9 @@
 
 namespace acmix::ACMIX_ISA {
 
-// The ring must stay in the second-level cache; the rest of a band is read row by row. Projections of a band's halo are
-// computed again: larger bands cost less.
-constexpr int64_t ring_bytes = 3 << 18, band_cache_bytes = 8 << 20, projected_band_bytes = 16 << 20;
+// The ring must stay in the second-level cache; the rest of a band is read row by row, and must leave the other threads
+// their part of the last cache. Projections of a band's halo are computed again: bands of few rows may take more.
+constexpr int64_t ring_bytes = 3 << 18, band_cache_bytes = 8 << 20, short_band_bytes = 16 << 20, short_band = 28;
 constexpr int64_t wanted_items = 8, most_slices = 64;
 
 // Input rows [first, last) of a band, whose gradients it writes; map rows [begin, end) and output rows
@@ -43,7 +43,8 @@ struct BackwardLayout : MapLayout<T> {
     const int64_t cells = in_tiles<T> ? 4 * inputs : 3 * map.channels + 2 * inputs;
     const int64_t projected = inputs ? cells * map.pitch : 0;
     const int64_t in_row = 2 * map.row + ceil_divide(out_row, map.stride) + projected;
-    const int64_t cached = (inputs ? projected_band_bytes : band_cache_bytes) / (in_row * size) - 2 * map_halo;
+    auto rows_in = [&](int64_t bytes) { return bytes / (in_row * size) - 2 * map_halo; };
+    const int64_t cached = most(rows_in(band_cache_bytes), inputs ? least(rows_in(short_band_bytes), short_band) : 0);
     const int64_t wanted = inputs ? problem.threads : wanted_items;
     const int64_t shared = ceil_divide(shape.height, ceil_divide(wanted, map.groups * map.strips * map.passes));
     bands = ceil_divide(shape.height, most(least(cached, shared), shortest));
