@@ -12,7 +12,8 @@ from acmix.ops.tracing import unrecorded
 
 def check_positive_integer(name: str, value: object) -> None:
     """Raise TypeError or ValueError unless `value` is an integer >= 1, of Python's or NumPy's."""
-    if isinstance(value, bool) or not isinstance(value, (Integral, torch.SymInt)):
+    # An abstract class takes longer to ask than all else here.
+    if type(value) is not int and (isinstance(value, bool) or not isinstance(value, (Integral, torch.SymInt))):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")

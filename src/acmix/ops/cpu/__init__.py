@@ -307,10 +307,11 @@ class Compiled(Backend):
         """All stages with what stands on both sides, in one pass where nobody may ask for a derivative."""
         position, rate, convolution = weights
         head, tail = ends.head, ends.tail
+        if not (ends.rectified_input or ends.rectified or any(end is not None for end in (ends.bias, head, tail))):
+            return self.project_and_mix(x, projection, weights, grid)
         tensors = x, *projection, position, rate, *convolution, ends.bias
         beside = (*(head or ()), *(() if tail is None else (*tail.projection, tail.shortcut, *(tail.downsample or ()))))
-        together = ends.rectified_input or ends.rectified or any(end is not None for end in (ends.bias, head, tail))
-        if not together or torch.is_autocast_enabled("cpu") or may_be_derived(*tensors, *beside):
+        if torch.is_autocast_enabled("cpu") or may_be_derived(*tensors, *beside):
             return super().project_and_mix_between(ends, x, projection, weights, grid)
         # No map has a name here, so that each is freed as soon as it is read.
         if tail is not None and not _computes_tail(tail, x, convolution.dep.shape[0], grid.stride):
