@@ -23,4 +23,4 @@ if __name__ == "__main__":
     network = acmix.create_model("acmix_resnet14_small", num_classes=3)
     images, labels = classified(2)
     operator = next(layer for layer in reversed([*network.modules()]) if isinstance(layer, acmix.ACmix))
-    print(look(network, operator, images, labels.tolist()).shape)
+    print("maps, (images, height, width):", tuple(look(network, operator, images, labels.tolist()).shape))

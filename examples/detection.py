@@ -45,5 +45,6 @@ def train_one_epoch(
 if __name__ == "__main__":
     model = detector()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-4)
-    print(train_one_epoch(model, optimizer, [examples(4) for _ in range(50)]))
-    print(model.eval()([image for image, _ in examples(1)])[0])
+    loss = train_one_epoch(model, optimizer, [examples(4) for _ in range(50)])
+    print(f"loss of the last update: {loss:.3f}")
+    print("found in a new image:", model.eval()([image for image, _ in examples(1)])[0])

@@ -33,7 +33,7 @@ if __name__ == "__main__":
     # In earnest a trained one. Fresh networks end their blocks with zeros, behind which no adapter could learn.
     network = acmix.create_model("acmix_resnet14_small", num_classes=3, zero_init_last=False)
     model = adapted(network)
-    print(train(model, steps=20))
+    print(f"loss of the last step: {train(model, steps=20):.3f}")
     model.save_pretrained("adapters")
     # Merge before fusing: what an adapter adds to a projection is no part of its weights until then.
     fused = acmix.fuse(model.merge_and_unload())

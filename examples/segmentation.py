@@ -36,6 +36,6 @@ def train(network: torch.nn.Module, steps: int) -> float:
 
 if __name__ == "__main__":
     network = on_our_encoder()
-    print(train(network, steps=40))
+    print(f"Dice loss of the last step: {train(network, steps=40):.3f}")
     # smp asks for the size of its input, which torch.fx cannot follow in all of its networks; in encoders it can.
     network.encoder = acmix.fuse(network.eval().encoder)

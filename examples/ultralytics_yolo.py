@@ -19,7 +19,7 @@ def main(network: str, data: str, **settings: Any) -> str:
     model = YOLO(network)
     rich.print(acmix.replace_convolutions(model.model, select="model.8.*", warm_start=True))
     model.train(data=data, **settings)
-    print(model.val(data=data).box.map)
+    print(f"mAP50-95: {model.val(data=data).box.map:.3f}")
     return model.export(format="onnx", dynamic=True)
 
 

@@ -18,6 +18,12 @@ def test_workflows_make_targets_of_the_makefile():
     assert called == set(re.findall(r"make ([\w-]+)", (ROOT / ".ci/run").read_text()))
 
 
+def test_contributors_are_told_of_all_targets():
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    told = set(re.findall(r"make ([a-z][\w-]*)", (ROOT / "CONTRIBUTING.md").read_text()))
+    assert told == {*targets} - {"clean"}
+
+
 def test_no_workflow_installs_snaps():
     """Ubuntu's packages of Chromium replace those that the machines have, and cannot read a test's folders."""
     assert "packages: chromium" not in (FOLDER / "workflows/test.yml").read_text()

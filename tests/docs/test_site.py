@@ -91,6 +91,13 @@ def test_faint_words_are_found(driver, address):
     assert len(driver.execute_script(FAINT)) >= 1
 
 
+def test_small_figures_are_found(driver, address):
+    look(driver, 420, "light")
+    driver.get(address + "derivation/")
+    driver.execute_script("for (const each of document.querySelectorAll('article img')) each.style.maxWidth = '100%'")
+    assert len(driver.execute_script(SMALL)) == 3
+
+
 @pytest.mark.parametrize("page", ["", "why/", "detection/", "zh/train/"])
 @pytest.mark.parametrize("width", [420, 1600])
 def test_the_keyboard_reaches_what_is_shown(driver, address, width, page):
