@@ -35,6 +35,11 @@ def as_path(name: str, root: Path | None = None) -> str:
     return posixpath.normpath(text)
 
 
+def is_named(path: Path) -> bool:
+    """Whether there is such a file, or a link that should lead to one: that it does not is told when it is read."""
+    return path.is_file() or path.is_symlink()
+
+
 class Ground:
     """A data folder outside of which nothing is read.
 

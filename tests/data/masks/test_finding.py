@@ -67,6 +67,10 @@ def test_lists_of_voc_divide(tmp_path):
     (lists / "val.txt").write_text("../../b\n")
     with pytest.raises(InputError, match="leads out of the data"):
         find_pairs(found["validation"])
+    (lists / "val.txt").unlink()
+    (lists / "val.txt").symlink_to("fetched-later.txt")
+    with pytest.raises(InputError, match="val.txt cannot be read"):
+        find_pairs(find_masks(tmp_path)["validation"])
 
 
 def test_cityscapes_trains_on_train_ids_where_there_are_any(tmp_path):

@@ -38,6 +38,14 @@ def test_tables_of_splits(tmp_path, names):
     assert list(opened.validation.labels) == [(1,), (0, 1)]
 
 
+# Else validation images would be split off those that are learned from, unsaid.
+def test_a_table_that_a_link_leads_nowhere_for_is_not_left_out(tmp_path):
+    write_table(tmp_path / "train.csv", ALL, FILES)
+    (tmp_path / "val.csv").symlink_to("fetched-later.csv")
+    with pytest.raises(InputError, match="val.csv cannot be read: No such file"):
+        open_dataset(str(tmp_path))
+
+
 def test_tables_in_the_folders_of_splits(tmp_path):
     for part, rows in (("train", ROWS[:4]), ("valid", ROWS[4:])):
         write_table(tmp_path / part / "_classes.csv", "image,labels\n" + "".join(rows), FILES)

@@ -13,7 +13,7 @@ from acmix.data.annotated.yolo import is_description, read_description, read_yol
 from acmix.data.finding import FoundOf, PartOf, by_split, existing
 from acmix.data.folders import part_of, part_within
 from acmix.data.images import is_hidden
-from acmix.data.places import Ground, words_of
+from acmix.data.places import Ground, is_named, words_of
 from acmix.errors import InputError
 
 Reader: TypeAlias = Callable[[Findings], AnnotatedImages]
@@ -151,7 +151,4 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path, *suffixes: str) -> list[Path]:
-    # A link that leads nowhere is a file that should be there.
-    return [
-        path for path in _entries(folder) if path.suffix.lower() in suffixes and (path.is_file() or path.is_symlink())
-    ]
+    return [path for path in _entries(folder) if path.suffix.lower() in suffixes and is_named(path)]

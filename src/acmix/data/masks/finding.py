@@ -10,6 +10,7 @@ from acmix.data.folders import LeftOut, images_within, part_of
 from acmix.data.images import is_hidden
 from acmix.data.masks.images import Pairs
 from acmix.data.names import Files, Names
+from acmix.data.places import is_named
 from acmix.errors import InputError, printable
 
 # What people call folders of images and of masks, without hyphens and underscores.
@@ -157,7 +158,7 @@ def _of_parallel(root: Path, images: Path, masks: Path) -> dict[str, Folders]:
 
 
 def _of_lists(root: Path, images: Path, masks: Path) -> dict[str, Folders]:
-    lists = {part: root / _LISTS / name for part, name in _LIST_NAMES.items() if (root / _LISTS / name).is_file()}
+    lists = {part: root / _LISTS / name for part, name in _LIST_NAMES.items() if is_named(root / _LISTS / name)}
     if "train" not in lists:
         return {}
     return {

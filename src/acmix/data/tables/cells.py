@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from acmix.data.places import is_named
 from acmix.errors import InputError, printable
 
 _TABS = ".tsv"
@@ -22,7 +23,7 @@ _DELIMITERS = ",;\t"
 
 def is_table(path: Path) -> bool:
     """Whether a file is a table of labels by its name, CSV or tab-separated."""
-    return path.suffix.lower() in _SUFFIXES and path.is_file()
+    return path.suffix.lower() in _SUFFIXES and is_named(path)
 
 
 def read_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
