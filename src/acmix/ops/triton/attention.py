@@ -87,8 +87,7 @@ def attention_forward(
         attended += tl.load(added, mask=stored, other=0.0).to(tl.float32)
     if OFFSET:
         # Numbers of one image may be more than 31 bits count.
-        first = image * output_height * output_width * PLAN.channels
-        shared = offset + (at_head - first)[:, None] + channel
+        shared = offset - image * output_height * output_width * PLAN.channels + at_head[:, None] + channel
         attended += tl.load(shared, mask=stored, other=0.0).to(tl.float32)
     tl.store(pointers, attended.to(output.dtype.element_ty), mask=stored)
     heads: tl.constexpr = PLAN.groups * PLAN.heads

@@ -232,7 +232,8 @@ def convolve_weight_gradient(
     from_channel = tl.arange(0, PLAN.chunk * PLAN.paired) % PLAN.paired
     of_channel = pair + from_channel[None, :, None]
     to_channel, to_map = columns_of_product(PLAN)
-    at = (split.to(tl.int64) * PLAN.size + of_channel) * TERMS + term[None, :, None]
+    partial += split.to(tl.int64) * (PLAN.size * TERMS * PLAN.output.number)
+    at = of_channel * TERMS + term[None, :, None]
     at = at * PLAN.output.number + to_map[None, None, :]
     stored = (of_channel < PLAN.size) & (term < TERMS)[None, :, None] & (to_map < PLAN.output.number)[None, None, :]
     stored &= from_channel[None, :, None] == to_channel[None, None, :]
