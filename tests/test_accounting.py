@@ -271,7 +271,7 @@ def test_twin_has_the_shape_of_the_network_and_its_other_weights():
     assert twin[:2](x).shape == network[:2](x).shape
 
 
-@pytest.mark.parametrize("size", [(3, 8), (3, 0, 8)])
+@pytest.mark.parametrize("size", [(3, 8), (3, 0, 8), 64])
 def test_wrong_input_size(size):
     with pytest.raises(ValueError, match="input_size must be three positive sizes"):
         account(nn.Conv2d(3, 4, 1), size)

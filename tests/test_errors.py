@@ -7,6 +7,7 @@ from acmix.errors import (
     InputError,
     PreemptedError,
     TrainingError,
+    check_input_size,
     check_least,
     counted,
     few,
@@ -83,3 +84,11 @@ def test_numbers_are_checked_by_the_names_of_their_arguments():
         check_least(1, top=5, batch_size=0)
     with pytest.raises(InputError, match="^workers must be a whole number of at least 0, got '2'$"):
         check_least(0, workers="2")
+
+
+@pytest.mark.parametrize("size", [64, None, (64, 64), (3, 0, 8), (3, 8.0, 8), (1, 3, 8, 8), "3x8"])
+def test_sizes_of_images_are_three_whole_numbers(size):
+    with pytest.raises(InputError, match=r"input_size must be three positive sizes \(C, H, W\), got "):
+        check_input_size(size)
+    check_input_size(np.zeros((3, 8, 9)).shape)
+    check_input_size([np.int64(3), 8, 9])

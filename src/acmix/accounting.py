@@ -24,6 +24,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from acmix.errors import check_input_size
 from acmix.nn import ACmix
 from acmix.ops import costs
 from acmix.ops.geometry import output_size
@@ -130,10 +131,9 @@ def account(network: nn.Module, input_size: tuple[int, int, int]) -> Account:
         input_size: `(C_in, H, W)` of the image.
 
     Raises:
-        ValueError: If `input_size` is not three positive sizes or the network cannot take it.
+        ValueError: If `input_size` is not three positive sizes (an InputError) or the network cannot take it.
     """
-    if len(input_size) != 3 or min(input_size) < 1:
-        raise ValueError(f"input_size must be three positive sizes (C_in, H, W), got {input_size}")
+    check_input_size(input_size)
     operators = {name: module for name, module in network.named_modules() if isinstance(module, ACmix)}
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         memo = _shapes(network)

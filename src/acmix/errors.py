@@ -112,3 +112,14 @@ def check_least(least: int, **numbers: Any) -> None:
         if number is not None and (not isinstance(number, Integral) or number < least):
             kind = "" if isinstance(number, Integral) else "a whole number of "
             raise InputError(f"{name} must be {kind}at least {least}, got {number!r}")
+
+
+def check_input_size(input_size: object) -> None:
+    """Check the size of an image that a person gave.
+
+    Raises:
+        InputError: If it is not `(C, H, W)`, whole numbers of at least 1.
+    """
+    sizes: tuple[Any, ...] = tuple(input_size) if isinstance(input_size, Sequence) else ()
+    if len(sizes) != 3 or not all(isinstance(size, Integral) and size >= 1 for size in sizes):
+        raise InputError(f"input_size must be three positive sizes (C, H, W), got {input_size}")

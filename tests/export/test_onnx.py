@@ -179,6 +179,7 @@ def test_bad_arguments(tmp_path):
     layer = ACmix(3, 16)
     for arguments, words in (
         ({"path": tmp_path / "a.onnx", "input_size": (3, 8)}, "input_size must be three positive sizes"),
+        ({"path": tmp_path / "a.onnx", "input_size": 24}, "input_size must be three positive sizes"),
         ({"path": tmp_path / "none" / "a.onnx", "input_size": (3, 8, 8)}, "none is not a folder; make it first"),
         ({"path": tmp_path, "input_size": (3, 8, 8)}, "path must be a file, got the folder"),
     ):

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.onnx import ONNXProgram
 
 from acmix.checkpoints import onnx_digest
-from acmix.errors import InputError
+from acmix.errors import InputError, check_input_size
 from acmix.export.checking import Check, compare
 from acmix.export.graph import translation
 from acmix.export.pooling import let_pool_at_every_size
-from acmix.export.sizes import check_input_size, example_images, export_with_sizes
+from acmix.export.sizes import example_images, export_with_sizes
 from acmix.export.stage2 import OPSET, ExportedACmix
 from acmix.nn import ACmix, OperatorLayer
 from acmix.storage import check_file, folder_beside

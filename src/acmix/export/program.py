@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from acmix.errors import InputError
+from acmix.errors import InputError, check_input_size
 from acmix.export.checking import compare, run_module
 from acmix.export.prepared import prepare
-from acmix.export.sizes import check_input_size, example_images, export_with_sizes
+from acmix.export.sizes import example_images, export_with_sizes
 from acmix.storage import check_file, folder_beside
 from acmix.surgery import fuse
 

@@ -17,12 +17,6 @@ _STEPS = (1, 2, 4, 8, 16, 32, 64, 128)
 _USUAL_STEP = 32
 
 
-def check_input_size(input_size: Sequence[int]) -> None:
-    """Raise InputError unless it is `(C, H, W)`."""
-    if len(input_size) != 3 or min(input_size) < 1:
-        raise InputError(f"input_size must be three positive sizes (C, H, W), got {tuple(input_size)}")
-
-
 def example_images(network: nn.Module, input_size: Sequence[int], dynamic: bool) -> Tensor:
     """What an exporter is shown, in the network's dtype and where it lies; of several, as 1 is a size of its own."""
     own = next(network.parameters(), torch.zeros(()))
