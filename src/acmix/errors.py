@@ -121,5 +121,5 @@ def check_input_size(input_size: object) -> None:
         InputError: If it is not `(C, H, W)`, whole numbers of at least 1.
     """
     sizes: tuple[Any, ...] = tuple(input_size) if isinstance(input_size, Sequence) else ()
-    if len(sizes) != 3 or not all(isinstance(size, Integral) and size >= 1 for size in sizes):
+    if len(sizes) != 3 or not all(isinstance(size, Integral) for size in sizes) or min(sizes) < 1:
         raise InputError(f"input_size must be three positive sizes (C, H, W), got {input_size}")
