@@ -18,6 +18,7 @@ from torch.amp import GradScaler
 from acmix.data.loading import Batch
 from acmix.tasks.classification import task
 from acmix.tasks.classification.fitting import ROOM
+from acmix.tasks.classification.networks import create_network
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.classification.task import Classification
 from acmix.tasks.loop import session, settings, states
@@ -46,10 +47,11 @@ def half(**options):
 PRECISIONS = {"float32": Precision, "bfloat16": lambda: MixedPrecision("bf16-mixed", "cpu"), "float16": half}
 
 
-def make_learner(precision, changes=None):
+def make_learner(precision, changes=None, model=None):
     fabric = Fabric(accelerator="cpu", devices=1, plugins=precision)
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.2), nn.Flatten(), nn.Linear(8 * 16, 6))
+    parts = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.2), nn.Flatten(), nn.Linear(8 * 16, 6)
+    model = model or nn.Sequential(*parts)
     own = replace(SETTINGS, **changes or {})
     found = Learner(fabric, model, Classification(own, CLASSES, fabric.device), own, [16] * 4)
     found.model.train()
@@ -101,6 +103,13 @@ def test_an_overflow_at_the_start_loses_nothing(optimizer, clip_norm):
     other = make_learner(half(init_scale=scale), changes)
     assert learn(other, 0).loss == update.loss
     assert differing(student.state(), other.state()) == []
+
+
+def test_the_rate_is_the_one_that_the_settings_give():
+    small = create_network("acmix_resnet14_small", num_classes=CLASSES)
+    plain, decayed = (make_learner(Precision(), {"layer_decay": share}, deepcopy(small)) for share in (None, 0.5))
+    assert all(learn(student, 0).learned for student in (plain, decayed))
+    assert decayed.learning_rate == plain.learning_rate
 
 
 def test_the_scale_follows_the_gradients():

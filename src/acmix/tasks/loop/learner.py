@@ -81,8 +81,8 @@ class Learner:
 
     @property
     def learning_rate(self) -> float:
-        """Of the last update."""
-        return self._optimizer.param_groups[0]["lr"]
+        """Of the last update; with a layer decay that of the last layer, which has the most."""
+        return max(group["lr"] for group in self._optimizer.param_groups)
 
     @property
     def network(self) -> nn.Module:
