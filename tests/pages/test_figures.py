@@ -65,6 +65,14 @@ def test_lines(figure, epochs, values):
     assert set(LAYERS) <= {*words(many.alone())}
 
 
+@pytest.mark.parametrize(("epochs", "values"), [(1, (0, 0)), (1, (100, 100)), (9, (0, 100)), (9, (float("nan"),) * 2)])
+def test_shares_are_between_none_and_all(figure, epochs, values):
+    x = list(range(1, epochs + 1))
+    figures.lines("validation, %", [figures.Line("AP", x, np.linspace(*values, epochs).tolist())])
+    bottom, top = figure().axes[0].get_ylim()
+    assert 0 <= bottom < top <= 100
+
+
 @pytest.mark.parametrize("epochs", [1, 100])
 def test_times(figure, epochs):
     parts = {name: [0.5] * epochs for name in ("waiting", "forward", "backward", "validation", "other")}

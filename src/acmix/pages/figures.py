@@ -66,7 +66,11 @@ def lines(quantity: str, shown: Sequence[Line], *, by_depth: bool = False, refer
         (made,) = axes.plot(
             line.x, line.y, color=colour(hue), label=printable(line.name), marker=marker, markersize=3.5
         )
-        made.set(gid=f"line-{index}", markevery=max(1, len(line.x) // 12))
+        made.set(gid=f"line-{index}", markevery=max(1, len(line.x) // 12), clip_on=False)
+    if quantity.endswith(", %"):
+        # There are no shares below none and above all.
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(max(bottom, 0), min(top, 100))
     if reference is not None:
         axes.axhline(reference, color=colour("rule"), linestyle=":", linewidth=1)
     first, last = min(line.x[0] for line in shown), max(line.x[-1] for line in shown)
