@@ -262,7 +262,7 @@ def test_folders_without_a_finished_epoch_are_refused(finished, tmp_path):
         ("metrics.csv", None, "metrics.csv is damaged: could not convert"),
         ("metrics.csv", "epoch\n\udce9\n", "metrics.csv is damaged: 'utf-8' codec can't decode byte 0xe9"),
         ("rates.csv", "epoch,layer,attention,convolution\n1,a\n", "rates.csv is damaged: "),
-        ("config.json", "{}", "config.json is damaged: classes, data, "),
+        ("config.json", "{}", "config.json is damaged: settings, data, "),
         ("config.json", '"model": ', "config.json is damaged: settings.model missing"),
     ],
 )
