@@ -26,6 +26,8 @@ MODULES = (
 )
 CODE = re.compile(r"^```.*?^```[^\n]*$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<=\]\()([^)#\s]+)((?:#[^)\s]*)?)(?=\))")
+# A line that goes on in Chinese: no blank stands between its words.
+BROKEN = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n *(?=[\u3000-\u9fff\uff00-\uffef])")
 ABROAD = ("http:", "https:", "mailto:")
 
 
@@ -67,7 +69,7 @@ def outside_of_code(text: str, change: Callable[[str], str]) -> str:
 
 
 def moved(text: str, source: str, page: str, copied: set[str]) -> str:
-    """The text of a document as that of a page: links lead to pages, and to copies of what is none.
+    """The text of a document as that of a page: links lead to pages, and to copies of what is none; lines are joined.
 
     Args:
         text: Markdown.
@@ -92,7 +94,7 @@ def moved(text: str, source: str, page: str, copied: set[str]) -> str:
             found = f"files/{name}"
         return address(page, found) + anchor
 
-    return outside_of_code(text, lambda part: LINK.sub(target, part))
+    return outside_of_code(text, lambda part: BROKEN.sub("", LINK.sub(target, part)))
 
 
 def language_of(page: str) -> str:

@@ -52,6 +52,12 @@ def test_a_link_to_nothing_is_refused_and_code_is_left_alone():
     assert sources.moved(code, "docs/why.md", "why.md", set()) == code
 
 
+def test_lines_of_chinese_are_joined_without_a_blank():
+    text = "# 标题\n\n第一行。\n第二行\n  ONNX。\n- 一\n  二\n- 三\n\n```text\n四\n五\n```\n"
+    joined = "# 标题\n\n第一行。第二行\n  ONNX。\n- 一二\n- 三\n\n```text\n四\n五\n```\n"
+    assert sources.moved(text, "docs/zh/train.md", "zh/train.md", set()) == joined
+
+
 def test_what_lies_outside_of_pages_is_copied():
     copied = set()
     sources.moved("[a](../setup.py) ![b](pictures/cost.svg)", "docs/why.md", "why.md", copied)
