@@ -41,7 +41,7 @@ def test_study_is_run_and_drawn_anew(capsys, tmp_path, monkeypatch):
     code, shown, err = call(capsys, "study", "show", results, "--plot", tmp_path / "plot.png")
     assert (code, err) == (0, "")
     assert shown in out
-    assert call(capsys, "study", "show", results, "--table", table) == (0, "", "")
+    assert call(capsys, "study", "show", results.parent, "--table", table) == (0, "", "")
     assert table.read_text() == shown
     with Image.open(tmp_path / "plot.png") as image:
         assert image.format == "PNG"

@@ -97,7 +97,7 @@ def time(results: Path, *, device: str = "auto", threads: int | None = None, sec
     """Time all networks of a study anew, on a machine that does nothing else; nothing is trained.
 
     Args:
-        results: The study.json of acmix study run; it is written anew.
+        results: The study.json of acmix study run, or the folder that holds it; it is written anew.
         device: auto, cpu, cuda, cuda:1 (any number) or mps.
         threads: Threads of PyTorch (default: PyTorch's own choice).
         seconds: Time to spend on timing forward passes, and on forward and backward passes.
@@ -109,7 +109,7 @@ def time(results: Path, *, device: str = "auto", threads: int | None = None, sec
         _use_threads(threads)
         from acmix import study
 
-        timed = study.time_study(results, device=device, seconds=seconds)
+        timed = study.time_study(_file(results, study.RESULTS), device=device, seconds=seconds)
     display.show_study(timed, as_markdown=False)
     return 0
 
@@ -118,7 +118,7 @@ def show(results: Path, *, plot: Path | None = None, table: Path | None = None, 
     """Draw tables and plot of a study anew from its results; nothing is trained.
 
     Args:
-        results: The study.json of acmix study run.
+        results: The study.json of acmix study run, or the folder that holds it.
         plot: A PNG or SVG file for plots of accuracy against cost and over epochs, and of the rates of layers.
         table: A Markdown file for the tables (default: the terminal).
         markdown: Print Markdown on a terminal, too; a pipe and a file always get it.
@@ -131,7 +131,7 @@ def show(results: Path, *, plot: Path | None = None, table: Path | None = None, 
     with progress.working():
         from acmix import study
 
-    loaded = study.load_study(results)
+    loaded = study.load_study(_file(results, study.RESULTS))
     text = study.as_markdown(loaded)
     if plot is not None:
         from acmix.pages import studies
@@ -142,6 +142,10 @@ def show(results: Path, *, plot: Path | None = None, table: Path | None = None, 
     else:
         write_atomically(table, text)
     return 0
+
+
+def _file(given: Path, name: str) -> Path:
+    return given / name if given.is_dir() else given
 
 
 def _use_threads(threads: int | None) -> None:
