@@ -108,8 +108,10 @@ def read_bytes(path: Path, kind: str) -> bytes:
     Raises:
         InputError: If it cannot be read; `kind` says what it is for.
     """
+    if path.is_dir():
+        raise InputError(f"{kind} {path} is a folder; give a file")
     if not path.is_file():
-        raise InputError(f"{kind} {path} {'is a folder' if path.is_dir() else 'does not exist'}; give a file")
+        raise InputError(f"{kind} {path} does not exist; give a run folder or a file of weights")
     try:
         return path.read_bytes()
     except OSError as error:

@@ -93,7 +93,10 @@ class LoopSettings:
         for field in fields(self):
             check_setting(type(self), field.name, getattr(self, field.name))
         if (self.warmup_epochs or 0) >= self.epochs:
-            raise InputError(f"warmup_epochs must be 0 to below epochs = {self.epochs}, got {self.warmup_epochs}")
+            raise InputError(
+                f"warmup_epochs must be 0 to below epochs = {self.epochs}, got {self.warmup_epochs}; that of a recipe "
+                "stays until it is set, too"
+            )
         known = [str(name) for name in list_optimizers()]
         if self.optimizer not in known:
             others = meant(self.optimizer, known, ("sgd", "adamw", "lamb"))
