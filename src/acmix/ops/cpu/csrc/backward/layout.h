@@ -6,8 +6,8 @@
 namespace acmix::ACMIX_ISA {
 
 // The ring must stay in the second-level cache; the rest of a band is read row by row, and must leave the other threads
-// their part of the last cache. Projections of a band's halo are computed again: bands of few rows may take more.
-constexpr int64_t ring_bytes = 3 << 18, band_cache_bytes = 8 << 20, short_band_bytes = 16 << 20, short_band = 28;
+// their part of the last cache. Projections of a band's halo are computed again: a band of so few rows may take more.
+constexpr int64_t ring_bytes = 3 << 18, band_cache_bytes = 8 << 20, short_band = 28, short_band_bytes = 16 << 20;
 constexpr int64_t wanted_items = 8, most_slices = 64;
 
 // Input rows [first, last) of a band, whose gradients it writes; map rows [begin, end) and output rows
