@@ -137,6 +137,16 @@ def test_bands_and_strips_meet(
     assert_all_stages_as_exact_as_eager(case, inputs, True, "cpu")
 
 
+# Bands as high as one thread's part of the last cache allows.
+@pytest.mark.usefixtures("_poisoned_memory")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bands_of_one_thread_that_fill_its_cache_meet(threads, dtype):
+    case = Problem(1, 4, 16, 80, 80, 7, 3, 1, 1, dtype, "channels_last", 0)
+    threads(1)
+    poison_scratch()
+    assert_all_stages_as_exact_as_eager(case, 64, True, "cpu")
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_strips_of_half_precision_meet(layout, dtype):
