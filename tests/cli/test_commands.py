@@ -98,6 +98,7 @@ def test_version_and_light_start():
         (["train", "digits", "--resume"], "acmix train: error: --output must be given: the folder of"),
         (["train", "digits", "--weights", "/nowhere"], "acmix train: error: --weights /nowhere does not exist"),
         (["info", "acmix_resnet27"], "acmix info: error: .*nearest are acmix_resnet26"),
+        (["info", "none.onnx"], "acmix info: error: .*none.onnx does not exist"),
         (["info", "runs/none"], "acmix info: error: checkpoint runs/none does not exist; give a run folder or a file"),
         (["info", "acmix_resnet26", "--input-size", "0"], "acmix info: error: --image-size must be at least 1"),
         (["validate", "/nowhere", "digits"], "acmix validate: error: CHECKPOINT /nowhere does not exist"),

@@ -41,7 +41,7 @@ def info(model: str | None = None, *, image_size: int | None = None, json: bool 
 def _costs(model: str, image_size: int | None) -> tuple["Account", "TrainedNetwork | None"]:
     """What a network costs, and the checkpoint that it is of, if it is of one."""
     # timm's own places have a colon: hf-hub:name/of-it.
-    is_path = Path(model).exists() or model.endswith(".safetensors") or ("/" in model and ":" not in model)
+    is_path = Path(model).exists() or model.endswith((".safetensors", ".onnx")) or ("/" in model and ":" not in model)
     if not is_path:
         from acmix.accounting import account
         from acmix.data import preprocessing_for
