@@ -14,7 +14,7 @@ from acmix.checkpoints import sealed
 from acmix.checkpoints.detector import Detector, stored_arguments
 from acmix.checkpoints.stored import load_trained
 from acmix.checkpoints.trained import save_trained
-from acmix.models.detectors import create_detector
+from acmix.models.detectors import DETECTORS, create_detector
 from tests.models.test_detectors import SMALL
 
 CLASSES = ("cat", "dog", "owl")
@@ -56,6 +56,22 @@ def test_what_is_loaded_finds_the_same(original, saved):
         assert torch.allclose(found.boxes, one.boxes, atol=1e-3)
     assert original.as_seen(original.preprocess(picture)).tobytes() == picture.tobytes()
     assert len(loaded.predict([picture, picture], score=1.0)[1]) == 0
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_network_of_other_numbers_takes_the_same_images(name, dtype):
+    torch.manual_seed(0)
+    model_arguments, preprocessing = stored_arguments(SMALL)
+    model = create_detector(name, 3, SMALL).to(dtype)
+    detector = Detector(
+        model=model, model_name=name, classes=CLASSES, preprocessing=preprocessing, model_arguments=model_arguments
+    )
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 40, 60), dtype=np.uint8))
+    (one,), (two,) = detector.detect([pixels]), detector.predict(pixels / 255, score=0.0)
+    assert len(one) > 0
+    assert one.boxes.dtype == torch.float32
+    assert torch.equal(one.boxes, two.boxes)
 
 
 @pytest.mark.parametrize(

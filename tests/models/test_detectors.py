@@ -87,6 +87,61 @@ def test_of_a_line_something_is_left(detector, size):
     assert all(loss.isfinite() for loss in detector.losses(image, target).values())
 
 
+@pytest.mark.parametrize("name", ["faster_rcnn", "mask_rcnn"])
+@pytest.mark.parametrize("size", [(32, 32), (40, 32), (32, 20)])
+def test_regions_are_read_where_they_lie_whatever_image_comes_first(name, size):
+    """torchvision takes 40 pixels, continued to 64, for a level at half of its stride."""
+    network = create_detector(name, 3, SMALL).eval()
+    with torch.no_grad():
+        network([torch.rand(3, *size)])
+    heads = network.detector.roi_heads
+    pools = [heads.box_roi_pool, *([heads.mask_roi_pool] if name == "mask_rcnn" else [])]
+    # Cells that hold their own column, in pixels; torchvision's poolers count from the first cell's centre.
+    levels = {}
+    for level, stride in enumerate((4, 8)):
+        cells = torch.arange(64 // stride) * float(stride)
+        levels[str(level)] = cells.expand(1, 1, 64 // stride, -1)
+    boxes = torch.tensor([[8.0, 4.0, 36.0, 40.0], [20.0, 20.0, 48.0, 60.0]])
+    for pool in pools:
+        pooled = pool(levels, [boxes], [(64, 64)])
+        assert pooled.mean((1, 2, 3)).tolist() == pytest.approx(boxes[:, ::2].mean(1).tolist(), abs=0.01)
+
+
+def test_anchors_lie_where_they_lie_in_float32(detector):
+    """In bfloat16 corners beyond 256 pixels would be rounded to even numbers, beyond 512 to multiples of four."""
+    detector.eval()
+    detector.detector.transform.min_size, detector.detector.transform.max_size = (320,), 640
+    found = []
+    part = getattr(detector.detector, "rpn", detector.detector).anchor_generator
+    part.register_forward_hook(lambda _module, _inputs, anchors: found.append(anchors[0]))
+    image = torch.rand(3, 320, 600)
+    with torch.no_grad():
+        detector([image])
+        with torch.autocast("cpu", torch.bfloat16):
+            detector([image])
+        detector.bfloat16()([image.bfloat16()])
+    assert all(torch.equal(each, found[0]) for each in found)
+
+
+def test_masks_are_resized_with_their_image():
+    """The edge of a mask, over many places, lies in the mean where that of the box does."""
+    network = create_detector("mask_rcnn", 3, replace(SMALL, image_size=48))
+    apart = []
+    for edge in range(20, 60):
+        image = torch.zeros(3, 75, 75)
+        image[..., edge:] = 1
+        target = {
+            "boxes": torch.tensor([[float(edge), 0, 75, 75]]),
+            "labels": torch.tensor([1]),
+            "masks": image[:1].to(torch.uint8),
+        }
+        _, (found,) = network.detector.transform([image], [target])
+        assert found["masks"].shape == (1, 48, 48)
+        assert found["masks"].dtype == torch.uint8
+        apart.append(48 - float(found["boxes"][0, 0]) - float(found["masks"][0, 0].sum()))
+    assert sum(apart) / len(apart) == pytest.approx(0, abs=0.1)
+
+
 def test_a_level_may_be_one_cell_of_one_image():
     """Each group of a norm is one value then."""
     fcos = create_detector("fcos", 3, replace(SMALL, pyramid_levels=5)).eval()

@@ -168,12 +168,14 @@ class Detector(TrainedNetwork):
         Raises:
             InputError: If there is no memory for so many, or the network answers without finite numbers.
         """
-        dtype = self.dtype
+        device, dtype = self.device, self.dtype
         self.model.eval()
         try:
             with torch.no_grad(), watched_answers(self.model) as lost:
-                images = [image.to(self.device, None if image.dtype == torch.uint8 else dtype) for image in batch]
-                found = self.model(images)
+                images = [image.to(device) for image in batch]
+                # The network would make float32 of bytes, whatever it takes itself.
+                shares = [image / 255 if image.dtype == torch.uint8 else image for image in images]
+                found = self.model([image.to(dtype) for image in shares])
         except torch.OutOfMemoryError as error:
             raise InputError(
                 f"batch_size is too large: {self.device} has no memory for {counted(len(batch), 'image')}"

@@ -3,8 +3,7 @@
 RetinaNet: Lin et al., ICCV 2017, arXiv 1708.02002. FCOS: Tian et al., ICCV 2019, arXiv 1904.01355. Faster R-CNN: Ren et
 al., NeurIPS 2015, arXiv 1506.01497. Mask R-CNN: He et al., ICCV 2017, arXiv 1703.06870.
 
-Two things differ from torchvision's: losses are means over images, so that the gradient of a batch is the mean of those
-of its parts; and heads answer in float32, as boxes of 16 bits are pixels off.
+What differs from torchvision's is in `acmix.models.detector_parts`.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,18 +14,25 @@ import timm
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.fcos import FCOSHead
-from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.retinanet import RetinaNetHead
-from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 
 from acmix.errors import InputError, meant
 from acmix.models.backbones import DetectionBackbone, backbone_groups, detection_backbone, feature_strides
 from acmix.models.continuing import continued, cut
+from acmix.models.detector_parts import (
+    Anchors,
+    BoxHead,
+    BoxPredictor,
+    CentreHead,
+    GroupNorm,
+    MaskPredictor,
+    ProposalHead,
+    ProposalNetwork,
+    RegionHeads,
+    RegionPool,
+    Resizing,
+)
 
 DETECTORS = ("retinanet", "fcos", "faster_rcnn", "mask_rcnn")
 # Of those with proposals class 0 is the background.
@@ -95,6 +101,8 @@ class DetectionNetwork(nn.Module):
     def __init__(self, detector: nn.Module, first_label: int) -> None:
         super().__init__()
         self.detector, self.first_label = detector, first_label
+        # Its own attributes are those of what it stands for.
+        cast("Any", detector.transform).__class__ = Resizing
 
     @property
     def backbone(self) -> DetectionBackbone:
@@ -132,7 +140,7 @@ class DetectionNetwork(nn.Module):
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
         """Compute detections, or in training mode losses."""
-        pictures = [self._widened(image / 255 if image.dtype == torch.uint8 else image) for image in images]
+        pictures = [self.widened(image / 255 if image.dtype == torch.uint8 else image) for image in images]
         if targets is not None:
             own = [
                 target | {"boxes": _numbers(target["boxes"]), "labels": target["labels"] + self.first_label}
@@ -149,8 +157,8 @@ class DetectionNetwork(nn.Module):
                 cut(each, *image.shape[-2:])
         return found
 
-    def _widened(self, image: Tensor) -> Tensor:
-        """The image, continued where nothing would be left of its short side when the long one is as long as may be."""
+    def widened(self, image: Tensor) -> Tensor:
+        """An image `(3, H, W)`, continued where nothing would be left of its short side at the largest long one."""
         height, width = image.shape[-2:]
         least = max(height, width) // cast("Any", self.detector.transform).max_size + 1
         if min(height, width) >= least:
@@ -244,8 +252,8 @@ def _retinanet(
     sizes = tuple(
         tuple(round(scale * stride * 2 ** (part / octaves), 3) for part in range(octaves)) for stride in strides
     )
-    anchors = AnchorGenerator(cast("Any", sizes), (_ASPECTS,) * len(sizes))
-    head = _RetinaNetHead(arguments.pyramid_channels, anchors.num_anchors_per_location()[0], classes)
+    anchors = Anchors(cast("Any", sizes), (_ASPECTS,) * len(sizes))
+    head = BoxHead(arguments.pyramid_channels, anchors.num_anchors_per_location()[0], classes)
     for part in (head.classification_head, head.regression_head):
         part.conv = cast("nn.Sequential", part.conv)[: arguments.head_convolutions]
         _spread(part.conv, arguments.pyramid_channels)
@@ -263,8 +271,8 @@ def _fcos(
     backbone: nn.Module, strides: Sequence[int], classes: int, arguments: DetectorArguments, options: dict[str, Any]
 ) -> FCOS:
     sizes = tuple((round((arguments.anchor_scale or 1) * stride, 3),) for stride in strides)
-    anchors = AnchorGenerator(cast("Any", sizes), ((1.0,),) * len(sizes))
-    head = _FCOSHead(arguments.pyramid_channels, 1, classes, arguments.head_convolutions)
+    anchors = Anchors(cast("Any", sizes), ((1.0,),) * len(sizes))
+    head = CentreHead(arguments.pyramid_channels, 1, classes, arguments.head_convolutions)
     for part in head.modules():
         if isinstance(part, nn.GroupNorm):
             part.__class__ = GroupNorm
@@ -282,110 +290,27 @@ def _with_proposals(
 ) -> FasterRCNN:
     channels = arguments.pyramid_channels
     sizes = tuple((round((arguments.anchor_scale or 8) * stride, 3),) for stride in strides)
-    anchors = AnchorGenerator(cast("Any", sizes), (_ASPECTS,) * len(sizes))
+    anchors = Anchors(cast("Any", sizes), (_ASPECTS,) * len(sizes))
     # The level that is pooled has no detail of its own.
-    named = [str(level) for level in range(len(cast("Any", backbone.body).feature_info.channels()))]
+    own = strides[: len(cast("Any", backbone.body).feature_info.channels())]
     options |= {
         "rpn_anchor_generator": anchors,
-        "rpn_head": _RPNHead(channels, anchors.num_anchors_per_location()[0]),
-        "box_roi_pool": MultiScaleRoIAlign(named, 7, 2),
+        "rpn_head": ProposalHead(channels, anchors.num_anchors_per_location()[0]),
+        "box_roi_pool": RegionPool(own, 7),
         "box_head": TwoMLPHead(channels * 7**2, 4 * channels),
-        "box_predictor": _BoxPredictor(4 * channels, classes),
+        "box_predictor": BoxPredictor(4 * channels, classes),
     }
     if masks:
         options |= {
-            "mask_roi_pool": MultiScaleRoIAlign(named, 14, 2),
+            "mask_roi_pool": RegionPool(own, 14),
             "mask_head": MaskRCNNHeads(channels, (channels,) * arguments.head_convolutions, 1),
-            "mask_predictor": _MaskPredictor(channels, channels, classes),
+            "mask_predictor": MaskPredictor(channels, channels, classes),
         }
     detector = (MaskRCNN if masks else FasterRCNN)(backbone, **options)
     # Their own attributes and parts are those of what they stand for.
-    detector.rpn.__class__ = _ProposalNetwork
-    detector.roi_heads.__class__ = _RoIHeads
+    detector.rpn.__class__ = ProposalNetwork
+    detector.roi_heads.__class__ = RegionHeads
     return detector
-
-
-def _mean(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.stack([each[name] for each in losses]).mean() for name in losses[0]}
-
-
-class _RetinaNetHead(RetinaNetHead):
-    def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
-        return {name: answer.float() for name, answer in super().forward(x).items()}
-
-
-class GroupNorm(nn.GroupNorm):
-    """Also of groups of one value; by its name it is counted as what it is."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
-        """Without torch's refusal of groups of one value, which a small image's coarsest level may have."""
-        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
-
-
-class _FCOSHead(FCOSHead):
-    def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
-        return {name: answer.float() for name, answer in super().forward(x).items()}
-
-    def compute_loss(
-        self,
-        targets: list[dict[str, Tensor]],
-        head_outputs: dict[str, Tensor],
-        anchors: list[Tensor],
-        matched_idxs: list[Tensor],
-    ) -> dict[str, Tensor]:
-        # torchvision's divides by the objects of all images.
-        losses = []
-        for at, target in enumerate(targets):
-            own = {name: answer[at : at + 1] for name, answer in head_outputs.items()}
-            losses.append(super().compute_loss([target], own, anchors[at : at + 1], matched_idxs[at : at + 1]))
-        return _mean(losses)
-
-
-class _RPNHead(RPNHead):
-    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        logits, boxes = super().forward(x)
-        return [each.float() for each in logits], [each.float() for each in boxes]
-
-
-class _BoxPredictor(FastRCNNPredictor):
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        logits, boxes = super().forward(x)
-        return logits.float(), boxes.float()
-
-
-class _MaskPredictor(MaskRCNNPredictor):
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  Sequential's name
-        return super().forward(input).float()
-
-
-class _ProposalNetwork(RegionProposalNetwork):
-    def compute_loss(
-        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        # torchvision's divides by the anchors drawn of all images.
-        counts = [len(each) for each in labels]
-        parts = zip(objectness.split(counts), pred_bbox_deltas.split(counts), labels, regression_targets, strict=True)
-        losses = [super(_ProposalNetwork, self).compute_loss(o, b, [own], [boxes]) for o, b, own, boxes in parts]
-        objects, boxes = zip(*losses, strict=True)
-        return torch.stack(objects).mean(), torch.stack(boxes).mean()
-
-
-class _RoIHeads(RoIHeads):
-    def forward(
-        self,
-        features: dict[str, Tensor],
-        proposals: list[Tensor],
-        image_shapes: list[tuple[int, int]],
-        targets: list[dict[str, Tensor]] | None = None,
-    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        if not self.training or targets is None:
-            return super().forward(features, proposals, image_shapes, targets)
-        # torchvision's divides by the proposals drawn of all images.
-        losses = []
-        for at, target in enumerate(targets):
-            own = {name: level[at : at + 1] for name, level in features.items()}
-            losses.append(super().forward(own, proposals[at : at + 1], image_shapes[at : at + 1], [target])[1])
-        return [], _mean(losses)
 
 
 def backbone_defaults(name: str) -> dict[str, tuple[float, ...]]:
