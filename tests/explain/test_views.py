@@ -57,6 +57,14 @@ def test_the_best_class_is_that_of_the_surest_object(name):
         assert scores[label] == pytest.approx(best, abs=1e-5 if name in ("retinanet", "fcos") else 0.01)
 
 
+@pytest.mark.parametrize("size", [(400, 2), (1, 200)])
+def test_a_line_is_explained_as_it_is_searched(size):
+    """Of whose short side resizing would leave nothing."""
+    detector = a_detector("retinanet")
+    explanation = explain_image(detector, Image.new("RGB", size))
+    assert min(explanation.tensor.shape) > 0
+
+
 def test_shares_are_those_of_the_picture():
     segmenter = a_segmenter("semantic_fpn")
     scores = dict(explain_image(segmenter, PICTURE).scores)

@@ -21,7 +21,7 @@ def normalised(network: DetectionNetwork, image: Tensor) -> Tensor:
         `(3, H', W')`.
     """
     detector: Any = network.detector
-    images, _ = detector.transform([image])
+    images, _ = detector.transform([network.widened(image)])
     return images.tensors[0]
 
 
