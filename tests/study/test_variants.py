@@ -8,7 +8,7 @@ from timm.models.swin_transformer import WindowAttention
 from acmix import ACmix, InputError
 from acmix.accounting import convolution_twin
 from acmix.models import PatchwiseACmix, PyramidACmix, WindowACmix
-from acmix.study.edits import OnePath
+from acmix.study.edits import OnePath, spare_projections
 from acmix.study.kinds import KINDS
 from acmix.study.variants import VARIANTS, rates, usual_variants
 from acmix.tasks.classification.settings import Settings
@@ -221,3 +221,17 @@ def test_projections_without_decay():
         f"layer{stage}.0.conv2.qkv.weight" for stage in range(1, 5)
     }
     assert not any("conv1.weight" in name or "fc_weight" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("model", "parts"),
+    [("acmix_swin_nano", "qkv"), ("acmix_pvt_tiny", "q kv sr"), ("acmix_san10", "query key value")],
+)
+def test_projections_of_every_family_are_spared(model, parts):
+    with torch.device("meta"):
+        network, plain = (timm.create_model(model) for _ in range(2))
+    spare_projections(network)
+    own = plain.no_weight_decay() if hasattr(plain, "no_weight_decay") else set()
+    added = network.no_weight_decay() - own
+    assert {name.split(".")[-2] for name in added} - {"norm"} == {*parts.split()}
+    assert added <= {name for name, _ in network.named_parameters()}

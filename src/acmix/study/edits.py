@@ -108,6 +108,8 @@ class _Scaled(nn.Module):
 
 def spare_projections(network: nn.Module) -> None:
     """Take weight decay off the projections of queries, keys and values."""
-    spared = {f"{name}.qkv.weight" for name in operators_of(network)}
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    # By what a family calls them.
+    spared = {names[id(each)] for operator in operators_of(network).values() for each in operator.parts()["projection"]}
     known = getattr(network, "no_weight_decay", set)
     network.no_weight_decay = functools.partial(set.union, spared, known())  # type: ignore[bad-assignment]
