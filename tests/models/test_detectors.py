@@ -3,11 +3,15 @@
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 from timm.models import group_parameters
+from timm.models.resnet import Bottleneck
+from timm.optim import create_optimizer_v2
 
 from acmix import InputError
 from acmix.models.detectors import DETECTORS, DetectorArguments, create_detector
+from acmix.models.segmenters import segmenter
 
 SMALL = DetectorArguments(
     backbone="acmix_resnet14_small",
@@ -192,6 +196,38 @@ def test_stages_are_those_of_the_backbone(backbone):
     assert set(body.values()) == {*range(max(body.values()) + 1)}
     assert others == {max(groups.values())}
     assert max(body.values()) <= max(groups.values())
+
+
+@pytest.mark.parametrize("coarse", [True, False])
+@pytest.mark.parametrize("options", [{"acmix_stages": (4,)}, {"acmix_stages": ()}, {"block": Bottleneck}])
+def test_other_operators_are_of_the_stage_in_whose_place_they_stand(options, coarse):
+    def groups(**own):
+        with torch.device("meta"):
+            network = create_detector("retinanet", 2, replace(SMALL, pyramid_levels=3, backbone_arguments=own))
+        return group_parameters(network, network.group_matcher(coarse=coarse), reverse=True)
+
+    plain, other = groups(), groups(**options)
+    place = "detector.backbone.body.layer1.0.conv2"
+    assert other[f"{place}.weight"] == plain[f"{place}.fc_weight"]
+    assert {name: group for name, group in other.items() if name in plain}.items() <= plain.items()
+    assert set(other.values()) == set(plain.values())
+
+
+@pytest.mark.parametrize("backbone", ["acmix_swin_tiny", "acmix_pvt_tiny", "acmix_resnet26"])
+def test_what_the_backbone_does_not_decay_is_not_decayed(backbone):
+    arguments = DetectorArguments(backbone=backbone, pyramid_channels=64, head_convolutions=1)
+    with torch.device("meta"):
+        whole = timm.create_model(backbone)
+        detector = create_detector("retinanet", 2, arguments)
+        dense = segmenter("semantic_fpn", backbone=backbone, num_classes=2, decoder_channels=64)
+    # Rates have one axis, which is not decayed anyway.
+    expected = {name for name in getattr(whole, "no_weight_decay", set)() if ".rate_" not in name}
+    for network in (detector, dense):
+        optimizer = create_optimizer_v2(network, opt="adamw", lr=1e-3, weight_decay=0.1)
+        decayed = {id(each) for group in optimizer.param_groups if group["weight_decay"] for each in group["params"]}
+        names = [name.replace("_", ".") for name, each in network.named_parameters() if id(each) in decayed]
+        assert names
+        assert [name for name in names if any(name.endswith(each.replace("_", ".")) for each in expected)] == []
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017, arXiv 1612
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, cast, get_args
 
 import timm
@@ -153,18 +153,56 @@ def backbone_groups(name: str, prefix: str, *, coarse: bool) -> Callable[[str], 
     Returns:
         The group of a parameter by its name: the backbone's own; what lies behind it is of the last, as a head.
     """
-    with torch.device("meta"):
-        whole: Any = timm.create_model(name)
+    whole = _whole(name)
     own: dict[str, int] = cast("Any", group_parameters)(whole, whole.group_matcher(coarse=coarse), reverse=True)
-    # timm's features have the names of the network, or underscores where it has dots.
-    groups = {parameter.replace(".", "_"): group for parameter, group in own.items()}
-    last = max(groups.values())
+    groups: dict[str, int] = {}
+    for parameter, group in own.items():
+        for part in _lineage(parameter):
+            groups.setdefault(_plain(part), group)
+    last = max(own.values())
 
     def group_of(parameter: str) -> int:
         within = parameter.removeprefix(prefix)
-        return last if within == parameter else groups[within.removeprefix("model.").replace(".", "_")]
+        if within == parameter:
+            return last
+        # Where other operators stand in the place of the network's own, the part that they stand in has a group.
+        return next(groups[part] for part in map(_plain, _lineage(within)) if part in groups)
 
     return group_of
+
+
+def backbone_undecayed(name: str, prefix: str, network: nn.Module) -> set[str]:
+    """What of a network built on another's features is not decayed, as `no_weight_decay` of timm's networks has it.
+
+    Args:
+        name: timm's name of the network that gives features.
+        prefix: Of the names of its parameters.
+        network: The whole.
+
+    Returns:
+        Names of those parameters that the other one does not decay by itself: positions and the like.
+    """
+    wanted = {_plain(parameter) for parameter in getattr(_whole(name), "no_weight_decay", set)()}
+    names = (parameter for parameter, _ in network.named_parameters())
+    return {each for each in names if each.startswith(prefix) and _plain(each.removeprefix(prefix)) in wanted}
+
+
+def _whole(name: str) -> Any:
+    """A network of timm's registry, on the meta device."""
+    with torch.device("meta"):
+        return timm.create_model(name)
+
+
+def _plain(parameter: str) -> str:
+    """A name within a network, the same within its features, where timm has underscores for some dots."""
+    return parameter.removeprefix("model.").replace(".", "_")
+
+
+def _lineage(parameter: str) -> Iterator[str]:
+    """A parameter's name, and those of the parts that it lies in, the innermost first."""
+    while parameter:
+        yield parameter
+        parameter = parameter.rpartition(".")[0]
 
 
 def _extra(kind: ExtraLevels, count: int | None, channels: int) -> ExtraFPNBlock | None:

@@ -18,7 +18,13 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
 
 from acmix.errors import InputError, meant
-from acmix.models.backbones import DetectionBackbone, backbone_groups, detection_backbone, feature_strides
+from acmix.models.backbones import (
+    DetectionBackbone,
+    backbone_groups,
+    backbone_undecayed,
+    detection_backbone,
+    feature_strides,
+)
 from acmix.models.continuing import continued, cut
 from acmix.models.detector_parts import (
     Anchors,
@@ -116,6 +122,10 @@ class DetectionNetwork(nn.Module):
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
         """As networks of timm have it: the backbone's own groups; what lies behind it is of the last, as a head."""
         return backbone_groups(str(self.backbone.name), _BODY, coarse=coarse)
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that are not decayed, as networks of timm have it: the backbone's own."""
+        return backbone_undecayed(str(self.backbone.name), _BODY, self)
 
     def losses(self, image: Tensor, target: dict[str, Tensor]) -> dict[str, Tensor]:
         """The losses of one image in evaluation mode: nothing is dropped, norms have their running statistics.

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torchvision.ops import FeaturePyramidNetwork
 
 from acmix.errors import InputError, first_line, nearest
-from acmix.models.backbones import backbone_groups, feature_strides
+from acmix.models.backbones import backbone_groups, backbone_undecayed, feature_strides
 from acmix.models.names import check_name, unknown_argument
 
 SEGMENTERS = ("semantic_fpn", "upernet", "deeplabv3_plus")
@@ -63,6 +63,10 @@ class Segmenter(nn.Module):
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
         """As networks of timm have it, see `backbone_groups`."""
         return backbone_groups(self.name, _BODY, coarse=coarse)
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that are not decayed, as networks of timm have it: the backbone's own."""
+        return backbone_undecayed(self.name, _BODY, self)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Compute activations of the backbone again in the backward pass."""
