@@ -42,6 +42,21 @@ def test_masks_go_where_their_images_go(seed):
     assert torch.equal((image[0] * 255 / 100).round().short(), labels)
 
 
+def test_scaling_moves_no_mask_on_its_image():
+    """An edge at many places and scales: in the mean it lies in the mask where it lies in the image."""
+    scaled = augmentation(side=200, flip=0.0)
+    apart = []
+    for seed in range(100):
+        torch.manual_seed(seed)
+        edge = 30 + seed % 40
+        labels = np.zeros((8, 100), np.int16)
+        labels[:, edge:] = 1
+        image, found = scaled((Image.fromarray(np.stack([255 * labels] * 3, 2).astype(np.uint8)), labels))
+        row = (found == 1).any(1).nonzero()[0]
+        apart.append(float(image[0, row].sum() - (found[row] == 1).sum()))
+    assert np.mean(apart) == pytest.approx(0, abs=0.1)
+
+
 def test_one_seed_is_one_crop_and_others_are_others():
     def made(seed):
         torch.manual_seed(seed)

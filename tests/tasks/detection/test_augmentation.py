@@ -33,6 +33,31 @@ def test_of_a_line_something_is_left(size):
         assert len(target["boxes"]) == len(target["labels"]) == len(target["masks"])
 
 
+def test_scaling_moves_no_mask_on_its_image():
+    """An edge at many places and scales: in the mean it lies in the mask where it lies in the box."""
+    settings = replace(SETTINGS, image_size=64, smallest_scale=0.5, largest_scale=1.0, flip=0.0)
+    augmentation = Augmentation(settings, masks=True)
+    apart = []
+    for seed in range(60):
+        torch.manual_seed(seed)
+        _, target = augmentation((Image.new("RGB", (100, 100)), annotations(30 + seed % 40, 0, 100, 100)))
+        left, _, right, bottom = target["boxes"][0].tolist()
+        apart.append(right - left - float(target["masks"][0, int(bottom) - 2].sum()))
+    assert sum(apart) / len(apart) == pytest.approx(0, abs=0.1)
+
+
+def test_images_without_objects_stay_examples():
+    nothing = annotations(0, 0, 9, 9)
+    nothing.crowd[:] = True
+    _, target = Augmentation(SETTINGS, masks=True)((Image.new("RGB", (64, 48)), nothing))
+    side = SETTINGS.image_size
+    assert {name: tuple(each.shape) for name, each in target.items()} == {
+        "boxes": (0, 4),
+        "labels": (0,),
+        "masks": (0, side, side),
+    }
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_boxes_go_where_their_objects_go(seed):
     """A white square on black: what is white is what the box and the mask are of."""

@@ -27,6 +27,13 @@ def _scaled(size: Sequence[int], factor: float, short_side: int | None) -> list[
     return [max(1, round(cells * factor)) for cells in size]
 
 
+def resized_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """Masks `(..., H, W)` in the pixels of an image that was scaled to a height and width."""
+    # torchvision's own nearest pixels lie half a pixel right of and below the image's, in the mean over scales.
+    found = v2.functional.resize_image(mask[None], [*size], interpolation=v2.InterpolationMode.NEAREST_EXACT)
+    return tv_tensors.Mask(found[0])
+
+
 class Seen:
     """An image as a network sees it.
 
@@ -98,7 +105,7 @@ class Augmentation:
         # As much smaller as larger.
         factor = math.exp(low + (high - low) * torch.rand(()).item())
         size = _scaled(image.shape[-2:], factor, self._short_side)
-        image, mask = v2.functional.resize(image, size, antialias=True), v2.functional.resize(mask, size)
+        image, mask = v2.functional.resize(image, size, antialias=True), resized_mask(mask, size)
         image, mask = self._rest(*self._cropped(*self._turn(image, mask)))
         return image.as_subclass(Tensor), mask.as_subclass(Tensor)
 

@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 
 from acmix.data.annotated import Annotations
 from acmix.data.loading import Drawn, gathered
+from acmix.data.masks.augmentation import resized_mask
 from acmix.tasks.detection.settings import Settings
 from acmix.tasks.detection.task import Batch
 
@@ -33,7 +34,7 @@ class Augmentation:
         if settings.jitters:
             size = (settings.image_size, settings.image_size)
             steps.append(_Widened(settings.smallest_scale * settings.image_size))
-            steps.append(v2.ScaleJitter(size, (settings.smallest_scale, settings.largest_scale), antialias=True))
+            steps.append(_Scaled(size, (settings.smallest_scale, settings.largest_scale), antialias=True))
             steps.append(v2.RandomCrop(size, pad_if_needed=True, fill={tv_tensors.Image: _GREY, "others": 0}))
         # What reaches beyond the image cannot be found there; nothing is left of some.
         self._transform = v2.Compose(
@@ -59,6 +60,14 @@ class Augmentation:
             target["masks"] = tv_tensors.Mask(masks.to(torch.uint8))
         image, target = self._transform(image, target)
         return image.as_subclass(Tensor), {name: each.as_subclass(Tensor) for name, each in target.items()}
+
+
+class _Scaled(v2.ScaleJitter):
+    """Scale jitter that moves no mask on its image."""
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        masks = isinstance(inpt, tv_tensors.Mask)
+        return resized_mask(inpt, params["size"]) if masks else super().transform(inpt, params)
 
 
 class _Widened(v2.Transform):
