@@ -237,6 +237,10 @@ def test_what_the_backbone_does_not_decay_is_not_decayed(backbone):
         ("fcos", {"pyramid_channels": 48}, "pyramid_channels must be a multiple of 32 for fcos, got 48"),
         ("retinanet", {"finest_stride": 3}, "finest_stride must be one of 2, 4, 8, 16, the strides of"),
         ("faster_rcnn", {"pyramid_levels": 5}, "pyramid_levels must be 1 to 4 for faster_rcnn"),
+        *[
+            (name, {"anchor_scale": 0.05}, r"anchor_scale must leave every anchor a pixel, got 0.05: of 0.2 pixels")
+            for name in DETECTORS
+        ],
         ("retinanet", {"backbone": "resnet99"}, "resnet99"),
         ("retinanet", {"backbone": "acmix_resnet14_small.x"}, "acmix_resnet14_small.x"),
     ],

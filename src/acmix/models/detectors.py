@@ -262,12 +262,23 @@ def _retinanet(
     sizes = tuple(
         tuple(round(scale * stride * 2 ** (part / octaves), 3) for part in range(octaves)) for stride in strides
     )
-    anchors = Anchors(cast("Any", sizes), (_ASPECTS,) * len(sizes))
+    anchors = _anchors(sizes, _ASPECTS, scale)
     head = BoxHead(arguments.pyramid_channels, anchors.num_anchors_per_location()[0], classes)
     for part in (head.classification_head, head.regression_head):
         part.conv = cast("nn.Sequential", part.conv)[: arguments.head_convolutions]
         _spread(part.conv, arguments.pyramid_channels)
     return RetinaNet(backbone, classes, anchor_generator=anchors, head=head, **options)
+
+
+def _anchors(sizes: tuple[tuple[float, ...], ...], aspects: tuple[float, ...], scale: float) -> Anchors:
+    """Anchors of so many pixels a level, whose corners torchvision rounds to whole ones."""
+    anchors = Anchors(cast("Any", sizes), (aspects,) * len(sizes))
+    if any((cell[:, 2:] <= cell[:, :2]).any() for cell in anchors.cell_anchors):
+        raise InputError(
+            f"anchor_scale must leave every anchor a pixel, got {scale:g}: of {sizes[0][0]:g} pixels, those of the "
+            "finest level, nothing is left in whole pixels; take a larger one"
+        )
+    return anchors
 
 
 def _spread(convolutions: nn.Module, channels: int) -> None:
@@ -280,8 +291,8 @@ def _spread(convolutions: nn.Module, channels: int) -> None:
 def _fcos(
     backbone: nn.Module, strides: Sequence[int], classes: int, arguments: DetectorArguments, options: dict[str, Any]
 ) -> FCOS:
-    sizes = tuple((round((arguments.anchor_scale or 1) * stride, 3),) for stride in strides)
-    anchors = Anchors(cast("Any", sizes), ((1.0,),) * len(sizes))
+    scale = arguments.anchor_scale or 1
+    anchors = _anchors(tuple((round(scale * stride, 3),) for stride in strides), (1.0,), scale)
     head = CentreHead(arguments.pyramid_channels, 1, classes, arguments.head_convolutions)
     for part in head.modules():
         if isinstance(part, nn.GroupNorm):
@@ -299,8 +310,8 @@ def _with_proposals(
     masks: bool,
 ) -> FasterRCNN:
     channels = arguments.pyramid_channels
-    sizes = tuple((round((arguments.anchor_scale or 8) * stride, 3),) for stride in strides)
-    anchors = Anchors(cast("Any", sizes), (_ASPECTS,) * len(sizes))
+    scale = arguments.anchor_scale or 8
+    anchors = _anchors(tuple((round(scale * stride, 3),) for stride in strides), _ASPECTS, scale)
     # The level that is pooled has no detail of its own.
     own = strides[: len(cast("Any", backbone.body).feature_info.channels())]
     options |= {
