@@ -129,7 +129,7 @@ def test_networks_of_another_version_are_not_timed(tmp_path, made_up):
     assert load_study(tmp_path / RESULTS) == made_up
 
 
-@pytest.mark.parametrize("change", [{"trainings": [{}]}, {"other": 1}, {"variants": 3}])
+@pytest.mark.parametrize("change", [{"trainings": [{}]}, {"other": 1}, {"variants": 3}, {"variants": {}}])
 def test_damaged_results(tmp_path, made_up, change):
     path = tmp_path / RESULTS
     save_study(path, made_up)

@@ -117,6 +117,8 @@ def load_study(path: Path) -> Study:
         study = records.read(Study, records.parse(path.read_bytes()))
         if study.task not in KINDS:
             raise InputError(f"task is {study.task!r}, this acmix knows studies of {' and '.join(KINDS)}")
+        if not study.variants:
+            raise InputError("variants must hold at least one network, got none")
         return study
     except OSError as error:
         raise InputError(f"the study {path} cannot be read: {error.strerror or error}") from error
