@@ -28,6 +28,8 @@ CODE = re.compile(r"^```.*?^```[^\n]*$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<=\]\()([^)#\s]+)((?:#[^)\s]*)?)(?=\))")
 # A line that goes on in Chinese: no blank stands between its words.
 BROKEN = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n *(?=[\u3000-\u9fff\uff00-\uffef])")
+# A number and its unit, its interval or the other side of a map stay on one line.
+WITHIN = re.compile(r"(?<=\d) (?=%|±|ms\b|s\b|M\b|G\b|[kMGT]i?B\b)|(?<=±) (?=\d)|(?<=\d) x (?=\d)")
 ABROAD = ("http:", "https:", "mailto:")
 
 
@@ -69,7 +71,7 @@ def outside_of_code(text: str, change: Callable[[str], str]) -> str:
 
 
 def moved(text: str, source: str, page: str, copied: set[str]) -> str:
-    """The text of a document as that of a page: links lead to pages, and to copies of what is none; lines are joined.
+    """The text of a document as that of a page: links lead to pages, or to copies; what may not be broken is joined.
 
     Args:
         text: Markdown.
@@ -94,7 +96,12 @@ def moved(text: str, source: str, page: str, copied: set[str]) -> str:
             found = f"files/{name}"
         return address(page, found) + anchor
 
-    return outside_of_code(text, lambda part: BROKEN.sub("", LINK.sub(target, part)))
+    return outside_of_code(text, lambda part: joined(BROKEN.sub("", LINK.sub(target, part))))
+
+
+def joined(text: str) -> str:
+    """Text whose numbers are not broken off from what belongs to them."""
+    return WITHIN.sub(lambda blanks: blanks.group().replace(" ", "\u00a0"), text)
 
 
 def language_of(page: str) -> str:

@@ -58,6 +58,13 @@ def test_lines_of_chinese_are_joined_without_a_blank():
     assert sources.moved(text, "docs/zh/train.md", "zh/train.md", set()) == joined
 
 
+def test_numbers_stay_with_what_belongs_to_them():
+    text = "| 73.5 % | +0.17 ± 0.58 | 56 x 56 |\n\n18.3 M, 3 ms, 4 GiB, 7 maps, 2 stages, 5 x, `7 %`\n"
+    pages = text.replace("5 %", "5_%").replace("7 ±", "7_±").replace("± 0", "±_0").replace("6 x 5", "6_x_5")
+    pages = pages.replace("3 M", "3_M").replace("3 ms", "3_ms").replace("4 GiB", "4_GiB").replace("_", "\u00a0")
+    assert sources.moved(text, "docs/study.md", "study.md", set()) == pages
+
+
 def test_what_lies_outside_of_pages_is_copied():
     copied = set()
     sources.moved("[a](../setup.py) ![b](pictures/cost.svg)", "docs/why.md", "why.md", copied)
