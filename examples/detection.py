@@ -24,14 +24,20 @@ def examples(count: int) -> list[tuple[Tensor, Target]]:
 
 
 def train_one_epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Sequence[tuple[Tensor, Target]]]
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Sequence[tuple[Tensor, Target]]],
+    mixed: bool = False,
 ) -> float:
-    """Train as references/detection/engine.py does: a warm-up, a sum of losses, and a stop where it is not finite."""
+    """Train as references/detection/engine.py does: a warm-up, a sum of losses, and a stop where it is not finite.
+
+    `mixed` is its --amp, in bfloat16: slow on processors without products of such numbers.
+    """
     model.train()
     warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / 1000, total_iters=min(1000, len(batches) - 1))
     for batch in batches:
         images, targets = zip(*batch, strict=True)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
             loss = sum(model(list(images), list(targets)).values(), torch.zeros(()))
         if not loss.isfinite():
             raise SystemExit(f"the loss is {loss.item()}, training stops")

@@ -67,11 +67,12 @@ def loaded(network, path):
     return report
 
 
-def test_torchvisions_reference_training():
+@pytest.mark.parametrize("mixed", [False, True])
+def test_torchvisions_reference_training(mixed):
     example = load_example("detection")
     model = example.detector("acmix_resnet14_small")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    loss = example.train_one_epoch(model, optimizer, [example.examples(2) for _ in range(3)])
+    loss = example.train_one_epoch(model, optimizer, [example.examples(2) for _ in range(3)], mixed)
     assert loss > 0
     operators = [module for module in model.modules() if isinstance(module, acmix.ACmix)]
     assert len(operators) == 4
