@@ -1,4 +1,4 @@
-"""The wheel in an empty environment, as a new user installs it: the README's programs, from a folder that holds a picture."""
+"""The wheel in an empty environment, as a new user installs it: the README's programs."""
 
 import re
 import subprocess
@@ -11,7 +11,6 @@ pytestmark = pytest.mark.dist
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-PICTURE = "import acmix; acmix.data.export_digits('.', count=1)[0].rename('digit.png')"
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +39,6 @@ def test_the_programs_of_the_readme(installed, tmp_path):
     python = str(installed / "python")
     where = run([python, "-c", "import acmix; print(acmix.__file__)"], tmp_path)
     assert Path(where.strip()).is_relative_to(installed.parent)
-    run([python, "-c", PICTURE], tmp_path)
     operator, training = (run([python, "-c", program], tmp_path) for program in PROGRAMS)
     assert "convolutions replaced\n" in operator
     assert (tmp_path / "network.onnx").is_file()
