@@ -61,6 +61,8 @@ def main(site: Path) -> None:
         shutil.copytree(WORK / f"built-{language}", site / language.removeprefix("en"), dirs_exist_ok=True)
     # Hosts serve the root's alone.
     (site / "zh/404.html").unlink()
+    for page in site.rglob("*.html"):
+        page.write_text(sources.with_whole_options(page.read_text()))
     if found := checks.problems(site):
         sys.exit("\n".join(found))
 

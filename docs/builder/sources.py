@@ -30,6 +30,8 @@ LINK = re.compile(r"(?<=\]\()([^)#\s]+)((?:#[^)\s]*)?)(?=\))")
 BROKEN = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n *(?=[\u3000-\u9fff\uff00-\uffef])")
 # A number and its unit, its interval or the other side of a map stay on one line.
 WITHIN = re.compile(r"(?<=\d) (?=%|±|ms\b|s\b|M\b|G\b|[kMGT]i?B\b)|(?<=±) (?=\d)|(?<=\d) x (?=\d)")
+# A name of an option in a built page's line, which browsers would break behind its dashes.
+OPTION = re.compile(r"(?<=<code>)[^<\n]*--[^<\n]*(?=</code>)")
 ABROAD = ("http:", "https:", "mailto:")
 
 
@@ -102,6 +104,12 @@ def moved(text: str, source: str, page: str, copied: set[str]) -> str:
 def joined(text: str) -> str:
     """Text whose numbers are not broken off from what belongs to them."""
     return WITHIN.sub(lambda blanks: blanks.group().replace(" ", "\u00a0"), text)
+
+
+def with_whole_options(page: str) -> str:
+    """A built page in which no line ends within the name of an option."""
+    span = r'<span class="option">\g<0></span>'
+    return OPTION.sub(lambda code: re.sub(r"(?<!\S)--[\w-]+", span, code.group()), page)
 
 
 def language_of(page: str) -> str:

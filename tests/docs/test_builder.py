@@ -65,6 +65,12 @@ def test_numbers_stay_with_what_belongs_to_them():
     assert sources.moved(text, "docs/study.md", "study.md", set()) == pages
 
 
+def test_names_of_options_are_not_broken():
+    page = "<p>--a <code>acmix train --image-size 3 -- a--b</code></p><pre><code>--lines\n--two\n</code></pre>"
+    whole = page.replace("--image-size", '<span class="option">--image-size</span>')
+    assert sources.with_whole_options(page) == whole
+
+
 def test_what_lies_outside_of_pages_is_copied():
     copied = set()
     sources.moved("[a](../setup.py) ![b](pictures/cost.svg)", "docs/why.md", "why.md", copied)

@@ -36,7 +36,7 @@ return found;
 """
 # Figures drawn so much smaller than they are that their numbers cannot be read.
 SMALL = """
-return [...document.querySelectorAll('article img[src$=".svg"]')]
+return [...document.querySelectorAll('article img')]
   .filter(each => each.clientWidth < 0.6 * each.naturalWidth).map(each => each.src);
 """
 
@@ -82,6 +82,16 @@ def test_every_page_is_whole_and_legible(driver, address):
     asked = {event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"}
     assert any(each.startswith(address) for each in asked)
     assert [each for each in asked if not each.startswith((address, "data:", "blob:", "chrome"))] == []
+
+
+@pytest.mark.parametrize("page", ["benchmarks/", "predicting/", "runtimes/"])
+def test_tables_are_seen_whole_at_a_desk(driver, address, page):
+    look(driver, 1280, "light")
+    driver.get(address + page)
+    inner = "return [...document.querySelectorAll('article table')].map(each => each.parentElement)"
+    places = driver.execute_script(f"{inner}.map(each => [each.scrollWidth, each.clientWidth])")
+    assert places
+    assert all(wide <= place for wide, place in places)
 
 
 def test_faint_words_are_found(driver, address):
