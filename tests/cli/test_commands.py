@@ -78,6 +78,11 @@ def test_version_and_light_start():
         ),
         (["train", "digits", "--epoch", "3"], "acmix train: error: there is no --epoch; the nearest is --epochs"),
         (["train", "digits", "--lr"], "acmix train: error: --learning-rate needs a value"),
+        (
+            ["train", "--", "-images", "--lr", "1"],
+            "acmix train: error: --lr stands behind --, where nothing is an option",
+        ),
+        (["train", "digits", "--data", "digits"], "acmix train: error: there is no --data"),
         (["train", "digits", "--lr", "-1e-3"], "acmix train: error: --learning-rate must be .*-0.001"),
         (["explain", "run", "a.png", "--pixel", "-1,0"], "acmix explain: error: --pixel must be ROW,COLUMN, .*'-1,0'"),
         (["train", "digits", "--precision", "int8"], "acmix train: error: .*precision.*int8"),
