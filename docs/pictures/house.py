@@ -14,7 +14,7 @@ LAYERS = (
     ("3", "models, checkpoints, surgery, data, accounting", "networks, weights, images, costs"),
     ("2", "nn, paths", "ACmix: parameters and initialisation; what the family shares"),
     ("1", "ops", "the operator as functions of tensors; backends"),
-    ("0", "errors, storage, records, plain, conv2d, progress, devices", "leaves"),
+    ("0", "errors, storage, records, plain, conv2d, progress, devices, shell", "leaves"),
 )
 # Of every step: what it is called, what it does.
 WAY = (
@@ -56,7 +56,7 @@ def layers() -> list[str]:
     parts = [text(20, 28, "Layers: imports go down", "name")]
     for row, (number, names, what) in enumerate(LAYERS):
         y = 44 + 58 * row
-        parts += [box(20, y, 460, 48), text(32, y + 29, number, "name")]
+        parts += [box(20, y, 530, 48), text(32, y + 29, number, "name")]
         parts += [text(56, y + 20, names, "name"), text(56, y + 38, what, "small")]
     return parts
 
@@ -87,9 +87,9 @@ def draw() -> str:
     )
     size = 'markerWidth="8" markerHeight="8" refX="6" refY="3" orient="auto"'
     tip = f'<marker id="tip" {size}><path d="M0 0 L6 3 L0 6z"/></marker>'
-    area = 'width="1180" height="460" viewBox="0 0 1180 460"'
+    area = 'width="1250" height="460" viewBox="0 0 1250 460"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {area} role="img"><title>{escape(title)}</title>'
-    body = "\n".join(filter(None, [*layers(), *way()]))
+    body = "\n".join(filter(None, [*layers(), '<g transform="translate(70)">', *way(), "</g>"]))
     return f"{head}\n<style>{STYLE}\n</style>\n<defs>{tip}</defs>\n{body}\n</svg>\n"
 
 

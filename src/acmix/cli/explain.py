@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 
 from acmix.cli import lines, outputs, python
-from acmix.cli.wording import spelled
 from acmix.errors import InputError
+from acmix.shell import command
 
 _DEMO_RUN = Path("demo/run")
 
@@ -89,9 +89,8 @@ def demo(checkpoint: Path | None = None, *, port: int | None = None, device: str
             from acmix.tasks.classification import demonstration
             from acmix.tasks.kinds import KINDS
 
-            options = " ".join(f"{spelled(name)[0]} {value}" for name, value in demonstration.CHANGES.items())
-            command = f"acmix train {demonstration.DATA} {options} --output {_DEMO_RUN}"
-            sys.stdout.write(f"{checkpoint} is not there yet: training it on {demonstration.DATA}\n$ {command}\n")
+            typed = command("train", demonstration.DATA, **demonstration.CHANGES, output=_DEMO_RUN)
+            sys.stdout.write(f"{checkpoint} is not there yet: training it on {demonstration.DATA}\n$ {typed}\n")
             python.fit_and_report(
                 KINDS["classification"], demonstration.DATA, demonstration.settings(), _DEMO_RUN, device=device
             )

@@ -1,6 +1,5 @@
 """`acmix.train`, and what the command does beside it."""
 
-import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from acmix.cli import outputs, runs, stopping
 from acmix.errors import InputError, printable
 from acmix.progress import silent
+from acmix.shell import command
 
 if TYPE_CHECKING:
     from acmix.tasks.kinds import Kind
@@ -180,7 +180,7 @@ def what_continues(output: Path) -> str:
     from acmix.tasks.loop import run, states
 
     if (output / run.SUMMARY).is_file():
-        return f"the run is finished; its report: {shlex.join(['acmix', 'report', str(output)])}"
+        return f"the run is finished; its report: {command('report', output)}"
     if (output / run.CONFIG).is_file() and states.paths(output):
         return f"continue with: {run.continuing(output, run.read_config(output))}"
     return "nothing was trained yet"

@@ -1,13 +1,14 @@
 """Ctrl-C at any moment is one line and, where there is something to continue, the whole command; it loads nothing."""
 
 import os
-import shlex
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+
+from acmix.shell import quoted
 
 # What there is to do now if the command is stopped, see `telling`.
 _told: list[Callable[[], str]] = []
@@ -87,5 +88,5 @@ def continued(arguments: Sequence[str], said: str) -> str:
         said: What was stopped, maybe with another command.
     """
     again = [*arguments[:2]] == ["study", "run"] or not {"--resume", "--requeue"}.isdisjoint(arguments)
-    command = shlex.join(["acmix", *arguments])
+    command = quoted(["acmix", *arguments])
     return f"{said}; continue with: {command}" if again and "acmix " not in said else said

@@ -1,6 +1,5 @@
 """The subcommands of `acmix study`."""
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +8,7 @@ from acmix.cli import outputs
 from acmix.cli.settings import COMMON, changes
 from acmix.cli.wording import SettingsOf
 from acmix.errors import InputError, check_least
+from acmix.shell import command
 from acmix.storage import write_atomically
 from acmix.study.kinds import KINDS, kind_of
 
@@ -86,10 +86,10 @@ def run(
             seconds=seconds,
             watching=shown.watching(),
         )
-    command = shlex.join(["acmix", "study", "show", str(output / study.RESULTS), "--plot", "study.svg"])
+    following = command("study show", output / study.RESULTS, plot="study.svg")
     sys.stdout.write("\n")
     display.show_study(done, as_markdown=False)
-    sys.stdout.write(f"\n{command}\n")
+    sys.stdout.write(f"\n{following}\n")
     return 0
 
 

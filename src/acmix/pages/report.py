@@ -14,6 +14,7 @@ from acmix.pages import figures, html
 from acmix.pages.kinds import part_of
 from acmix.pages.theme import Drawing
 from acmix.progress import Progress, silent
+from acmix.shell import command
 from acmix.storage import check_file
 from acmix.tasks.loop import run
 from acmix.tasks.loop.measures import EpochRow, Measure
@@ -256,7 +257,7 @@ def _configuration(found: Run) -> dict[str, dict[str, Any]]:
 
 
 def _how_to_see(found: Run) -> str:
-    return f"this page was written in haste when the run stopped; acmix report {found.folder} adds them"
+    return f"this page was written in haste when the run stopped; {command('report', found.folder)} adds them"
 
 
 def _look(
@@ -272,6 +273,6 @@ def _look(
         reason = str(error).splitlines()[-1].removeprefix("acmix.errors.InputError: ")
         if data is not None:
             raise InputError(reason) from error
-        where = f"if the data have moved, acmix report {found.folder} DATA finds them"
+        where = f"if the data have moved, {command('report', found.folder, 'DATA')} finds them"
         return own.known(found) | {"without_images": f"{reason}; {where}"}
     return seen | {"without_images": None}

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from acmix.cli.display.tables import NAMED, WIDEST_MATRIX, make_table, print_json
+from acmix.shell import command
 
 if TYPE_CHECKING:
     from acmix.data.checking import Copy, DataReport, PartReport
@@ -119,4 +120,4 @@ def show_shards(output: Path, written: "Mapping[str, WrittenSplit]") -> None:
     for name, split in written.items():
         table.add_row(name, f"{split.images:,}", f"{split.shards:,}", f"{split.size / 1e6:,.1f}")
     get_console().print(table)
-    sys.stdout.write(f"acmix train {output}\n")
+    sys.stdout.write(command("train", output) + "\n")

@@ -1,6 +1,5 @@
 """What `acmix train` and `acmix recipes` show."""
 
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from rich.table import Column
 
 from acmix.cli.display.tables import duration, make_table, print_wide
 from acmix.errors import printable
+from acmix.shell import command
 
 if TYPE_CHECKING:
     from acmix.cli.wording import SettingsOf
@@ -169,4 +169,4 @@ def show_training(result: "TrainingResult", data: str) -> None:
     sys.stdout.write(f"all of it in {printable(result.output)}\n")
     console.print("next:", style="bold")
     # Plain text: a command must not be wrapped, or it cannot be copied.
-    sys.stdout.write(shlex.join(["acmix", "validate", str(result.output / "best.safetensors"), data]) + "\n")
+    sys.stdout.write(command("validate", result.output / "best.safetensors", data) + "\n")

@@ -20,7 +20,6 @@ folder, for as long as it is not continued.
 import csv
 import io
 import json
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from torch import Tensor
 from acmix import records
 from acmix.checkpoints.files import BEST, LAST
 from acmix.errors import InputError, printable
+from acmix.shell import command
 from acmix.storage import write_atomically
 from acmix.tasks.loop import states
 from acmix.tasks.loop.measures import EpochRow, Measure, best_epoch
@@ -157,27 +157,26 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def continuing(output: Path, config: Mapping[str, Any]) -> str:
     """What continues a run in a shell, by its config.json."""
-    weights = [] if config.get("weights") is None else ["--weights", config["weights"]]
-    return shlex.join([*_command(config), *weights, "--output", str(output), "--resume"])
+    location, options = _typed(config)
+    return command("train", location, **options, weights=config.get("weights"), output=output, resume=True)
 
 
 def extending(output: Path, config: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
     """What goes on from a run's last state in a folder of its own, in a shell, by its config.json."""
-    settings = [word for name, value in changes.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    folder = str(free_folder(output.parent, output.name))
-    return shlex.join([*_command(config), "--output", folder, "--extend", str(output), *settings])
+    location, options = _typed(config)
+    given = {name: str(value) for name, value in changes.items()}
+    return command("train", location, **options, output=free_folder(output.parent, output.name), extend=output, **given)
 
 
-def _command(config: Mapping[str, Any]) -> list[str]:
-    """What a run and those that go on from it have in common; a run of an older version has not all of it."""
+def _typed(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Data and options that a run and those that go on from it have in common; an older version's has not all of it."""
     options = {
         "validation": (config["data"].get("validation_location"), None),
         "device": (config.get("device", "auto"), "auto"),
         "devices": (config["processes"], 1),
         "strategy": (config.get("strategy", "ddp"), "ddp"),
     }
-    given = [f"--{name}={value}" for name, (value, default) in options.items() if value != default]
-    return ["acmix", "train", config["data"]["location"], *(word for each in given for word in each.split("=", 1))]
+    return config["data"]["location"], {name: value for name, (value, default) in options.items() if value != default}
 
 
 class RunFiles:
