@@ -115,7 +115,7 @@ def _names(function: Callable[..., int]) -> dict[str, str]:
 
 def _unknown(option: str, names: dict[str, str]) -> str:
     if option in [each for name, typed in names.items() if typed.startswith("-") for each in spelled(name)]:
-        return f"{option} stands behind --, where nothing is an option; put -- last, or ./ before names that begin with -"
+        return f"{option} stands behind --, where nothing is an option; put ./ before names that begin with -"
     near = nearest(option[2:].replace("-", "_"), names).split(", ")[0]
     return f"there is no {option}" + (f"; the nearest is {names[near]}" if near else "")
 
