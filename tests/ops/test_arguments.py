@@ -124,3 +124,61 @@ def test_bias_and_rate_of_the_convolution_path_are_checked():
         ops.shift_conv(*weights, fc_bias=torch.randn(6))
     with pytest.raises(ValueError, match=r"rate_convolution must have one element, shape \(1,\) or \(\), got \(2,\)"):
         ops.shift_conv(*weights, rate_convolution=torch.randn(2))
+
+
+STAGES = {
+    "x": torch.randn(2, 5, 4, 3),
+    "weight": torch.randn(12, 5, 1, 1),
+    "bias": torch.randn(12),
+    "position_weight": torch.randn(2, 2),
+    "rate_attention": torch.randn(1),
+    "fc_weight": torch.randn(9, 6),
+    "dep_weight": torch.randn(4, 9, 3, 3),
+    "rate_convolution": torch.randn(1),
+}
+
+
+def others_of(tensor):
+    """What somebody may give in a tensor's place."""
+    yield from (tensor[None], tensor[0], tensor[:0], tensor[:-1], tensor.new_zeros(2), tensor.new_zeros(()))
+    yield from (tensor.narrow(axis, 0, size - 1) for axis, size in enumerate(tensor.shape))
+    yield from (tensor.repeat_interleave(2, axis) for axis in range(tensor.ndim))
+    yield from (tensor.int(), tensor.double(), tensor.half(), tensor.bfloat16(), tensor > 0, tensor.to(torch.complex64))
+    yield from (tensor.to("meta"), tensor.to_sparse(), None, 1.0, tensor.tolist(), "auto")
+
+
+def outcome(changed, backend):
+    """The output, or what is said instead."""
+    given = {**STAGES, "heads": 2, "window": 3, **changed}
+    try:
+        return ops.project_and_mix(**given, backend=backend)
+    except (TypeError, ValueError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_kernels_that_check_for_themselves_refuse_in_the_words_of_all(name):
+    for other in others_of(STAGES[name]):
+        expected, *found = (outcome({name: other}, backend) for backend in ("reference", "auto", "portable"))
+        for each in found:
+            if isinstance(expected, str):
+                assert each == expected
+                assert expected.startswith(("TypeError: ", "ValueError: ")), expected
+            else:
+                torch.testing.assert_close(each, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("change", [{"heads": 5}, {"heads": True}, {"window": 4}, {"window": 3.0}, {"stride": 0}])
+def test_kernels_that_check_for_themselves_refuse_numbers_in_the_words_of_all(change):
+    expected = outcome(change, "reference")
+    assert expected.startswith(("TypeError: ", "ValueError: "))
+    assert outcome(change, "auto") == expected
+
+
+def test_what_fails_for_another_reason_is_raised_as_it_is():
+    def fail(_):
+        raise RuntimeError("no room for what is saved")
+
+    x = STAGES["x"].clone().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(fail, fail), pytest.raises(RuntimeError, match="^no room for what"):
+        ops.project_and_mix(**{**STAGES, "x": x}, heads=2, window=3)

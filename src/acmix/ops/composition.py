@@ -1,13 +1,11 @@
 """Weights of the convolution path as backends compute with them."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from acmix.ops.contract import Convolution, Grid, Projection
 from acmix.ops.geometry import composes_kernels, output_size, window_offsets
-from acmix.ops.precision import without_autocast
+from acmix.ops.precision import widen_to, without_autocast
 from acmix.ops.tiling import is_channels_last
 
 
@@ -90,9 +88,3 @@ def _taps_on_map(size: int, grid: Grid, kernels: Tensor) -> Tensor:
     outputs = grid.stride * torch.arange(output_size(size, grid.stride), device=kernels.device)
     places = outputs + window_offsets(kernels.shape[-1], grid.dilation, kernels.device)[:, None]
     return ((places >= 0) & (places < size)).to(kernels.dtype)
-
-
-def widen_to(features: Tensor, *parameters: Tensor | None) -> list[Any]:
-    """Parameters in the dtype that kernels accumulate in, that of the features or float32 where wider; None stays."""
-    wide = torch.float64 if features.dtype == torch.float64 else torch.float32
-    return [given if given is None or given.dtype == wide else given.to(wide) for given in parameters]

@@ -114,7 +114,7 @@ def _able_to_project(
 ) -> Backend:
     """The backend for arguments that are checked here; `first` is of x, which others may be of, too."""
     validation.check_grid(grid)
-    validation.check_projection(x, first.weight.shape[1], projection, grid)
+    validation.check_projection(x, first, projection, grid)
     batch, _, height, width = x.shape
     maps = 3 * grid.heads
     shape = (batch, maps, projection.weight.shape[0] // maps, height, width)

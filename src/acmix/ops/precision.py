@@ -1,6 +1,7 @@
 """What backends share about dtypes: widening of half precision, and working outside autocast. A leaf."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,12 @@ from torch import Tensor
 def widen(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in float32, or in their own dtype where that is wider."""
     return tuple(tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in tensors)
+
+
+def widen_to(features: Tensor, *parameters: Tensor | None) -> list[Any]:
+    """Parameters in the dtype that kernels accumulate in, that of the features or float32 where wider; None stays."""
+    wide = torch.float64 if features.dtype == torch.float64 else torch.float32
+    return [given if given is None or given.dtype == wide else given.to(wide) for given in parameters]
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:

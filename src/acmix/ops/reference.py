@@ -10,7 +10,7 @@ from torch import Tensor
 
 from acmix.ops.contract import Backend, Convolution, Features, Grid, Weights
 from acmix.ops.geometry import output_size, position_map, reflect, window_offsets
-from acmix.ops.precision import widen, without_autocast
+from acmix.ops.precision import widen, widen_to, without_autocast
 
 
 def _window_indices(size: int, window: int, stride: int, dilation: int, device: torch.device) -> Tensor:
@@ -83,14 +83,14 @@ class Reference(Backend):
     def mix(self, projections: Tensor, weights: Weights, grid: Grid) -> Tensor:
         """Both paths and their sum."""
         with without_autocast(projections.device):
-            wide, alpha = widen(projections, weights.rate)
+            (wide,) = widen(projections)
+            (alpha,) = widen_to(wide, weights.rate)
             attention = _attend(*wide.chunk(3, 1), position=weights.position, grid=grid).flatten(1, 2)
             return (alpha * attention + _convolve(wide, weights.convolution, grid)).to(projections.dtype)
 
 
 def _convolve(projections: Tensor, convolution: Convolution, grid: Grid) -> Tensor:
-    (dep,) = widen(convolution.dep)
-    fc, beta = (None if weight is None else widen(weight)[0] for weight in convolution[1:])
+    dep, fc, beta = widen_to(projections, *convolution)
     output = convolve(projections, fc, dep, grid.stride, grid.dilation)
     return output if beta is None else beta * output
 

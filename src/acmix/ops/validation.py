@@ -59,8 +59,8 @@ def check_grid(grid: Grid) -> None:
     check_positive_integer("heads", grid.heads)
 
 
-def check_projection(x: Tensor, inputs: int, projection: Projection, grid: Grid) -> None:
-    """Raise unless x is `(B, inputs, H, W)`, weight `(3 N D, C_in, 1, 1)` and bias `(3 N D,)` or None."""
+def check_projection(x: Tensor, first: Projection, projection: Projection, grid: Grid) -> None:
+    """Raise unless x is `(B, inputs of first, H, W)`, weight `(3 N D, C_in, 1, 1)` and bias `(3 N D,)` or None."""
     (weight, bias), heads = projection, grid.heads
     _check_tensor("x", x)
     device, shape = x.device, x.shape
@@ -68,6 +68,7 @@ def check_projection(x: Tensor, inputs: int, projection: Projection, grid: Grid)
     kernel = weight.shape
     if len(kernel) != 4 or kernel[2:] != (1, 1) or kernel[0] % (3 * heads):
         raise ValueError(f"weight must have the shape (3 N D, C_in, 1, 1) with N = {heads} heads, got {tuple(kernel)}")
+    inputs = first.weight.shape[1]
     if len(shape) != 4 or shape[1] != inputs or 0 in shape[1:]:
         raise ValueError(f"x must have the shape (B, C_in = {inputs}, H, W) with C_in, H, W >= 1, got {tuple(shape)}")
     if not x.is_floating_point():
@@ -152,8 +153,9 @@ def _check_tensor(name: str, tensor: object) -> None:
 
 
 def _check_beside(name: str, tensor: Tensor, device: torch.device) -> None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+    _check_tensor(name, tensor)
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name} must have a floating-point dtype, got {tensor.dtype}")
     if tensor.device != device:
         raise ValueError(f"{name} must be on the device of the input, {device}; got {tensor.device}")
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from acmix.ops.composition import compose, compose_all, widen_to
+from acmix.ops.composition import compose, compose_all
 from acmix.ops.contract import Backend, Convolution, Features, Grid, Projection, Weights
-from acmix.ops.precision import without_autocast
+from acmix.ops.precision import widen_to, without_autocast
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _DEVICES = ("cuda", "xpu")
