@@ -334,9 +334,20 @@ def test_bitwise_the_same_for_any_number_of_threads(threads, stride, layout, bat
 
 # opcheck itself looks at gradients of tensors that are no leaves.
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("path", ["composed", "two steps", "given"])
-def test_opcheck(layout, path):
+@pytest.mark.parametrize(
+    ("layout", "path", "maps_in", "parameters_in"),
+    [
+        *(
+            (layout, path, torch.float32, torch.float32)
+            for layout in ("contiguous", "channels_last")
+            for path in ("composed", "two steps", "given")
+        ),
+        ("channels_last", "composed", torch.bfloat16, torch.bfloat16),
+        ("channels_last", "two steps", torch.bfloat16, torch.float32),
+        ("contiguous", "composed", torch.float64, torch.float32),
+    ],
+)
+def test_opcheck(layout, path, maps_in, parameters_in):
     case = problem(2, 4, 5, 6, layout=layout)
     tensors = case.tensors()
     projections, position, fc, dep, *rates = [tensor.detach().requires_grad_() for tensor in tensors]
@@ -345,9 +356,16 @@ def test_opcheck(layout, path):
     if layout == "channels_last":
         # As nn.Module.to makes them of every parameter with four axes.
         dep = dep.detach().to(memory_format=torch.channels_last).requires_grad_()
-    arguments = (projections, position, rates[0], fc, dep, rates[1], path == "composed", 5, 2)
+
+    def leaf(tensor, dtype=parameters_in):
+        return None if tensor is None else tensor.detach().to(dtype).requires_grad_()
+
+    projections = leaf(projections, maps_in)
+    parameters = [leaf(tensor) for tensor in (position, rates[0], fc, dep, rates[1])]
+    arguments = (projections, *parameters, path == "composed", 5, 2)
     torch.library.opcheck(torch.ops.acmix.mix.default, arguments)
-    stage = [tensor.detach().requires_grad_() for tensor in stage_one(case, 5)]
+    x, *projection = stage_one(case, 5)
+    stage = leaf(x, maps_in), *(leaf(tensor) for tensor in projection)
     torch.library.opcheck(torch.ops.acmix.project_and_mix.default, (*stage, *arguments[1:], 2))
     torch.library.opcheck(torch.ops.acmix.project_and_mix.default, (*stage[:2], None, *arguments[1:], 2))
     maps = [tensor.detach().requires_grad_() for tensor in projections.chunk(3, 1)]

@@ -230,6 +230,6 @@ def test_the_operator_refuses_a_kernel_with_as_many_numbers():
     tensors, _ = tensors_of(PROBLEM, 6)
     _, *arguments = arguments_of(tensors, PROBLEM)
     x = torch.randn(1, 9, 5, 5).to(memory_format=torch.channels_last)
-    sides = sides_of(x, Ends(head=Projection(torch.randn(6, 1, 3, 3), None)))
+    sides = sides_of(Ends(head=Projection(torch.randn(6, 1, 3, 3), None)))
     with pytest.raises(RuntimeError, match=r"the weight of a layer must be \(C', C, 1, 1\)"):
-        torch.ops.acmix.infer(*stages_of(x, *arguments, False), *sides)
+        torch.ops.acmix.infer(*stages_of(x, *arguments), *sides)

@@ -98,6 +98,9 @@ class Ends(NamedTuple):
     tail: Tail | None = None
 
 
+NO_ENDS = Ends()
+
+
 class Features(NamedTuple):
     """What a backend looks at before it says that it can: maps that there may not be yet.
 

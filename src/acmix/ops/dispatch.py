@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from acmix.ops import validation
-from acmix.ops.contract import Backend, Ends, Features, Grid, Projection, Weights, features_of
+from acmix.ops.contract import NO_ENDS, Backend, Ends, Features, Grid, Projection, Weights, features_of
 from acmix.ops.cpu import Compiled, warn_if_missing
 from acmix.ops.portable import Portable
 from acmix.ops.precision import autocast_dtype
@@ -12,9 +12,9 @@ from acmix.ops.reference import Reference
 from acmix.ops.tracing import is_exporting, unrecorded
 from acmix.ops.triton import Triton
 
-_PORTABLE = Portable()
+_COMPILED, _PORTABLE = Compiled(), Portable()
 # In the order in which "auto" prefers them.
-_AUTOMATIC: dict[str, Backend] = {"cpu": Compiled(), "triton": Triton(), "portable": _PORTABLE}
+_AUTOMATIC: dict[str, Backend] = {"cpu": _COMPILED, "triton": Triton(), "portable": _PORTABLE}
 _REGISTERED: dict[str, Backend] = {**_AUTOMATIC, "reference": Reference()}
 # All names, whether they can run here or not.
 BACKENDS = tuple(_REGISTERED)
@@ -92,13 +92,20 @@ def _able_to_mix(projections: Tensor, weights: Weights, grid: Grid, backend: str
 
 
 def project_and_mix(
-    x: Tensor, projection: Projection, weights: Weights, grid: Grid, backend: str, ends: Ends | None = None
+    x: Tensor, projection: Projection, weights: Weights, grid: Grid, backend: str, ends: Ends = NO_ENDS
 ) -> Tensor:
     """`acmix.ops.project_and_mix`, and what stands on both sides."""
-    first = projection if ends is None or ends.head is None else ends.head
+    refusal = None
+    try:
+        if backend in ("auto", "cpu") and _COMPILED.checks(x, projection, weights, grid):
+            return _COMPILED.project_and_mix_between(ends, x, projection, weights, grid)
+    except Exception as error:
+        # What is wrong with the arguments is said below, in words for people.
+        refusal = error
+    first = projection if ends.head is None else ends.head
     able = _able_to_project(x, first, projection, weights, grid, backend, is_exporting())
-    if ends is None:
-        return able.project_and_mix(x, projection, weights, grid)
+    if refusal is not None:
+        raise refusal
     return able.project_and_mix_between(ends, x, projection, weights, grid)
 
 

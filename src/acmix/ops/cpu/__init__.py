@@ -24,7 +24,7 @@ from acmix.ops.cpu.arguments import Parameters, parameters_of, sides_of, split_i
 from acmix.ops.derivatives import Operator
 from acmix.ops.geometry import output_size
 from acmix.ops.precision import autocast_dtype
-from acmix.ops.tracing import may_be_derived
+from acmix.ops.tracing import is_exporting, may_be_derived
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _LARGEST_WINDOW = 31
@@ -127,26 +127,23 @@ def _fake_mix(projections: Tensor, *parameters: Any) -> Tensor:
     return _empty_map(projections, channels, Parameters(*parameters).stride)
 
 
-def _fake_gradients(parameters: Parameters) -> tuple[Tensor, ...]:
-    """Of the tensors among `Parameters`, empty where there is none."""
-    dep = parameters.dep
+def _fake_gradient(features: Tensor, parameter: Tensor | None) -> Tensor:
+    """In the parameter's dtype and order of memory; empty where there is none."""
+    if parameter is None:
+        return features.new_empty((0,), dtype=torch.promote_types(features.dtype, torch.float32))
+    kernel = parameter.ndim == 4 and not parameter.is_contiguous()
+    last = kernel and parameter.is_contiguous(memory_format=torch.channels_last)
+    return torch.empty_like(parameter, memory_format=torch.channels_last if last else torch.contiguous_format)
 
-    def like(tensor: Tensor | None) -> Tensor:
-        return dep.new_empty((0,) if tensor is None else tensor.shape)
 
-    last = not dep.is_contiguous() and dep.is_contiguous(memory_format=torch.channels_last)
-    return (
-        like(parameters.position),
-        like(parameters.rate),
-        like(parameters.fc),
-        torch.empty_like(dep, memory_format=torch.channels_last if last else torch.contiguous_format),
-        like(parameters.rate_convolution),
-    )
+def _fake_gradients(features: Tensor, parameters: Parameters) -> tuple[Tensor, ...]:
+    """Of the tensors among `Parameters`."""
+    return tuple(_fake_gradient(features, parameter) for parameter in parameters[:5])
 
 
 def _fake_mix_backward(output_gradient: Tensor, projections: Tensor, *parameters: Any) -> tuple[Tensor, ...]:  # noqa: ARG001
     maps, head_size = projections.shape[1:3]
-    return _empty_map(projections, maps * head_size, 1), *_fake_gradients(Parameters(*parameters))
+    return _empty_map(projections, maps * head_size, 1), *_fake_gradients(projections, Parameters(*parameters))
 
 
 def _fake_project_and_mix(x: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:  # noqa: ARG001
@@ -173,9 +170,9 @@ def _fake_project_and_mix_backward(
     *parameters, _, x_wanted, weight_wanted = rest
     return (
         _empty_map(x[:, None], x.shape[1], 1) if x_wanted else x.new_empty((0,)),
-        weight.new_empty(weight.shape if weight_wanted else (0,)),
-        weight.new_empty((bias.shape[0] if bias is not None and weight_wanted else 0,)),
-        *_fake_gradients(Parameters(*parameters)),
+        weight.new_empty(weight.shape) if weight_wanted else weight.new_empty((0,)),
+        _fake_gradient(x, bias) if weight_wanted or bias is None else bias.new_empty((0,)),
+        *_fake_gradients(x, Parameters(*parameters)),
     )
 
 
@@ -276,6 +273,27 @@ class Compiled(Backend):
             return "an exported graph holds standard operators only"
         return None
 
+    def checks(self, x: Tensor, projection: Projection, weights: Weights, grid: Grid) -> bool:
+        """Whether it can compute all stages and its operators refuse what is wrong with these arguments.
+
+        Checks in Python take longer than a small layer where caches hold a network's maps and not its code.
+        """
+        # A subclass may compute shapes alone.
+        if type(x) is not Tensor or torch.compiler.is_dynamo_compiling():
+            return False
+        weight, bias = projection
+        position, rate, (dep, fc, rate_convolution) = weights
+        # They take the convolution path alone, too.
+        if position is None or rate is None:
+            return False
+        for parameter in (weight, bias, position, rate, dep, fc, rate_convolution):
+            if parameter is not None and not parameter.is_cpu:
+                return False
+        # And parameters of any dtype.
+        alike = weight.dtype == x.dtype and (bias is None or bias.dtype == x.dtype)
+        features = Features(x.device, autocast_dtype(x), x.shape, is_exporting())
+        return (alike or torch.is_autocast_enabled("cpu")) and self.why_not(features, grid) is None
+
     def local_attention(self, query: Tensor, key: Tensor, value: Tensor, position: Tensor | None, grid: Grid) -> Tensor:
         """The attention path."""
         if position is not None:
@@ -285,11 +303,11 @@ class Compiled(Backend):
 
     def shift_conv(self, projections: Tensor, convolution: Convolution, grid: Grid) -> Tensor:
         """The convolution path."""
-        return _OPERATORS["mix"](projections, *parameters_of(projections, None, convolution, grid))
+        return _OPERATORS["mix"](projections, *parameters_of(None, convolution, grid))
 
     def mix(self, projections: Tensor, weights: Weights, grid: Grid) -> Tensor:
         """Both paths and their sum."""
-        return _OPERATORS["mix"](projections, *parameters_of(projections, weights, weights.convolution, grid))
+        return _OPERATORS["mix"](projections, *parameters_of(weights, weights.convolution, grid))
 
     def project_and_mix(self, x: Tensor, projection: Projection, weights: Weights, grid: Grid) -> Tensor:
         """All stages in one pass over bands of rows, and backward in one, without the maps of the projections."""
@@ -298,18 +316,17 @@ class Compiled(Backend):
                 # A convolution knows what autocast asks for, and where the kernels multiply no pairs it is faster.
                 return super().project_and_mix(x, projection, weights, grid)
             x = x.to(torch.bfloat16)
-        # Gradients are those of a wide weight; without them the kernels may read it as it is.
-        return _OPERATORS["project_and_mix"](*stages_of(x, projection, weights, grid, torch.is_grad_enabled()))
+        return _OPERATORS["project_and_mix"](*stages_of(x, projection, weights, grid))
 
     def project_and_mix_between(
         self, ends: Ends, x: Tensor, projection: Projection, weights: Weights, grid: Grid
     ) -> Tensor:
         """All stages with what stands on both sides, in one pass where nobody may ask for a derivative."""
-        position, rate, convolution = weights
-        head, tail = ends.head, ends.tail
-        if not (ends.rectified_input or ends.rectified or any(end is not None for end in (ends.bias, head, tail))):
+        rectified_input, bias, rectified, head, tail = ends
+        if not (rectified_input or rectified) and bias is head is tail is None:
             return self.project_and_mix(x, projection, weights, grid)
-        tensors = x, *projection, position, rate, *convolution, ends.bias
+        position, rate, convolution = weights
+        tensors = x, *projection, position, rate, *convolution, bias
         beside = (*(head or ()), *(() if tail is None else (*tail.projection, tail.shortcut, *(tail.downsample or ()))))
         if torch.is_autocast_enabled("cpu") or may_be_derived(*tensors, *beside):
             return super().project_and_mix_between(ends, x, projection, weights, grid)
@@ -320,7 +337,7 @@ class Compiled(Backend):
         if head is not None and not _computes(head, x.shape[1], x):
             ends = ends._replace(head=None)
             return self.project_and_mix_between(ends, functional.conv2d(x, *head), projection, weights, grid)
-        return torch.ops.acmix.infer(*stages_of(x, projection, weights, grid, False), *sides_of(x, ends))
+        return torch.ops.acmix.infer(*stages_of(x, projection, weights, grid), *sides_of(ends))
 
 
 # At import, not at the first question: a question may be traced into a graph.

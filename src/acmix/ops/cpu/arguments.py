@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from acmix.ops.composition import widen_to
 from acmix.ops.contract import Convolution, Ends, Grid, Projection, Weights
 from acmix.ops.geometry import composes_kernels
 
@@ -30,8 +29,8 @@ class Parameters(NamedTuple):
 class Sides(NamedTuple):
     """What `acmix::infer` takes after the arguments of `acmix::project_and_mix`: what stands on both sides of those.
 
-    Weights of 1x1 convolutions are `(outputs, inputs, 1, 1)`, absent ones None; biases are as wide as the kernels
-    accumulate. `head` comes before the stages, `tail` after them, `downsample` on the shortcut.
+    Weights of 1x1 convolutions are `(outputs, inputs, 1, 1)`, absent ones None. `head` comes before the stages, `tail`
+    after them, `downsample` on the shortcut.
     """
 
     rectified_input: bool
@@ -53,39 +52,28 @@ def split_inference(arguments: Sequence[Any]) -> tuple[Sequence[Any], Sides]:
     return arguments[:before], Sides(*arguments[before:])
 
 
-def parameters_of(features: Tensor, weights: Weights | None, convolution: Convolution, grid: Grid) -> Parameters:
-    """In the dtype that the kernels accumulate in; fc and dep become one kernel where that is cheaper."""
-    attention = (None, None) if weights is None else weights[:2]
-    position, rate_attention, dep, fc, rate_convolution = widen_to(features, *attention, *convolution)
-    return Parameters(
-        position,
-        rate_attention,
-        fc,
-        dep,
-        rate_convolution,
-        composes_kernels(grid.heads, dep.shape[1], dep.shape[-1]),
-        0 if weights is None else grid.window,
-        grid.stride,
-    )
+def parameters_of(weights: Weights | None, convolution: Convolution, grid: Grid) -> Parameters:
+    """In whatever dtype they are; fc and dep become one kernel where that is cheaper."""
+    position, rate = (None, None) if weights is None else weights[:2]
+    dep, fc, rate_convolution = convolution
+    composed = composes_kernels(grid.heads, *dep.shape[1:3])
+    window = 0 if weights is None else grid.window
+    return Parameters(position, rate, fc, dep, rate_convolution, composed, window, grid.stride)
 
 
-def stages_of(x: Tensor, projection: Projection, weights: Weights, grid: Grid, widened: bool) -> tuple[Any, ...]:
-    """Arguments of all stages; `widened`: stage I's weight, too, which otherwise may have the input's dtype."""
-    weight, bias = projection
-    if widened or weight.dtype != x.dtype:
-        (weight,) = widen_to(x, weight)
-    return x, weight, *widen_to(x, bias), *parameters_of(x, weights, weights.convolution, grid), grid.heads
+def stages_of(x: Tensor, projection: Projection, weights: Weights, grid: Grid) -> tuple[Any, ...]:
+    """Arguments of all stages."""
+    return x, *projection, *parameters_of(weights, weights.convolution, grid), grid.heads
 
 
-def sides_of(x: Tensor, ends: Ends) -> Sides:
+def sides_of(ends: Ends) -> Sides:
     """Arguments of what stands on both sides of the stages."""
     head, head_bias = ends.head or (None, None)
     (tail, tail_bias), shortcut, beside, rectified_sum = ends.tail or ((None, None), None, None, False)
     downsample, downsample_bias = beside or (None, None)
-    head_bias, bias, tail_bias, downsample_bias = widen_to(x, head_bias, ends.bias, tail_bias, downsample_bias)
     return Sides(
         rectified_input=ends.rectified_input,
-        bias=bias,
+        bias=ends.bias,
         rectified=ends.rectified,
         head=head,
         head_bias=head_bias,

@@ -7,16 +7,18 @@
 namespace acmix {
 namespace {
 
-// The weights of the convolution path as parameters: fc (P, 3 N) or none, dep (C, P, k, k) in either memory format, beta
-// or none. `composed` says whether fc and dep are computed as one kernel.
+// The weights of the convolution path in the compute type: fc (P, 3 N) or none, dep (C, P, k, k) in either memory format,
+// beta or none. `composed` says whether fc and dep are computed as one kernel.
 struct Weights {
   MaybeTensor fc;
   Tensor dep;
   MaybeTensor rate;
   bool composed;
 
-  Weights(const MaybeTensor& fc_weight, const Tensor& dep_weight, const MaybeTensor& rate_convolution, bool one_kernel)
-      : fc(densely(fc_weight)), dep(dep_weight), rate(rate_convolution), composed(one_kernel) {
+  Weights(Element type, const MaybeTensor& fc_weight, const Tensor& dep_weight, const MaybeTensor& rate_convolution,
+          bool one_kernel)
+      : fc(densely(in_type(type, fc_weight))), dep(in_type(type, dep_weight)), rate(in_type(type, rate_convolution)),
+        composed(one_kernel) {
     require(dep.dim() == 4, "dep must be (C, P, k, k)");
     if (!has_channels_last(dep)) dep = densely(dep);
   }
@@ -107,43 +109,42 @@ struct Call {
     take(parameters);
   }
 
-  // All stages, of an input (B, C_in, H, W). The weight of stage I may have the input's dtype.
+  // All stages, of an input (B, C_in, H, W).
   Call(const Tensor& input, const Projections& stage, const Parameters& parameters, int64_t size, int64_t stride,
        bool backward = false)
-      : like(input), projections({densely(stage.weight), densely(stage.bias), stage.heads}), window(size) {
+      : like(input), projections(stage), window(size) {
     require(like.dim() == 4, "the input must have the shape (B, C_in, H, W)");
     const int64_t maps = stage.weight.size(0);
     require(stage.heads > 0 && maps % (3 * stage.heads) == 0, "weight must be (3 N D, C_in, 1, 1)");
     set_shape(stage.heads, maps / (3 * stage.heads), stride);
-    Tensor& weight = projections->weight;
-    if (weight.element() == like.element() && (backward || !reads_bfloat16())) weight = widened(weight);
-    check_parameter(weight, {maps, like.size(1), 1, 1}, "weight must be (3 N D, C_in, 1, 1)",
-                    reads_bfloat16() && !backward);
+    const bool as_it_is = stage.weight.element() == Element::bfloat16 && reads_bfloat16() && !backward;
+    projections->weight = densely(as_it_is ? stage.weight : in_type(compute_type(like), stage.weight));
+    projections->bias = parameter(stage.bias);
+    check_parameter(projections->weight, {maps, like.size(1), 1, 1}, "weight must be (3 N D, C_in, 1, 1)");
     check_parameter(projections->bias, {maps}, "bias must be (3 N D)");
     take(parameters);
   }
 
   void take(const Parameters& parameters) {
     const Weights& weights = parameters.convolution;
-    position = densely(parameters.position);
-    rate = parameters.rate;
+    position = parameter(parameters.position);
+    rate = parameter(parameters.rate);
     check_parameter(position, {shape.head_size, 2}, "position must be (D, 2)");
     for (const MaybeTensor& number : {rate, weights.rate})
-      require(!number || (number->numel() == 1 && number->element() == compute_type(like)),
-                      "rates are one element");
+      require(!number || (number->numel() == 1 && number->dim() <= 1), "rates are one element");
     kernel_size = weights.dep.size(3);
     const int64_t maps = 3 * shape.heads, inputs = weights.fc ? weights.fc->size(0) : maps;
     check_parameter(weights.fc, {inputs, maps}, "fc must be (P, 3 N)");
     const Tensor& dep = weights.dep;
-    require(dep.element() == compute_type(like) && dep.size(0) == shape.heads * shape.head_size &&
-                        dep.size(1) == inputs && dep.size(2) == kernel_size,
-                    "dep must be (C, P, k, k), in the compute dtype");
+    require(dep.size(0) == shape.heads * shape.head_size && dep.size(1) == inputs && dep.size(2) == kernel_size &&
+                kernel_size % 2 == 1,
+            "dep must be (C, P, k, k) with k odd");
     kernel = weights.kernel(best_kernels(is_double));
     if (!weights.composed) mixing = weights.fc;
   }
 
   void take(const Between& given) {
-    ends = {given.rectified_input, densely(given.bias), given.rectified};
+    ends = {given.rectified_input, parameter(given.bias), given.rectified};
     check_parameter(ends.bias, {shape.heads * shape.head_size}, "the output's bias must be (C)");
   }
 
@@ -154,6 +155,7 @@ struct Call {
     shape = {like.size(0), heads, head_size, like.size(axis + 1), like.size(axis + 2), stride, 0, 0};
     shape.height_out = (shape.height + stride - 1) / stride;
     shape.width_out = (shape.width + stride - 1) / stride;
+    require(heads > 0 && like.size(axis) > 0 && shape.height > 0 && shape.width > 0, "maps must not be empty");
     is_double = like.element() == Element::float64;
     channels_last = like.stride(axis) == 1 && like.size(axis) > 1 && shape.height * shape.width > 1;
   }
@@ -163,21 +165,11 @@ struct Call {
     return like.element() == Element::bfloat16 && best_kernels(is_double).read_bfloat16;
   }
 
-  Tensor widened(const Tensor& tensor) const {
-    if (tensor.element() == compute_type(like)) return tensor;
-    Tensor wide = tensor.empty(sizes_of(tensor), compute_type(like));
-    wide.copy_from(tensor);
-    return wide;
-  }
+  // As the kernels read it.
+  MaybeTensor parameter(const MaybeTensor& tensor) const { return densely(in_type(compute_type(like), tensor)); }
 
-  void check_parameter(const MaybeTensor& tensor, const std::vector<int64_t>& sizes, const char* rule,
-                       bool as_input = false) const {
-    if (!tensor) return;
-    bool right = tensor->dim() == static_cast<int64_t>(sizes.size()) && tensor->is_contiguous() &&
-                 (tensor->element() == compute_type(like) || (as_input && tensor->element() == like.element()));
-    for (size_t axis = 0; right && axis < sizes.size(); ++axis)
-      right = tensor->size(static_cast<int64_t>(axis)) == sizes[axis];
-    require(right, rule, ", contiguous, in the compute dtype");
+  void check_parameter(const MaybeTensor& tensor, const std::vector<int64_t>& sizes, const char* rule) const {
+    require(!tensor || sizes_of(*tensor) == sizes, rule);
   }
 
   // A map of 4 axes in the memory order of the input.

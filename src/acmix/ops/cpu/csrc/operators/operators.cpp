@@ -39,14 +39,14 @@ Tensor local_attention(const Tensor& query, const Tensor& key, const Tensor& val
 Tensor mix(const Tensor& projections, const MaybeTensor& position, const MaybeTensor& rate, const MaybeTensor& fc,
            const Tensor& dep, const MaybeTensor& rate_convolution, bool composed, int64_t window, int64_t stride) {
   return run_forward(
-      Call(projections, {position, rate, Weights(fc, dep, rate_convolution, composed)}, window, stride));
+      Call(projections, {position, rate, Weights(compute_type(projections), fc, dep, rate_convolution, composed)}, window, stride));
 }
 
 Tensor project_and_mix(const Tensor& input, const Tensor& weight, const MaybeTensor& bias, const MaybeTensor& position,
                        const MaybeTensor& rate, const MaybeTensor& fc, const Tensor& dep,
                        const MaybeTensor& rate_convolution, bool composed, int64_t window, int64_t stride,
                        int64_t heads) {
-  const Parameters parameters = {position, rate, Weights(fc, dep, rate_convolution, composed)};
+  const Parameters parameters = {position, rate, Weights(compute_type(input), fc, dep, rate_convolution, composed)};
   return run_forward(Call(input, {weight, bias, heads}, parameters, window, stride));
 }
 
@@ -57,7 +57,7 @@ Tensor infer(const Tensor& input, const Tensor& weight, const MaybeTensor& bias,
              const MaybeTensor& first_bias, const MaybeTensor& last_weight, const MaybeTensor& last_bias,
              const MaybeTensor& shortcut, const MaybeTensor& shortcut_weight, const MaybeTensor& shortcut_bias,
              bool sum_rectified) {
-  const Parameters parameters = {position, rate, Weights(fc, dep, rate_convolution, composed)};
+  const Parameters parameters = {position, rate, Weights(compute_type(input), fc, dep, rate_convolution, composed)};
   require(last_weight || !shortcut, "a shortcut is added to a last layer");
   require(shortcut || !shortcut_weight, "a layer of the shortcut needs its input");
   // Each map is freed as soon as it is read.
@@ -187,6 +187,11 @@ Tensor local_attention_backward(const Tensor& output_gradient, const Tensor& que
   return run_backward(Call(query, key, value, window, stride), output_gradient, {}).maps;
 }
 
+// In the type of the parameter, if there is one.
+Tensor gradient_of(const MaybeTensor& parameter, const Tensor& gradient) {
+  return parameter ? in_type(parameter->element(), gradient) : gradient;
+}
+
 // Gradients of fc, of dep and of the rate, given those of the kernel and mixing, which are theirs without composing.
 std::tuple<Tensor, Tensor, Tensor> differentiate(const Weights& weights, const Tensor& kernel, Tensor mixing) {
   Tensor dep = kernel.empty(sizes_of(weights.dep), kernel.element(), has_channels_last(weights.dep));
@@ -220,11 +225,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mix_backward(
     const Tensor& output_gradient, const Tensor& projections, const MaybeTensor& position, const MaybeTensor& rate,
     const MaybeTensor& fc, const Tensor& dep, const MaybeTensor& rate_convolution, bool composed, int64_t window,
     int64_t stride) {
-  const Weights weights(fc, dep, rate_convolution, composed);
-  const Gradients gradients =
+  const Weights weights(compute_type(projections), fc, dep, rate_convolution, composed);
+  const Gradients of =
       run_backward(Call(projections, {position, rate, weights}, window, stride), output_gradient, {});
-  return std::tuple_cat(std::tuple(gradients.maps, gradients.position, gradients.rate),
-                        differentiate(weights, gradients.kernel, gradients.mixing));
+  const auto [of_fc, of_dep, of_rate] = differentiate(weights, of.kernel, of.mixing);
+  return {of.maps,
+          gradient_of(position, of.position),
+          gradient_of(rate, of.rate),
+          gradient_of(fc, of_fc),
+          gradient_of(dep, of_dep),
+          gradient_of(rate_convolution, of_rate)};
 }
 
 // Gradients of the input, of weight and bias (empty where there is none, or none is wanted), and those of mix_backward.
@@ -233,13 +243,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> proje
     const MaybeTensor& position, const MaybeTensor& rate, const MaybeTensor& fc, const Tensor& dep,
     const MaybeTensor& rate_convolution, bool composed, int64_t window, int64_t stride, int64_t heads,
     bool input_wanted, bool weight_wanted) {
-  const Weights weights(fc, dep, rate_convolution, composed);
-  const Gradients gradients = run_backward(
-      Call(input, {weight, bias, heads}, {position, rate, weights}, window, stride, true), output_gradient,
-      {input_wanted, weight_wanted});
-  return std::tuple_cat(
-      std::tuple(gradients.maps, *gradients.weight, *gradients.bias, gradients.position, gradients.rate),
-      differentiate(weights, gradients.kernel, gradients.mixing));
+  const Weights weights(compute_type(input), fc, dep, rate_convolution, composed);
+  const Gradients of = run_backward(Call(input, {weight, bias, heads}, {position, rate, weights}, window, stride, true),
+                                    output_gradient, {input_wanted, weight_wanted});
+  const auto [of_fc, of_dep, of_rate] = differentiate(weights, of.kernel, of.mixing);
+  return {of.maps,
+          gradient_of(weight, *of.weight),
+          gradient_of(bias, *of.bias),
+          gradient_of(position, of.position),
+          gradient_of(rate, of.rate),
+          gradient_of(fc, of_fc),
+          gradient_of(dep, of_dep),
+          gradient_of(rate_convolution, of_rate)};
 }
 
 // When the library is loaded.

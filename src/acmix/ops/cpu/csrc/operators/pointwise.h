@@ -30,10 +30,7 @@ Tensor weight_of(const Tensor& weight, const Tensor& input, const Kernels& kerne
   const Element element = weight.element(), wide = compute_type(input);
   require(element == wide || element == input.element(), "the weight of a layer must be as its input, or wide");
   const bool pairs = element == Element::bfloat16 && kernels.read_bfloat16 && input.size(1) % 2 == 0;
-  if (element == wide || pairs) return densely(weight);
-  Tensor wider = weight.empty(sizes_of(weight), wide);
-  wider.copy_from(weight);
-  return wider;
+  return densely(pairs ? weight : in_type(wide, weight));
 }
 
 Tensor convolve(const Tensor& input, const Layer& layer, int64_t stride = 1) {
@@ -47,9 +44,8 @@ Tensor convolve(const Tensor& input, const Layer& layer, int64_t stride = 1) {
   const std::vector<int64_t> sizes = {batch, outputs, height, width};
   const Kernels& kernels = best_kernels(input.element() == Element::float64);
   const Tensor weight = weight_of(layer.weight, input, kernels);
-  const MaybeTensor bias = densely(layer.bias);
-  require(!bias || (bias->numel() == outputs && bias->element() == compute_type(input)),
-          "the bias of a layer must be (C'), in the compute dtype");
+  const MaybeTensor bias = densely(in_type(compute_type(input), layer.bias));
+  require(!bias || bias->numel() == outputs, "the bias of a layer must be (C')");
   const MaybeTensor& shortcut = layer.shortcut;
   require(!shortcut || (shortcut->dim() == 4 && sizes_of(*shortcut) == sizes && has_dense_pixels(*shortcut) &&
                         shortcut->element() == input.element()),

@@ -70,6 +70,25 @@ std::vector<int64_t> sizes_of(const Tensor& tensor) {
   return sizes;
 }
 
+// Networks with channels last have such kernels, too.
+bool has_channels_last(const Tensor& dep) {
+  if (dep.dim() != 4) return false;
+  const bool last = dep.stride(1) == 1 && dep.stride(3) == dep.size(1) && dep.stride(2) == dep.size(3) * dep.size(1) &&
+                    dep.stride(0) == dep.size(2) * dep.stride(2);
+  return last && !dep.is_contiguous();
+}
+
+// The same numbers in another type, in the order of memory that they had.
+Tensor in_type(Element element, const Tensor& tensor) {
+  if (tensor.element() == element) return tensor;
+  Tensor other = tensor.empty(sizes_of(tensor), element, has_channels_last(tensor));
+  other.copy_from(tensor);
+  return other;
+}
+MaybeTensor in_type(Element element, const MaybeTensor& tensor) {
+  return tensor ? MaybeTensor(in_type(element, *tensor)) : std::nullopt;
+}
+
 Tensor densely(const Tensor& tensor) {
   if (tensor.is_contiguous()) return tensor;
   Tensor dense = tensor.empty(sizes_of(tensor), tensor.element());
@@ -93,13 +112,6 @@ double inner_product(const Tensor& left, const Tensor& right) {
     for (int64_t i = 0; i < left.numel(); ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
   });
   return sum;
-}
-
-// Networks with channels last have such kernels, too.
-bool has_channels_last(const Tensor& dep) {
-  const bool last = dep.stride(1) == 1 && dep.stride(3) == dep.size(1) && dep.stride(2) == dep.size(3) * dep.size(1) &&
-                    dep.stride(0) == dep.size(2) * dep.stride(2);
-  return last && !dep.is_contiguous();
 }
 
 // Channels [first, first + outer * inner) of a map of 4 axes, channel = outer index * inner + inner index.
