@@ -12,19 +12,20 @@
 namespace acmix::ACMIX_ISA {
 
 // Registers bound the tiles: of window cells or channels for each of tile_rows rows of pixels, of vectors for
-// tile_outputs outputs, of sums and vectors of the projection, and of rows for a 3x3 kernel, 1 where there are too few.
+// tile_outputs outputs, of sums and vectors of the projection, and of rows and outputs of a 3x3 kernel that reads its
+// input once for all rows; 1 row where nobody measured that more pay.
 #if defined(__AVX512F__)
 constexpr int vector_bytes = 64, tile_channels = 8, tile_cells = 7, tile_vectors = 6;
-constexpr int projected_sums = 24, projected_vectors = 4, convolved_rows = 4;
+constexpr int projected_sums = 24, projected_vectors = 4, convolved_rows = 4, convolved_outputs = 4;
 #elif defined(__AVX2__)
 constexpr int vector_bytes = 32, tile_channels = 4, tile_cells = 4, tile_vectors = 3;
-constexpr int projected_sums = 12, projected_vectors = 3, convolved_rows = 1;
+constexpr int projected_sums = 12, projected_vectors = 3, convolved_rows = 4, convolved_outputs = 2;
 #elif defined(__aarch64__)
 constexpr int vector_bytes = 16, tile_channels = 8, tile_cells = 7, tile_vectors = 6;
-constexpr int projected_sums = 24, projected_vectors = 4, convolved_rows = 4;
+constexpr int projected_sums = 24, projected_vectors = 4, convolved_rows = 4, convolved_outputs = 4;
 #else
 constexpr int vector_bytes = 16, tile_channels = 4, tile_cells = 4, tile_vectors = 3;
-constexpr int projected_sums = 12, projected_vectors = 3, convolved_rows = 1;
+constexpr int projected_sums = 12, projected_vectors = 3, convolved_rows = 1, convolved_outputs = 1;
 #endif
 constexpr int tile_rows = 3, tile_outputs = 4, most_projected = 8;
 

@@ -35,7 +35,7 @@ struct ConvolutionScratch {
     narrow = take_integers(arena, rows * narrow_registers);
     tap = reinterpret_cast<Tap*>(take_integers(arena, 2 * taps));
     here = reinterpret_cast<Tap*>(take_integers(arena, 2));
-    packed = arena.take(taps * most(count, heads) * tile_outputs);
+    packed = arena.take(taps * most(count, heads) * convolved_outputs);
     mixed = take_padded(arena, positions ? rows * row : 0, layout.margin);
     if (!arena.memory) return;
     const int64_t total = positions ? positions : 3 * heads;

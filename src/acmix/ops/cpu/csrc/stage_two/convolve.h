@@ -151,16 +151,16 @@ static inline ConvolveRowsTile<T> choose_rows_tile(int64_t outputs, int64_t rows
 }
 
 // Every output at `rows` rows of `across` registers of positions, by 3x3 taps in the order of their rows and columns;
-// places are those of the first row. `packed` is room for 9 weights of every input and tile_outputs outputs.
+// places are those of the first row. `packed` is room for 9 weights of every input and convolved_outputs outputs.
 template <class T, class Term>
 static void convolve_rows(const Planes<const T>& in, int64_t in_row, const Weights<const T>& weights,
                           const Planes<T>& out, int64_t out_row, int64_t rows, int64_t across, T* packed) {
-  constexpr auto sizes = std::make_integer_sequence<int, tile_outputs * convolved_rows>{};
+  constexpr auto sizes = std::make_integer_sequence<int, convolved_outputs * convolved_rows>{};
   const int64_t cells[] = {weights.taps[0].cell, weights.taps[1].cell, weights.taps[2].cell};
   int64_t order[9];  // column by column
   for (int t = 0; t < 9; ++t) order[t] = weights.taps[t % 3 * 3 + t / 3].weight;
-  for (int64_t m = 0; m < out.count; m += tile_outputs) {
-    const int64_t outputs = least(tile_outputs, out.count - m);
+  for (int64_t m = 0; m < out.count; m += convolved_outputs) {
+    const int64_t outputs = least(convolved_outputs, out.count - m);
     for (int64_t c = 0; c < in.count; ++c)
       for (int64_t i = 0; i < outputs; ++i) {
         const T* weight = weights.data + weights.outputs[m + i] + weights.inputs[c];
