@@ -18,7 +18,7 @@ def adapted(network: nn.Module) -> PeftModel:
 
 def train(model: PeftModel, steps: int) -> float:
     """Train what is not frozen. Norms stay as they were, too: an adapter's file does not hold their statistics."""
-    optimizer, loss = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-2), torch.tensor(0.0)
+    optimizer, loss = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=5e-3), torch.tensor(0.0)
     model.eval()
     images, labels = classified(24)
     for _ in range(steps):
@@ -33,7 +33,7 @@ if __name__ == "__main__":
     # In earnest a trained one. Fresh networks end their blocks with zeros, behind which no adapter could learn.
     network = acmix.create_model("acmix_resnet14_small", num_classes=3, zero_init_last=False)
     model = adapted(network)
-    print(f"loss of the last step: {train(model, steps=20):.3f}")
+    print(f"loss of the last step: {train(model, steps=40):.3f}")
     model.save_pretrained("adapters")
     # Merge before fusing: what an adapter adds to a projection is no part of its weights until then.
     fused = acmix.fuse(model.merge_and_unload())
