@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from acmix.cli.display.tables import NAMED, WIDEST_MATRIX, make_table, print_json
+from acmix.errors import printable
 from acmix.shell import command
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _named(copy: "Copy", several: bool) -> str:
 
 def show_shards(output: Path, written: "Mapping[str, WrittenSplit]") -> None:
     """Show what `acmix data shard` wrote and what to type next."""
-    table = make_table(escape(str(output)))
+    table = make_table(escape(printable(output)))
     for heading in ("split", "images", "shards", "MB"):
         table.add_column(heading, justify="left" if heading == "split" else "right")
     for name, split in written.items():
