@@ -211,6 +211,15 @@ def patched_within(module):
         (patched_within, "has a forward of its own"),
         (lambda module: prune.l1_unstructured(module, "weight", 0.5), "has forward hooks"),
         (parametrizations.spectral_norm, "has a parametrization"),
+        (lambda module: module.weight.register_hook(lambda slope: 2 * slope), "has gradient hooks on its weights"),
+        (
+            lambda module: module.bias.register_post_accumulate_grad_hook(lambda _: None),
+            "has gradient hooks on its weights",
+        ),
+        (lambda module: module.register_state_dict_post_hook(lambda *_: None), "has state_dict hooks"),
+        (lambda module: module.register_load_state_dict_pre_hook(lambda *_: None), "has state_dict hooks"),
+        (lambda module: module.register_buffer("mask", torch.ones(8)), "holds mask, which no operator has"),
+        (lambda module: module.add_module("adapter", nn.Identity()), "holds adapter, which no operator has"),
     ],
 )
 def test_what_is_more_than_a_convolution_is_left(change, reason):

@@ -44,9 +44,10 @@ def replace_convolutions(
 
     Kept are channels, stride, dilation, bias, device, dtype and whether weights are trained. What cannot be replaced is
     left and reported with its reason: grouped, depthwise, transposed, 1 x 1, even or oblong kernels, padding that is
-    not "same", channels without a suitable divisor, layers that are not built yet, subclasses, modules with hooks,
-    parametrisations or a forward of their own, and weights that another module shares, which operators would untie. A
-    convolution that the network holds in several places, names, lists or dictionaries, is one operator in all of them.
+    not "same", channels without a suitable divisor, layers that are not built yet, subclasses, modules with hooks (of
+    gradients and of the state_dict, too), parametrisations, or a forward, buffers or parts of their own, and weights
+    that another module shares, which operators would untie. A convolution that the network holds in several places,
+    names, lists or dictionaries, is one operator in all of them.
     Either every selected layer that can be replaced is, or, on an error, none. Make the optimiser afterwards.
 
     Args:
@@ -166,7 +167,7 @@ def _why_not(module: _ConvNd, heads: int | None) -> str | None:
         return "transposed"
     if not isinstance(module, nn.Conv2d):
         return "not two-dimensional"
-    reason = why_not_plain(module, nn.Conv2d)
+    reason = why_not_plain(module, nn.Conv2d) or _why_more(module)
     if reason is not None:
         return reason
     if module.groups == module.in_channels > 1:
@@ -174,6 +175,17 @@ def _why_not(module: _ConvNd, heads: int | None) -> str | None:
     if module.groups > 1:
         return "grouped"
     return _why_no_window(module) or _why_no_heads(module, heads)
+
+
+def _why_more(module: nn.Conv2d) -> str | None:
+    """What others hung on a convolution beside its forward pass and would be lost with it."""
+    # Masks of gradients, optimisers that step within the backward pass.
+    if any(weight._backward_hooks or weight._post_accumulate_grad_hooks for weight in module.parameters(recurse=False)):
+        return "has gradient hooks on its weights"
+    if any(each for name, each in vars(module).items() if "state_dict" in name):
+        return "has state_dict hooks"
+    others = (module._parameters | module._buffers | module._modules).keys() - {"weight", "bias"}
+    return f"holds {min(others)}, which no operator has" if others else None
 
 
 def _why_no_window(module: nn.Conv2d) -> str | None:
