@@ -62,7 +62,7 @@ def main(site: Path) -> None:
     # Hosts serve the root's alone.
     (site / "zh/404.html").unlink()
     for page in site.rglob("*.html"):
-        page.write_text(sources.with_whole_options(page.read_text()))
+        page.write_text(sources.with_formulas(sources.with_whole_options(page.read_text())))
     if found := checks.problems(site):
         sys.exit("\n".join(found))
 

@@ -19,6 +19,11 @@ class Page(HTMLParser):
         self.problems: list[str] = []
         self.feed(text)
 
+    def handle_data(self, data: str) -> None:
+        """Take words."""
+        if mark := re.match(r"\.\. \w+::", data.strip()):
+            self.problems.append(f"a mark that is for programs: {mark.group()}")
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Take an element."""
         given = {name: value or "" for name, value in attrs}

@@ -32,6 +32,9 @@ BROKEN = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n *(?=[\u3000-\u9fff\uff
 WITHIN = re.compile(r"(?<=\d) (?=%|±|ms\b|s\b|M\b|G\b|[kMGT]i?B\b)|(?<=±) (?=\d)|(?<=\d) x (?=\d)")
 # A name of an option in a built page's line, which browsers would break behind its dashes.
 OPTION = re.compile(r"(?<=<code>)[^<\n]*--[^<\n]*(?=</code>)")
+# Formulas of docstrings, and what stands for their names on a page, which no program sets.
+FORMULA = re.compile(r"<p>\.\. math:: (.*?)</p>", re.DOTALL)
+SIGNS = {r" \,": "", r"\,": "", r"\quad": "&emsp;", r"\alpha": "&alpha;", r"\beta": "&beta;", r"\sum": "&sum;"}
 ABROAD = ("http:", "https:", "mailto:")
 
 
@@ -110,6 +113,19 @@ def with_whole_options(page: str) -> str:
     """A built page in which no line ends within the name of an option."""
     span = r'<span class="option">\g<0></span>'
     return OPTION.sub(lambda code: re.sub(r"(?<!\S)--[\w-]+", span, code.group()), page)
+
+
+def with_formulas(page: str) -> str:
+    """A built page with the formulas of docstrings as lines of text."""
+
+    def line(formula: re.Match[str]) -> str:
+        said = formula.group(1)
+        for name, sign in SIGNS.items():
+            said = said.replace(name, sign)
+        said = re.sub(r"_(?:\{([^}]*)\}|(\w))", r"<sub>\1\2</sub>", said)
+        return f'<p class="formula">{said}</p>'
+
+    return FORMULA.sub(line, page)
 
 
 def language_of(page: str) -> str:

@@ -71,6 +71,12 @@ def test_names_of_options_are_not_broken():
     assert sources.with_whole_options(page) == whole
 
 
+def test_formulas_of_docstrings_are_lines():
+    page = r"<p>Adds</p><p>.. math:: o = \alpha \, a(q) + \beta \, c, \quad q_i = W_{qk} x</p>"
+    line = '<p>Adds</p><p class="formula">o = &alpha; a(q) + &beta; c, &emsp; q<sub>i</sub> = W<sub>qk</sub> x</p>'
+    assert sources.with_formulas(page) == line
+
+
 def test_what_lies_outside_of_pages_is_copied():
     copied = set()
     sources.moved("[a](../setup.py) ![b](pictures/cost.svg)", "docs/why.md", "why.md", copied)
@@ -89,6 +95,7 @@ GOOD = '<html><body id="top"><a href="other/#part">x</a><img src="a.svg" alt="wo
         (GOOD.replace("other/", "../"), "leads nowhere"),
         (GOOD.replace("a.svg", "b.svg"), "leads nowhere"),
         (GOOD.replace("words", ""), "a picture without words"),
+        (GOOD.replace("<img", "<p>.. math:: x</p><img"), "a mark that is for programs: .. math::"),
         (GOOD.replace("<img", '<script src="https://example.com/x.js"></script><img'), "fetches https://example.com"),
         (GOOD.replace("<img", '<link rel="stylesheet" href="//example.com/x.css"><img'), "fetches //example.com"),
         (GOOD.replace("<img", '<a href="https://example.com/">x</a><img'), None),
