@@ -174,6 +174,36 @@ def test_paths_of_every_layer(finished, page):
         check_line(alpha, index, [float(row["attention"]) for row in rates if row["layer"] == layer])
 
 
+@pytest.mark.parametrize(
+    ("changes", "legend", "note"),
+    [
+        ({"label_smoothing": 0.0}, "training", "on augmented images. Validation: after the epoch."),
+        (
+            {},
+            "training, with label smoothing 0.1",
+            "images, with label smoothing 0.1. Validation: after the epoch, with",
+        ),
+        (
+            {"class_weights": "balanced", "mixup": 1.0},
+            "training, with class weights balanced and 2 more",
+            "images, with class weights balanced, label smoothing 0.1, mixup 1. Validation: after the epoch, without",
+        ),
+        (
+            {"loss": "binary_cross_entropy", "label_smoothing": 0.0},
+            "training, with loss binary cross entropy",
+            "images, with loss binary cross entropy. Validation: after the epoch, without",
+        ),
+    ],
+)
+def test_a_training_loss_that_is_no_validation_loss_says_so(finished, tmp_path, changes, legend, note):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"settings": config["settings"] | changes}))
+    page = Page(write_report(folder, pictures=False))
+    assert note in page.words
+    assert f"epochs 1 to 2: {legend} from " in page.text
+
+
 def test_both_norms_are_of_what_is_added(finished):
     network = load_trained(finished / "best.safetensors").model
     images = np.random.default_rng(0).random((2, 3, 8, 8), dtype=np.float32)

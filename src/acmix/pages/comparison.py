@@ -40,7 +40,7 @@ def write_comparison(runs: Sequence[Run], comparison: RunComparison, output: Pat
             "training loss, nats",
             "train_loss",
             1,
-            "Comparable where loss, label smoothing and mixing are.",
+            "Comparable where loss, class weights, label smoothing and mixing are.",
         ),
         (
             "Speed",

@@ -33,8 +33,19 @@ _EPOCH_COLUMNS = {
     "images_per_second": ("images/s", "{:.1f}"),
     "seconds": ("all, s", "{:.1f}"),
 } | {f"{part}_seconds": (f"{part}, s", "{:.2f}") for part in PARTS}
-# Settings that make what is learned harder than what is validated.
-_HARDER = ("label_smoothing", "mixup", "cutmix", "random_erase", "drop_rate", "drop_path")
+# Settings that let the training loss be another than that of a validation.
+_OTHERS = (
+    "loss",
+    "class_weights",
+    "dice",
+    "label_smoothing",
+    "loss_threshold",
+    "mixup",
+    "cutmix",
+    "random_erase",
+    "drop_rate",
+    "drop_path",
+)
 
 
 def write_report(
@@ -102,7 +113,7 @@ def write_report(
 
 
 def _curves(found: Run) -> list[html.Panel]:
-    training, note = _losses(found.config["settings"])
+    training, note = _losses(found.config)
     losses = [(training, "train_loss")]
     if "val_loss" in found.rows[0]:
         losses.append(("validation", "val_loss"))
@@ -123,16 +134,23 @@ def _over_epochs(found: Run, quantity: str, columns: Sequence[tuple[str, str]], 
     return figures.lines(quantity, [figures.over_epochs(title, found.rows, name, factor) for title, name in columns])
 
 
-def _losses(settings: dict[str, Any]) -> tuple[str, str]:
+def _losses(config: dict[str, Any]) -> tuple[str, str]:
     """What the training loss is called, and how it differs from that of a validation."""
-    changes = [f"{name.replace('_', ' ')} {settings[name]:g}" for name in _HARDER if settings.get(name)]
+    settings = config["settings"]
+    # A validation's is cross-entropy, of several labels that of each.
+    usual = "binary_cross_entropy" if config.get("multi_label") else "cross_entropy"
+    others = {name: settings[name] for name in _OTHERS if settings.get(name) and settings[name] != usual}
+    said = {name: value if isinstance(value, str) else f"{value:g}" for name, value in others.items()}
+    changes = [f"{name} {value}".replace("_", " ") for name, value in said.items()]
     mean = "Training: mean over the epoch, while the network learns, on augmented images"
     if not changes:
         return "training", f"{mean}. Validation: after the epoch."
-    also = f", with {', '.join(changes)}"
+    # A legend is as wide as its picture.
+    more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
     return (
-        "training" + also,
-        f"{mean}{also}. Validation: after the epoch, without, so the two are not the same quantity.",
+        f"training, with {changes[0]}{more}",
+        f"{mean}, with {', '.join(changes)}. "
+        "Validation: after the epoch, without, so the two are not the same quantity.",
     )
 
 
