@@ -72,7 +72,8 @@ def test_predictions_are_results_of_coco(capsys, shapes, run, tmp_path):
     (found,) = acmix.load(run, device="cpu").predict(shapes / "val" / "0002.png", score=0)
     own = [each for each in results if each["image_id"] == 2]
     assert [each["category_id"] for each in own] == (found.classes + 1).tolist()
-    assert [each["score"] for each in own] == pytest.approx(found.scores.tolist())
+    # Images together and one by one differ by roundings.
+    assert [each["score"] for each in own] == pytest.approx(found.scores.tolist(), rel=1e-5)
     left, top, right, bottom = found.boxes.T.tolist()
     for each, *box in zip(own, left, top, right, bottom, strict=True):
         x, y, width, height = each["bbox"]
