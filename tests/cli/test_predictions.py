@@ -136,6 +136,18 @@ def test_unreadable_images_are_counted_and_the_table_is_whole(capsys, checkpoint
     assert stat.S_IMODE(output.stat().st_mode) & stat.S_IRUSR
 
 
+@pytest.mark.parametrize("name", ["all.csv", "all.json"])
+def test_where_no_image_can_be_read_an_earlier_table_stays(capsys, checkpoint, tree, tmp_path, name):
+    (tmp_path / name).write_text("before")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    for given in (tree, "/nowhere.png", tmp_path / "bad.png"):
+        code, out, err = call(capsys, "predict", checkpoint, given, "--output", tmp_path / name)
+        assert (code, out) == (2, f"{tmp_path / name}: nothing is written, as no image was read\n")
+        assert err.startswith("acmix predict: error: ")
+        assert len(err.splitlines()) == 1
+    assert (tmp_path / name).read_text() == "before"
+
+
 def test_a_table_that_is_not_finished_is_none(capsys, checkpoint, tree, tmp_path, monkeypatch):
     (tmp_path / "all.csv").write_text("before")
     cell = display._path_cell

@@ -1,5 +1,6 @@
 """The subcommand that names the classes of images, and what it writes."""
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -68,12 +69,18 @@ def predict(
     faults: list[str] = []
     files = find_images(images, missing, recursive=recursive, advice=" (--recursive looks into its folders)")
     found = kind.predict(trained, files, faults, batch_size=batch_size, **options)
-    found = progress.track(found, "predicting", len(files))
+    found = iter(progress.track(found, "predicting", len(files)))
+    first = next(found, None)
+    found = itertools.chain([] if first is None else [first], found)
+    # An earlier result is not replaced by one of nothing.
     if output is not None and _is_table(output):
-        count = display.write_table(found, output, kind.headings(trained, **options))
-        sys.stdout.write(f"{printable(output)}: {counted(count, 'prediction')}\n")
+        if first is None:
+            said = "nothing is written, as no image was read"
+        else:
+            said = counted(display.write_table(found, output, kind.headings(trained, **options)), "prediction")
+        sys.stdout.write(f"{printable(output)}: {said}\n")
     else:
-        if output is not None and kind.results is not None:
+        if output is not None and kind.results is not None and first is not None:
             output.mkdir(parents=True, exist_ok=True)
             found = display.recorded(found, output / kind.results)
         found = found if output is None else _drawn(found, part_of(kind.name).draw, output, images, files)
