@@ -26,7 +26,8 @@ def train(folder: str | Path, output: str | Path, steps: int = 20) -> Trainer:
 
 
 if __name__ == "__main__":
-    # A folder of `acmix export runs/NAME/best.safetensors FOLDER`.
+    if len(sys.argv) != 2:
+        sys.exit("usage: transformers_trainer.py FOLDER, one of `acmix export runs/NAME/best.safetensors FOLDER`")
     trainer = train(sys.argv[1], "runs/transformers")
     # Fuse the network itself: the wrapper's forward is not one that torch.fx can follow.
     fused = acmix.fuse(trainer.model.timm_model)

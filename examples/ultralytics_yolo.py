@@ -24,4 +24,6 @@ def main(network: str, data: str, **settings: Any) -> str:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: ultralytics_yolo.py NETWORK DATA, as Ultralytics takes them: yolov8n.yaml coco8.yaml")
     main(*sys.argv[1:])

@@ -37,6 +37,11 @@ def test_page(made_up):
     assert "with fewer than 6 seeds it cannot reach 0.05" in page
 
 
+def test_a_page_counts_as_people_do(made_up):
+    made_up.settings["epochs"] = 1
+    assert ", 1 epoch, batch" in as_markdown(made_up)
+
+
 def test_a_study_without_times_names_no_machine(made_up):
     made_up.variants = {name: replace(item, forward=None) for name, item in made_up.variants.items()}
     page = as_markdown(made_up)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from acmix.errors import counted
 from acmix.study.kinds import KINDS
 from acmix.study.results import ACMIX, CONVOLUTION, EQUAL_TIME, Study
 from acmix.study.statistics import FEWEST_RANKS
@@ -62,19 +63,20 @@ def _conditions(study: Study) -> str:
     kind, first = KINDS[study.task], study.scores[0].title
     shape = settings["model"] if kind.operators == "model" else f"{settings['model']} on {settings[kind.operators]}"
     score = f"{first[0].upper()}{first[1:]}"
+    epochs, trainings = counted(settings["epochs"], "epoch"), counted(len(seeds), "seed")
     text = (
         f"Data `{data['location']}`: {data['train_images']:,} images to train on, {data['validation_images']:,} to "
-        f"validate with, {data['classes']} classes, input {size}. Shape of `{shape}`, {settings['epochs']} epochs, "
+        f"validate with, {data['classes']} classes, input {size}. Shape of `{shape}`, {epochs}, "
         f"batch {settings['batch_size']}, {settings['optimizer']}, learning rate {settings['learning_rate']:g}, "
-        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}). {score} is that of the last epoch, mean and 95 % interval "
+        f"{trainings} ({', '.join(map(str, seeds))}). {score} is that of the last epoch, mean and 95 % interval "
         "over the seeds (Student's t). Trainings with one seed share split, order, augmentation and batches."
     )
     if others := _other_settings(study):
         text += f" Otherwise as `acmix train` does by default, but {others}."
     if before := data.get("pretraining"):
         text += (
-            f" All networks of a seed start from one with 3x3 convolutions, trained {before['epochs']} epochs at "
-            f"{before['learning_rate']:g}; operators start warm."
+            " All networks of a seed start from one with 3x3 convolutions, trained "
+            f"{counted(before['epochs'], 'epoch')} at {before['learning_rate']:g}; operators start warm."
         )
     # A network that is added takes the times of the others away.
     if all(item.forward is not None for item in study.variants.values()):
