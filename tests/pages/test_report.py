@@ -20,6 +20,7 @@ from acmix.errors import PreemptedError
 from acmix.pages import html
 from acmix.pages.comparison import write_comparison
 from acmix.pages.report import write_report
+from acmix.shell import command
 from acmix.tasks.classification.fitting import ROOM
 from acmix.tasks.classification.inference import classify, evaluate, tally
 from acmix.tasks.classification.settings import Settings
@@ -263,7 +264,7 @@ def test_data_that_have_moved(data, finished, broken, tmp_path):
             check_against_source(page, folder)
             assert "No pictures: " in page.words
             assert "does not exist" in page.words
-            assert f"if the data have moved, acmix report {folder} DATA finds them" in page.words
+            assert f"if the data have moved, {command('report', folder, 'DATA')} finds them" in page.words
             assert ("Confusions" in page.headings) == (folder == finished)
         page = Page(write_report(broken, tmp_path / "report.html", data=str(moved))).check()
         assert {"Confusions", f"Predictions on validation images of {moved}"} < set(page.headings)
