@@ -3,6 +3,7 @@
 // A file holds whole numbers of 64 bits and bytes. Calls: their count, then of each its name and arguments. An argument: a
 // letter (T tensor, O tensor that may be missing, N one that is, I number), then its content. A tensor: dtype, axes, sizes,
 // strides, bytes of its storage, from its first element on. Results: of each call their count, then tensors, dense.
+#include <bit>
 #include <cstring>
 #include <fstream>
 #include <iostream>
@@ -55,19 +56,31 @@ int32_t give(T* result, T value) {
   return 0;
 }
 
-// A float32 to the nearest float16 or bfloat16, halves to even.
-void rounded(const char* from, char* to, bool bfloat) {
-  float value;
-  std::memcpy(&value, from, sizeof value);
-  if (bfloat) {
-    uint32_t bits;
-    std::memcpy(&bits, from, sizeof bits);
-    const auto upper = static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-    std::memcpy(to, &upper, sizeof upper);
-  } else {
-    const auto half = static_cast<__fp16>(value);
-    std::memcpy(to, &half, sizeof half);
-  }
+template <class T>
+T read_as(const char* element) {
+  T value;
+  std::memcpy(&value, element, sizeof value);
+  return value;
+}
+
+// An element in another dtype; halves to even, and float64 becomes 16 bits by way of float32, as in PyTorch.
+void convert(const char* from, int32_t dtype, char* to, int32_t other) {
+  const float narrow = dtype == 0   ? read_as<float>(from)
+                       : dtype == 1 ? static_cast<float>(read_as<double>(from))
+                       : dtype == 2 ? static_cast<float>(read_as<__fp16>(from))
+                                    : std::bit_cast<float>(uint32_t{read_as<uint16_t>(from)} << 16);
+  const auto put = [to](auto value) { std::memcpy(to, &value, sizeof value); };
+  const auto bits = std::bit_cast<uint32_t>(narrow);
+  if (dtype == other)
+    std::memcpy(to, from, element_sizes[dtype]);
+  else if (other == 0)
+    put(narrow);
+  else if (other == 1)
+    put(static_cast<double>(narrow));
+  else if (other == 2)
+    put(static_cast<__fp16>(narrow));
+  else
+    put(static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16));
 }
 
 int32_t fail(const char* what) {
@@ -113,18 +126,11 @@ int32_t torch_get_mutable_data_ptr(AtenTensorOpaque* tensor, void** result) {
   return give(result, static_cast<void*>(tensor->storage->data()));
 }
 int32_t aoti_torch_copy_(AtenTensorOpaque* to, AtenTensorOpaque* from, int32_t) {
-  const bool rounds = from->dtype == 0 && to->dtype > 1;
-  if (to->sizes != from->sizes || (to->dtype != from->dtype && !rounds)) return fail("a copy that the kernels do not make");
+  if (to->sizes != from->sizes) return fail("a copy that the kernels do not make");
   std::vector<const char*> elements;
   from->each([&](const char* element) { elements.push_back(element); });
   size_t index = 0;
-  to->each([&](char* element) {
-    const char* source = elements[index++];
-    if (rounds)
-      rounded(source, element, to->dtype == 3);
-    else
-      std::memcpy(element, source, to->element_size());
-  });
+  to->each([&](char* element) { convert(elements[index++], from->dtype, element, to->dtype); });
   return 0;
 }
 int32_t aoti_torch_zero_(AtenTensorOpaque* tensor) {
