@@ -68,16 +68,17 @@ def test_portable_keeps_it_there_too(bits, problem, part):
     values.assert_one_number_stays_where_it_is_seen(problem, bits, part, "portable")
 
 
-# A rounding of a large value times a large key is no small gradient; at the border windows hold a key up to four times.
+# Where a weight is nothing, so is its slope, however large the values; at the border windows hold a key up to four times.
+@pytest.mark.parametrize("size", [1e5, 1e20])
 @pytest.mark.parametrize("backend", [CPU, "portable", "reference"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_key_that_dominates_has_no_slope(backend, dtype):
+def test_a_key_that_dominates_has_no_slope(backend, dtype, size):
     key = 1024 * torch.stack([torch.randperm(5 * 7) for _ in range(20)]).view(20, 1, 1, 5, 7).to(dtype)
-    value, gradient = 1e5 * torch.randn(2, *key.shape, dtype=dtype)
-    tensors = torch.ones_like(key), key, value
+    value, gradient = torch.randn(2, *key.shape, dtype=dtype)
+    tensors = torch.ones_like(key), key, value * size
     _, (of_query, of_key, _) = run(ops.local_attention, tensors, {"window": 5, "backend": backend}, gradient)
-    assert of_query.abs().max() < 1e-9
-    assert of_key.abs().max() < 1e-9
+    assert not of_query.any()
+    assert not of_key.any()
 
 
 @pytest.mark.parametrize("backend", [CPU, "portable", "reference"])

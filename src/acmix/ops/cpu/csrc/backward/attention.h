@@ -77,6 +77,9 @@ static Vector<T> differentiate(const Mix& problem, const BackwardLayout<T>& layo
   const T rate = static_cast<T>(problem.attention.rate);
   const T* row_locations = static_cast<const T*>(problem.attention.row_location);
   const auto own = load(scratch.own + column) > T(0);
+  // Weights that exponentiate holds up are nothing beside the largest, and must be nothing beside large slopes, too.
+  Vector<T> least_weight[] = {splat(scale.largest)};
+  exp2_negated(least_weight, scale.scale, Exp2<T>::exact);
   Vector<T> rate_gradient = {};
   for (int64_t a = 0; a < rows; ++a) {
     T *weights = scratch.weights + a * cells * count, *slopes = scratch.slopes + a * cells * count;
@@ -91,7 +94,7 @@ static Vector<T> differentiate(const Mix& problem, const BackwardLayout<T>& layo
     for (int64_t t = 0, j = 0; t < window; ++t) {
       Vector<T> sum = {};
       for (int64_t c = 0; c < window; ++c, ++j) {
-        const Vector<T> weight = factor * load(weights + j * count);
+        const Vector<T> weight = factor * (load(weights + j * count) - least_weight[0]);
         const Vector<T> slope = weight * (load(slopes + j * count) - delta);
         sum += slope;
         across += slope * load(locations + scratch.cells[c]);
