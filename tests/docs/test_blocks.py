@@ -14,7 +14,7 @@ from acmix.data import export_digits
 from tests.docs.blocks import DATA, DOCUMENTS, OUTPUT, ROOT, blocks_of, is_left_out, lines_of
 
 # Pages whose programs train or export for long: `make test-docs`.
-SLOW = {"docs/export.md", "docs/resume.md", "docs/train.md", "docs/training.md", "docs/warm-start.md"}
+SLOW = {"docs/export.md", "docs/resume.md", "docs/train.md", "docs/warm-start.md"}
 BLOCKS = [block for path in DOCUMENTS for block in blocks_of(path)]
 # A page in another language has the blocks of its original, and a test compares them.
 ORIGINALS = [block for block in BLOCKS if not re.search(r"/zh/|zh-CN", block.document)]
