@@ -1,4 +1,4 @@
-"""A network in other runtimes, a few lines each: `pip install 'acmix[runtimes]'`.
+"""A network in other runtimes, a few lines each: `pip install 'acmix[runtimes]'`; run, it shows ONNX Runtime's answer.
 
 Every function takes a network in evaluation mode, images `(B, C, H, W)` that say what it is made for, and a folder for
 files, and returns what computes its outputs for such images.
@@ -6,6 +6,7 @@ files, and returns what computes its outputs for such images.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
@@ -204,3 +205,10 @@ def _run(module: Callable[[Tensor], Tensor | Sequence[Tensor]]) -> Run:
         return [outputs] if isinstance(outputs, Tensor) else outputs
 
     return call
+
+
+if __name__ == "__main__":
+    network, images = acmix.create_model("acmix_resnet14_small", num_classes=3).eval(), torch.rand(1, 3, 64, 64)
+    with TemporaryDirectory() as folder, torch.no_grad():
+        (found,) = onnx_runtime(network, images, Path(folder))(images)
+        print(f"largest difference to PyTorch: {(found - network(images)).abs().max():.0e}")
