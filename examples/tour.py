@@ -2,7 +2,7 @@
 # # From a picture to an explained prediction
 #
 # Editors (VS Code, PyCharm, Spyder, Jupyter with jupytext) run cells one by one, `python examples/tour.py` all of them.
-# It takes a minute or two on two cores and writes to the folder `tour`.
+# It takes a minute or two on two cores and writes to the folder `tour`; delete that to train anew.
 """A tour in cells: look at the operator, train a small network, predict a picture, explain the prediction."""
 
 # %% The operator is a layer: a convolution's arguments, a convolution's shapes
