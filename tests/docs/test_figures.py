@@ -6,6 +6,7 @@ import re
 import statistics
 import tracemalloc
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import acmix
 from acmix.accounting import account
 from acmix.data import images, trained
 from acmix.data.names import Names
+from acmix.data.shards import cache
 from acmix.export import checking, stage2
 from acmix.ops import portable
 from acmix.study.results import load_study
@@ -192,6 +194,11 @@ def gained_by_epochs():
     return f"{gained['convolution']:.1f} points more for the convolutions, {gained['acmix']:.1f} for ACmix"
 
 
+def size_of_the_cache():
+    with mock.patch.dict("os.environ", ACMIX_CACHE_SIZE=""):
+        return f"`ACMIX_CACHE_SIZE` ({cache.cache_size() / 1e9:.0f}GB)"
+
+
 def swin_beside_timms():
     found = result("swin-cpu")
     (comparison,), machine = found["comparisons"], found["machine"]
@@ -239,6 +246,7 @@ FACTS = [
     ("docs/study.md", gained_by_rates),
     ("docs/study.md", gained_by_epochs),
     ("docs/differences.md", unfolded),
+    ("docs/clusters.md", size_of_the_cache),
     ("docs/families.md", swin_beside_timms),
     ("docs/why.md", slowest_runtimes),
 ]
