@@ -183,6 +183,48 @@ def test_dtype_device_mode_and_frozen_weights_are_kept():
     assert not network[0].training
 
 
+@pytest.mark.parametrize("trained", ["weight", "bias"])
+def test_weight_or_bias_alone_stays_frozen(trained):
+    network = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1)).requires_grad_(False)
+    getattr(network[0], trained).requires_grad_(True)
+    acmix.replace_convolutions(network)
+    learning = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert (learning == {"0.bias"}) if trained == "bias" else ("0.bias" not in learning and "0.qkv.weight" in learning)
+
+
+class Picky(nn.Module):
+    """Takes a dictionary, hands keywords to its convolution, and asserts what it wants."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(4, 8, 3, padding=1)
+
+    def forward(self, batch):
+        image = batch["image"]
+        torch._assert(image.shape[2] == 5, "Input height doesn't match model (5).")
+        return self.body(input=image)
+
+
+@pytest.mark.parametrize(
+    ("example", "told"),
+    [
+        ({"picture": torch.ones(1, 4, 5, 5)}, "got: 'image'"),
+        ({"image": torch.ones(1, 4, 7, 5)}, r"got: Input height doesn't match model \(5\)"),
+        ([torch.ones(1, 4, 5, 5)], "got: list indices must be integers"),
+    ],
+)
+def test_an_example_that_a_network_refuses_in_its_own_way_changes_nothing(example, told):
+    network = Picky()
+    with pytest.raises(ValueError, match=f"example_inputs must be what Picky takes, {told}"):
+        acmix.replace_convolutions(network, example_inputs=example)
+    assert type(network.body) is nn.Conv2d
+
+
+def test_sizes_of_a_convolution_that_is_called_with_a_keyword_are_seen():
+    report = acmix.replace_convolutions(Picky(), example_inputs={"image": torch.ones(1, 4, 5, 6)})
+    assert report.layers[0].map_size == (5, 6)
+
+
 def test_an_operator_is_not_replaced_again():
     network = nn.Sequential(ACmix(4, 8))
     assert acmix.replace_convolutions(network).layers == ()

@@ -42,12 +42,12 @@ def replace_convolutions(
 ) -> Report:
     """Replace the k x k convolutions of a network by `ACmix`, in place.
 
-    Kept are channels, stride, dilation, bias, device, dtype and whether weights are trained. What cannot be replaced is
-    left and reported with its reason: grouped, depthwise, transposed, 1 x 1, even or oblong kernels, padding that is
-    not "same", channels without a suitable divisor, layers that are not built yet, subclasses, modules with hooks (of
-    gradients and of the state_dict, too), parametrisations, or a forward, buffers or parts of their own, and weights
-    that another module shares, which operators would untie. A convolution that the network holds in several places,
-    names, lists or dictionaries, is one operator in all of them.
+    Kept are channels, stride, dilation, bias, device, dtype and whether weight and bias are trained. What cannot be
+    replaced is left and reported with its reason: grouped, depthwise, transposed, 1 x 1, even or oblong kernels,
+    padding that is not "same", channels without a suitable divisor, layers that are not built yet, subclasses, modules
+    with hooks (of gradients and of the state_dict, too), parametrisations, or a forward, buffers or parts of their own,
+    and weights that another module shares, which operators would untie. A convolution that the network holds in several
+    places, names, lists or dictionaries, is one operator in all of them.
     Either every selected layer that can be replaced is, or, on an error, none. Make the optimiser afterwards.
 
     Args:
@@ -241,7 +241,10 @@ def _operator(module: nn.Conv2d, heads: int, kernel_att: int, kernel_conv: int |
     # What others wrote on the convolution: Ultralytics, where a layer's input comes from.
     marks = vars(module).keys() - vars(nn.Conv2d(1, 1, 1, device="meta")).keys() - vars(operator).keys()
     vars(operator).update({name: vars(module)[name] for name in marks})
-    return operator.train(module.training).requires_grad_(module.weight.requires_grad)
+    operator.train(module.training).requires_grad_(module.weight.requires_grad)
+    if operator.bias is not None and module.bias is not None:
+        operator.bias.requires_grad_(module.bias.requires_grad)
+    return operator
 
 
 def _watch(network: nn.Module, modules: Sequence[nn.Module], example_inputs: Any) -> dict[nn.Module, Calls]:
