@@ -251,17 +251,18 @@ def _watch(network: nn.Module, modules: Sequence[nn.Module], example_inputs: Any
     """Call the network once; the sizes of the maps that each module read and wrote."""
     calls: dict[nn.Module, Calls] = {}
 
-    def note(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        axes = output.ndim - 2
-        calls.setdefault(module, []).append((tuple(inputs[0].shape[-axes:]), tuple(output.shape[-axes:])))
+    def note(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
+        (read, *_), axes = (*inputs, *named.values()), output.ndim - 2
+        calls.setdefault(module, []).append((tuple(read.shape[-axes:]), tuple(output.shape[-axes:])))
 
-    hooks = [module.register_forward_hook(note) for module in modules]
+    hooks = [module.register_forward_hook(note, with_kwargs=True) for module in modules]
     training = {module for module in network.modules() if module.training}
     arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     try:
         with torch.no_grad():
             network.eval()(*arguments)
-    except (RuntimeError, ValueError, TypeError) as error:
+    # Networks have exceptions of their own.
+    except Exception as error:
         reason = first_line(error)
         raise ValueError(f"example_inputs must be what {type(network).__name__} takes, got: {reason}") from error
     finally:
