@@ -36,6 +36,65 @@ def test_a_program_that_computes_something_else_is_an_error():
         to_program(Fickle(3, 8, 3), input_size=(3, 9, 8), dynamic=False)
 
 
+class Uneven(nn.Module):
+    """Outputs of very different sizes, the small one other where it is exported."""
+
+    def __init__(self):
+        super().__init__()
+        self.large, self.small = nn.Conv2d(3, 8, 3), Fickle(3, 8, 3)
+
+    def forward(self, x):
+        return {"large": 1e6 * self.large(x), "small": 1e-3 * self.small(x)}
+
+
+def test_a_small_output_that_is_something_else_is_an_error_beside_a_large_one():
+    with pytest.raises(ExportError, match=r"relative error 1\.0e\+00 against float64"):
+        to_program(Uneven(), input_size=(3, 9, 8), dynamic=False)
+
+
+class NotFinite(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x) / (0 if torch.compiler.is_exporting() else 1)
+
+
+def test_one_output_that_is_not_finite_is_an_error():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 8, 3), NotFinite(3, 8, 3)
+
+        def forward(self, x):
+            return self.first(x), self.second(x)
+
+    with pytest.raises(ExportError, match="relative error inf against float64"):
+        to_program(Both(), input_size=(3, 9, 8), dynamic=False)
+
+
+class InFloat32(nn.Conv2d):
+    """Makes numbers of its own in one dtype."""
+
+    def forward(self, x):
+        return super().forward(x) @ torch.ones(6, 6)
+
+
+class Counting(nn.Conv2d):
+    def forward(self, x):
+        super().forward(x)
+        return 8
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (InFloat32(3, 8, 3), "network must compute in float64, too, against which the program is held, got: expected"),
+        (Counting(3, 8, 3), "network must return tensors, Counting returns none"),
+    ],
+)
+def test_a_network_that_cannot_be_checked_is_refused(network, told):
+    with pytest.raises(InputError, match=told):
+        to_program(network, input_size=(3, 9, 8), dynamic=False)
+
+
 def test_a_network_with_hooks_and_parametrisations_is_exported():
     network = trained(nn.Sequential(ACmix(3, 8), nn.BatchNorm2d(8)))
     parametrizations.weight_norm(network[0].qkv)
