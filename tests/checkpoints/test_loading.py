@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torchvision.models import mnasnet0_5
 
 from acmix import ACmix
 from acmix.checkpoints import load_weights, to_published
@@ -258,3 +259,28 @@ def test_networks_without_data():
         load_weights(nn.Linear(2, 2, device="meta"), state)
     with pytest.raises(ValueError, match="no data for weight, bias"):
         load_weights(nn.LazyLinear(2), state)
+
+
+@pytest.mark.parametrize("given", [lambda state: state, dict])
+def test_modules_that_ask_for_the_version_of_weights(given):
+    source, target = (mnasnet0_5(num_classes=2) for _ in range(2))
+    # Plain mappings, those of safetensors for one, hold no versions.
+    load_weights(target, given(source.state_dict()))
+    torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
+
+
+class Versioned(nn.Linear):
+    """Weights of the first version are halved."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *others):
+        if local_metadata.get("version", 1) < 2:
+            state_dict[f"{prefix}weight"] = state_dict[f"{prefix}weight"] / 2
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *others)
+
+
+def test_weights_that_fit_are_of_the_networks_own_version():
+    source, target = (nn.Sequential(Versioned(2, 2)) for _ in range(2))
+    load_weights(target, {f"module.{name}": tensor for name, tensor in source.state_dict().items()})
+    assert torch.equal(target[0].weight, source[0].weight)

@@ -1,5 +1,6 @@
 """State dicts into networks: all that belongs together or nothing, and what was left out is said."""
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -84,7 +85,11 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], *, heads: S
         listed = "; ".join(f"{fault}: {shorten(items)}" for fault, items in faults.items() if items)
         under = f" under {prefix!r}" if prefix else ""
         raise ValueError(f"state_dict must hold exactly the weights of {type(model).__name__}{under}; {listed}")
-    model.load_state_dict({names[name]: given[name] for name in taken}, strict=False)
+    weights = OrderedDict((names[name], given[name]) for name in taken)
+    # Some modules (torchvision's MNASNet) ask for the version of weights, which files hardly hold: what has exactly a
+    # network's names and shapes is of its own.
+    weights._metadata = getattr(model.state_dict(keep_vars=True), "_metadata", None)  # type: ignore[attr-defined]
+    model.load_state_dict(weights, strict=False)
     return LoadedWeights(
         loaded=tuple(names[name] for name in taken),
         kept=tuple(names[name] for name in kept),
