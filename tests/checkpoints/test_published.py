@@ -86,6 +86,27 @@ def test_names_without_an_operator_pass_unchanged():
     assert_equal(to_published(state), state)
 
 
+class Namesakes(nn.Module):
+    """Layers and rates of a network's own under some of the names of an operator."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2, self.conv3 = (nn.Conv2d(4, 4, 1) for _ in range(3))
+        self.dep_conv, self.fc = nn.Conv2d(4, 4, 3, groups=4, bias=False), nn.Linear(4, 2)
+        self.rate1 = nn.Parameter(torch.ones(1))
+        self.attn = nn.Module()
+        self.attn.relative_position_bias_table = nn.Parameter(torch.ones(9, 1))
+        self.attn.fc = nn.Linear(4, 4)
+        self.fc_weight, self.dep_weight = nn.Parameter(torch.ones(4, 4)), nn.Parameter(torch.ones(4))
+
+
+@pytest.mark.parametrize("convert", [from_published, to_published])
+def test_namesakes_of_an_operators_layers_pass_unchanged(convert):
+    state = Namesakes().state_dict()
+    assert_equal(convert(state), state)
+    load_weights(Namesakes(), state)
+
+
 def test_our_names_pass_unchanged_through_from_published():
     state = ACmix(4, 8, heads=2).state_dict()
     assert_equal(from_published(state), state)

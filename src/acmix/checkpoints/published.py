@@ -13,6 +13,7 @@ channels out, C_in channels in, D = C / N a head, P = k^2 kernels of k x k.
 | rate1 (1,), rate2 (1,) | rate_attention (1,), rate_convolution (1,) |
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -32,7 +33,7 @@ _OUR_NAMES = (
     *("qkv.weight", "qkv.bias", "position_weight", "fc_weight", "dep_weight"),
     *("rate_attention", "rate_convolution"),
 )
-# Names that no other module has; a network's own conv1 and fc must not be taken for an operator's.
+# Names that hardly another module has; a network's own conv1 and fc must not be taken for an operator's.
 _PUBLISHED_MARKS = ("conv_p.weight", _CANCELLED, "dep_conv.weight", "rate1", "rate2")
 _OUR_MARKS = _OUR_NAMES[2:]
 
@@ -70,16 +71,8 @@ def to_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ValueError: If an operator lacks keys or its shapes contradict each other.
     """
     state = swin.published_swins(_without_wrappers(state_dict))
-    prefixes = (prefix for prefix in _prefixes(state, _OUR_MARKS) if not _is_path_of_another(prefix, state))
-    operators = {prefix: _published_operator(prefix, state) for prefix in prefixes}
+    operators = {prefix: _published_operator(prefix, state) for prefix in _prefixes(state, _OUR_MARKS)}
     return _replace(state, operators, _OUR_NAMES)
-
-
-def _is_path_of_another(prefix: str, state: Mapping[str, Tensor]) -> bool:
-    """Whether it is before the convolution path, or the rates, of an operator that no published code has."""
-    path = "convolution."
-    own = any(prefix + name in state for name in ("qkv.weight", "position_weight"))
-    return prefix + path + "dep_weight" in state or (prefix.endswith(path) and not own)
 
 
 def _replace(
@@ -187,9 +180,14 @@ def _sizes(
 
 
 def _prefixes(state: Mapping[str, Tensor], marks: tuple[str, ...]) -> list[str]:
-    """Prefixes of the operators in their order: what stands before a mark."""
-    found = [key.removesuffix(mark) for key in state for mark in marks if key == mark or key.endswith("." + mark)]
-    return list(dict.fromkeys(found))
+    """Prefixes of the operators in their order: what stands before most of the marks.
+
+    Some alone are other layers: a network's own `dep_conv`, the rates of an operator that no published code has.
+    """
+    found = Counter(
+        key.removesuffix(mark) for key in state for mark in marks if key == mark or key.endswith("." + mark)
+    )
+    return [prefix for prefix, count in found.items() if 2 * count > len(marks)]
 
 
 def _without_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -75,7 +75,7 @@ def published_swins(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def published_attentions(state: Mapping[str, Tensor]) -> Iterator[str]:
-    """Prefixes of the published attentions: what stands before a table of positions and something of ACmix."""
+    """Prefixes of the published attentions: what stands before a table of positions and most of what is ACmix's."""
     return _prefixes(state, _OURS)
 
 
@@ -86,7 +86,8 @@ def our_attentions(state: Mapping[str, Tensor]) -> Iterator[str]:
 
 def _prefixes(state: Mapping[str, Tensor], names: Mapping[str, str]) -> Iterator[str]:
     tables = (key.removesuffix(_TABLE) for key in state if key == _TABLE or key.endswith("." + _TABLE))
-    return (prefix for prefix in tables if any(prefix + name in state for name in names))
+    # One alone may be another attention's: a projection that is called fc.
+    return (prefix for prefix in tables if 2 * sum(prefix + name in state for name in names) > len(names))
 
 
 def _shapes(prefix: str, state: Mapping[str, Tensor], kernels: str) -> Shapes:
