@@ -1,19 +1,19 @@
 """Datasets that Hugging Face's datasets saved on this machine."""
 
-import copy
 import hashlib
 from array import array
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Any, Self
+from typing import Any
 
 from acmix.data.images import read_bytes
-from acmix.data.labels import numbered_classes, taken
-from acmix.data.sources import EncodedImage, SplittableImages
+from acmix.data.labels import numbered_classes
+from acmix.data.rows import RowImages
+from acmix.data.sources import EncodedImage
 from acmix.errors import InputError
 
 
-class HuggingFaceImages(SplittableImages):
+class HuggingFaceImages(RowImages):
     """An image and a label column of a memory-mapped table.
 
     Args:
@@ -35,16 +35,8 @@ class HuggingFaceImages(SplittableImages):
         rows: Sequence[int] | None = None,
     ) -> None:
         self.table, self.split_name, self.image_column = table, name, image_column
-        self.rows = range(len(labels)) if rows is None else array("q", rows)
+        self.rows = array("q", range(len(labels)) if rows is None else rows)
         self.labels, self.classes = array("i", (labels[row] for row in self.rows)), tuple(classes)
-
-    def __len__(self) -> int:
-        """Count the images."""
-        return len(self.rows)
-
-    def name(self, index: int) -> str:
-        """The row, with its split: `train/12`."""
-        return f"{self.split_name}/{self.rows[index]}" if self.split_name else str(self.rows[index])
 
     def encoded(self, index: int) -> EncodedImage:
         """The bytes in the image column, or of the file that it names.
@@ -59,13 +51,6 @@ class HuggingFaceImages(SplittableImages):
                 raise InputError(f"{self.name(index)}: the row holds no image")
             content = read_bytes(path)
         return EncodedImage(content, PurePath(path or "").suffix.lower(), self.labels[index])
-
-    def subset(self, indices: Sequence[int]) -> Self:
-        """Return the images at these indices, in this order."""
-        chosen = copy.copy(self)
-        chosen.rows = array("q", (self.rows[index] for index in indices))
-        chosen.labels = taken(self.labels, indices)
-        return chosen
 
     def fingerprint(self) -> str:
         """SHA-256 of rows, labels, classes and the sizes of the table's files."""

@@ -3,15 +3,13 @@
 LeCun, Cortes and Burges, The MNIST database of handwritten digits: http://yann.lecun.com/exdb/mnist/.
 """
 
-import copy
 import gzip
 import hashlib
 import re
 import zlib
 from array import array
-from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Self, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +17,9 @@ from PIL import Image
 
 from acmix.data.folders import part_within
 from acmix.data.images import encode_png
-from acmix.data.labels import Label, taken
-from acmix.data.sources import EncodedImage, SplittableImages
+from acmix.data.labels import Label
+from acmix.data.rows import RowImages
+from acmix.data.sources import EncodedImage
 from acmix.errors import InputError, printable
 
 # `train-images-idx3-ubyte.gz`, as MNIST, Fashion-MNIST, EMNIST and KMNIST write it, with a dot in some copies.
@@ -33,7 +32,7 @@ _BYTES = 0x08
 _MOST = 2**32
 
 
-class IdxImages(SplittableImages):
+class IdxImages(RowImages):
     """The images of one pair of files.
 
     Args:
@@ -50,14 +49,6 @@ class IdxImages(SplittableImages):
         self.classes = tuple(str(value) for value in values)
         self.labels, self.rows = array("i", positions.tolist()), array("q", range(len(pixels)))
 
-    def __len__(self) -> int:
-        """Count the images."""
-        return len(self.rows)
-
-    def name(self, index: int) -> str:
-        """The image's place among those of its file: `train/12`."""
-        return f"{self.split_name}/{self.rows[index]}"
-
     def encoded(self, index: int) -> EncodedImage:
         """The image as a PNG file."""
         return EncodedImage(encode_png(Image.fromarray(self.pixels[self.rows[index]])), ".png", self.labels[index])
@@ -65,13 +56,6 @@ class IdxImages(SplittableImages):
     def read(self, index: int) -> tuple[Image.Image, Label]:
         """One image as 8-bit RGB, and its label."""
         return Image.fromarray(self.pixels[self.rows[index]]).convert("RGB"), self.labels[index]
-
-    def subset(self, indices: Sequence[int]) -> Self:
-        """Return the images at these indices, in this order."""
-        chosen = copy.copy(self)
-        chosen.rows = array("q", (self.rows[index] for index in indices))
-        chosen.labels = taken(self.labels, indices)
-        return chosen
 
     def fingerprint(self) -> str:
         """SHA-256 of which images, their size, labels and classes."""
