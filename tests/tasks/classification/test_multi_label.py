@@ -22,7 +22,7 @@ TARGETS = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]])
 
 
 def outcomes(logits=LOGITS, targets=TARGETS):
-    return list(label_outcomes(logits, targets, 0))
+    return list(label_outcomes(logits, probabilities_of(logits), targets, 0))
 
 
 def test_outcomes():

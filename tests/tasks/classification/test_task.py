@@ -11,7 +11,7 @@ from acmix.data import LabelledImages
 from acmix.data.labels import LabelSets
 from acmix.data.loading import Batch
 from acmix.tasks.classification.measures import MEASURES, MULTI_LABEL_MEASURES
-from acmix.tasks.classification.multi_label import label_outcomes, tally_labels
+from acmix.tasks.classification.multi_label import label_outcomes, probabilities_of, tally_labels
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.classification.task import Classification, balanced_weights, positive_weights
 
@@ -172,7 +172,7 @@ def test_measures_of_several_labels():
         task.measure(identity, (LOGITS[part, :3], SETS[part]))
     found = {name: float(value) for name, value in task.metrics.compute().items()}
     assert set(found) == {measure.name for measure in MULTI_LABEL_MEASURES}
-    expected = tally_labels(label_outcomes(LOGITS[:, :3], SETS, 0), "abc")
+    expected = tally_labels(label_outcomes(LOGITS[:, :3], probabilities_of(LOGITS[:, :3]), SETS, 0), "abc")
     assert found["val_map"] == pytest.approx(expected.map)
     assert found["val_f1"] == pytest.approx(expected.f1)
     assert found["val_f1_micro"] == pytest.approx(expected.f1_micro)

@@ -18,6 +18,7 @@ from acmix.tasks.classification.multi_label import (
     MultiLabelEvaluation,
     label_outcomes,
     label_prediction,
+    probabilities_of,
     tally_labels,
 )
 from acmix.tasks.loop.results import Measured, Table
@@ -172,18 +173,19 @@ def classify(classifier: Classifier, images: ImageSource, *, batch_size: int = 6
     index = 0
     for batch, targets in loader:
         logits = classifier.logits(batch)
-        check_finite(classifier.probabilities(logits), lambda at, first=index: images.name(first + at))
-        yield from outcomes(logits, targets, index)
+        probabilities = probabilities_of(logits) if classifier.multi_label else classifier.probabilities(logits)
+        check_finite(probabilities, lambda at, first=index: images.name(first + at))
+        yield from outcomes(logits, probabilities, targets, index)
         index += len(batch)
 
 
-def _outcomes(logits: Tensor, labels: Tensor, first: int) -> Iterator[Outcome]:
-    """What became of a batch, by its logits, labels and the index of its first image."""
+def _outcomes(logits: Tensor, probabilities: Tensor, labels: Tensor, first: int) -> Iterator[Outcome]:
+    """What became of a batch, by its logits, their softmax, labels and the index of its first image."""
     losses = nn.functional.cross_entropy(logits, labels, reduction="none")
     # Small probabilities may be equal, as 0, where logits differ.
     ranked = logits.topk(min(5, logits.shape[1])).indices
     among_five = (ranked == labels[:, None]).any(1)
-    columns = (labels, ranked[:, 0], logits.softmax(1).amax(1), losses, among_five)
+    columns = (labels, ranked[:, 0], probabilities.amax(1), losses, among_five)
     for index, values in enumerate(zip(*(column.tolist() for column in columns), strict=True), first):
         yield Outcome(index, *values)
 

@@ -185,16 +185,16 @@ def probabilities_of(logits: Tensor) -> Tensor:
     return (logits if logits.device.type == "mps" else logits.double()).sigmoid()
 
 
-def label_outcomes(logits: Tensor, targets: Tensor, first: int) -> Iterator[LabelsOutcome]:
+def label_outcomes(logits: Tensor, probabilities: Tensor, targets: Tensor, first: int) -> Iterator[LabelsOutcome]:
     """What became of a batch.
 
     Args:
         logits: `(B, classes)`.
+        probabilities: Of them, of `probabilities_of`.
         targets: `(B, classes)`, 1 for each label.
         first: Index of its first image.
     """
     losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
-    probabilities = probabilities_of(logits)
     for place, (row, target, loss) in enumerate(zip(probabilities, targets, losses.tolist(), strict=True)):
         labels, predictions = (chosen(each, THRESHOLD) for each in (target, row))
         yield LabelsOutcome(first + place, tuple(labels), tuple(predictions), row.clone(), loss)
