@@ -16,13 +16,14 @@ def command(name: str, *operands: str | Path, **options: str | Path | float | No
     Args:
         name: Of the command, its group first: "train", "study show".
         *operands: What stands without an option's name.
-        **options: By the names of their arguments. True is the option alone, None is left out.
+        **options: By the names of their arguments. True is the option alone, False its value, None is left out.
     """
     words = ["acmix", *name.split(), *map(_path, operands)]
     for option, value in options.items():
         if value is not None:
             words.append(f"--{option.replace('_', '-')}")
-            words += [] if value is True else [_path(value) if isinstance(value, str | Path) else str(value)]
+            if value is not True:
+                words.append(_path(value) if isinstance(value, str | Path) else str(value).lower())
     return quoted(words)
 
 

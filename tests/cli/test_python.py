@@ -83,7 +83,8 @@ def test_ctrl_c_at_any_moment_says_what_continues(tmp_path, monkeypatch, capsys,
     with monkeypatch.context() as patched:
         patched.setattr(place, name, stop)
         options = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
-        code, _, err = call(capsys, "train", "digits", *options, "--output", output)
+        asked = ["--workers", "0", "--save-minutes", "1.5", "--keep-states", "3", "--check-images", "false"]
+        code, _, err = call(capsys, "train", "digits", *options, *asked, "--output", output)
     assert code == 130
     said = err.splitlines()[-1]
     if moment == "reading images":
@@ -92,7 +93,8 @@ def test_ctrl_c_at_any_moment_says_what_continues(tmp_path, monkeypatch, capsys,
         return
     command = said.rpartition(": ")[2]
     continuing = {
-        "measuring the best": f"acmix train: stopped; continue with: acmix train digits --output '{output}' --resume",
+        "measuring the best": f"acmix train: stopped; continue with: acmix train digits {' '.join(asked)} "
+        f"--output '{output}' --resume",
         "reporting": f"acmix train: stopped; the run is finished; its report: acmix report '{output}'",
     }[moment]
     assert said == continuing

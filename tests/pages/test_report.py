@@ -231,7 +231,7 @@ def test_report_of_a_broken_run(broken, data):
         page.words.split()
     )
     assert "1 of 2 epochs are finished; the last state lies in epoch 2 of 2, after update 2 of" in page.words
-    assert f"acmix train {data} --output '{broken}' --resume\n" in page.words + "\n"
+    assert f"acmix train {data} --workers 0 --output '{broken}' --resume\n" in page.words + "\n"
     assert {"Confusions", "25 x unreadable", "1 x line cut off"} < set(page.headings)
     assert "image <b>19; reason cut" in page.words
     assert "and 5 more in problems.jsonl" in page.words

@@ -152,9 +152,10 @@ def test_resuming_a_finished_run_answers_with_the_command_that_trains_it_longer(
     wanted = {2: "4", 3: "3"}[epochs]
     new = str(tmp_path / "my run-2")
     assert run.read_json(output / "config.json")["device"] == "auto"
-    assert words == ["acmix", "train", data, "--output", new, "--extend", str(output), "--epochs", wanted]
+    asked = ["--workers", "0", "--check-images", "false"]
+    assert words == ["acmix", "train", data, *asked, "--output", new, "--extend", str(output), "--epochs", wanted]
     if epochs == 3:
-        assert main([*words[1:], "--workers", "0"]) == 0
+        assert main(words[1:]) == 0
         assert read_run(tmp_path / "my run-2").status == "finished"
 
 
@@ -164,11 +165,27 @@ def test_the_command_keeps_what_a_run_computes_on():
         "processes": 2,
         "device": "cuda",
         "strategy": "fsdp",
+        "workers": 0,
+        "save_minutes": 0.5,
+        "keep_states": 1,
+        "check_images": False,
     }
     words = shlex.split(run.continuing(Path("out"), config))
-    given = {"validation": "c", "device": "cuda", "devices": "2", "strategy": "fsdp", "output": "out"}
+    given = {"validation": "c", "devices": "2", "device": "cuda", "strategy": "fsdp", "workers": "0"}
+    given |= {"save-minutes": "0.5", "keep-states": "1", "check-images": "false", "output": "out"}
     options = [word for name, value in given.items() for word in (f"--{name}", value)]
     assert words == ["acmix", "train", "a b", *options, "--resume"]
+
+
+def test_what_is_asked_of_a_run_that_goes_on_is_asked_from_then_on(data, tmp_path):
+    with pytest.raises(PreemptedError):
+        train(data, tmp_path / "run", reporting=replace(stop_at(1, 1), save_minutes=1, keep_states=3))
+    assert "--workers 0 --save-minutes 1 --keep-states 3 --check-images false" in read_run(tmp_path / "run").command
+    with pytest.raises(PreemptedError):
+        train(data, tmp_path / "run", resume=True, reporting=stop_at(2, 1))
+    command = read_run(tmp_path / "run").command
+    assert "--workers 0 --check-images false" in command
+    assert "--keep-states" not in command
 
 
 def test_resuming_with_more_epochs_answers_so_too(data, tmp_path):

@@ -40,6 +40,7 @@ class Options:
             settings may differ in `acmix.tasks.loop.resuming.EXTENDABLE`. Where resume is set it has gone on already.
         weights: The file of start weights.
         workers: Processes that read images, for each that trains; None leaves it to the kind.
+        check_images: Decode every image once before training.
         progress: Shows how far checking is.
         device: Where it computes, see `acmix.devices.find_device`.
         devices: Processes on this machine, see `acmix.tasks.loop.distribution.make_fabric`.
@@ -51,6 +52,7 @@ class Options:
     extend: Path | None = None
     weights: Path | None = None
     workers: int | None = None
+    check_images: bool = True
     progress: Progress = silent
     device: str = "auto"
     devices: int | None = None
@@ -97,7 +99,6 @@ class Room:
         output: Path,
         *,
         validation: str | None = None,
-        check_images: bool = True,
         **options: Any,
     ) -> TrainingResult | None:
         """Train in a run folder; everything is checked before it is touched.
@@ -108,7 +109,6 @@ class Room:
             settings: The run's settings.
             output: The run folder, made if missing; it must not hold a run, unless it is resumed.
             validation: Of validation images, in place of those in data; of a classifier where data has none.
-            check_images: Decode every image once before training.
             **options: Those of `Options`; of weights see the kind's `load_start_weights`.
 
         Returns:
@@ -128,7 +128,7 @@ class Room:
         def begin(fabric: Fabric) -> _Begun:
             progress = asked.progress if fabric.is_global_zero else silent
             images = self.open(data, settings, validation=validation, check_images=False, progress=progress)
-            checked = checked_images(images, fabric, check_images=check_images, progress=progress)
+            checked = checked_images(images, fabric, check_images=asked.check_images, progress=progress)
             network = self.network(settings, len(images.train.classes))
             started = None if asked.start_weights is None else self.load(network, asked.start_weights)
             prepared = self.prepare(network, images, settings, fabric, workers=asked.workers)
@@ -160,7 +160,7 @@ def _train(
     with session(settings, device=options.device, devices=options.devices, strategy=options.strategy) as fabric:
         seed_everything(settings.seed, workers=True, verbose=False)
         begun = begin(fabric)
-        prepared, config = begun.prepared, _configuration(begun, fabric, options)
+        prepared, config = begun.prepared, _configuration(begun, fabric, options, reporting)
         state = None
         if options.extend is not None and not options.resume:
             state, origin = extension(options.extend, config, settings)
@@ -179,13 +179,13 @@ def _train(
         raise explained(error, files) from error
 
 
-def _configuration(begun: _Begun, fabric: Fabric, options: Options) -> dict[str, Any]:
+def _configuration(begun: _Begun, fabric: Fabric, options: Options, reporting: Reporting) -> dict[str, Any]:
     """What config.json holds."""
+    asked = vars(options) | vars(reporting)
     config = configuration(begun.prepared, fabric.world_size) | {
         "weights": None if options.weights is None else str(options.weights),
         "contents": begun.checked.contents,
-        "device": options.device,
-        "strategy": options.strategy,
+        **{name: asked[name] for name in run.ASKED},
     }
     return config if begun.started is None else config | {"start_weights": begun.started}
 

@@ -34,11 +34,22 @@ from acmix.shell import command
 from acmix.storage import write_atomically
 from acmix.tasks.loop import states
 from acmix.tasks.loop.measures import EpochRow, Measure, best_epoch
+from acmix.tasks.loop.progress import Reporting
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.csv", "summary.json"
 PROBLEMS = "problems.jsonl"
 RATES, STOPPED, REPORT = "rates.csv", "stopped.json", "report.html"
 _MARKS = (METRICS, SUMMARY, BEST, LAST)
+
+# What a person may ask of a run that decides no result, with its default. What was asked last stands in config.json.
+ASKED: dict[str, Any] = {
+    "device": "auto",
+    "strategy": "ddp",
+    "workers": None,
+    "save_minutes": Reporting.save_minutes,
+    "keep_states": Reporting.keep_states,
+    "check_images": True,
+}
 
 # epoch, layer, attention (alpha), convolution (beta)
 RateRow = dict[str, Any]
@@ -172,9 +183,8 @@ def _typed(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Data and options that a run and those that go on from it have in common; an older version's has not all of it."""
     options = {
         "validation": (config["data"].get("validation_location"), None),
-        "device": (config.get("device", "auto"), "auto"),
         "devices": (config["processes"], 1),
-        "strategy": (config.get("strategy", "ddp"), "ddp"),
+        **{name: (config.get(name, default), default) for name, default in ASKED.items()},
     }
     return config["data"]["location"], {name: value for name, (value, default) in options.items() if value != default}
 
