@@ -15,6 +15,7 @@ from lightning.fabric.plugins import MixedPrecision, Precision
 from torch import nn
 from torch.amp import GradScaler
 
+from acmix import InputError
 from acmix.data.loading import Batch
 from acmix.tasks.classification import task
 from acmix.tasks.classification.fitting import ROOM
@@ -24,6 +25,7 @@ from acmix.tasks.classification.task import Classification
 from acmix.tasks.loop import session, settings, states
 from acmix.tasks.loop.learner import Learner
 from acmix.tasks.loop.progress import EpochSums, Reporting
+from tests.runs import same
 
 SETTINGS = Settings(
     model="test_resnet.r160_in1k",
@@ -142,6 +144,44 @@ def test_asking_for_the_state_changes_nothing(optimizer):
     for number in range(2):
         learn(again, number)
     assert differing(again.state(), other.state()) == []
+
+
+def decay(learner, name, *, decays):
+    """Move a parameter into the group that decays, or into the other one."""
+    parameter = learner.model.module.get_parameter(name)
+    for group in learner._optimizer.param_groups:
+        rest = [each for each in group["params"] if each is not parameter]
+        group["params"] = [*rest, parameter] if (group["weight_decay"] > 0) == decays else rest
+
+
+@pytest.mark.parametrize("model", ["acmix_swin_nano", "acmix_pvt_tiny"])
+def test_a_state_of_other_groups_of_parameters_is_refused(model):
+    # A version before may have decayed positions, or held back an embedding that is a matrix.
+    networks = [create_network(model, num_classes=CLASSES) for _ in range(2)]
+    before, now = (make_learner(Precision(), {"average_decay": None}, network) for network in networks)
+    names = [name for name, parameter in networks[0].named_parameters() if parameter.ndim > 1]
+    moved = next(name for name in names if "pos" in name or "table" in name)
+    held_back = any(
+        group["weight_decay"] == 0 and any(each is networks[0].get_parameter(moved) for each in group["params"])
+        for group in before._optimizer.param_groups
+    )
+    decay(before, moved, decays=held_back)
+    weights = deepcopy(networks[1].state_dict())
+    refusal = r"^the state is of another version .* with an optimiser of other groups of parameters \(.*\); continue"
+    with pytest.raises(InputError, match=refusal):
+        now.restore(before.state())
+    assert same(networks[1].state_dict(), weights)
+
+
+def test_a_state_of_another_network_is_refused():
+    saved = make_learner(Precision()).state()
+    other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.2), nn.Flatten(), nn.Linear(4 * 16, 6))
+    found = make_learner(Precision(), model=other)
+    with pytest.raises(InputError, match=r"a network of other tensors \(0.bias, 0.weight, 1.bias, 1.running_mean,"):
+        found.restore(saved)
+    del saved["optimizer"]
+    with pytest.raises(KeyError):
+        make_learner(Precision()).restore(saved)
 
 
 class Faulty(nn.Module):

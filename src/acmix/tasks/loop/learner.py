@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from acmix.tasks.loop import freezing
 from acmix.tasks.loop.distribution import shard, summed
-from acmix.tasks.loop.optimization import WHOLE, make_optimizer, make_schedule
+from acmix.tasks.loop.optimization import WHOLE, check_state, make_optimizer, make_schedule
 from acmix.tasks.loop.settings import LoopSettings
 from acmix.tasks.loop.task import Batch, Task
 
@@ -214,7 +214,9 @@ class Learner:
 
         Raises:
             KeyError: If a part is missing.
+            InputError: If it is of another network, or its optimiser has other groups of parameters.
         """
+        check_state(self.model.module, self._optimizer, state)
         if state["optimizer"]["state"]:
             set_optimizer_state_dict(self.model.module, self._optimizer, state["optimizer"], options=WHOLE)
         set_model_state_dict(self.model.module, state["model"], options=WHOLE)

@@ -1,7 +1,7 @@
 """What settings mean for updates: what a network keeps and averages, optimiser and schedule, all of them timm's."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from inspect import signature
 from typing import Any, cast
@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from acmix.errors import InputError, in_one_line
+from acmix.errors import InputError, few, in_one_line
 from acmix.tasks.loop.freezing import freeze
 from acmix.tasks.loop.settings import LoopSettings
 
@@ -83,6 +83,45 @@ def make_optimizer(model: nn.Module, settings: LoopSettings, learning_rate: floa
         layer_decay=settings.layer_decay,
         **options,
     )
+
+
+def check_state(network: nn.Module, optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Refuse what another version saved of other tensors, or of other groups of parameters: decayed or not, of rates.
+
+    PyTorch would give a group the options of whichever saved one names a parameter of it last.
+
+    Args:
+        network: That is trained.
+        optimizer: Its optimiser.
+        state: Of `acmix.tasks.loop.learner.Learner`.
+
+    Raises:
+        InputError: If they differ.
+        KeyError: If a part is missing.
+    """
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    shapes = [{name: tensor.shape for name, tensor in each.items()} for each in (network.state_dict(), state["model"])]
+    if differing := _differing(*shapes):
+        what = f"a network of other tensors ({differing})"
+    else:
+        now = ([names[parameter] for parameter in group["params"]] for group in optimizer.param_groups)
+        saved = (group["params"] for group in state["optimizer"]["param_groups"])
+        differing = _differing(_by_member(now), _by_member(saved))
+        what = f"an optimiser of other groups of parameters ({differing})"
+    if differing:
+        raise InputError(
+            f"the state is of another version of acmix, with {what}; continue with that one, or train anew"
+        )
+
+
+def _by_member(groups: Iterable[Iterable[str]]) -> dict[str, frozenset[str]]:
+    """The group that each name is in."""
+    return {name: group for group in map(frozenset, groups) for name in group}
+
+
+def _differing(now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    """A few of the names of which something else is known."""
+    return few(sorted(name for name in {**now, **before} if now.get(name) != before.get(name)))
 
 
 def make_schedule(
