@@ -7,6 +7,7 @@ Without a compiler the package installs and works on its portable backend, and s
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -33,14 +34,14 @@ def instruction_sets() -> dict[str, list[str]]:
     return {"baseline": []}
 
 
-def compiler() -> str:
-    """The C++ compiler to use."""
-    return os.environ.get("CXX", "g++")
+def compiler() -> list[str]:
+    """The C++ compiler to use; CXX may begin with what calls it, as in `ccache g++`, and hold options."""
+    return shlex.split(os.environ.get("CXX", "")) or ["g++"]
 
 
 def run(*arguments: str) -> None:
     """Call the compiler; what it writes is shown, and kept for the error."""
-    done = subprocess.run([compiler(), *arguments], stderr=subprocess.PIPE, text=True, errors="replace")  # noqa: S603
+    done = subprocess.run([*compiler(), *arguments], stderr=subprocess.PIPE, text=True, errors="replace")  # noqa: S603
     sys.stderr.write(done.stderr)
     done.check_returncode()
 
@@ -71,12 +72,12 @@ class BuildKernels(build_ext):
         try:
             self._build(library, Path(self.build_temp))
         except OSError as error:
-            self._excuse(excuse, f"the C++ compiler {error.filename or compiler()} cannot be run ({error.strerror})")
+            self._excuse(excuse, f"the C++ compiler {error.filename or compiler()[0]} cannot be run ({error.strerror})")
         except subprocess.CalledProcessError as error:
             errors = [line for line in error.stderr.splitlines() if "error" in line] or [
                 f"it ended with {error.returncode}"
             ]
-            self._excuse(excuse, f"{compiler()} failed: {errors[0]}")
+            self._excuse(excuse, f"{shlex.join(compiler())} failed: {errors[0]}")
 
     def copy_extensions_to_source(self) -> None:
         """An editable install takes the library along, or the reason why there is none."""

@@ -1,6 +1,7 @@
 """What an installation says that has no compiled kernels: the true reason, and once at first use what is slow."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,13 @@ def test_a_compiler_that_fails_is_quoted(tmp_path):
     assert done.returncode == 0
     assert "failed: " in cpu._why_not_built(folder)
     assert "no-such-year" in cpu._why_not_built(folder)
+
+
+@pytest.mark.parametrize("before", ["", "env "])
+def test_a_compiler_may_have_another_before_it_and_options(tmp_path, before):
+    command = f"{before}{shlex.quote(sys.executable)} -c 'raise SystemExit(\"error: it was called\")'"
+    _, folder = build(tmp_path, CXX=command)
+    assert f"{command} failed: error: it was called; with g++" in cpu._why_not_built(folder).replace("'\"'\"'", "'")
 
 
 def test_a_source_tree_is_told_how_to_build(tmp_path):
