@@ -56,6 +56,23 @@ def test_a_long_epoch_tells_of_itself_in_a_file(monkeypatch, capsys):
     )
 
 
+def test_a_validation_tells_of_itself(monkeypatch, capsys):
+    monkeypatch.setattr(training, "_BETWEEN", 0.0)
+    with training.TrainingDisplay(90, (), live=False) as display:
+        display.reporting().on_validation(7, 12, 200)
+    assert capsys.readouterr().err == "epoch 7/90  validating 12/200\n"
+    terminal = io.StringIO()
+    console = Console(file=terminal, force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr(training, "get_console", lambda: console)
+    with training.TrainingDisplay(90, (), live=True) as display:
+        display._show_update(PROGRESS)
+        display.reporting().on_validation(7, 12, 200)
+        display._bar.refresh()
+    last = terminal.getvalue().rpartition("epoch 7/90")[2]
+    assert "validating 12/200" in last
+    assert "loss" not in last
+
+
 def test_an_epoch_is_told_with_what_its_task_measures(capsys):
     row = {"epoch": 3, "train_loss": 0.5, "val_loss": 0.25, "val_top1": 0.875, "val_top5": 1.0, "seconds": 12.34}
     training.TrainingDisplay(9, MEASURES, live=False)._show_epoch(row)

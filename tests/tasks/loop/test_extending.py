@@ -139,7 +139,16 @@ def test_other_data_and_other_weights_do_not_fit(data, finished, tmp_path):
 
 def test_what_may_differ_does(data, finished, tmp_path):
     changed = replace(LONGER, learning_rate=0.5, warmup_epochs=0, patience=3)
-    train(data, tmp_path / "run", changed, extend=finished)
+    measured = []
+
+    def track(items, doing, total):
+        for item in items:
+            yield item
+            measured.append((doing, total))
+
+    result = train(data, tmp_path / "run", changed, extend=finished, progress=track)
+    images = result.validation.images
+    assert measured == [("measuring the best", images)] * images
     assert read_run(tmp_path / "run").rows[-1]["learning_rate"] > LONGER.learning_rate
 
 

@@ -67,6 +67,12 @@ def train(output, settings=SETTINGS, state=None, **reporting):
     return files
 
 
+def test_a_validation_is_told_batch_by_batch(tmp_path):
+    told = []
+    train(tmp_path / "run", replace(SETTINGS, epochs=2), on_validation=lambda *where: told.append(where))
+    assert told == [(epoch, batch, 4) for epoch in (1, 2) for batch in (1, 2, 3, 4)]
+
+
 def test_it_is_trained_validated_and_kept(tmp_path):
     files = train(tmp_path / "run")
     rows = [*csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines())]

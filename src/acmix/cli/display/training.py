@@ -96,6 +96,7 @@ class TrainingDisplay:
         return Reporting(
             on_epoch=self._show_epoch,
             on_update=self._show_update,
+            on_validation=self._show_validation,
             on_start=self._show_start,
             on_problem=self._show_problem,
             **options,
@@ -103,6 +104,8 @@ class TrainingDisplay:
 
     def _show_epoch(self, row: Mapping[str, float]) -> None:
         self._told = time.monotonic()
+        # What comes next, another epoch or measuring the best checkpoint, has a line of its own.
+        self._bar.update(self._task, visible=False)
         validated = ", ".join(
             each.described(row[each.name]) for each in self.measures if each.name in row and not each.optional
         )
@@ -119,7 +122,13 @@ class TrainingDisplay:
             f"rate {progress.learning_rate:.2e}",
             f"loader {progress.loader_images_per_second:,.0f}/s, waits {progress.waiting:.0%}",
         ]
-        epoch = f"epoch {progress.epoch}/{self.epochs}"
+        self._show_line(progress.epoch, parts, progress.update, progress.updates)
+
+    def _show_validation(self, epoch: int, batch: int, batches: int) -> None:
+        self._show_line(epoch, [f"validating {batch}/{batches}"], batch, batches)
+
+    def _show_line(self, number: int, parts: list[str], done: int, total: int) -> None:
+        epoch = f"epoch {number}/{self.epochs}"
         if not self._live:
             if time.monotonic() >= self._told + _BETWEEN:
                 self._told = time.monotonic()
@@ -133,8 +142,8 @@ class TrainingDisplay:
             self._task,
             visible=True,
             description=epoch,
-            completed=progress.update,
-            total=progress.updates,
+            completed=done,
+            total=total,
             state="  ".join(parts),
         )
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from acmix.checkpoints.classifier import Classifier
 from acmix.data import ImageData, preprocessing_for, training_loader, training_transform
 from acmix.data.bundled import BUNDLED
+from acmix.progress import Progress
 from acmix.tasks.classification.inference import classify, evaluation_of
 from acmix.tasks.classification.measures import MEASURES, MULTI_LABEL_MEASURES
 from acmix.tasks.classification.networks import arguments_of
@@ -68,10 +69,11 @@ class Prepared(prepared.Prepared):
             validation=self.validation_loader(seen, fabric, batch_size=settings.batch_size),
         )
 
-    def evaluate(self, trained: Classifier) -> tuple[Any, list[Any]]:
+    def evaluate(self, trained: Classifier, progress: Progress) -> tuple[Any, list[Any]]:
         """Classify the validation images, and count."""
         options = {"batch_size": self.settings.batch_size, "workers": self.workers}
-        outcomes = list(classify(trained, self.images.validation, **options))
+        outcomes = classify(trained, self.images.validation, **options)
+        outcomes = list(progress(outcomes, "measuring the best", len(self.images.validation)))
         return evaluation_of(trained, outcomes), outcomes
 
 

@@ -12,6 +12,7 @@ from acmix.data.annotated import AnnotatedData
 from acmix.data.loading import example_loader
 from acmix.errors import InputError, counted
 from acmix.models.detectors import DetectionNetwork
+from acmix.progress import Progress
 from acmix.tasks.detection.augmentation import Augmentation, collate
 from acmix.tasks.detection.inference import Evaluation, Outcome, Pictures, as_lists, search, tally
 from acmix.tasks.detection.measures import MEASURES
@@ -68,10 +69,11 @@ class Prepared(prepared.Prepared):
             validation=self.validation_loader(pictures, fabric, batch_size=settings.batch_size, collate_fn=as_lists),
         )
 
-    def evaluate(self, trained: Detector) -> tuple[Evaluation, list[Outcome]]:
+    def evaluate(self, trained: Detector, progress: Progress) -> tuple[Evaluation, list[Outcome]]:
         """Search the validation images, and count."""
         options = {"batch_size": self.settings.batch_size, "workers": self.workers, "losses": True}
-        outcomes = list(search(trained, self.images.validation, **options))
+        outcomes = search(trained, self.images.validation, **options)
+        outcomes = list(progress(outcomes, "measuring the best", len(self.images.validation)))
         return tally(outcomes, self.images.validation), outcomes
 
 

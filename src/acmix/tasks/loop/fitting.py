@@ -41,7 +41,7 @@ class Options:
         weights: The file of start weights.
         workers: Processes that read images, for each that trains; None leaves it to the kind.
         check_images: Decode every image once before training.
-        progress: Shows how far checking is.
+        progress: Shows how far checking is, and measuring the best checkpoint.
         device: Where it computes, see `acmix.devices.find_device`.
         devices: Processes on this machine, see `acmix.tasks.loop.distribution.make_fabric`.
         strategy: How processes share the network, see there.
@@ -174,7 +174,7 @@ def _train(
                 reporting.on_start(_facts(prepared, fabric, files, resumed=options.resume))
             execute(prepared, fabric, files, saved or state, reporting)
     try:
-        return _summarise(files, prepared, fabric.device) if fabric.is_global_zero else None
+        return _summarise(files, prepared, fabric.device, options.progress) if fabric.is_global_zero else None
     except OSError as error:
         raise explained(error, files) from error
 
@@ -219,10 +219,10 @@ def _facts(prepared: Prepared, fabric: Fabric, files: run.RunFiles, *, resumed: 
     return facts
 
 
-def _summarise(files: run.RunFiles, prepared: Prepared, device: torch.device) -> TrainingResult:
+def _summarise(files: run.RunFiles, prepared: Prepared, device: torch.device, progress: Progress) -> TrainingResult:
     """Evaluate the best checkpoint as a user would load it, and write summary.json."""
     images = prepared.images
-    evaluation, outcomes = prepared.evaluate(load(files.output / run.BEST, device=device))
+    evaluation, outcomes = prepared.evaluate(load(files.output / run.BEST, device=device), progress)
     result = TrainingResult(
         output=files.output,
         task=prepared.settings.task,

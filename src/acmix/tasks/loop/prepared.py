@@ -15,6 +15,7 @@ from acmix.checkpoints.trained import TrainedNetwork, running_versions, save_tra
 from acmix.data import DataRecord, image_loader
 from acmix.data.datasets import OpenedData
 from acmix.data.sampling import EpochSampler, evaluation_batches
+from acmix.progress import Progress
 from acmix.tasks.loop.measures import EpochRow, Measure
 from acmix.tasks.loop.results import Evaluation
 from acmix.tasks.loop.settings import LoopSettings
@@ -58,8 +59,13 @@ class Prepared(ABC):
         """Augmented images, and those to validate with as they are used later."""
 
     @abstractmethod
-    def evaluate(self, trained: Any) -> tuple[Evaluation, Sequence[Any]]:
-        """Measure the best checkpoint as a user would, and what it made of each validation image."""
+    def evaluate(self, trained: Any, progress: Progress) -> tuple[Evaluation, Sequence[Any]]:
+        """Measure the best checkpoint as a user would, and what it made of each validation image.
+
+        Args:
+            trained: The checkpoint.
+            progress: Shows how far it is.
+        """
 
     def validation_loader(
         self, images: Dataset[Any], fabric: Fabric, *, batch_size: int, **options: Any

@@ -48,6 +48,7 @@ class Reporting:
     Attributes:
         on_epoch: Called with every row of metrics.csv.
         on_update: Called after every update.
+        on_validation: Called after every batch of a validation with the epoch, the batches so far and all there are.
         on_start: Called before training with what the run is made of, in words: images, network, device, output.
         on_problem: Called with a sentence about a problem that does not stop the run.
         on_stop: Called in the first process when an error or a signal ends the run, its state saved where it can be.
@@ -61,6 +62,7 @@ class Reporting:
 
     on_epoch: Callable[[EpochRow], None] | None = None
     on_update: Callable[[Progress], None] | None = None
+    on_validation: Callable[[int, int, int], None] | None = None
     on_start: Callable[[Mapping[str, str]], None] | None = None
     on_problem: Callable[[str], None] | None = None
     on_stop: Callable[[], None] | None = None

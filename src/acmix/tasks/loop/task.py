@@ -1,6 +1,5 @@
 """The seam between the loop and what is trained: the loop draws, steps, counts and saves; a task knows the rest."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,7 +36,7 @@ class Batches:
 
     training: DataLoader[Any]
     sampler: EpochSampler
-    validation: Iterable[Any]
+    validation: DataLoader[Any]
 
 
 class Task(Protocol):

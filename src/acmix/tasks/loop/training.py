@@ -187,13 +187,15 @@ class Training:
             # The first process's statistics are those that states keep.
             distribute_bn(network, self.fabric.world_size, reduce=False)
         network.eval()
-        for batch in self.validation:
+        for number, batch in enumerate(self.validation, 1):
             # Fabric knows nothing of the average.
             with self.fabric.autocast():
                 self.task.measure(network, self.fabric.to_device(batch))
             stop = torch.tensor(float(self._interruption.received is not None), device=self.fabric.device)
             if summed(self.fabric, stop) > 0:
                 self._stop()
+            if self.reporting.on_validation is not None and self.fabric.is_global_zero:
+                self.reporting.on_validation(self.updates.epoch + 1, number, len(self.validation))
         found = {name: float(value) for name, value in self.task.metrics.compute().items()}
         self.task.metrics.reset()
         if lost := [name for name, value in found.items() if not math.isfinite(value)]:

@@ -19,6 +19,7 @@ from acmix.data.masks.opening import MaskedData
 from acmix.data.sources import read_in_threads
 from acmix.errors import InputError
 from acmix.models import segmenters
+from acmix.progress import Progress
 from acmix.tasks.loop import prepared
 from acmix.tasks.loop.distribution import readers
 from acmix.tasks.loop.measures import Measure
@@ -85,9 +86,10 @@ class Prepared(prepared.Prepared):
             validation=self.validation_loader(validation, fabric, batch_size=1, collate_fn=list),
         )
 
-    def evaluate(self, trained: Segmenter) -> tuple[Evaluation, list[Outcome]]:
+    def evaluate(self, trained: Segmenter, progress: Progress) -> tuple[Evaluation, list[Outcome]]:
         """Segment the validation images, and count."""
-        outcomes = list(segment(trained, self.images.validation, workers=self.workers))
+        outcomes = segment(trained, self.images.validation, workers=self.workers)
+        outcomes = list(progress(outcomes, "measuring the best", len(self.images.validation)))
         return tally(outcomes, trained.classes), outcomes
 
 
