@@ -68,7 +68,7 @@ def test_portable_keeps_it_there_too(bits, problem, part):
     values.assert_one_number_stays_where_it_is_seen(problem, bits, part, "portable")
 
 
-# Where a weight is nothing, so is its slope, however large values are; at the border windows hold a key up to four times.
+# Where a weight is nothing, so is its slope beside large values; at the border windows hold a key up to four times.
 @pytest.mark.parametrize("size", [1e5, 1e20])
 @pytest.mark.parametrize("backend", [CPU, "portable", "reference"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
