@@ -4,6 +4,7 @@ BIN := .venv/bin
 RESULTS := benchmarks/results
 INSTALLED := .venv/.installed
 KERNELS := setup.py $(shell find src/acmix/ops/cpu/csrc -type f)
+SOURCES := $(shell find src tests -name '*.h' -o -name '*.cpp')
 INTO := $(BIN)/uv pip install --quiet --compile-bytecode --python
 INSTALL := $(INTO) $(BIN)/python --constraint constraints.txt
 # Modules are compiled once, or every start of Python would compile torch's again.
@@ -187,6 +188,7 @@ test-gpu:
 check: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run --Werror $(SOURCES)
 	$(BIN)/pyrefly check
 
 # Train the small network on handwritten digits, validate it, predict held-out digits, write a report: demo/run/report.html
@@ -326,6 +328,7 @@ study-times: venv
 format: venv
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $(SOURCES)
 
 # The compiled kernels on an aarch64 processor: Debian's g++-aarch64-linux-gnu and qemu-user-static.
 test-aarch64: venv
