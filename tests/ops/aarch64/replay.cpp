@@ -1,8 +1,9 @@
 // Calls of the compiled kernels out of a file, without torch: the part of LibTorch that they use, written anew.
 //
-// A file holds whole numbers of 64 bits and bytes. Calls: their count, then of each its name and arguments. An argument: a
-// letter (T tensor, O tensor that may be missing, N one that is, I number), then its content. A tensor: dtype, axes, sizes,
-// strides, bytes of its storage, from its first element on. Results: of each call their count, then tensors, dense.
+// A file holds whole numbers of 64 bits and bytes. Calls: their count, then of each its name and arguments. An
+// argument: a letter (T tensor, O tensor that may be missing, N one that is, I number), then its content. A tensor:
+// dtype, axes, sizes, strides, bytes of its storage, from its first element on. Results: of each call their count, then
+// tensors, dense.
 #include <bit>
 #include <cstring>
 #include <fstream>
@@ -167,7 +168,9 @@ int32_t torch_parallel_for(int64_t begin, int64_t end, int64_t, void (*task)(int
 }
 
 int32_t aoti_torch_library_init_def(const char*, const char*, uint32_t, TorchLibraryOpaque**) { return 0; }
-int32_t aoti_torch_library_init_impl(const char*, const char*, const char*, uint32_t, TorchLibraryOpaque**) { return 0; }
+int32_t aoti_torch_library_init_impl(const char*, const char*, const char*, uint32_t, TorchLibraryOpaque**) {
+  return 0;
+}
 int32_t aoti_torch_library_def(TorchLibraryOpaque*, const char*) { return 0; }
 int32_t torch_library_impl(TorchLibraryOpaque*, const char* name, Boxed kernel, uint64_t) {
   functions()[name] = kernel;
@@ -177,7 +180,8 @@ int32_t torch_library_impl(TorchLibraryOpaque*, const char* name, Boxed kernel, 
 
 int64_t read_number(std::istream& file) {
   int64_t number;
-  if (!file.read(reinterpret_cast<char*>(&number), sizeof number)) throw std::runtime_error("the file of calls is cut off");
+  if (!file.read(reinterpret_cast<char*>(&number), sizeof number))
+    throw std::runtime_error("the file of calls is cut off");
   return number;
 }
 

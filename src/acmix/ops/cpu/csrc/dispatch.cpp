@@ -50,10 +50,8 @@ struct Build {
 
 constexpr Build builds[] = {
 #if defined(__x86_64__)
-    {"amx", has_amx, amx::kernels},
-    {"avx512_bf16", has_avx512_bf16, avx512_bf16::kernels},
-    {"avx512", has_avx512, avx512::kernels},
-    {"avx2", has_avx2, avx2::kernels},
+    {"amx", has_amx, amx::kernels},          {"avx512_bf16", has_avx512_bf16, avx512_bf16::kernels},
+    {"avx512", has_avx512, avx512::kernels}, {"avx2", has_avx2, avx2::kernels},
 #endif
     {"baseline", always, baseline::kernels},
 };

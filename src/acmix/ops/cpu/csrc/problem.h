@@ -37,8 +37,8 @@ struct Convolution {
 };
 
 // Stage I, where it is part of the call: the projections of `input`, (B, 1, C_in, H, W), by weight (3 C, C_in) and bias
-// (3 C) or null, both in the compute type; forward the weight may be bfloat16 where kernels read that. inputs is C_in, 0
-// where the projections are given. packed are weight and bias as pack_weights leaves them, null where it has no work.
+// (3 C) or null, both in the compute type; forward the weight may be bfloat16 where kernels read that. inputs is C_in,
+// 0 where the projections are given. packed are weight and bias as pack_weights leaves them, null where it has no work.
 struct Projection {
   int64_t inputs;
   Field input;
@@ -55,8 +55,8 @@ struct Ends {
   bool rectified;
 };
 
-// Both paths of one call. `output` is the output, or its gradient in the backward pass; threads says how many tasks keep
-// every thread at work.
+// Both paths of one call. `output` is the output, or its gradient in the backward pass; threads says how many tasks
+// keep every thread at work.
 struct Mix {
   Shape shape;
   Field query, key, value, output;  // no queries, keys and values where they are projected
@@ -87,18 +87,19 @@ struct PackingWork {
   int64_t numbers, parts;
 };
 
-// fc (positions, maps) and a kernel (channels, positions, taps) that become one kernel (channels, maps, taps), times rate,
-// in `parts` parts of the channels. The first kernel lies `position` from position to position, `tap` from tap to tap.
+// fc (positions, maps) and a kernel (channels, positions, taps) that become one kernel (channels, maps, taps), times
+// rate, in `parts` parts of the channels. The first kernel lies `position` from position to position, `tap` from tap to
+// tap.
 struct Composition {
   int64_t channels, positions, maps, taps, parts, position, tap;
   const void *mixing, *kernel;
   double rate;
 };
 
-// A convolution of one cell: `output`, (cells, outputs), is the product of weight, (outputs, inputs), and every stride-th
-// cell of the input, (B, 1, inputs, H, W), plus bias, (outputs), plus `shortcut`, as the output, each null where there is
-// none, and rectified. Channels are adjacent. Weight and bias are in the compute type, or the weight bfloat16 where pairs
-// are multiplied; packed are both as pack_pointwise leaves them.
+// A convolution of one cell: `output`, (cells, outputs), is the product of weight, (outputs, inputs), and every
+// stride-th cell of the input, (B, 1, inputs, H, W), plus bias, (outputs), plus `shortcut`, as the output, each null
+// where there is none, and rectified. Channels are adjacent. Weight and bias are in the compute type, or the weight
+// bfloat16 where pairs are multiplied; packed are both as pack_pointwise leaves them.
 struct Pointwise {
   int64_t cells, inputs, outputs, stride, height_out, width_out;
   Field input;
@@ -130,8 +131,8 @@ struct Kernels {
                            int64_t last);
 };
 
-// Scratch of the calling thread, 64-byte aligned, kept between calls so that its pages are mapped once: for the tasks that
-// it computes, and for weights that all threads read.
+// Scratch of the calling thread, 64-byte aligned, kept between calls so that its pages are mapped once: for the tasks
+// that it computes, and for weights that all threads read.
 enum class Use { tasks, weights };
 void* workspace(size_t bytes, Use use);
 

@@ -1,5 +1,5 @@
-// Local attention, backward, of one head: softmax weights and their gradients ("slopes") are made again a few query rows
-// at a time, kept in a ring of rows, and gathered by tiles of keys (no atomics: bitwise the same for any number of
+// Local attention, backward, of one head: softmax weights and their gradients ("slopes") are made again a few query
+// rows at a time, kept in a ring of rows, and gathered by tiles of keys (no atomics: bitwise the same for any number of
 // threads).
 #pragma once
 
@@ -17,9 +17,10 @@ template <class T>
 struct AttentionScratch {
   Step* steps;
   Fold* folds;
-  int64_t* cells;  // how far the columns of a window are
+  int64_t* cells;                                          // how far the columns of a window are
   int64_t ring_rows, ring_part, ring_row, fold_count = 0;  // ring: (row, weights and slopes, cell, column)
-  T *weights, *peaks, *slopes, *descents, *sums, *position_sums, *own, *ring;  // own: 1 in the strip's own query columns
+  T *weights, *peaks, *slopes, *descents, *sums, *position_sums;
+  T *own, *ring;  // own: 1 in the strip's own query columns
   Strip columns;
 
   AttentionScratch(const Mix& problem, const BackwardLayout<T>& layout, Arena<T>& arena) {
@@ -155,8 +156,8 @@ static void differentiate_position(const Mix& problem, const AttentionScratch<T>
 // What the backward pass of one head reads and adds to, in scratch.
 template <class T>
 struct HeadMaps {
-  const T *query, *key, *value, *output_gradient;           // from rows band.begin and band.out_begin on
-  T *query_gradient, *key_gradient, *value_gradient;        // from row band.first on
+  const T *query, *key, *value, *output_gradient;     // from rows band.begin and band.out_begin on
+  T *query_gradient, *key_gradient, *value_gradient;  // from row band.first on
 };
 
 // What queries of row y with slopes that are not finite give to the band's own keys and values. In the ring they would
@@ -180,8 +181,8 @@ static void give_apart(const Mix& problem, const BackwardLayout<T>& layout, cons
     for (int64_t j = 0; j < window * window; ++j) {
       T &weight = weights[j * layout.query_pitch], &slope = slopes[j * layout.query_pitch];
       const int64_t row = stride * y + j / window - layout.radius, place = stride * column + j % window - layout.radius;
-      const int64_t to = (row - band.first) * layout.row + layout.columns.slot(place - first) +
-                         x - floor_divide(x, layout.interleave) * layout.interleave;
+      const int64_t to = (row - band.first) * layout.row + layout.columns.slot(place - first) + x -
+                         floor_divide(x, layout.interleave) * layout.interleave;
       const bool own = row >= band.first && row < band.last && place >= first && place < last;
       for (int64_t d = 0; own && column >= 0 && column < shape.width_out && d < shape.head_size; ++d) {
         maps.key_gradient[to + d * layout.pitch] += scale * slope * query[d * layout.pitch];
@@ -240,10 +241,10 @@ static inline void gather_channels(const BackwardLayout<T>& layout, const Step* 
   const int64_t stride = layout.stride, window = layout.window, pitch = layout.query_pitch;
   Vector<T> sum[tile_rows][channels] = {};
   if (cell < window)
-    add_steps<T, Numbers<T>, -spacing, channels>(sum, steps, step_count,
-                                                 {weight, stride * window * pitch, stride * pitch - layout.interleave,
-                                                  value.data, -layout.interleave, value.pitch,
-                                                  ceil_divide(window - cell, stride)});
+    add_steps<T, Numbers<T>, -spacing, channels>(
+        sum, steps, step_count,
+        {weight, stride * window * pitch, stride * pitch - layout.interleave, value.data, -layout.interleave,
+         value.pitch, ceil_divide(window - cell, stride)});
 #pragma GCC unroll 4
   for (int a = 0; a < tile_rows; ++a)
     if (a < rows)
@@ -266,10 +267,9 @@ static void gather_tile(const BackwardLayout<T>& layout, const AttentionScratch<
   int64_t count = 0;
   for (int64_t y = first; y < last; ++y) {
     const int64_t offset = row - stride * y + layout.radius;
-    scratch.steps[count++] = {offset < 0 ? ceil_divide(-offset, stride) : 0,
-                              least(rows - 1, floor_divide(window - 1 - offset, stride)),
-                              y % scratch.ring_rows * scratch.ring_row + offset * window * layout.query_pitch,
-                              y * value.row - skipped, y};
+    scratch.steps[count++] = {
+        offset < 0 ? ceil_divide(-offset, stride) : 0, least(rows - 1, floor_divide(window - 1 - offset, stride)),
+        y % scratch.ring_rows * scratch.ring_row + offset * window * layout.query_pitch, y * value.row - skipped, y};
   }
   for (int64_t phase = 0; phase < stride; ++phase) {
     // The cells in whose column a key of this phase lies, and how far right of it the query of the first one is.
@@ -307,12 +307,12 @@ static Vector<T> backward_head(const Mix& problem, const BackwardLayout<T>& layo
   Vector<T> rate_gradient = {};
   int64_t made = band.query_first;
   for (int64_t block = band.first; block < band.last; block += stride * tile_rows) {
-    const int64_t needed =
-        least(band.query_last, (block + stride * tile_rows - 1 + layout.radius) / stride + 1);
+    const int64_t needed = least(band.query_last, (block + stride * tile_rows - 1 + layout.radius) / stride + 1);
     while (made < needed) {
       // A tile never straddles the border of the band's own queries.
-      const int64_t border = made < band.own_first ? band.own_first
-                                                   : made < band.own_last ? band.own_last : band.query_last;
+      const int64_t border = made < band.own_first  ? band.own_first
+                             : made < band.own_last ? band.own_last
+                                                    : band.query_last;
       const int64_t rows = least(tile_rows, border - made);
       rate_gradient += backward_queries(problem, layout, scratch, locations, band, maps, made, rows);
       made += rows;

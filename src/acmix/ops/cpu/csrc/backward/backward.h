@@ -106,15 +106,14 @@ static void convolve_backward(const Mix& problem, const MixGradient& to, const B
   const Span own_outputs = {out_rows * convolution.narrow_registers, convolution.narrow_registers,
                             scratch.maps.outputs.size() * layout.interleave};
   const T* kernel = static_cast<const T*>(problem.convolution.kernel);
-  T* kernel_gradient =
-      static_cast<T*>(to.kernel) +
-      slice * shape.head_size * heads * (positions ? positions : 3 * heads) * convolution.taps;
+  T* kernel_gradient = static_cast<T*>(to.kernel) +
+                       slice * shape.head_size * heads * (positions ? positions : 3 * heads) * convolution.taps;
   const T* own = scratch.maps.maps + (band.first - band.begin) * layout.row;
   for (int64_t d = 0; d < shape.head_size; ++d) {
     const T* tapped = tapped_maps(problem, layout, convolution, own - layout.padding * layout.row, d, tapped_rows);
-    const Planes<const T> outputs = {scratch.outputs + (band.own_first - band.out_begin) * layout.out_row +
-                                         d * heads * layout.outputs.pitch(),
-                                     layout.outputs.pitch(), heads, scratch.places};
+    const Planes<const T> outputs = {
+        scratch.outputs + (band.own_first - band.out_begin) * layout.out_row + d * heads * layout.outputs.pitch(),
+        layout.outputs.pitch(), heads, scratch.places};
     correlate<T>(outputs,
                  {tapped + layout.padding * convolution.row, convolution.plane, convolution.count, convolution.narrow},
                  convolution.kernel(kernel_gradient, problem, head, d), own_outputs);
@@ -125,12 +124,13 @@ static void convolve_backward(const Mix& problem, const MixGradient& to, const B
     if constexpr (in_pairs<T>)
       if (paired.count) {
         paired.pair_kernel(weights, convolution.count);
-        const T* pairs = paired.outputs + (band.own_first - band.out_begin) * paired.row +
-                         d * paired.count * layout.outputs.pitch();
-        transpose_taps<T, Pairs<T>>(problem, layout, convolution, scratch.taps, own_rows,
-                                    {pairs, layout.outputs.pitch(), paired.count, paired.places}, paired.row,
-                                    {paired.kernel, paired.pairs, convolution.inputs, convolution.tap, convolution.taps},
-                                    tapped_gradient, false);
+        const T* pairs =
+            paired.outputs + (band.own_first - band.out_begin) * paired.row + d * paired.count * layout.outputs.pitch();
+        transpose_taps<T, Pairs<T>>(
+            problem, layout, convolution, scratch.taps, own_rows,
+            {pairs, layout.outputs.pitch(), paired.count, paired.places}, paired.row,
+            {paired.kernel, paired.pairs, convolution.inputs, convolution.tap, convolution.taps}, tapped_gradient,
+            false);
       }
     const int64_t alone = heads - 2 * paired.count;
     if (alone)
@@ -161,7 +161,7 @@ static void bring_rows(const Mix& problem, const BackwardLayout<T>& layout, cons
   const int64_t first = most(band.begin, 0), last = least(band.end, problem.shape.height);
   clear_rows(problem, layout, scratch.maps, {band.begin, band.begin, band.end, band.begin, band.end});
   project_rows(problem, layout, scratch.projection, head, last - first,
-                  row_of(layout, scratch.maps, first - band.begin));
+               row_of(layout, scratch.maps, first - band.begin));
 }
 
 // Both paths for the heads from `head` on; returns the sum of d loss / d rate.
@@ -241,8 +241,8 @@ static void backward(const Mix& problem, const MixGradient& to, int64_t first_it
         }
         T* weights = to.weights ? static_cast<T*>(to.weights) + (slice * layout.passes + pass) * share : nullptr;
         if (to.weights || to.inputs)
-          differentiate_pass(problem, layout, scratch.maps.inputs, scratch.projection, scratch.projection_gradient, band,
-                             scratch.gradient,
+          differentiate_pass(problem, layout, scratch.maps.inputs, scratch.projection, scratch.projection_gradient,
+                             band, scratch.gradient,
                              {pass, weights, task > begin, to.inputs != nullptr, pass > first_pass});
       }
       if (to.inputs)

@@ -66,9 +66,10 @@ struct PairedOutputs {
 // Gradients of the tapped maps of one channel on the band's own rows, by the taps that each phase of rows and columns
 // is read with; of outputs `out_row` from row to row, as many as tables of `kernel` have.
 template <class T, class Term>
-static void transpose_taps(const Mix& problem, const BackwardLayout<T>& layout, const ConvolutionScratch<T>& convolution,
-                           Tap* taps, int64_t own_rows, const Planes<const T>& outputs, int64_t out_row,
-                           const Weights<const T>& kernel, T* to, bool add) {
+static void transpose_taps(const Mix& problem, const BackwardLayout<T>& layout,
+                           const ConvolutionScratch<T>& convolution, Tap* taps, int64_t own_rows,
+                           const Planes<const T>& outputs, int64_t out_row, const Weights<const T>& kernel, T* to,
+                           bool add) {
   const int64_t stride = layout.stride, size = problem.convolution.kernel_size;
   for (int64_t down = 0; down < least(stride, own_rows); ++down)
     for (int64_t across = 0; across < stride; ++across) {

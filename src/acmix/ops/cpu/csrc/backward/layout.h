@@ -39,7 +39,8 @@ struct BackwardLayout : MapLayout<T> {
     // Every band computes the queries of its halo again: no shorter than twice the window.
     const int64_t shortest = round_up(2 * most(map.window, 1), map.stride);
     const int64_t inputs = problem.projection.inputs;
-    // Of a pixel: its inputs, twice one and a half times in tiles, their gradient, and outside tiles that of projections.
+    // Of a pixel: its inputs, twice one and a half times in tiles, their gradient, and outside tiles that of
+    // projections.
     const int64_t cells = in_tiles<T> ? 4 * inputs : 3 * map.channels + 2 * inputs;
     const int64_t projected = inputs ? cells * map.pitch : 0;
     const int64_t in_row = 2 * map.row + ceil_divide(out_row, map.stride) + projected;

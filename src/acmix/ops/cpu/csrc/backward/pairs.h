@@ -1,5 +1,5 @@
-// Stage I of bfloat16, backward, where the instruction set multiplies pairs of them: neighbouring pixels share a lane in
-// the gradient of the weights, neighbouring projections in that of the input. Sums stay float32.
+// Stage I of bfloat16, backward, where the instruction set multiplies pairs of them: neighbouring pixels share a lane
+// in the gradient of the weights, neighbouring projections in that of the input. Sums stay float32.
 #pragma once
 
 #include "backward/layout.h"
@@ -7,8 +7,8 @@
 
 namespace acmix::ACMIX_ISA {
 
-// The gradients of one pass, `projections` of every pixel, as pairs of both kinds, in the room of as many numbers and two
-// pixels more. Pairs of pixels are those of the packed input: the first own pixel may be the second of its pair.
+// The gradients of one pass, `projections` of every pixel, as pairs of both kinds, in the room of as many numbers and
+// two pixels more. Pairs of pixels are those of the packed input: the first own pixel may be the second of its pair.
 template <class T>
 struct PairedGradient {
   int64_t projections, lead, count;  // count: of pixels
@@ -16,7 +16,10 @@ struct PairedGradient {
   T* by_pixel;                       // (pair of pixels, projection)
 
   PairedGradient(T* room, int64_t pass_projections, int64_t first, int64_t pixels)
-      : projections(pass_projections), lead(first % 2), count(pixels), by_projection(reinterpret_cast<Brain*>(room)),
+      : projections(pass_projections),
+        lead(first % 2),
+        count(pixels),
+        by_projection(reinterpret_cast<Brain*>(room)),
         by_pixel(room + round_up(pixels, 2) / 2 * projections) {}
 
   int64_t pairs() const { return ceil_divide(lead + count, 2); }

@@ -7,7 +7,8 @@
 
 namespace acmix::ACMIX_ISA {
 
-// Tiles of packed input that are summed over at once, twice as many in pairs: what they are multiplied with stays in the first-level cache.
+// Tiles of packed input that are summed over at once, twice as many in pairs: what they are multiplied with stays in
+// the first-level cache.
 constexpr int64_t most_runs = 2;
 
 // A tile of sums added to rows `step` apart, or put there.
@@ -45,16 +46,18 @@ struct PassGradient {
   bool add_weights, wants_input, add_input;
 };
 
-// The 3 `channels` projections of a pass are in the order (query or key or value, channel); pixels in that of the packed
-// input.
+// The 3 `channels` projections of a pass are in the order (query or key or value, channel); pixels in that of the
+// packed input.
 template <class T>
 struct VectorProjectionGradient {
   int64_t projections, width;  // of a pass; inputs; both in whole registers
   bool paired;
-  T *line, *gradient, *input, *pixels;  // (input, cell of a row); (pixel, projection or input); paired pixels of the input
+  T *line, *gradient, *input;  // (input, cell of a row); (pixel, projection or input)
+  T* pixels;                   // paired, of the input
 
   VectorProjectionGradient(const Mix& problem, const BackwardLayout<T>& layout, Arena<T>& arena)
-      : projections(pass_projections(layout)), width(round_up(problem.projection.inputs, lanes<T>)),
+      : projections(pass_projections(layout)),
+        width(round_up(problem.projection.inputs, lanes<T>)),
         paired(multiplies_pairs<T>(problem)) {
     const int64_t count = layout.band_rows * layout.pitch;
     line = arena.take(width * layout.pitch);
@@ -94,8 +97,8 @@ static inline void for_pixel_runs(const Columns& columns, const Strip& strip, co
     }
 }
 
-// Products of vectors read the weights as they are, or in pairs, so many rows in a part; and for the gradient of the input
-// a pass in tiles, behind them.
+// Products of vectors read the weights as they are, or in pairs, so many rows in a part; and for the gradient of the
+// input a pass in tiles, behind them.
 constexpr int64_t part_rows = 64;
 
 template <class T>
@@ -108,8 +111,8 @@ static PackingWork packing_of(const Mix& problem, const BackwardLayout<T>& layou
 }
 
 template <class T>
-static void pack_part(const Mix& problem, const BackwardLayout<T>& layout, const VectorProjectionGradient<T>& scratch, bool,
-                      T* packed, int64_t part) {
+static void pack_part(const Mix& problem, const BackwardLayout<T>& layout, const VectorProjectionGradient<T>& scratch,
+                      bool, T* packed, int64_t part) {
   const int64_t inputs = problem.projection.inputs, maps = problem.shape.heads * problem.shape.head_size;
   const PackingWork pairs = packing_of(problem, layout, scratch, false);
   if (part < pairs.parts) return pack_pairs(problem, packed, part * part_rows, least((part + 1) * part_rows, 3 * maps));
@@ -133,56 +136,54 @@ static void pack_part(const Mix& problem, const BackwardLayout<T>& layout, const
   }
 }
 
-// The gradients of one pass by pixel, from scratch rows; zeros where the strip's neighbours have theirs. And that of the
-// bias, if one is wanted.
+// The gradients of one pass by pixel, from scratch rows; zeros where the strip's neighbours have theirs. And that of
+// the bias, if one is wanted.
 template <class T>
 static void collect_gradient(const BackwardLayout<T>& layout, const VectorProjectionGradient<T>& scratch,
-                             const PairedGradient<T>& pairs, const Strip& strip, const BackwardBand& band, const T* from,
-                             T* bias, bool add) {
+                             const PairedGradient<T>& pairs, const Strip& strip, const BackwardBand& band,
+                             const T* from, T* bias, bool add) {
   const int64_t projections = scratch.projections, pitch = layout.pitch, known = 3 * layout.channels;
   if (bias && !add) clear(bias, 0, projections);
   if (scratch.paired) {
     clear(pairs.by_pixel, 0, projections);
     clear(pairs.by_pixel, (pairs.pairs() - 1) * projections, pairs.pairs() * projections);
   }
-  for_pixel_runs(
-      layout.columns, strip, band,
-      [&](int64_t row, int64_t phase, int64_t pixel, int64_t cells, int64_t before, int64_t behind) {
-        const T* line = from + (row - band.first) * layout.row + phase * layout.columns.phase_pitch;
-        auto own = [&](int64_t x) { return x >= 0 && x < cells; };
-        auto packed = [&](int64_t x) { return x >= -before && x < cells + behind; };
-        const int64_t shift = scratch.paired ? (pairs.lead + pixel - before) % 2 : 0;
-        for (int64_t x = -before - shift; x < cells + behind; x += lanes<T>)
-          for (int64_t m = 0; m < projections; m += lanes<T>) {
-            Vector<T> block[lanes<T>], sum = {};
+  auto collect = [&](int64_t row, int64_t phase, int64_t pixel, int64_t cells, int64_t before, int64_t behind) {
+    const T* line = from + (row - band.first) * layout.row + phase * layout.columns.phase_pitch;
+    auto own = [&](int64_t x) { return x >= 0 && x < cells; };
+    auto packed = [&](int64_t x) { return x >= -before && x < cells + behind; };
+    const int64_t shift = scratch.paired ? (pairs.lead + pixel - before) % 2 : 0;
+    for (int64_t x = -before - shift; x < cells + behind; x += lanes<T>)
+      for (int64_t m = 0; m < projections; m += lanes<T>) {
+        Vector<T> block[lanes<T>], sum = {};
 #pragma GCC unroll 16
-            for (int l = 0; l < lanes<T>; ++l)
-              block[l] = m + l < known ? load(line + (m + l) * pitch + x) : Vector<T>{};
-            transpose<T>(block);
+        for (int l = 0; l < lanes<T>; ++l) block[l] = m + l < known ? load(line + (m + l) * pitch + x) : Vector<T>{};
+        transpose<T>(block);
 #pragma GCC unroll 16
-            for (int l = 0; l < lanes<T>; ++l) {
-              if (!own(x + l)) block[l] = Vector<T>{};
-              sum += block[l];
+        for (int l = 0; l < lanes<T>; ++l) {
+          if (!own(x + l)) block[l] = Vector<T>{};
+          sum += block[l];
+        }
+        if (bias) store(bias + m, load(bias + m) + sum);
+        if constexpr (in_pairs<T>)
+          if (scratch.paired) {
+            if (x >= 0 && x + lanes<T> <= cells) {
+#pragma GCC unroll 8
+              for (int l = 0; l < lanes<T>; l += 2)
+                put_pixels(pairs, pixel + x + l, m, block[l], block[l + 1], true, true);
+              continue;
             }
-            if (bias) store(bias + m, load(bias + m) + sum);
-            if constexpr (in_pairs<T>)
-              if (scratch.paired) {
-                if (x >= 0 && x + lanes<T> <= cells) {
 #pragma GCC unroll 8
-                  for (int l = 0; l < lanes<T>; l += 2)
-                    put_pixels(pairs, pixel + x + l, m, block[l], block[l + 1], true, true);
-                  continue;
-                }
-#pragma GCC unroll 8
-                for (int l = 0; l < lanes<T>; l += 2)
-                  put_pixels(pairs, pixel + x + l, m, block[l], block[l + 1], packed(x + l), packed(x + l + 1));
-                continue;
-              }
-#pragma GCC unroll 16
-            for (int l = 0; l < lanes<T>; ++l)
-              if (packed(x + l)) store(scratch.gradient + (pixel + x + l) * projections + m, block[l]);
+            for (int l = 0; l < lanes<T>; l += 2)
+              put_pixels(pairs, pixel + x + l, m, block[l], block[l + 1], packed(x + l), packed(x + l + 1));
+            continue;
           }
-      });
+#pragma GCC unroll 16
+        for (int l = 0; l < lanes<T>; ++l)
+          if (packed(x + l)) store(scratch.gradient + (pixel + x + l) * projections + m, block[l]);
+      }
+  };
+  for_pixel_runs(layout.columns, strip, band, collect);
 }
 
 // The gradients of the weights of one pass, (input, projection), added to what is there, or put there: of the input,
@@ -201,9 +202,12 @@ static void differentiate_weights(const Mix& problem, const VectorProjection<T>&
       const int64_t first = own.first + done - tile.first * lanes<T>, size = tile.size * lanes<T>;
       if (first >= size) continue;
       const int64_t pixels = least(size - first, own.count - done);
-      runs[count++] = {gradient + done / together * projections, projections,
-                       input + tile.first * packed.terms * lanes<T> + first / together, 2 * size / together,
-                       size / together, ceil_divide(pixels, together)};
+      runs[count++] = {gradient + done / together * projections,
+                       projections,
+                       input + tile.first * packed.terms * lanes<T> + first / together,
+                       2 * size / together,
+                       size / together,
+                       ceil_divide(pixels, together)};
       done += pixels;
     }
     for (Tiles across(projections / lanes<T>, projected_vectors); across.first < across.registers; across.next())
@@ -234,8 +238,8 @@ static void differentiate_input(const Mix& problem, const BackwardLayout<T>& lay
   }
 }
 
-// From the gradients of one pass to its share of that of the weights, and to that of the input. The first pass of a task
-// puts the latter.
+// From the gradients of one pass to its share of that of the weights, and to that of the input. The first pass of a
+// task puts the latter.
 template <class T>
 static void differentiate_pass(const Mix& problem, const BackwardLayout<T>& layout, const Strip& strip,
                                const VectorProjection<T>& packed, const VectorProjectionGradient<T>& scratch,
@@ -292,8 +296,7 @@ static void unpack_input(const Mix& problem, const Field& to, const BackwardLayo
         for (int l = 0; l < lanes<T>; ++l)
           store(scratch.line + (c + l) * layout.pitch + phase * columns.phase_pitch + x, block[l]);
       }
-    if (phase == stride - 1)
-      unpack_row(columns, maps, scratch.line, to, image + row * to.row, inputs, strip, members);
+    if (phase == stride - 1) unpack_row(columns, maps, scratch.line, to, image + row * to.row, inputs, strip, members);
   });
 }
 
@@ -328,8 +331,7 @@ static void sum_shares(const Mix& problem, const BackwardLayout<T>& layout, cons
     if (!bias) continue;
     alignas(vector_bytes) T line[lanes<T>];
     store(line, sum(inputs));
-    for (int64_t l = 0; l < lanes<T> && place + l < known; ++l)
-      bias[output(place + l)] = line[l];
+    for (int64_t l = 0; l < lanes<T> && place + l < known; ++l) bias[output(place + l)] = line[l];
   }
 }
 

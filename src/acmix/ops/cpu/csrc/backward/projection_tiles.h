@@ -7,8 +7,8 @@
 
 namespace acmix::ACMIX_ISA {
 
-// Steps of pixels that go from the gradient of the projections to those of input and weights at once: a pair of blocks of
-// them stays in the first-level cache.
+// Steps of pixels that go from the gradient of the projections to those of input and weights at once: a pair of blocks
+// of them stays in the first-level cache.
 constexpr int64_t chunk_steps = 4, pair_size = pair_side * pair_side;
 
 // Pixels are in the order of the packed input, from the step on in which the band's own ones begin.
@@ -86,8 +86,8 @@ static inline void collect_chunk(const BackwardLayout<float>& layout, const Stri
           const bool real = m + l + i < known;
 #pragma GCC unroll 2
           for (int half = 0; half < 2; ++half) {
-            const Vector<float> values = (Vector<float>)_mm512_maskz_loadu_ps(
-                real ? lanes_of[half] : 0, place[half] + (l + i) * layout.pitch);
+            const Vector<float> values =
+                (Vector<float>)_mm512_maskz_loadu_ps(real ? lanes_of[half] : 0, place[half] + (l + i) * layout.pitch);
             sums[l + i] += values;
             parts[i][half] = split(values);
           }
@@ -109,8 +109,7 @@ static inline void collect_chunk(const BackwardLayout<float>& layout, const Stri
 // As for products of vectors.
 static inline void differentiate_pass(const Mix& problem, const BackwardLayout<float>& layout, const Strip& strip,
                                       const TileProjection& packed, const TileProjectionGradient& scratch,
-                                      const BackwardBand& band, const float* gradient,
-                                      const PassGradient<float>& to) {
+                                      const BackwardBand& band, const float* gradient, const PassGradient<float>& to) {
   const int64_t projections = scratch.projections, width = scratch.width, depth = scratch.columns.steps;
   const Blocks inputs = packed.weights.inputs_of(static_cast<float*>(problem.projection.packed), to.pass);
   const OwnRegisters own(packed, band);
@@ -172,7 +171,8 @@ static inline void unpack_input(const Mix& problem, const Field& to, const Backw
     for (int64_t i = 0; i < packed.across; ++i, ++place) {
       const MapRegister& cells = packed.registers[i];
       for (int64_t c = 0; c < inputs; ++c)
-        _mm512_mask_storeu_ps(scratch.line + c * layout.pitch + cells.place - before, static_cast<__mmask16>(cells.lanes),
+        _mm512_mask_storeu_ps(scratch.line + c * layout.pitch + cells.place - before,
+                              static_cast<__mmask16>(cells.lanes),
                               (__m512)load(scratch.input_pair(c / pair_side * pair_side, place) +
                                            c % pair_side * pair_side + place % 2 * block_side));
     }

@@ -13,8 +13,7 @@ namespace acmix::ACMIX_ISA {
 
 #if defined(__AMX_BF16__)
 template <class T>
-using ProjectionGradientScratch =
-    std::conditional_t<in_tiles<T>, TileProjectionGradient, VectorProjectionGradient<T>>;
+using ProjectionGradientScratch = std::conditional_t<in_tiles<T>, TileProjectionGradient, VectorProjectionGradient<T>>;
 #else
 template <class T>
 using ProjectionGradientScratch = VectorProjectionGradient<T>;

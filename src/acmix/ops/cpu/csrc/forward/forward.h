@@ -72,10 +72,9 @@ static void convolve_band(const Mix& problem, const ForwardLayout<T>& layout, co
       if (layout.paired) tapped = mix_pairs(problem, layout, convolution, scratch.pairs, first, d, tapped_rows);
     }
     if (!tapped) tapped = tapped_maps(problem, layout, convolution, first, d, tapped_rows);
-    convolve_maps<T>({tapped + layout.padding * convolution.row, convolution.plane, convolution.count,
-                      convolution.narrow},
-                     convolution.row, weights, output, layout.out_row, layout.stride, rows, across,
-                     convolution.packed);
+    convolve_maps<T>(
+        {tapped + layout.padding * convolution.row, convolution.plane, convolution.count, convolution.narrow},
+        convolution.row, weights, output, layout.out_row, layout.stride, rows, across, convolution.packed);
   }
 }
 
@@ -153,8 +152,7 @@ static void attend_pairs(const Mix& problem, const ForwardLayout<T>& layout, con
       for (int64_t a = 0; a < rows; ++a)
         pairs.pair_query(layout, lines(stride * (y + a)), place, layout.out_pitch, queries + a * pairs.query_row);
       attend_rows<T, Pairs<T>>(problem, layout, scratch, rows, {queries, pairs.query_row, layout.pitch},
-                               pairs.key(place), pairs.value(place),
-                               output_of(layout, scratch, head + place, band, y));
+                               pairs.key(place), pairs.value(place), output_of(layout, scratch, head + place, band, y));
     }
   }
 }
@@ -185,8 +183,7 @@ static void bring_rows(const Mix& problem, const ForwardLayout<T>& layout, const
   if (problem.projection.inputs) {
     const int64_t first = most(band.fresh, 0), count = most(least(band.end, height) - first, 0);
     clear_rows(problem, layout, scratch.maps, rows);
-    project_rows(problem, layout, scratch.projection, head, count,
-                    row_of(layout, scratch.maps, first - band.begin));
+    project_rows(problem, layout, scratch.projection, head, count, row_of(layout, scratch.maps, first - band.begin));
   } else {
     bring_given_rows(problem, layout, scratch, group, head, rows);
   }
@@ -242,9 +239,8 @@ static void forward_band(const Mix& problem, const ForwardLayout<T>& layout, con
   for (int64_t row = band.first; row < band.last; ++row) {
     T* from = scratch.output + (row - band.first) * layout.out_row;
     finish_row(problem, layout.out_pitch, from);
-    unpack_row(layout.outputs, scratch.maps, from, field,
-               group * layout.interleave * field.batch + row * field.row, shape.heads * shape.head_size,
-               scratch.maps.outputs, layout.members(group, shape.batch));
+    unpack_row(layout.outputs, scratch.maps, from, field, group * layout.interleave * field.batch + row * field.row,
+               shape.heads * shape.head_size, scratch.maps.outputs, layout.members(group, shape.batch));
   }
 }
 
@@ -262,9 +258,9 @@ static void forward(const Mix& problem, int64_t first_task, int64_t last_task) {
     scratch.aim(problem, layout, task / layout.bands % layout.strips);
     const int64_t begin = layout.stride * first - layout.halo;
     const bool follows = task > first_task && first > 0;
-    forward_band(problem, layout, scratch, task / (layout.bands * layout.strips),
-                 {first, last, begin, begin + (follows ? layout.shared_rows : 0),
-                  layout.stride * (last - 1) + 1 + layout.halo});
+    forward_band(
+        problem, layout, scratch, task / (layout.bands * layout.strips),
+        {first, last, begin, begin + (follows ? layout.shared_rows : 0), layout.stride * (last - 1) + 1 + layout.halo});
   }
 }
 

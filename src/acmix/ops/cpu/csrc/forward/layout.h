@@ -31,8 +31,8 @@ struct ForwardLayout : MapLayout<T> {
     const int64_t size = static_cast<int64_t>(map.paired ? sizeof(Brain) : sizeof(T));
     const int64_t cells = most(band_bytes / size, weights);
     const int64_t cached = most(cells / (map.stride * in_row + out_row), ceil_divide(2 * map.halo + 1, map.stride));
-    const int64_t shared = most(ceil_divide(shape.height_out, ceil_divide(problem.threads, map.groups * map.strips)),
-                                tile_rows);
+    const int64_t shared =
+        most(ceil_divide(shape.height_out, ceil_divide(problem.threads, map.groups * map.strips)), tile_rows);
     bands = ceil_divide(shape.height_out, least(cached, shared));
     band_rows = ceil_divide(shape.height_out, bands);
     bands = ceil_divide(shape.height_out, band_rows);

@@ -54,10 +54,10 @@ static void convolve_pairs(const MapLayout<T>& layout, const PairedWeights<T>& p
   if (paired == 3 * layout.heads) return;
   const MapHalf last = layout.line_of(paired, d);
   out.add = true;
-  (last.half ? convolve_maps<T, SecondOfPairs<T>> : convolve_maps<T, FirstOfPairs<T>>)(
-      {maps + last.line * layout.pitch, plane, 1, places}, layout.row,
-      {weights.data, weights.outputs, weights.inputs + paired, weights.taps, weights.tap_count}, out, out_row,
-      layout.stride, rows, across, packed);
+  const auto add_half = last.half ? convolve_maps<T, SecondOfPairs<T>> : convolve_maps<T, FirstOfPairs<T>>;
+  add_half({maps + last.line * layout.pitch, plane, 1, places}, layout.row,
+           {weights.data, weights.outputs, weights.inputs + paired, weights.taps, weights.tap_count}, out, out_row,
+           layout.stride, rows, across, packed);
 }
 
 // tapped_maps of mixtures.
@@ -95,7 +95,7 @@ static void pair_maps(const MapLayout<T>& layout, const T* from, T* to) {
 // The cells [first, last) of neighbouring channels of one half of lines; the last one of an odd number is beside zeros.
 template <class T>
 static void pair_neighbours(const MapLayout<T>& layout, const T* from, int half, int64_t channels, int64_t first,
-                          int64_t last, T* to) {
+                            int64_t last, T* to) {
   const Vector<T> nothing = {};
   const JoinHalves<T> join(half);
   for (int64_t d = 0; d < channels; d += 2, from += 2 * layout.pitch, to += layout.pitch)
@@ -103,8 +103,8 @@ static void pair_neighbours(const MapLayout<T>& layout, const T* from, int half,
       store(to + x, join(load(from + x), d + 1 < channels ? load(from + layout.pitch + x) : nothing));
 }
 
-// What attention reads in pairs, of the heads of a pass: of a tile of rows queries, `(head, tile row, pair, column)`, and
-// in a ring of rows keys and, each with that of the next cell, values, `(row, head, pairs and channels, column)`.
+// What attention reads in pairs, of the heads of a pass: of a tile of rows queries, `(head, tile row, pair, column)`,
+// and in a ring of rows keys and, each with that of the next cell, values, `(row, head, pairs and channels, column)`.
 template <class T>
 struct PairedHeads {
   int64_t query_row, head, rows, row;

@@ -1,5 +1,5 @@
-// Convolutions of one cell, which stand around the operator in a residual block: a matrix product, with bias, a shortcut
-// that is added, and ReLU.
+// Convolutions of one cell, which stand around the operator in a residual block: a matrix product, with bias, a
+// shortcut that is added, and ReLU.
 #pragma once
 
 #include "stage_one/projection.h"
@@ -10,14 +10,14 @@ namespace acmix::ACMIX_ISA {
 // are written: whole tiles, and long runs of a pixel.
 constexpr int64_t run_bytes = 256 << 10, outputs_together = 288;
 
-// Lanes hold outputs, whose weights are transposed for that, or cells, which are, and what they give. A task is a run of
-// cells, or some outputs of one where there are few.
+// Lanes hold outputs, whose weights are transposed for that, or cells, which are, and what they give. A task is a run
+// of cells, or some outputs of one where there are few.
 template <class T>
 struct PointwiseLayout {
   bool paired, outputs_in_lanes, dense;  // dense: whether the cells of the input follow each other
-  int64_t terms;         // of the sums over inputs
-  int64_t run, runs;     // cells of one
-  int64_t share, parts;  // outputs of one part
+  int64_t terms;                         // of the sums over inputs
+  int64_t run, runs;                     // cells of one
+  int64_t share, parts;                  // outputs of one part
 
   static constexpr int64_t block = projected_vectors * lanes<T>;
 
@@ -180,8 +180,8 @@ static void multiply_panels(const Pointwise& layer, const PointwiseLayout<T>& la
     const int64_t end = least(begin + outputs_together, last);
     for (Tiles tile(ceil_divide(cells, count), projected_vectors); tile.first < tile.registers; tile.next()) {
       const int64_t cell = tile.first * count, pitch = tile.size * count;
-      const Terms<T> terms = {scratch.cells + cell * layout.terms, pitch, weight, 2 * layout.terms, layout.terms,
-                              layout.terms};
+      const Terms<T> terms = {
+          scratch.cells + cell * layout.terms, pitch, weight, 2 * layout.terms, layout.terms, layout.terms};
       for_output_tiles(begin, end, tile.size, [&](int64_t m, int64_t outputs) {
         multiply_tile<T>({&terms, 1, m, 0}, outputs, tile.size,
                          LineTile<T, Term>{bias ? bias + m : nullptr, scratch.lines + (m - begin) * pitch, pitch});

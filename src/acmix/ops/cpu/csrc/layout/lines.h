@@ -205,8 +205,8 @@ struct Rows {
   int64_t row, pitch;
 };
 
-// Cells of a line in scratch by their remainder modulo the stride ("phases", `phase_pitch` apart), those of `members` of
-// `interleave` images in turn; every register of each phase.
+// Cells of a line in scratch by their remainder modulo the stride ("phases", `phase_pitch` apart), those of `members`
+// of `interleave` images in turn; every register of each phase.
 struct Weave {
   int64_t stride, interleave, phase_pitch, members;
 };

@@ -3,9 +3,9 @@
 // Columns are split by their remainder modulo the stride ("phases"): column x lies at x / stride of phase x % stride,
 // so that every window cell and every tap is a constant offset. Narrow maps of several images are interleaved (column x
 // of image g at x * interleave + g), so that lanes are full at every width. Wide maps are cut into strips of columns.
-// Where products are of pairs of bfloat16, forward, a line holds two maps. A row's halo is the room behind the rows before
-// and after it: the strip's neighbours or, beyond the map, zeros while the convolution path runs and reflections while
-// attention does.
+// Where products are of pairs of bfloat16, forward, a line holds two maps. A row's halo is the room behind the rows
+// before and after it: the strip's neighbours or, beyond the map, zeros while the convolution path runs and reflections
+// while attention does.
 #pragma once
 
 #include "layout/lines.h"

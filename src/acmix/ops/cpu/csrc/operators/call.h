@@ -7,8 +7,8 @@
 namespace acmix {
 namespace {
 
-// The weights of the convolution path in the compute type: fc (P, 3 N) or none, dep (C, P, k, k) in either memory format,
-// beta or none. `composed` says whether fc and dep are computed as one kernel.
+// The weights of the convolution path in the compute type: fc (P, 3 N) or none, dep (C, P, k, k) in either memory
+// format, beta or none. `composed` says whether fc and dep are computed as one kernel.
 struct Weights {
   MaybeTensor fc;
   Tensor dep;
@@ -17,7 +17,9 @@ struct Weights {
 
   Weights(Element type, const MaybeTensor& fc_weight, const Tensor& dep_weight, const MaybeTensor& rate_convolution,
           bool one_kernel)
-      : fc(densely(in_type(type, fc_weight))), dep(in_type(type, dep_weight)), rate(in_type(type, rate_convolution)),
+      : fc(densely(in_type(type, fc_weight))),
+        dep(in_type(type, dep_weight)),
+        rate(in_type(type, rate_convolution)),
         composed(one_kernel) {
     require(dep.dim() == 4, "dep must be (C, P, k, k)");
     if (!has_channels_last(dep)) dep = densely(dep);
@@ -78,7 +80,8 @@ struct Between {
   bool rectified = false;
 };
 
-// The tensors and numbers of one call, as an operator takes them; window 0 means no attention, no kernel no convolution.
+// The tensors and numbers of one call, as an operator takes them; window 0 means no attention, no kernel no
+// convolution.
 struct Call {
   Tensor like;
   Field query = {}, key = {}, value = {};
@@ -102,8 +105,11 @@ struct Call {
 
   // Both paths, of projections (B, 3 N, D, H, W).
   Call(const Tensor& maps, const Parameters& parameters, int64_t size, int64_t stride)
-      : like(maps), query(heads_of(maps, 0)), key(heads_of(maps, maps.size(1) / 3)),
-        value(heads_of(maps, maps.size(1) / 3 * 2)), window(size) {
+      : like(maps),
+        query(heads_of(maps, 0)),
+        key(heads_of(maps, maps.size(1) / 3)),
+        value(heads_of(maps, maps.size(1) / 3 * 2)),
+        window(size) {
     require(like.size(1) % 3 == 0, "projections must have the shape (B, 3 N, D, H, W)");
     set_shape(like.size(1) / 3, like.size(2), stride);
     take(parameters);
@@ -161,9 +167,7 @@ struct Call {
   }
 
   // Whether weights of the input's dtype are bfloat16 that the kernels read.
-  bool reads_bfloat16() const {
-    return like.element() == Element::bfloat16 && best_kernels(is_double).read_bfloat16;
-  }
+  bool reads_bfloat16() const { return like.element() == Element::bfloat16 && best_kernels(is_double).read_bfloat16; }
 
   // As the kernels read it.
   MaybeTensor parameter(const MaybeTensor& tensor) const { return densely(in_type(compute_type(like), tensor)); }
@@ -196,16 +200,20 @@ Mix problem_of(const Call& call, const Tensor& output, const Locations& columns,
   Projection projection = {};
   if (call.projections) {
     const auto& [weight, bias, heads] = *call.projections;
-    projection = {call.like.size(1),
-                  channels_of(call.like, 0, call.like.size(1)),
-                  weight.element(),
-                  weight.const_data_ptr(),
-                  bias ? bias->const_data_ptr() : nullptr,
-                  nullptr};
+    projection = {call.like.size(1),       channels_of(call.like, 0, call.like.size(1)), weight.element(),
+                  weight.const_data_ptr(), bias ? bias->const_data_ptr() : nullptr,      nullptr};
   }
-  return {call.shape, call.query,  call.key,   call.value, channels_of(output, 0, call.shape.head_size),
-          attention,  convolution, projection, number_of_threads(),
-          {call.ends.rectified_input, call.ends.bias ? call.ends.bias->const_data_ptr() : nullptr, call.ends.rectified}};
+  return {
+      call.shape,
+      call.query,
+      call.key,
+      call.value,
+      channels_of(output, 0, call.shape.head_size),
+      attention,
+      convolution,
+      projection,
+      number_of_threads(),
+      {call.ends.rectified_input, call.ends.bias ? call.ends.bias->const_data_ptr() : nullptr, call.ends.rectified}};
 }
 
 }  // namespace

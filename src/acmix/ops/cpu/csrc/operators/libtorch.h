@@ -1,5 +1,6 @@
-// What the operators call of LibTorch's stable C interface, declared here, so that they compile without torch and load with
-// any from 2.11 on. tests/ops/test_libtorch.py holds the declarations against the headers of the torch that is installed.
+// What the operators call of LibTorch's stable C interface, declared here, so that they compile without torch and load
+// with any from 2.11 on. tests/ops/test_libtorch.py holds the declarations against the headers of the torch that is
+// installed.
 #pragma once
 
 #include <cstddef>

@@ -13,9 +13,8 @@ void pack_weights(const Call& call, const Kernels& kernels, bool backward, Mix& 
   if (!work.numbers) return;
   const size_t size = call.is_double ? sizeof(double) : sizeof(float);
   void* packed = workspace(static_cast<size_t>(work.numbers) * size, Use::weights);
-  parallel_for(work.parts, 1, [&](int64_t first, int64_t last) {
-    kernels.pack_weights(problem, backward, packed, first, last);
-  });
+  parallel_for(work.parts, 1,
+               [&](int64_t first, int64_t last) { kernels.pack_weights(problem, backward, packed, first, last); });
   problem.projection.packed = packed;
 }
 
@@ -28,7 +27,7 @@ Tensor run_forward(const Call& call) {
   Mix problem = problem_of(call, output, columns, rows);
   pack_weights(call, kernels, false, problem);
   parallel_for(kernels.forward_tasks(problem), 1,
-                              [&](int64_t first, int64_t last) { kernels.forward(problem, first, last); });
+               [&](int64_t first, int64_t last) { kernels.forward(problem, first, last); });
   return output;
 }
 
@@ -38,8 +37,9 @@ Tensor local_attention(const Tensor& query, const Tensor& key, const Tensor& val
 
 Tensor mix(const Tensor& projections, const MaybeTensor& position, const MaybeTensor& rate, const MaybeTensor& fc,
            const Tensor& dep, const MaybeTensor& rate_convolution, bool composed, int64_t window, int64_t stride) {
-  return run_forward(
-      Call(projections, {position, rate, Weights(compute_type(projections), fc, dep, rate_convolution, composed)}, window, stride));
+  return run_forward(Call(projections,
+                          {position, rate, Weights(compute_type(projections), fc, dep, rate_convolution, composed)},
+                          window, stride));
 }
 
 Tensor project_and_mix(const Tensor& input, const Tensor& weight, const MaybeTensor& bias, const MaybeTensor& position,
@@ -109,10 +109,9 @@ struct Wanted {
 Gradients run_backward(const Call& call, const Tensor& output_gradient, const Wanted& wanted) {
   const Shape& shape = call.shape;
   require(output_gradient.dim() == 4 && output_gradient.element() == call.like.element() &&
-                      output_gradient.size(0) == shape.batch &&
-                      output_gradient.size(1) == shape.heads * shape.head_size &&
-                      output_gradient.size(2) == shape.height_out && output_gradient.size(3) == shape.width_out,
-                  "the output's gradient must be (B, C, H', W') in the dtype of the output");
+              output_gradient.size(0) == shape.batch && output_gradient.size(1) == shape.heads * shape.head_size &&
+              output_gradient.size(2) == shape.height_out && output_gradient.size(3) == shape.width_out,
+          "the output's gradient must be (B, C, H', W') in the dtype of the output");
   const int64_t channels = shape.heads * shape.head_size, small_size = 2 * shape.head_size + 1;
   const int64_t inputs = call.projections ? call.like.size(1) : 0;
   Tensor maps = wanted.input ? call.empty_map(call.projections ? inputs : 3 * channels, shape.height, shape.width)
@@ -165,8 +164,7 @@ Gradients run_backward(const Call& call, const Tensor& output_gradient, const Wa
     to.key = channels_of(maps, channels, shape.head_size);
     to.value = channels_of(maps, 2 * channels, shape.head_size);
   }
-  parallel_for(work.items, 1,
-                              [&](int64_t first, int64_t last) { kernels.backward(problem, to, first, last); });
+  parallel_for(work.items, 1, [&](int64_t first, int64_t last) { kernels.backward(problem, to, first, last); });
   if (shares.size() > 1) sum_maps(shares);
   if (!shares.empty() && shares.front().const_data_ptr() != maps.const_data_ptr()) maps.copy_from(shares.front());
   gradients.position = small.sum(maps, sizes_of(call.position));
@@ -226,8 +224,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mix_backward(
     const MaybeTensor& fc, const Tensor& dep, const MaybeTensor& rate_convolution, bool composed, int64_t window,
     int64_t stride) {
   const Weights weights(compute_type(projections), fc, dep, rate_convolution, composed);
-  const Gradients of =
-      run_backward(Call(projections, {position, rate, weights}, window, stride), output_gradient, {});
+  const Gradients of = run_backward(Call(projections, {position, rate, weights}, window, stride), output_gradient, {});
   const auto [of_fc, of_dep, of_rate] = differentiate(weights, of.kernel, of.mixing);
   return {of.maps,
           gradient_of(position, of.position),
@@ -260,8 +257,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> proje
 // When the library is loaded.
 const bool registered = [] {
   Library library;
-  library.add<&local_attention>(
-      "local_attention", "(Tensor query, Tensor key, Tensor value, int window, int stride) -> Tensor");
+  library.add<&local_attention>("local_attention",
+                                "(Tensor query, Tensor key, Tensor value, int window, int stride) -> Tensor");
   library.add<&local_attention_backward>(
       "local_attention_backward",
       "(Tensor output_gradient, Tensor query, Tensor key, Tensor value, int window, int stride) -> Tensor");

@@ -7,8 +7,8 @@
 namespace acmix {
 namespace {
 
-// Weight (C', C, 1, 1) and bias (C') or none; a map (B, C', H, W) that is added, or none; ReLU. In place the output takes
-// that map's.
+// Weight (C', C, 1, 1) and bias (C') or none; a map (B, C', H, W) that is added, or none; ReLU. In place the output
+// takes that map's.
 struct Layer {
   Tensor weight;
   MaybeTensor bias, shortcut;
@@ -71,8 +71,7 @@ Tensor convolve(const Tensor& input, const Layer& layer, int64_t stride = 1) {
   if (const PackingWork work = kernels.pointwise_packing(problem); work.numbers) {
     const size_t size = compute_type(input) == Element::float64 ? sizeof(double) : sizeof(float);
     problem.packed = workspace(static_cast<size_t>(work.numbers) * size, Use::weights);
-    parallel_for(work.parts, 1,
-                 [&](int64_t first, int64_t last) { kernels.pack_pointwise(problem, first, last); });
+    parallel_for(work.parts, 1, [&](int64_t first, int64_t last) { kernels.pack_pointwise(problem, first, last); });
   }
   parallel_for(kernels.pointwise_tasks(problem), 1,
                [&](int64_t first, int64_t last) { kernels.convolve_pointwise(problem, first, last); });

@@ -10,8 +10,8 @@
 namespace acmix {
 namespace {
 
-// Rows of zeros in the compute type, to each of which a share of one sum is added. They are no tensors: nobody else sees
-// them.
+// Rows of zeros in the compute type, to each of which a share of one sum is added. They are no tensors: nobody else
+// sees them.
 class Shares {
  public:
   Shares(const Tensor& like, int64_t rows, int64_t row) : rows_(rows), row_(row) {

@@ -25,7 +25,8 @@ inline void require(bool kept, const char* rule, const char* more = "") {
 // Of a call of LibTorch.
 inline void succeed(int32_t failed) {
   if (!failed) return;
-  const char* reason = torch_exception_get_what_without_backtrace ? torch_exception_get_what_without_backtrace() : nullptr;
+  const char* reason =
+      torch_exception_get_what_without_backtrace ? torch_exception_get_what_without_backtrace() : nullptr;
   throw std::runtime_error(reason ? reason : "PyTorch failed in a compiled kernel of acmix; its reason is on stderr");
 }
 

@@ -27,9 +27,9 @@ Field heads_of(const Tensor& tensor, int64_t first) {
           tensor.stride(4)};
 }
 
-// Large tensors are mapped anew in every call, and others where glibc has returned the end of its heap to the system; their
-// pages are cleared as they are first written: in pages of 4 KiB that takes three times as long as the writing does, in
-// pages of 2 MiB a third of that.
+// Large tensors are mapped anew in every call, and others where glibc has returned the end of its heap to the system;
+// their pages are cleared as they are first written: in pages of 4 KiB that takes three times as long as the writing
+// does, in pages of 2 MiB a third of that.
 void ask_for_large_pages(const Tensor& tensor) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   // What is smaller holds hardly a large page.
@@ -52,7 +52,7 @@ Tensor empty_parameter(const Tensor& like, const std::vector<int64_t>& sizes) {
 double number_of(const MaybeTensor& rate) {
   if (!rate) return 1;
   return rate->element() == Element::float64 ? *static_cast<const double*>(rate->const_data_ptr())
-                                                   : *static_cast<const float*>(rate->const_data_ptr());
+                                             : *static_cast<const float*>(rate->const_data_ptr());
 }
 
 // Call f with the tensor's data as a pointer to its type, float or double.

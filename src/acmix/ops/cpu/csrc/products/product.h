@@ -83,8 +83,8 @@ struct Product {
   int64_t count, output, column;
 };
 
-// What sums are of, and what becomes of them, is up to `tile`: they grow as its Term says, begin(m) is where those of an
-// output begin, finish(sums) takes them.
+// What sums are of, and what becomes of them, is up to `tile`: they grow as its Term says, begin(m) is where those of
+// an output begin, finish(sums) takes them.
 template <class T, int outputs, int vectors, class Tile>
 static void sum_tile(const Product<T>& product, const Tile& tile) {
   using Term = typename Tile::Term;

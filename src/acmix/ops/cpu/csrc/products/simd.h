@@ -138,18 +138,19 @@ static inline Vector<T> smaller(Vector<T> a, Vector<T> b) {
   return b < a ? b : a;
 }
 
-// 2^-drop for large drops: beside the largest weight, 1, it is nothing, and smaller ones times a value would be denormal
-// numbers, which are slow.
+// 2^-drop for large drops: beside the largest weight, 1, it is nothing, and smaller ones times a value would be
+// denormal numbers, which are slow.
 template <class T>
 constexpr double largest_drop = sizeof(T) == sizeof(float) ? 100 : 960;
 
-// Minimax polynomials of 2^x on [-1/2, 1/2], by falling powers, that are 1 at 0: the weight of a key that dominates is 1,
-// its slope 0. Their relative errors are 9e-8, 1e-4 (as exact as bfloat16 needs) and 3e-18.
+// Minimax polynomials of 2^x on [-1/2, 1/2], by falling powers, that are 1 at 0: the weight of a key that dominates is
+// 1, its slope 0. Their relative errors are 9e-8, 1e-4 (as exact as bfloat16 needs) and 3e-18.
 template <class T>
 struct Exp2;
 template <>
 struct Exp2<float> {
-  static constexpr float exact[] = {1.326472714e-3f, 9.67151264e-3f, 5.550733743e-2f, 0.2402224209f, 0.6931469776f, 1.f};
+  static constexpr float exact[] = {1.326472714e-3f, 9.67151264e-3f, 5.550733743e-2f,
+                                    0.2402224209f,   0.6931469776f,  1.f};
   static constexpr float rough[] = {5.500905778e-2f, 0.242210975f, 0.693282898f, 1.f};
 };
 template <>
@@ -160,9 +161,9 @@ struct Exp2<double> {
                                      0.240226506959101562,    0.69314718055994533,    1.};
 };
 
-// Each x becomes 2^-(x scale), x scale in [0, largest_drop]. NaN of any bits stays NaN. The rounding trick, which leaves
-// the exponent in the lowest bits of a sum, needs IEEE arithmetic: never compile with -ffast-math. All at once, as each
-// is a long chain of operations.
+// Each x becomes 2^-(x scale), x scale in [0, largest_drop]. NaN of any bits stays NaN. The rounding trick, which
+// leaves the exponent in the lowest bits of a sum, needs IEEE arithmetic: never compile with -ffast-math. All at once,
+// as each is a long chain of operations.
 template <class T, int count, int terms>
 static inline void exp2_negated(Vector<T> (&x)[count], T scale, const T (&polynomial)[terms]) {
   using Integer = typename VectorOf<T>::integer;

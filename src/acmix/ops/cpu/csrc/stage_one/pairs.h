@@ -30,7 +30,8 @@ static void load_pairs(const E* const* lane, int64_t channels, int64_t ahead, T*
   }
 }
 
-// Pairs of the numbers of channels j and j + 1, zeros beside the last one of an odd number; channel(j) are those of one.
+// Pairs of the numbers of channels j and j + 1, zeros beside the last one of an odd number; channel(j) are those of
+// one.
 template <class T, class F>
 static inline Vector<T> pair_channels(int64_t j, int64_t channels, const F& channel) {
   if constexpr (in_pairs<T>)

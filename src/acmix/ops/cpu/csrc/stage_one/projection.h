@@ -1,5 +1,5 @@
-// Stage I within a band: the projections of rows of the input, written where packing would put them. Here by products of
-// vectors.
+// Stage I within a band: the projections of rows of the input, written where packing would put them. Here by products
+// of vectors.
 #pragma once
 
 #include "stage_one/pairs.h"
@@ -67,8 +67,8 @@ struct PackedCells {
   }
 };
 
-// Projections from `output` on that are computed in twos: output 2 j is `next` j behind it, its partner `partner` behind
-// that. They are written from a line on.
+// Projections from `output` on that are computed in twos: output 2 j is `next` j behind it, its partner `partner`
+// behind that. They are written from a line on.
 struct OutputRun {
   int64_t output, next, partner, count, line;
 };
@@ -105,9 +105,13 @@ struct PlacedTile {
   // Of registers from `first` on, of `rows` rows, and outputs from `m` of a run on.
   PlacedTile(const PackedCells<T>& cells, int64_t first, int64_t rows, const OutputRun& outputs, int64_t m,
              const T* biases, T* maps, int64_t pitch)
-      : starts(cells.starts + first), segments(cells.segments), end(cells.ends[rows]), run(outputs),
+      : starts(cells.starts + first),
+        segments(cells.segments),
+        end(cells.ends[rows]),
+        run(outputs),
         bias(biases ? biases + outputs.output + m / 2 * outputs.next : nullptr),
-        to(maps + (outputs.line + (joined ? m / 2 : m)) * pitch), plane(pitch) {}
+        to(maps + (outputs.line + (joined ? m / 2 : m)) * pitch),
+        plane(pitch) {}
 
   Vector<T> begin(int64_t m) const { return splat(bias ? bias[m / 2 * run.next + m % 2 * run.partner] : T(0)); }
 
@@ -152,8 +156,7 @@ struct VectorProjection {
     line = arena.take(problem.projection.input.inner == 1 ? 0 : problem.projection.inputs * layout.pitch);
     panels = arena.take(terms * rows * layout.pitch);
     const int64_t room = ceil_divide(3 * layout.heads, layout.paired ? 2 : layout.heads);
-    runs = reinterpret_cast<OutputRun*>(
-        take_integers(arena, room * static_cast<int64_t>(sizeof(OutputRun) / 8)));
+    runs = reinterpret_cast<OutputRun*>(take_integers(arena, room * static_cast<int64_t>(sizeof(OutputRun) / 8)));
   }
 
   // Make the tables of a strip.
@@ -171,8 +174,7 @@ static inline void for_packed_registers(E* pixels, const Field& field, int64_t r
     for (int64_t phase = 0; phase < weave.stride; ++phase)
       for (int64_t x = phase; x < width; x += weave.stride)
         for (int64_t g = 0; g < weave.interleave; ++g) {
-          lane[filled++] =
-              g < weave.members ? pixels + row * field.row + x * field.column + g * field.batch : nullptr;
+          lane[filled++] = g < weave.members ? pixels + row * field.row + x * field.column + g * field.batch : nullptr;
           if (filled < lanes<T>) continue;
           f(place++, lane);
           filled = 0;
@@ -272,8 +274,8 @@ static void pack_input(const Mix& problem, const MapLayout<T>& layout, const Map
   }
 }
 
-// Queries, keys and values of the heads from `head` on, for the `rows` rows that are packed, by weights of as many terms
-// each; `to` is where column strip.begin of the first one lies. Zeros beside the map.
+// Queries, keys and values of the heads from `head` on, for the `rows` rows that are packed, by weights of as many
+// terms each; `to` is where column strip.begin of the first one lies. Zeros beside the map.
 template <class T, class Term, bool joined>
 static void project_terms(const Mix& problem, const MapLayout<T>& layout, const VectorProjection<T>& scratch,
                           const T* weight, int64_t head, int64_t rows, T* to) {
@@ -285,12 +287,16 @@ static void project_terms(const Mix& problem, const MapLayout<T>& layout, const 
   for (int64_t block = 0; block < longest; block += block_outputs)
     for (Tiles tile(registers, projected_vectors); tile.first < registers; tile.next())
       for (const OutputRun* run = scratch.runs; run < scratch.runs + runs; ++run) {
-        const Terms<T> terms = {scratch.panels + tile.first * count * lanes<T>, tile.size * lanes<T>,
-                                weight + run->output * count, run->next * count, run->partner * count, count};
+        const Terms<T> terms = {scratch.panels + tile.first * count * lanes<T>,
+                                tile.size * lanes<T>,
+                                weight + run->output * count,
+                                run->next * count,
+                                run->partner * count,
+                                count};
         for_output_tiles(block, least(block + block_outputs, run->count), tile.size, [&](int64_t m, int64_t outputs) {
-          multiply_tile<T>({&terms, 1, m, 0}, outputs, tile.size,
-                           PlacedTile<T, Term, joined>(scratch.cells, tile.first, rows, *run, m, bias, to,
-                                                       layout.pitch));
+          multiply_tile<T>(
+              {&terms, 1, m, 0}, outputs, tile.size,
+              PlacedTile<T, Term, joined>(scratch.cells, tile.first, rows, *run, m, bias, to, layout.pitch));
         });
       }
 }

@@ -6,8 +6,8 @@
 
 namespace acmix::ACMIX_ISA {
 
-// The weights of all passes as products read them: of each pass its 3 `channels` projections as rows, their bias once for
-// every column of a block, and for the backward pass the inputs as rows; sides in pairs of blocks.
+// The weights of all passes as products read them: of each pass its 3 `channels` projections as rows, their bias once
+// for every column of a block, and for the backward pass the inputs as rows; sides in pairs of blocks.
 struct TileWeights {
   int64_t inputs, channels, maps, passes, outputs, depth, rows_size, bias_size, pass_size;
   bool backward;
@@ -85,8 +85,8 @@ struct MapRegister {
   uint64_t lanes;
 };
 
-// The input as columns: pixels, summed over channels, and for the backward pass channels, summed over pixels. Pixels are
-// those of the registers of row after row.
+// The input as columns: pixels, summed over channels, and for the backward pass channels, summed over pixels. Pixels
+// are those of the registers of row after row.
 struct TileProjection {
   TileWeights weights;
   int64_t rows, across = 0;       // registers of a row
@@ -162,8 +162,7 @@ struct TileProjection {
       transpose<float>(values);
       to = channels.step(c / block_side, place / 2) + place % 2 * tile_floats / 2;
 #pragma GCC unroll 8
-      for (int l = 0; l < block_side; l += 2)
-        put_pair(split(values[l]), split(values[l + 1]), to + l / 2 * block_side);
+      for (int l = 0; l < block_side; l += 2) put_pair(split(values[l]), split(values[l + 1]), to + l / 2 * block_side);
     }
   }
 };
@@ -175,8 +174,8 @@ static inline void pack_input(const Mix& problem, const MapLayout<float>& layout
   const Columns& columns = layout.columns;
   const Strip& strip = maps.inputs;
   const int64_t inputs = problem.projection.inputs, members = layout.members(group, problem.shape.batch);
-  const int64_t image = group * layout.interleave * field.batch, ahead = block_side * columns.stride /
-                                                                         columns.interleave * field.column;
+  const int64_t image = group * layout.interleave * field.batch,
+                ahead = block_side * columns.stride / columns.interleave * field.column;
   const Weave weave = {columns.stride, columns.interleave, scratch.across / columns.stride * block_side, members};
   int64_t place = 0;
   for (int64_t row = begin; row < end; ++row) {
@@ -199,8 +198,8 @@ static inline void pack_input(const Mix& problem, const MapLayout<float>& layout
   if (place % 2) scratch.put(place, nullptr, 0);
 }
 
-// Zeros beside the maps [begin, end) of the rows [first, last): behind them, where registers end, and before those of keys
-// and values, where reflections were.
+// Zeros beside the maps [begin, end) of the rows [first, last): behind them, where registers end, and before those of
+// keys and values, where reflections were.
 static inline void clear_edges(const MapLayout<float>& layout, const TileProjection& scratch, int64_t first,
                                int64_t last, int64_t begin, int64_t end, float* to) {
   for (int64_t row = first; row < last; ++row)

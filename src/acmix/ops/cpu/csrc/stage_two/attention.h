@@ -20,9 +20,9 @@ struct Step {
   int64_t first, last, weight, value, row;
 };
 
-// Products of a tile of queries with some neighbouring cells of their windows: of `channels` channels, or pairs of them.
-// Those of window cell x go to `to` + x * to_cell, `to_row` from row to row; peaks, if any, become the largest of each
-// row.
+// Products of a tile of queries with some neighbouring cells of their windows: of `channels` channels, or pairs of
+// them. Those of window cell x go to `to` + x * to_cell, `to_row` from row to row; peaks, if any, become the largest of
+// each row.
 template <class T>
 struct Dots {
   Rows<const T> query;
@@ -62,9 +62,8 @@ __attribute__((always_inline)) static inline void dot_tile(const Dots<T>& dots, 
     };
     if constexpr (spacing) {
       const Neighbours<T> keys(key + cut_radius * spacing);
-      repeat<cells>([&]<int x>() __attribute__((always_inline)) {
-        add(x, keys.template cell<(x - cut_radius) * spacing>());
-      });
+      repeat<cells>([&]<int x>()
+                        __attribute__((always_inline)) { add(x, keys.template cell<(x - cut_radius) * spacing>()); });
     } else {
 #pragma GCC unroll 8
       for (int x = 0; x < cells; ++x) add(x, load_once(key + x * key_step));
@@ -112,8 +111,8 @@ static inline void dot_cells(int64_t cells, const Dots<T>& dots, const Step* ste
   dot_steps<T, Term, most_cells, 0>(dots, steps, step_count);
 }
 
-// Products of a tile of `rows` queries with every cell of their windows, `(tile row, window cell, lane)`, and the largest
-// of each row, if wanted.
+// Products of a tile of `rows` queries with every cell of their windows, `(tile row, window cell, lane)`, and the
+// largest of each row, if wanted.
 template <class T, class Term = Numbers<T>>
 static void dot_window(const MapLayout<T>& layout, int64_t channels, const Step* steps, int64_t rows,
                        const Rows<const T>& query, const T* key, const Location<T>& location, T* to,
@@ -125,9 +124,15 @@ static void dot_window(const MapLayout<T>& layout, int64_t channels, const Step*
     const int64_t cells = layout.window_cells(phase);
     for (int64_t x = 0; x < cells; x += tile_cells) {
       const int64_t offset = layout.cell_offset(phase) + x * layout.interleave;
-      const Dots<T> dots = {query, key + offset, layout.interleave, layout.pitch, channels,
+      const Dots<T> dots = {query,
+                            key + offset,
+                            layout.interleave,
+                            layout.pitch,
+                            channels,
                             {location.slopes, location.slopes ? location.columns + offset : nullptr, location.rows},
-                            to + (phase + x * stride) * count, peaks, (window - stride) * window * count,
+                            to + (phase + x * stride) * count,
+                            peaks,
+                            (window - stride) * window * count,
                             stride * count};
       const int64_t step_count = stride * (rows - 1) + window;
       with_spacing(layout, [&]<int spacing>() {
@@ -195,17 +200,22 @@ __attribute__((always_inline)) static inline void add_row(Vector<T> (&sum)[tile_
   });
 }
 
-// The same for every step. Values that are not numbers are pairs of cells, each at its first one; an odd cell is the first
-// of its pair.
+// The same for every step. Values that are not numbers are pairs of cells, each at its first one; an odd cell is the
+// first of its pair.
 template <class T, class Term, int spacing, int channels>
 __attribute__((always_inline)) static inline void add_steps(Vector<T> (&sum)[tile_rows][channels], const Step* steps,
                                                             int64_t step_count, const Cells<T>& cells) {
   constexpr bool paired = !std::is_same_v<Term, Numbers<T>>;
   const int64_t single = cells.count - 1;
-  const Cells<T> together = {cells.weight, cells.weight_row, 2 * cells.weight_cell, cells.value,
-                             2 * cells.value_cell, cells.pitch, cells.count / 2};
-  const Cells<T> alone = {cells.weight + single * cells.weight_cell, cells.weight_row, 0,
-                          cells.value + single * cells.value_cell, 0, cells.pitch, cells.count % 2};
+  const Cells<T> together = {cells.weight,         cells.weight_row, 2 * cells.weight_cell, cells.value,
+                             2 * cells.value_cell, cells.pitch,      cells.count / 2};
+  const Cells<T> alone = {cells.weight + single * cells.weight_cell,
+                          cells.weight_row,
+                          0,
+                          cells.value + single * cells.value_cell,
+                          0,
+                          cells.pitch,
+                          cells.count % 2};
 #define ACMIX_CASE(a, b)                                                                      \
   case 3 * a + b:                                                                             \
     if constexpr (spacing) {                                                                  \
@@ -345,13 +355,12 @@ static void attend_tile(const MapLayout<T>& layout, int64_t head_size, const Ste
     int64_t d = 0;
     for (; d + channels <= head_size; d += channels)
       attend_channels<T, Term, spacing, channels>(layout, steps, rows, weight, factor, value, d, to, add);
-    for (; d < head_size; ++d)
-      attend_channels<T, Term, 0, 1>(layout, steps, rows, weight, factor, value, d, to, add);
+    for (; d < head_size; ++d) attend_channels<T, Term, 0, 1>(layout, steps, rows, weight, factor, value, d, to, add);
   });
 }
 
-// - W_p . q of a tile of queries, whose channels may be in pairs, `(tile row, 2, lane)`: how the logits fall with a key's
-// location.
+// - W_p . q of a tile of queries, whose channels may be in pairs, `(tile row, 2, lane)`: how the logits fall with a
+// key's location.
 template <class T, class Term = Numbers<T>>
 static void locate(const Mix& problem, int64_t rows, const Rows<const T>& query, T* slopes) {
   constexpr bool paired = !std::is_same_v<Term, Numbers<T>>;

@@ -128,7 +128,8 @@ static void compose_backward(const Composition& weights, const void* gradient, v
                   {scratch.product, scratch.pitch, weights.positions, scratch.registers}, weights.taps);
       collect(scratch.product, scratch.pitch, c, stop, kernel_taps(weights, static_cast<T*>(kernel)));
       correlate<T>({scratch.kernel, scratch.pitch, weights.positions, scratch.registers}, composed,
-                   {share, scratch.rows, scratch.columns, scratch.here, 1}, {weights.taps, weights.taps, weights.taps * count});
+                   {share, scratch.rows, scratch.columns, scratch.here, 1},
+                   {weights.taps, weights.taps, weights.taps * count});
     }
   }
 }

@@ -40,7 +40,8 @@ struct ConvolutionScratch {
     if (!arena.memory) return;
     const int64_t total = positions ? positions : 3 * heads;
     for (int64_t m = 0; m < heads; ++m) outputs[m] = m * total * taps;
-    for (int64_t c = 0; c < count; ++c) inputs[c] = (positions ? c : c / layout.heads * heads + c % layout.heads) * taps;
+    for (int64_t c = 0; c < count; ++c)
+      inputs[c] = (positions ? c : c / layout.heads * heads + c % layout.heads) * taps;
     for (int64_t p = 0; p < positions; ++p) mixed_outputs[p] = p * 3 * heads;
     for (int64_t c = 0; positions && c < 3 * heads; ++c) mixed_inputs[c] = c;
     for (int64_t i = 0; positions && i < rows * wide_registers; ++i) {

@@ -30,8 +30,8 @@ struct Weights {
   int64_t tap_count;
 };
 
-// out[m][i] = sum over inputs c and taps t of weight(m, c, t) in[c][i + taps[t].cell], for `vectors` registers; products are
-// those of Term.
+// out[m][i] = sum over inputs c and taps t of weight(m, c, t) in[c][i + taps[t].cell], for `vectors` registers;
+// products are those of Term.
 template <class T, class Term, int outputs, int vectors>
 static void convolve_tile(const Planes<const T>& in, const Weights<const T>& weights, const Planes<T>& out) {
   int64_t place[vectors];
@@ -196,7 +196,8 @@ static inline void sum_lanes(const Vector<T> (&registers)[size], T* to) {
     for (int half = count / 2; half > 0; half /= 2)
 #pragma GCC unroll 8
       for (int i = 0; i < half; ++i)
-        block[i] = __builtin_shuffle(block[i], block[i + half], low) + __builtin_shuffle(block[i], block[i + half], high);
+        block[i] =
+            __builtin_shuffle(block[i], block[i + half], low) + __builtin_shuffle(block[i], block[i + half], high);
     store(to + first, block[0]);
   }
 }
@@ -241,7 +242,8 @@ static void correlate_tile(const Planes<const T>& left, const Planes<const T>& r
     for (int p = 0; p < pairs; ++p) {
       T total = totals[m * pairs + p];
       if (total - total != T(0))
-        total = correlate_cells(left.data + m * left.plane, left.places, right.data + shifts[p].cell, right.places, span);
+        total =
+            correlate_cells(left.data + m * left.plane, left.places, right.data + shifts[p].cell, right.places, span);
       to[to_output[m] + shifts[p].weight] += total;
     }
 }
@@ -285,8 +287,8 @@ static void correlate(const Planes<const T>& left, const Planes<const T>& right,
     }
     for (int64_t m = 0; m < left.count; m += tile_outputs)
       choose_correlate_tile<T>(least(tile_outputs, left.count - m), tile.size)(
-          {left.data + m * left.plane, left.plane, left.count, left.places}, right, shifts, weights.outputs + m,
-          span, weights.data);
+          {left.data + m * left.plane, left.plane, left.count, left.places}, right, shifts, weights.outputs + m, span,
+          weights.data);
   }
 }
 

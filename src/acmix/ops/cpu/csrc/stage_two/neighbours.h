@@ -1,5 +1,6 @@
-// Cells of windows that are cut out of registers instead of being loaded: loads of neighbouring cells cross cache lines,
-// which takes two of the loads of a cycle, and shifts by so many lanes are instructions only when compiled as such.
+// Cells of windows that are cut out of registers instead of being loaded: loads of neighbouring cells cross cache
+// lines, which takes two of the loads of a cycle, and shifts by so many lanes are instructions only when compiled as
+// such.
 #pragma once
 
 #include <utility>
@@ -44,9 +45,8 @@ struct Neighbours {
 // f<0>(), ..., f<count - 1>().
 template <int count, class F>
 __attribute__((always_inline)) static inline void repeat(const F& f) {
-  [&]<int... x>(std::integer_sequence<int, x...>) __attribute__((always_inline)) {
-    (f.template operator()<x>(), ...);
-  }(std::make_integer_sequence<int, count>());
+  [&]<int... x>(std::integer_sequence<int, x...>)
+      __attribute__((always_inline)) { (f.template operator()<x>(), ...); }(std::make_integer_sequence<int, count>());
 }
 
 // f<spacing>(), how far apart the cells of a row of a window are, where they are cut out, or f<0>().
