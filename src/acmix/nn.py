@@ -64,8 +64,8 @@ class NoKernel:
 
     @classmethod
     def __torch_function__(cls, function: Any, *_: object) -> NoReturn:
-        """Refuse every function of PyTorch."""
-        raise TypeError(_NO_KERNEL.format(getattr(function, "__name__", function)))
+        """Refuse every function of PyTorch; a TypeError in that of `*` would lose its words."""
+        raise AttributeError(_NO_KERNEL.format(getattr(function, "__name__", function)))
 
 
 class OperatorLayer(nn.Module):
