@@ -48,7 +48,7 @@ $(DEMO)/.installed: $(INSTALLED)
 
 # Every command, wrong and right, typed into a terminal of 80 columns.
 test-terminal: venv
-	$(BIN)/python -m pytest -m terminal tests/terminal
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m terminal tests/terminal
 
 # The site, into site/, in an environment of its own that finds in .venv what .venv has. Links, pictures and navigation are
 # checked; warnings are errors.

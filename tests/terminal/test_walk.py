@@ -165,8 +165,6 @@ def test_a_training_says_what_it_does_and_what_comes_next(terminal, run):
         ("predict 'runs/my run' photos --out drawn", ""),
         ("report 'runs/my run'", "report.html"),
         ("compare 'runs/my run'", "1 run"),
-        ("export 'runs/my run' network.onnx", "largest difference"),
-        ("predict network.onnx photos", "photos/"),
         ("info 'runs/my run'", "images of 3 x 16 x 16"),
         ("info", "backend cpu"),
         ("recipes", "small"),
@@ -181,6 +179,17 @@ def test_right_arguments_work(terminal, command, words):
     screen = terminal.type(command)
     assert screen.code == 0, screen.text
     assert words in screen.text
+
+
+@pytest.mark.usefixtures("run")
+def test_what_is_exported_predicts(terminal):
+    for command, words in (
+        ("export 'runs/my run' network.onnx", "largest difference"),
+        ("predict network.onnx photos", "photos/"),
+    ):
+        screen = terminal.type(command)
+        assert screen.code == 0, screen.text
+        assert words in screen.text
 
 
 @pytest.mark.usefixtures("run")
