@@ -1,6 +1,6 @@
 """Make a classifier ready to be trained: all that can be checked without training is checked here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from acmix.checkpoints.classifier import Classifier
 from acmix.data import ImageData, preprocessing_for, training_loader, training_transform
 from acmix.data.bundled import BUNDLED
-from acmix.progress import Progress
 from acmix.tasks.classification.inference import classify, evaluation_of
 from acmix.tasks.classification.measures import MEASURES, MULTI_LABEL_MEASURES
 from acmix.tasks.classification.networks import arguments_of
@@ -69,12 +68,14 @@ class Prepared(prepared.Prepared):
             validation=self.validation_loader(seen, fabric, batch_size=settings.batch_size),
         )
 
-    def evaluate(self, trained: Classifier, progress: Progress) -> tuple[Any, list[Any]]:
-        """Classify the validation images, and count."""
+    def outcomes(self, trained: Classifier) -> Iterator[Any]:
+        """Classify the validation images."""
         options = {"batch_size": self.settings.batch_size, "workers": self.workers}
-        outcomes = classify(trained, self.images.validation, **options)
-        outcomes = list(progress(outcomes, "measuring the best", len(self.images.validation)))
-        return evaluation_of(trained, outcomes), outcomes
+        return classify(trained, self.images.validation, **options)
+
+    def evaluate(self, trained: Classifier, outcomes: Sequence[Any]) -> Any:
+        """Count."""
+        return evaluation_of(trained, outcomes)
 
 
 def prepare(

@@ -1,6 +1,6 @@
 """Make a detector ready to be trained: all that can be checked without training is checked here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,6 @@ from acmix.data.annotated import AnnotatedData
 from acmix.data.loading import example_loader
 from acmix.errors import InputError, counted
 from acmix.models.detectors import DetectionNetwork
-from acmix.progress import Progress
 from acmix.tasks.detection.augmentation import Augmentation, collate
 from acmix.tasks.detection.inference import Evaluation, Outcome, Pictures, as_lists, search, tally
 from acmix.tasks.detection.measures import MEASURES
@@ -69,12 +68,15 @@ class Prepared(prepared.Prepared):
             validation=self.validation_loader(pictures, fabric, batch_size=settings.batch_size, collate_fn=as_lists),
         )
 
-    def evaluate(self, trained: Detector, progress: Progress) -> tuple[Evaluation, list[Outcome]]:
-        """Search the validation images, and count."""
+    def outcomes(self, trained: Detector) -> Iterator[Outcome]:
+        """Search the validation images."""
         options = {"batch_size": self.settings.batch_size, "workers": self.workers, "losses": True}
-        outcomes = search(trained, self.images.validation, **options)
-        outcomes = list(progress(outcomes, "measuring the best", len(self.images.validation)))
-        return tally(outcomes, self.images.validation), outcomes
+        return search(trained, self.images.validation, **options)
+
+    def evaluate(self, trained: Detector, outcomes: Sequence[Outcome]) -> Evaluation:
+        """Count."""
+        del trained
+        return tally(outcomes, self.images.validation)
 
 
 def prepare(

@@ -222,7 +222,9 @@ def _facts(prepared: Prepared, fabric: Fabric, files: run.RunFiles, *, resumed: 
 def _summarise(files: run.RunFiles, prepared: Prepared, device: torch.device, progress: Progress) -> TrainingResult:
     """Evaluate the best checkpoint as a user would load it, and write summary.json."""
     images = prepared.images
-    evaluation, outcomes = prepared.evaluate(load(files.output / run.BEST, device=device), progress)
+    best = load(files.output / run.BEST, device=device)
+    outcomes = list(progress(prepared.outcomes(best), "measuring the best", len(images.validation)))
+    evaluation = prepared.evaluate(best, outcomes)
     result = TrainingResult(
         output=files.output,
         task=prepared.settings.task,

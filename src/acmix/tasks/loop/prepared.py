@@ -1,7 +1,7 @@
 """What a kind of training makes ready, and what the loop asks of it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from acmix.checkpoints.trained import TrainedNetwork, running_versions, save_tra
 from acmix.data import DataRecord, image_loader
 from acmix.data.datasets import OpenedData
 from acmix.data.sampling import EpochSampler, evaluation_batches
-from acmix.progress import Progress
 from acmix.tasks.loop.measures import EpochRow, Measure
 from acmix.tasks.loop.results import Evaluation
 from acmix.tasks.loop.settings import LoopSettings
@@ -59,13 +58,12 @@ class Prepared(ABC):
         """Augmented images, and those to validate with as they are used later."""
 
     @abstractmethod
-    def evaluate(self, trained: Any, progress: Progress) -> tuple[Evaluation, Sequence[Any]]:
-        """Measure the best checkpoint as a user would, and what it made of each validation image.
+    def outcomes(self, trained: Any) -> Iterator[Any]:
+        """What a checkpoint makes of each validation image, as a user would have it."""
 
-        Args:
-            trained: The checkpoint.
-            progress: Shows how far it is.
-        """
+    @abstractmethod
+    def evaluate(self, trained: Any, outcomes: Sequence[Any]) -> Evaluation:
+        """Count all outcomes of a checkpoint."""
 
     def validation_loader(
         self, images: Dataset[Any], fabric: Fabric, *, batch_size: int, **options: Any

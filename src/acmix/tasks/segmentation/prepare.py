@@ -1,6 +1,6 @@
 """Make a segmenter ready to be trained: all that can be checked without training is checked here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ from acmix.data.masks.opening import MaskedData
 from acmix.data.sources import read_in_threads
 from acmix.errors import InputError
 from acmix.models import segmenters
-from acmix.progress import Progress
 from acmix.tasks.loop import prepared
 from acmix.tasks.loop.distribution import readers
 from acmix.tasks.loop.measures import Measure
@@ -86,11 +85,13 @@ class Prepared(prepared.Prepared):
             validation=self.validation_loader(validation, fabric, batch_size=1, collate_fn=list),
         )
 
-    def evaluate(self, trained: Segmenter, progress: Progress) -> tuple[Evaluation, list[Outcome]]:
-        """Segment the validation images, and count."""
-        outcomes = segment(trained, self.images.validation, workers=self.workers)
-        outcomes = list(progress(outcomes, "measuring the best", len(self.images.validation)))
-        return tally(outcomes, trained.classes), outcomes
+    def outcomes(self, trained: Segmenter) -> Iterator[Outcome]:
+        """Segment the validation images."""
+        return segment(trained, self.images.validation, workers=self.workers)
+
+    def evaluate(self, trained: Segmenter, outcomes: Sequence[Outcome]) -> Evaluation:
+        """Count."""
+        return tally(outcomes, trained.classes)
 
 
 def prepare(
