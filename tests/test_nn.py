@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import operator
 
 import numpy as np
 import pytest
@@ -205,15 +206,47 @@ def test_what_code_reads_of_a_convolution(kernel, stride, dilation):
     assert layer.to("meta").weight.device == torch.device("meta")
 
 
+USES_OF_A_KERNEL = (
+    torch.clone,
+    nn.init.zeros_,
+    torch.ones(1).mul,
+    lambda weight: weight * torch.ones(1),
+    lambda weight: weight * 2,
+    lambda weight: 2 * weight,
+    lambda weight: np.ones(2) * weight,
+    lambda weight: weight**2,
+    lambda weight: weight @ weight,
+    lambda weight: weight < 1,
+    lambda weight: operator.iadd(weight, 1),
+    operator.neg,
+    operator.itemgetter(0),
+    abs,
+    len,
+    list,
+    np.asarray,
+    lambda weight: operator.setitem(weight, 0, 1),
+)
+
+
 def test_its_weight_is_no_kernel():
     layer = ACmix(8, 16)
     assert "weight" not in layer.state_dict()
     assert not hasattr(layer.weight, "shape")
     with pytest.raises(AttributeError, match="has no 'data': no kernel .* computes the operator; see .* acmix.fuse"):
         _ = layer.weight.data
-    for function in (torch.clone, nn.init.zeros_, torch.ones(1).mul, lambda weight: weight * torch.ones(1)):
+    for function in USES_OF_A_KERNEL:
         with pytest.raises(AttributeError, match="the weight of an ACmix tells its dtype and device alone"):
             function(layer.weight)
+
+
+def test_nothing_can_be_put_on_its_weight():
+    layer = ACmix(8, 16)
+    with pytest.raises(AttributeError, match="it has no 'requires_grad': no kernel"):
+        layer.weight.requires_grad = False
+    with pytest.raises(AttributeError, match="it has no 'data': no kernel"):
+        layer.weight.data = torch.ones(16, 8, 3, 3)
+    copied = copy.deepcopy(layer.half().weight)
+    assert (copied.dtype, copied.device) == (torch.float16, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -1,5 +1,6 @@
 """The layer: parameters and initialisation; `acmix.ops` computes."""
 
+from collections.abc import Callable
 from typing import Any, Never, NoReturn, get_args
 
 import torch
@@ -16,6 +17,11 @@ _LARGEST_WINDOW = 31
 _NO_KERNEL = (
     "the weight of an ACmix tells its dtype and device alone, it has no '{}': no kernel (C, C_in, k, k) computes the "
     "operator; see its named_parameters(), and acmix.fuse to fold a batch norm into them"
+)
+# What may be done with a tensor in Python's own words; the same with a number before it, and numpy's question.
+_OPERATORS = (
+    "abs invert neg pos add and floordiv matmul mod mul or pow sub truediv xor radd rand rfloordiv rmatmul rmod rmul "
+    "ror rpow rsub rtruediv rxor lt le gt ge len iter getitem setitem delitem float int index complex array"
 )
 
 
@@ -54,18 +60,36 @@ class NoKernel:
         device: Where they lie.
     """
 
+    dtype: torch.dtype
+    device: torch.device
+
     def __init__(self, parameter: Tensor) -> None:
-        self.dtype = parameter.dtype
-        self.device = parameter.device
+        vars(self).update(dtype=parameter.dtype, device=parameter.device)
 
     def __getattr__(self, name: str) -> NoReturn:
         """Refuse every other attribute."""
+        raise AttributeError(_NO_KERNEL.format(name))
+
+    def __setattr__(self, name: str, _: object) -> NoReturn:
+        """Refuse to hold anything, `data` or `requires_grad`: nothing would come of it."""
         raise AttributeError(_NO_KERNEL.format(name))
 
     @classmethod
     def __torch_function__(cls, function: Any, *_: object) -> NoReturn:
         """Refuse every function of PyTorch; a TypeError in that of `*` would lose its words."""
         raise AttributeError(_NO_KERNEL.format(getattr(function, "__name__", function)))
+
+
+def _refused(name: str) -> Callable[..., NoReturn]:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AttributeError(_NO_KERNEL.format(name))
+
+    return refuse
+
+
+# Python looks these up on the class, past `__getattr__`.
+for _operator in _OPERATORS.split():
+    setattr(NoKernel, f"__{_operator}__", _refused(f"__{_operator}__"))
 
 
 class OperatorLayer(nn.Module):
