@@ -302,16 +302,16 @@ def _unfused_transformers() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def _count_operator(tally: _Tally, operator: ACmix, x: Tensor) -> Tensor:
+def _count_operator(tally: _Tally, operator: ACmix, input: Tensor) -> Tensor:  # noqa: A002  the name that nn.Conv2d takes it by
     """What the operator returns, without data; only its first stage is called, as backends cut the others apart."""
-    operator.qkv(x)
-    *images, _, height, width = x.shape
+    operator.qkv(input)
+    *images, _, height, width = input.shape
     multiply_adds = operator_multiply_adds(operator, height, width)
     for stage in ("attention", "convolution"):
         tally.multiply_adds[stage] += prod(images) * multiply_adds[stage]
     tally.counted.update(operator.parameters())
     sizes = (output_size(size, operator.stride[0]) for size in (height, width))
-    return x.new_empty(*images, operator.out_channels, *sizes)
+    return input.new_empty(*images, operator.out_channels, *sizes)
 
 
 def operator_multiply_adds(operator: ACmix, height: int, width: int) -> dict[costs.Stage, int]:

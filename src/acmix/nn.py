@@ -142,13 +142,13 @@ class OperatorLayer(nn.Module):
         """Of both paths."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  the name that nn.Conv2d takes it by
         """Apply the operator: `(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`, or both without B.
 
         Raises:
-            ValueError: If x has another shape.
+            ValueError: If the input has another shape.
         """
-        return self.forward_between(None, None, x)
+        return self.forward_between(None, None, input)
 
     def forward_between(self, head: Projection | None, tail: Tail | None, x: Tensor) -> Tensor:
         """Apply the operator and what stands on both sides of it in a residual block, at once where a backend can."""

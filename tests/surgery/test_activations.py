@@ -67,7 +67,7 @@ OTHERS = "is read by others, too"
 CASES = {
     "output of the ReLU before": (lambda n, x, _: past(n, y := ahead(n, x)) + y.sum(), OTHERS, None),
     "kept before": (lambda n, x, _: past(n, kept(n, ahead(n, x))), OTHERS, None),
-    "as a keyword": (lambda n, x, _: past(n, n.before(n.first(x))) + n.operator(x=x), "twice", "twice"),
+    "as a keyword": (lambda n, x, _: past(n, n.before(n.first(x))) + n.operator(input=x), "twice", "twice"),
     "output of the norm": (
         lambda n, x, _: n.behind(y := n.norm(n.operator(ahead(n, x)))) + y,
         None,

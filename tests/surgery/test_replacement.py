@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import acmix
-from acmix import ACmix
+from acmix import ACmix, explain
 from acmix.accounting import account, operator_multiply_adds
+from tests.tracers import assert_traced
 
 X = torch.randn(2, 3, 33, 32)
 
@@ -223,6 +224,36 @@ def test_an_example_that_a_network_refuses_in_its_own_way_changes_nothing(exampl
 def test_sizes_of_a_convolution_that_is_called_with_a_keyword_are_seen():
     report = acmix.replace_convolutions(Picky(), example_inputs={"image": torch.ones(1, 4, 5, 6)})
     assert report.layers[0].map_size == (5, 6)
+
+
+class ByKeyword(nn.Module):
+    """Hands its convolution the image by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+
+    def forward(self, images):
+        return self.norm(self.body(input=images))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:`torch.jit", "ignore::DeprecationWarning")
+def test_operators_are_called_as_the_convolution_was_by_keyword():
+    network = ByKeyword().eval()
+    acmix.replace_convolutions(network)
+    expected = network.norm(network.body(X))
+    assert_traced(network, X, expected)
+    acmix.fuse(network)
+    torch.testing.assert_close(network(X), expected)
+
+
+def test_operators_called_by_keyword_are_counted_shown_and_written(tmp_path):
+    network = ByKeyword().eval()
+    (layer,) = acmix.replace_convolutions(network, example_inputs=X).layers
+    assert account(network, X.shape[1:]).network.total.multiply_adds == layer.multiply_adds[1]
+    assert torch.equal(explain.layer_inputs(network, X)["body"], X)
+    assert [share.layer for share in explain.path_shares(network, [X])] == ["body"]
+    acmix.export.to_onnx(network, tmp_path / "network.onnx", input_size=X.shape[1:], dynamic=False)
 
 
 def test_an_operator_is_not_replaced_again():

@@ -71,10 +71,11 @@ def layer_arguments(network: nn.Module, images: Tensor) -> dict[str, tuple[Any, 
     inputs: dict[str, tuple[Any, ...]] = {}
     names: dict[nn.Module, str] = {layer: name for name, layer in _layers(network).items()}
 
-    def keep(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-        inputs[names[layer]] = (arguments[0].detach(), *arguments[1:])
+    def keep(layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        maps, *others = *arguments, *named.values()
+        inputs[names[layer]] = (maps.detach(), *others)
 
-    hooks = [layer.register_forward_pre_hook(keep) for layer in names]
+    hooks = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in names]
     try:
         with torch.no_grad():
             network(images)

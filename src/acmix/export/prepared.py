@@ -30,14 +30,14 @@ class PreparedACmix(nn.Module):
         self.ends = Ends(operator.rectified_input, None, operator.rectified)
         self.bias = None if operator.bias is None else _constant(operator.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  the name that nn.Conv2d takes it by
         """`(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`, or both without B."""
         prepared = traced.Prepared(self.weight, self.projection_bias, self.kernel_weight)
-        images = x if x.ndim == 4 else x[None]
+        images = input if input.ndim == 4 else input[None]
         images = images.relu() if self.ends.rectified_input else images
         output = traced.compute(images, prepared, self.position, self.rate, self.grid)
         output = finish(output, self.ends._replace(bias=self.bias), self.grid)
-        return output if x.ndim == 4 else output[0]
+        return output if input.ndim == 4 else output[0]
 
 
 def prepare(fused: nn.Module) -> nn.Module:

@@ -127,10 +127,10 @@ class ExportedACmix(nn.Module):
             projection.bias = _constant(bias.flatten().to(like))
         self.qkv = projection
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  the name that nn.Conv2d takes it by
         """`(B, C_in, H, W)` to `(B, C, ceil(H / s), ceil(W / s))`."""
-        x = x.relu() if self.rectified_input else x
-        maps = x if self.qkv is None else self.qkv(x)
+        maps = input.relu() if self.rectified_input else input
+        maps = maps if self.qkv is None else self.qkv(maps)
         if self.scales is not None:
             maps = (maps.unflatten(1, (3 * self.numbers[0], -1)) * self.scales).transpose(1, 2).flatten(1, 2)
         weights = self.position, self.kernels, self.bias, self.rate

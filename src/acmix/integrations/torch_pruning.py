@@ -141,8 +141,8 @@ class _AsOne(Function):
         return OperatorLayer.forward(operator, x)
 
 
-def _call_as_one(operator: ACmix, x: Tensor) -> Tensor:
-    output: Any = _AsOne.apply(operator, x, *operator.parameters())
+def _call_as_one(operator: ACmix, input: Tensor) -> Tensor:  # noqa: A002  the name that nn.Conv2d takes it by
+    output: Any = _AsOne.apply(operator, input, *operator.parameters())
     return output
 
 
