@@ -20,6 +20,7 @@ from acmix.tasks.loop import distribution, states
 from acmix.tasks.loop.distribution import make_fabric
 from acmix.tasks.loop.learner import Learner
 from acmix.tasks.loop.progress import Reporting
+from acmix.tasks.record import read_run
 
 # Without batch norm, whose statistics are of a process's own images; with one, equality needs an accelerator.
 SETTINGS = Settings(
@@ -122,6 +123,9 @@ def test_all_processes_stop_together_and_resume(data, alone, tmp_path, start, st
 
     assert together(start, 2, stopped) == [0, 0]
     assert states.read(states.paths(output)[-1])["updates"] == 2
+    command = read_run(output).command
+    assert command.startswith(f"torchrun --nproc-per-node 2 -m acmix train {data} ")
+    assert "--devices" not in command
     resumed = together(start, 2, lambda: train(data, output, settings, strategy=strategy, resume=True))
     assert resumed == [0, 0]
     compare(output, alone)
@@ -225,6 +229,36 @@ def test_our_networks_are_split(data, tmp_path, start):
         output = tmp_path / strategy
         assert together(start, 2, lambda: train(data, output, settings, strategy=strategy)) == [0, 0]  # noqa: B023
     compare(tmp_path / "fsdp", tmp_path / "ddp")
+
+
+ELASTIC = {"RANK": "0", "GROUP_RANK": "0", "LOCAL_RANK": "0"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "typed"),
+    [
+        ({}, ""),
+        (ELASTIC | {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}, ""),
+        (ELASTIC | {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "8"}, "torchrun --nproc-per-node 8 -m"),
+        (
+            ELASTIC | {"WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8"},
+            "torchrun --nnodes 2 --rdzv-backend c10d --rdzv-endpoint HOST:PORT --nproc-per-node 8 -m",
+        ),
+        ({"SLURM_NTASKS": "16", "SLURM_NNODES": "2"}, "srun --nodes 2 --ntasks-per-node 8"),
+        (
+            {"SLURM_NTASKS": "8", "SLURM_GPUS_PER_NODE": "8"},
+            "srun --nodes 1 --ntasks-per-node 8 --gpus-per-node 8",
+        ),
+    ],
+)
+def test_what_started_the_processes_is_what_a_person_types_again(monkeypatch, environment, typed):
+    monkeypatch.setattr(distribution.TorchElasticEnvironment, "detect", lambda: "RANK" in environment)
+    monkeypatch.setattr(distribution.SLURMEnvironment, "detect", lambda: "SLURM_NTASKS" in environment)
+    for name in ("SLURM_NNODES", "SLURM_GPUS_PER_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert distribution.launcher() == typed.split()
 
 
 @pytest.mark.parametrize(("cores", "processes", "count"), [(1, 1, 1), (6, 1, 6), (64, 1, 8), (16, 4, 4), (2, 8, 1)])

@@ -184,6 +184,10 @@ def test_the_command_keeps_what_a_run_computes_on():
     given |= {"save-minutes": "0.5", "keep-states": "1", "check-images": "false", "output": "out"}
     options = [word for name, value in given.items() for word in (f"--{name}", value)]
     assert words == ["acmix", "train", "a b", *options, "--resume"]
+    launcher = ["torchrun", "--nproc-per-node", "2", "-m"]
+    words = shlex.split(run.continuing(Path("out"), config | {"launcher": launcher}))
+    without = [word for name, value in given.items() if name != "devices" for word in (f"--{name}", value)]
+    assert words == [*launcher, "acmix", "train", "a b", *without, "--resume"]
 
 
 def test_what_is_asked_of_a_run_that_goes_on_is_asked_from_then_on(data, tmp_path):

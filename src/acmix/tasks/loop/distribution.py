@@ -86,6 +86,20 @@ def _launched() -> tuple[int | None, int]:
     return None, 1
 
 
+def launcher() -> list[str]:
+    """What a person types before `acmix` for the launcher to start these processes again; nothing for one alone."""
+    here, machines = _launched()
+    if here is None or here * machines == 1:
+        return []
+    if not TorchElasticEnvironment.detect():
+        gpus = os.environ.get("SLURM_GPUS_PER_NODE")
+        asked = [] if gpus is None else ["--gpus-per-node", gpus]
+        return ["srun", "--nodes", str(machines), "--ntasks-per-node", str(here), *asked]
+    # Where machines meet, torchrun does not tell its processes.
+    meeting = f"--nnodes {machines} --rdzv-backend c10d --rdzv-endpoint HOST:PORT".split() if machines > 1 else []
+    return ["torchrun", *meeting, "--nproc-per-node", str(here), "-m"]
+
+
 def _shard_blocks(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
     """Split a network over the processes block by block: those grandchildren of timm's networks that have parts."""
     data = mesh["data_parallel"]

@@ -17,7 +17,7 @@ from acmix.errors import InputError, check_least, counted
 from acmix.progress import Progress, silent
 from acmix.tasks.loop import freezing, run
 from acmix.tasks.loop.checks import Checked, checked_images
-from acmix.tasks.loop.distribution import Strategy
+from acmix.tasks.loop.distribution import Strategy, launcher
 from acmix.tasks.loop.execute import execute
 from acmix.tasks.loop.extending import Origin, extension
 from acmix.tasks.loop.failures import explained
@@ -185,6 +185,7 @@ def _configuration(begun: _Begun, fabric: Fabric, options: Options, reporting: R
     config = configuration(begun.prepared, fabric.world_size) | {
         "weights": None if options.weights is None else str(options.weights),
         "contents": begun.checked.contents,
+        "launcher": launcher(),
         **{name: asked[name] for name in run.ASKED},
     }
     return config if begun.started is None else config | {"start_weights": begun.started}

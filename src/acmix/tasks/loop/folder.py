@@ -30,7 +30,7 @@ def at_work(
     Args:
         output: The run folder, made if missing.
         config: What config.json is if the run begins now; of a run that goes on, what may be other
-            now is written anew: where data lie, and `run.ASKED`.
+            now is written anew: where data lie, what started the processes, and `run.ASKED`.
         settings: Of the run.
         fabric: The processes that train, launched; the first one writes, and locks the folder for all.
         reporting: Whom to tell.
@@ -75,7 +75,7 @@ def _alone(fabric: Fabric, output: Path) -> Iterator[None]:
 
 def _begin(output: Path, config: Mapping[str, Any], *, resume: bool) -> None:
     """Write the configuration of a new run; a run that continues is not stopped, and its data may lie elsewhere now."""
-    moved = {key: config[key] for key in ("data", "taken", *run.ASKED)}
+    moved = {key: config[key] for key in ("data", "taken", "launcher", *run.ASKED)}
     try:
         run.write_json(output / run.CONFIG, run.read_json(output / run.CONFIG) | moved if resume else {**config})
         (output / run.STOPPED).unlink(missing_ok=True)

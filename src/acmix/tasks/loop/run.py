@@ -30,7 +30,7 @@ from torch import Tensor
 from acmix import records
 from acmix.checkpoints.files import BEST, LAST
 from acmix.errors import InputError, printable
-from acmix.shell import command
+from acmix.shell import command, quoted
 from acmix.storage import write_atomically
 from acmix.tasks.loop import states
 from acmix.tasks.loop.measures import EpochRow, Measure, best_epoch
@@ -168,25 +168,26 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def continuing(output: Path, config: Mapping[str, Any]) -> str:
     """What continues a run in a shell, by its config.json."""
-    location, options = _typed(config)
-    return command("train", location, **options, weights=config.get("weights"), output=output, resume=True)
+    return _command(config, weights=config.get("weights"), output=output, resume=True)
 
 
 def extending(output: Path, config: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
     """What goes on from a run's last state in a folder of its own, in a shell, by its config.json."""
-    location, options = _typed(config)
     given = {name: str(value) for name, value in changes.items()}
-    return command("train", location, **options, output=free_folder(output.parent, output.name), extend=output, **given)
+    return _command(config, output=free_folder(output.parent, output.name), extend=output, **given)
 
 
-def _typed(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Data and options that a run and those that go on from it have in common; an older version's has not all of it."""
+def _command(config: Mapping[str, Any], **own: Any) -> str:
+    """With what a run and those that go on from it have in common; an older version's config.json has not all of it."""
+    launcher = config.get("launcher", [])
     options = {
         "validation": (config["data"].get("validation_location"), None),
-        "devices": (config["processes"], 1),
+        "devices": (1 if launcher else config["processes"], 1),
         **{name: (config.get(name, default), default) for name, default in ASKED.items()},
     }
-    return config["data"]["location"], {name: value for name, (value, default) in options.items() if value != default}
+    asked = {name: value for name, (value, default) in options.items() if value != default}
+    typed = command("train", config["data"]["location"], **asked, **own)
+    return f"{quoted(launcher)} {typed}" if launcher else typed
 
 
 class RunFiles:
