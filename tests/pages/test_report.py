@@ -129,6 +129,7 @@ def page(finished):
 def test_report_of_a_finished_run(finished, page):
     page.check()
     check_against_source(page, finished)
+    assert f"<h1>{finished.name}</h1>" in page.text
     assert page.headings[:4] == ["Curves", "Where the time went", "Confusions", "Predictions on validation images"]
     assert {"What a pixel attends to", "The two paths", "Problems", "Configuration"} < set(page.headings)
     summary = json.loads((finished / "summary.json").read_text())
