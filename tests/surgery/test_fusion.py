@@ -296,13 +296,37 @@ def test_what_others_read_is_not_folded():
 
 
 class Untraceable(nn.Sequential):
+    def __init__(self, does, *layers):
+        super().__init__(*layers)
+        self.does = [does]
+
     def forward(self, x):
-        return super().forward(x) if x.sum() > 0 else super().forward(-x)
+        return self[1](self[0](self.does[0](x)))
 
 
-def test_a_network_that_cannot_be_traced_keeps_its_batch_norms_and_says_so():
-    network = trained(Untraceable(ACmix(4, 8), nn.BatchNorm2d(8)))
-    with pytest.warns(UserWarning, match=r"the batch norms of Untraceable stay, torch\.fx cannot trace it: "):
+def rewritten(x):
+    x = x.clone()
+    x[0] = 1
+    return x
+
+
+UNTRACEABLE = {
+    "decides": (lambda x: x if x.sum() > 0 else -x, "it decides by what it computes"),
+    "loops": (lambda x: torch.stack([*x]), "it goes through the parts of what it computes, one by one"),
+    "counts": (lambda x: x / len(x), "it counts the parts of what it computes"),
+    "writes": (rewritten, "it writes into a part of what it is given or computes"),
+    "a number": (lambda x: x * float(x.mean()), "it does with what it computes what a trace cannot follow"),
+    "a range": (lambda x: x + sum(range(x.shape[0])), "it does with what it computes what a trace cannot follow"),
+}
+
+
+@pytest.mark.parametrize("way", UNTRACEABLE)
+def test_a_network_that_cannot_be_traced_keeps_its_batch_norms_and_says_so(way):
+    does, reason = UNTRACEABLE[way]
+    network = trained(Untraceable(does, ACmix(4, 8), nn.BatchNorm2d(8)))
+    with pytest.warns(
+        UserWarning, match=rf"^the batch norms of Untraceable stay, torch\.fx cannot trace it: {reason}$"
+    ):
         fused = acmix.fuse(network)
     x = torch.randn(2, 4, 6, 6)
     torch.testing.assert_close(fused(x), network(x))

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import iadd, is_
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, NoReturn, get_args
 
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
@@ -208,8 +208,7 @@ class _Trace(fx.Tracer):
                 graph = self.trace(_Call(self.network, self, names))
         # Any code of the network may run into a proxy in any way.
         except Exception as error:
-            reason = first_line(error)
-            raise UntraceableError(reason) from error
+            raise UntraceableError(_in_words(error)) from error
         used = tensors.seen | {id(_attribute(self.root, node.target)) for node in graph.find_nodes(op="get_attr")}
         for module in self.watched:
             for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
@@ -247,6 +246,12 @@ class _Trace(fx.Tracer):
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Value(node, self)
 
+    def to_bool(self, obj: fx.Proxy) -> bool:  # noqa: ARG002  fx's signature
+        raise fx.proxy.TraceError("it decides by what it computes")
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:  # noqa: ARG002  fx's signature
+        raise fx.proxy.TraceError("it goes through the parts of what it computes, one by one")
+
 
 class _Call(nn.Module):
     """A call of a network: its own hooks and a forward of its own are part of it."""
@@ -266,10 +271,23 @@ class _Value(fx.Proxy):
         # As a proxy has it, it would be a sum of its own.
         return self.tracer.create_proxy("call_function", iadd, (self, other), {})
 
+    def __setitem__(self, *_: Any) -> NoReturn:
+        raise fx.proxy.TraceError("it writes into a part of what it is given or computes")
+
+    def __len__(self) -> int:
+        raise fx.proxy.TraceError("it counts the parts of what it computes")
+
     def __getattr__(self, k: str) -> Any:
         if not hasattr(Tensor, k):
             raise AttributeError(f"a tensor has no attribute {k}")
         return super().__getattr__(k)
+
+
+def _in_words(error: Exception) -> str:
+    """Why a trace ended; what Python or PyTorch says of a proxy tells a person nothing."""
+    reason = first_line(error)
+    told = _Value.__name__ not in reason and "Proxy" not in reason
+    return reason if told else "it does with what it computes what a trace cannot follow"
 
 
 def _called_by_torch() -> bool:
