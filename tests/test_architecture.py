@@ -165,6 +165,15 @@ def test_cold_import_loads_nothing():
     assert result.stdout.split() == []
 
 
+def test_the_command_line_reads_what_is_typed_before_torch_is_loaded():
+    program = (
+        "import sys\nfrom acmix.cli.commands import run\nassert run(['train', '--epochs']) == 2\n"
+        "print(*{'torch', 'scipy', 'numpy'} & sys.modules.keys())"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)  # noqa: S603
+    assert result.stdout.split() == []
+
+
 # Others ask whether timm is there before anybody imports it.
 ASKED = "import acmix, importlib.util; importlib.util.find_spec('timm'); import timm"
 

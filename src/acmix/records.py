@@ -18,6 +18,9 @@ from typing import Any, Literal, TypeVar
 
 from acmix.errors import InputError
 
+# The kind of training of metadata, configurations and recipes that do not say it, as none did before there were others.
+FIRST_TASK = "classification"
+
 Record = TypeVar("Record")
 _SPACE = re.compile(r"[ \t\n\r]*")
 _WORDS = {

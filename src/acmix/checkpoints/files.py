@@ -18,8 +18,6 @@ _DEEPEST = 3
 _INDEX = ".index.json"
 # A run's checkpoints, and the weights of an exported folder.
 BEST, LAST, WEIGHTS = "best.safetensors", "last.safetensors", "model.safetensors"
-# The kind of training of metadata, configurations and recipes that do not say it, as none did before there were others.
-FIRST_TASK = "classification"
 _SAVE = "save model.state_dict() alone or as .safetensors"
 
 

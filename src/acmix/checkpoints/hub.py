@@ -16,10 +16,11 @@ from acmix import records
 from acmix.checkpoints import sealed, timm_config
 from acmix.checkpoints.cards import model_card
 from acmix.checkpoints.classifier import Classifier
-from acmix.checkpoints.files import FIRST_TASK, WEIGHTS, read_bytes
+from acmix.checkpoints.files import WEIGHTS, read_bytes
 from acmix.checkpoints.stored import assemble
 from acmix.checkpoints.trained import TrainedNetwork, metadata_of
 from acmix.errors import InputError, in_one_line
+from acmix.records import FIRST_TASK
 from acmix.storage import folder_beside, write_atomically
 
 CONFIG, _CARD = "config.json", "README.md"

@@ -13,13 +13,14 @@ from acmix import records
 from acmix.checkpoints import classifier, segmenter
 from acmix.checkpoints.classifier import Classifier
 from acmix.checkpoints.detector import Detector
-from acmix.checkpoints.files import FIRST_TASK, read_bytes
+from acmix.checkpoints.files import read_bytes
 from acmix.checkpoints.onnx_detector import OnnxDetector
 from acmix.checkpoints.onnx_digest import check_digest
 from acmix.checkpoints.segmenter import Segmenter
 from acmix.checkpoints.stored import KINDS
 from acmix.checkpoints.trained import FORMAT_VERSION, Metadata, TrainedNetwork
 from acmix.errors import InputError, in_one_line
+from acmix.records import FIRST_TASK
 
 # The key of the file's metadata that is ours.
 _KEY = "acmix"

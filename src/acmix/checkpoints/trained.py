@@ -19,9 +19,10 @@ from torch import Tensor, nn
 import acmix.models
 from acmix import records
 from acmix.checkpoints import sealed
-from acmix.checkpoints.files import BEST, FIRST_TASK, LAST, read_bytes
+from acmix.checkpoints.files import BEST, LAST, read_bytes
 from acmix.data.given import Given
 from acmix.errors import InputError
+from acmix.records import FIRST_TASK
 from acmix.storage import write_atomically
 
 # Version 1 has no digests, version 2 no classifiers of any number of labels: an acmix of then takes none for what it is

@@ -1,18 +1,17 @@
 """What convolution, attention and their sum are worth at equal depth, width, recipe and data: one controlled study.
 
-What trains and measures is loaded when it is asked for: what is known is shown without.
+Everything is loaded when it is asked for: the command line, which needs the kinds alone, says its first word sooner.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from acmix.study.page import as_markdown
-from acmix.study.results import Study, Trained, load_study, save_study
-from acmix.study.summary import Difference, Summary, differences, summarise
-
 if TYPE_CHECKING:
+    from acmix.study.page import as_markdown
     from acmix.study.pretrained import Pretraining
+    from acmix.study.results import Study, Trained, load_study, save_study
     from acmix.study.runs import RESULTS, run_study, time_study
+    from acmix.study.summary import Difference, Summary, differences, summarise
     from acmix.study.training import Watching
     from acmix.study.variants import VARIANTS, Variant, usual_variants
 
@@ -37,8 +36,11 @@ __all__ = [
 ]
 
 _LATER = {
+    "as_markdown": "acmix.study.page",
     "Pretraining": "acmix.study.pretrained",
+    **dict.fromkeys(("Study", "Trained", "load_study", "save_study"), "acmix.study.results"),
     **dict.fromkeys(("RESULTS", "run_study", "time_study"), "acmix.study.runs"),
+    **dict.fromkeys(("Difference", "Summary", "differences", "summarise"), "acmix.study.summary"),
     "Watching": "acmix.study.training",
     **dict.fromkeys(("VARIANTS", "Variant", "usual_variants"), "acmix.study.variants"),
 }

@@ -7,8 +7,8 @@ from typing import Any
 
 from acmix import records
 from acmix.bench import Timing
-from acmix.checkpoints.files import FIRST_TASK
 from acmix.errors import InputError
+from acmix.records import FIRST_TASK
 from acmix.storage import write_atomically
 from acmix.study.kinds import KINDS, Score
 

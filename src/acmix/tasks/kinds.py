@@ -13,8 +13,8 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from acmix.checkpoints.files import FIRST_TASK
 from acmix.errors import InputError, printable
+from acmix.records import FIRST_TASK
 from acmix.tasks.loop import recipes
 from acmix.tasks.loop.fields import settings_of
 from acmix.tasks.loop.measures import Measure

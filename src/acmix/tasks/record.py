@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from acmix import records
-from acmix.checkpoints.files import FIRST_TASK
 from acmix.errors import InputError
+from acmix.records import FIRST_TASK
 from acmix.tasks.kinds import Kind, kind_named
 from acmix.tasks.loop import run, states
 from acmix.tasks.loop.extending import Origin

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from acmix.checkpoints.files import FIRST_TASK
 from acmix.errors import InputError, in_one_line, meant
+from acmix.records import FIRST_TASK
 from acmix.tasks.loop.fields import check_setting, settings_of
 from acmix.tasks.loop.settings import LoopSettings
 
