@@ -16,7 +16,7 @@ from acmix import InputError
 from acmix.errors import PreemptedError, TrainingError
 from acmix.tasks.detection.task import Detection
 from acmix.tasks.loop import session, settings, states
-from tests.runs import after, same, unlisted
+from tests.runs import after, assert_goes_on_with_its_own_optimizer_alone, same, unlisted
 from tests.tasks.detection.conftest import SETTINGS, of, train, weights
 from tests.tasks.loop.test_distribution import together
 
@@ -49,6 +49,13 @@ def test_a_run_that_is_killed_often_goes_on_to_the_bit(finished, shapes, tmp_pat
         assert same(weights(tmp_path / "run", name), weights(finished.output, name))
     assert result.validation == finished.validation
     assert unlisted(tmp_path / "run") == []
+
+
+def test_a_run_goes_on_with_its_own_optimizer_alone(shapes, tmp_path):
+    def begin(own, **options):
+        return train(shapes, tmp_path / "run", own, **options)
+
+    assert_goes_on_with_its_own_optimizer_alone(begin, SETTINGS, tmp_path / "run")
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, PreemptedError), (signal.SIGINT, KeyboardInterrupt)])

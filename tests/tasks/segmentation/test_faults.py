@@ -16,7 +16,7 @@ from acmix.errors import PreemptedError, TrainingError
 from acmix.tasks.loop import states
 from acmix.tasks.segmentation.fitting import ROOM
 from acmix.tasks.segmentation.task import Segmentation
-from tests.runs import after, same, unlisted
+from tests.runs import after, assert_goes_on_with_its_own_optimizer_alone, same, unlisted
 from tests.tasks.loop.test_distribution import together
 from tests.tasks.segmentation.conftest import SETTINGS
 
@@ -53,6 +53,13 @@ def test_a_killed_run_goes_on_to_the_bit(finished, masked, tmp_path, start):
     assert same(weights(output), weights(finished[0]))
     assert result.validation == finished[1].validation
     assert unlisted(output) == []
+
+
+def test_a_run_goes_on_with_its_own_optimizer_alone(masked, tmp_path):
+    def begin(own, **options):
+        return train(masked, tmp_path / "run", own, **options)
+
+    assert_goes_on_with_its_own_optimizer_alone(begin, SETTINGS, tmp_path / "run")
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, PreemptedError), (signal.SIGINT, KeyboardInterrupt)])
