@@ -10,7 +10,7 @@ INSTALL := $(INTO) $(BIN)/python --constraint constraints.txt
 # Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv test test-slow test-terminal test-browser test-integrations test-runtimes bench-runtimes test-oldest test-pythons docs test-docs dist test-dist soak test-gpu check format test-aarch64 sanitize demo bench bench-gpu bench-gpu-compiled study study-places study-detectors study-times clean
+.PHONY: venv test test-slow test-terminal test-browser test-integrations test-runtimes bench-runtimes test-oldest test-pythons docs test-docs dist test-dist soak test-gpu check format test-aarch64 test-emulated sanitize demo bench bench-gpu bench-gpu-compiled study study-places study-detectors study-times clean
 
 venv: $(INSTALLED)
 
@@ -333,6 +333,10 @@ format: venv
 # The compiled kernels on an aarch64 processor: Debian's g++-aarch64-linux-gnu and qemu-user-static.
 test-aarch64: venv
 	$(BIN)/python -m pytest -m aarch64 tests/ops
+
+# The builds for instructions that the processor may not have (AVX-512, AVX512-BF16, AMX), emulated on AVX2.
+test-emulated: venv
+	$(BIN)/python -m pytest -m emulated tests/ops
 
 # The kernel tests under the address and undefined-behaviour sanitizers, in a package folder of their own.
 sanitize: venv

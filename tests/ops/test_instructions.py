@@ -5,7 +5,9 @@ A selection of them runs with each of the others in a process of its own: which 
 
 import functools
 import os
+import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from acmix import ops
 pytestmark = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="no C++ compiler to build with")
 
 ROOT = Path(__file__).parents[2]
+EMULATED = Path(__file__).parent / "emulated"
 BUILDS = ("amx", "avx512_bf16", "avx512", "avx2", "baseline")
 # Names, no patterns: pytest fails where one is no longer there.
 SELECTED = (
@@ -50,19 +53,32 @@ def _kernels_are_built():
     assert ops.why_not("cpu") is None
 
 
-def process(wanted, *arguments):
+def process(wanted, *arguments, package=None):
     environment = {**os.environ, "ACMIX_INSTRUCTIONS": wanted}
+    if package:
+        environment["PYTHONPATH"] = str(package)
     command = [sys.executable, *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)  # noqa: S603
 
 
 @functools.cache
-def used(wanted):
+def used(wanted, package=None):
     """What runs where `wanted` is asked for, and why not if nothing does."""
-    done = process(wanted, "-c", "from acmix import ops; print(ops.cpu.instructions(), ops.why_not('cpu'))")
+    script = "from acmix import ops; print(ops.cpu.instructions(), ops.why_not('cpu'))"
+    done = process(wanted, "-c", script, package=package)
     assert done.returncode == 0, done.stderr
     name, _, reason = done.stdout.strip().partition(" ")
     return name, reason
+
+
+def assert_selected_tests_pass(wanted, package=None):
+    tests = [f"tests/ops/{name}" for name in SELECTED]
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", FEWER]
+    done = process(wanted, "-m", "pytest", *options, *tests, package=package)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = done.stdout.splitlines()[-1]
+    assert re.match(r"[1-9]\d* passed", summary), done.stdout
+    assert "skipped" not in summary, done.stdout
 
 
 @pytest.mark.parametrize("wanted", BUILDS)
@@ -71,12 +87,29 @@ def test_every_build_is_as_exact_as_eager(wanted):
         pytest.skip(f"{wanted} is in use: all other tests hold it")
     if used(wanted)[0] != wanted:
         pytest.skip(f"the processor has no {wanted}")
-    tests = [f"tests/ops/{name}" for name in SELECTED]
-    done = process(wanted, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", FEWER, *tests)
-    assert done.returncode == 0, done.stdout + done.stderr
-    summary = done.stdout.splitlines()[-1]
-    assert re.match(r"[1-9]\d* passed", summary), done.stdout
-    assert "skipped" not in summary, done.stdout
+    assert_selected_tests_pass(wanted)
+
+
+@pytest.fixture(scope="module")
+def emulating_package(tmp_path_factory):
+    """The package with kernels for which a processor with AVX2 emulates all others (emulated/)."""
+    folder = tmp_path_factory.mktemp("emulating")
+    compiler = [sys.executable, str(EMULATED / "compiler.py"), os.environ.get("CXX", "g++")]
+    environment = {**os.environ, "CXX": shlex.join(compiler), "ACMIX_REQUIRE_KERNELS": "1"}
+    built = ["--build-temp", str(folder / "objects"), "--build-lib", str(folder)]
+    command = [sys.executable, "setup.py", "--quiet", "build_ext", *built]
+    subprocess.run(command, check=True, cwd=ROOT, env=environment)  # noqa: S603
+    library = next(folder.rglob("*.so")).relative_to(folder)
+    shutil.copytree(ROOT / "src", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(library.name))
+    return folder
+
+
+@pytest.mark.emulated
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="there is nothing to emulate")
+@pytest.mark.parametrize("wanted", ["amx", "avx512_bf16", "avx512"])
+def test_every_emulated_build_is_as_exact_as_eager(wanted, emulating_package):
+    assert used(wanted, emulating_package) == (wanted, "None")
+    assert_selected_tests_pass(wanted, emulating_package)
 
 
 def test_a_build_is_a_limit():
