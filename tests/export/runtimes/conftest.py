@@ -3,7 +3,6 @@
 from importlib.util import find_spec
 
 import pytest
-import torch
 
 from tests.export.runtimes.digits import train
 from tests.export.runtimes.networks import NETWORKS
@@ -23,7 +22,6 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(params=NETWORKS)
 def case(request):
     """A network with norms as after training, and an image for it."""
-    torch.set_num_threads(2)
     return NETWORKS[request.param]()
 
 
