@@ -1,19 +1,15 @@
 """A new user's walk through every command, wrong and right, typed into a terminal of 80 columns."""
 
-import os
 import re
 import shlex
 import signal
-import sys
-from dataclasses import dataclass
 
-import pexpect
 import pytest
 
 from acmix.data import export_digits
+from tests.terminal.terminals import COLUMNS, Terminal
 
 pytestmark = pytest.mark.terminal
-COLUMNS = 80
 TRAIN = "train digits --model acmix_resnet14_small --image-size 16"
 COMMANDS = ["info", "train", "recipes", "validate", "predict", "explain", "demo", "report", "compare", "export"]
 GROUPS = {
@@ -24,68 +20,23 @@ GROUPS = {
 EVERY = [*COMMANDS, *GROUPS, *(f"{group} {name}" for group, names in GROUPS.items() for name in names)]
 
 
-@dataclass
-class Screen:
-    """What a command left on the terminal: its exit code and the lines that stay, live ones not."""
-
-    code: int
-    lines: list[str]
-
-    @property
-    def text(self):
-        return "\n".join(self.lines)
-
-
-class Terminal:
-    """Types commands in a folder."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.environment = os.environ | {"TERM": "xterm", "COLUMNS": "", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
-        self.environment.pop("COLUMNS")
-
-    def start(self, command):
-        return pexpect.spawn(
-            sys.executable,
-            ["-m", "acmix", *shlex.split(command)],
-            cwd=self.folder,
-            dimensions=(24, COLUMNS),
-            env=self.environment,
-            encoding="utf-8",
-            timeout=300,
-        )
-
-    def type(self, command):
-        child = self.start(command)
-        return self.end(child, child.read())
-
-    def end(self, child, output):
-        child.close()
-        assert child.signalstatus is None, output
-        # Rich moves up and clears what it draws again; a carriage return writes over a line.
-        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output).split("\n")
-        shown = (line.rstrip("\r").rpartition("\r")[2].rstrip() for line in plain)
-        lines = [line for line in shown if line and "\u2501" not in line and not re.match(r"loading PyTorch \d", line)]
-        text = "\n".join(lines)
-        assert "Traceback" not in text, text
-        # Nothing is cut; only what is to be copied may be longer than the terminal.
-        assert "\u2026" not in text, text
-        return Screen(child.exitstatus, lines)
-
-
 @pytest.fixture(scope="module")
 def terminal(tmp_path_factory):
     """In a folder whose name a shell would split, with images."""
     folder = tmp_path_factory.mktemp("a new user")
     for path in export_digits(folder / "photos", count=4):
         assert path.is_file()
-    return Terminal(folder)
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in {"TERM": "xterm", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}.items():
+            environment.setenv(name, value)
+        environment.delenv("COLUMNS", raising=False)
+        yield Terminal(folder)
 
 
 @pytest.fixture(scope="module")
 def run(terminal):
     """A run, and what its training showed."""
-    screen = terminal.type(f"{TRAIN} --epochs 2 --output 'runs/my run'")
+    screen = terminal.end(terminal.start(f"{TRAIN} --epochs 2 --output 'runs/my run'"))
     assert screen.code == 0, screen.text
     return screen
 
@@ -204,7 +155,7 @@ def test_a_training_that_is_stopped_says_how_to_continue_and_does(terminal):
     child = terminal.start(f"{TRAIN} --epochs 3 --output 'runs/stopped run'")
     child.expect(r"epoch +1/3  training loss")
     child.kill(signal.SIGINT)
-    screen = terminal.end(child, child.read())
+    screen = terminal.end(child)
     assert screen.code == 130
     (line,) = (line for line in screen.lines if line.startswith("acmix train: stopped"))
     command = line.partition("continue with: acmix ")[2]
@@ -218,7 +169,7 @@ def test_a_command_that_is_stopped_while_it_loads_says_so_in_one_line(terminal):
     child = terminal.start("info acmix_resnet50")
     child.expect("loading PyTorch")
     child.kill(signal.SIGINT)
-    screen = terminal.end(child, child.read())
+    screen = terminal.end(child)
     assert screen.code == 130
     # The rest of the live line, then one line that stays.
     assert [line for line in screen.lines if line != "^C" and not re.fullmatch(r" *0:00:\d\d", line)] == [
