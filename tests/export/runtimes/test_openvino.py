@@ -10,9 +10,18 @@ from examples import runtimes
 from tests.export.runtimes.networks import largest_difference, other_images
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
+# Every way with either network and either kind of size, and these with each other: one conversion takes up to a minute.
 @pytest.mark.parametrize(
-    "load", [runtimes.openvino_from_onnx, runtimes.openvino_from_program, runtimes.openvino_from_module]
+    ("case", "load", "dynamic"),
+    [
+        ("classifier", runtimes.openvino_from_onnx, False),
+        ("detector", runtimes.openvino_from_onnx, True),
+        ("detector", runtimes.openvino_from_program, False),
+        ("classifier", runtimes.openvino_from_program, True),
+        ("classifier", runtimes.openvino_from_module, False),
+        ("detector", runtimes.openvino_from_module, True),
+    ],
+    indirect=["case"],
 )
 def test_networks(case, load, dynamic, tmp_path):
     network, images = case
