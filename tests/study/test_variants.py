@@ -104,7 +104,8 @@ def test_a_seed_fixes_weights_however_the_network_is_looked_at():
 
 
 def test_costs():
-    costs = {name: VARIANTS[name].cost(shape(), SIZE) for name in OF_RESNET}
+    names = ["acmix", "convolution", "equal-convolution", *ALONE, "equal-rates", "window-3", "attention-window-3"]
+    costs = {name: VARIANTS[name].cost(shape(), SIZE) for name in names}
     acmix, convolution = costs["acmix"], costs["convolution"]
     twin = convolution_twin(built("acmix"))
     assert convolution.parameters == sum(parameter.numel() for parameter in twin.parameters())
