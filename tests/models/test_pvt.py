@@ -7,7 +7,6 @@ import torch
 from torch import fx
 from torch.nn import functional
 
-from acmix.accounting import account
 from acmix.models import PyramidACmix, create_model
 
 SMALL = {"channels": (16, 32), "depths": (1, 1), "num_heads": (1, 2), "mlp_ratios": (2, 2), "ratios": (3, 1)}
@@ -20,15 +19,6 @@ def small(**settings):
 
 def images(*sizes, dtype=torch.float32):
     return torch.randn(2, 3, *sizes, generator=torch.Generator().manual_seed(1)).to(dtype)
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters", "multiply_adds"), [("acmix_pvt_tiny", 13.40, 2.01), ("acmix_pvt_small", 24.82, 3.96)]
-)
-def test_figures_of_the_definition(name, parameters, multiply_adds):
-    cost = account(create_model(name, device="meta"), (3, 224, 224)).network
-    assert cost.total.parameters / 1e6 == pytest.approx(parameters, rel=0.002)
-    assert cost.total.multiply_adds / 1e9 == pytest.approx(multiply_adds, rel=0.03)
 
 
 @pytest.mark.parametrize(("ratio", "tokens"), [(1, 1), (1, 0), (2, 0), (3, 0)])

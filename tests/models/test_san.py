@@ -1,4 +1,4 @@
-"""ACmix-SAN, by our definition: its figures, both paths as the definition reads, any size, every way to run it."""
+"""ACmix-SAN, by our definition: both paths as the definition reads, any size, every way to run it."""
 
 import copy
 
@@ -7,7 +7,6 @@ import torch
 from torch import fx
 from torch.nn import functional
 
-from acmix.accounting import account
 from acmix.models import PatchwiseACmix, create_model
 from acmix.ops.reference import unfold_window
 
@@ -21,16 +20,6 @@ def small(**settings):
 
 def images(*sizes, dtype=torch.float32):
     return torch.randn(2, 3, *sizes, generator=torch.Generator().manual_seed(1)).to(dtype)
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters", "multiply_adds"),
-    [("acmix_san10", 11.99, 1.89), ("acmix_san15", 16.41, 2.63), ("acmix_san19", 20.83, 3.32)],
-)
-def test_figures_of_the_definition(name, parameters, multiply_adds):
-    cost = account(create_model(name, device="meta"), (3, 224, 224)).network
-    assert cost.total.parameters / 1e6 == pytest.approx(parameters, rel=0.002)
-    assert cost.total.multiply_adds / 1e9 == pytest.approx(multiply_adds, rel=0.03)
 
 
 @pytest.mark.parametrize("size", [(9, 8), (5, 7), (1, 2)])
