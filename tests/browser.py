@@ -25,3 +25,10 @@ def driver(tmp_path_factory):
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(program))
     yield driver
     driver.quit()
+
+
+def forget(driver):
+    """Leave what another test looked at, and what the browser noted of it."""
+    driver.get("about:blank")
+    for kind in ("browser", "performance"):
+        driver.get_log(kind)

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from tests.browser import forget
 from tests.docs.blocks import ROOT
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
@@ -66,7 +67,7 @@ def look(driver, width, scheme):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [420, 1600])
 def test_every_page_is_whole_and_legible(driver, address, width, scheme):
-    driver.get_log("performance")
+    forget(driver)
     look(driver, width, scheme)
     for page in PAGES:
         driver.get(address + page)

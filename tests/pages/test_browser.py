@@ -17,6 +17,7 @@ from acmix.tasks.classification.settings import Settings
 from acmix.tasks.comparison import compare_runs
 from acmix.tasks.detection import fitting as detection
 from acmix.tasks.record import read_run
+from tests.browser import forget
 from tests.drawn_shapes import CLASSES as SHAPES
 from tests.drawn_shapes import draw, write_coco
 from tests.pages.test_detection import SETTINGS as DETECTION
@@ -100,6 +101,7 @@ def pages(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["report", "detection", "compare", "explain"])
 def test_pages(driver, pages, name):
+    forget(driver)
     for scheme, width in itertools.product(SCHEMES, WIDTHS):
         show(driver, pages[name], width, scheme)
         driver.execute_script("document.querySelectorAll('details').forEach(each => each.open = true)")
