@@ -65,11 +65,11 @@ docs: $(DOCS)/.installed
 
 # Commands and longer programs of the documents, as they stand there, and the site, where `make docs` has an environment.
 test-docs: venv
-	$(BIN)/python -m pytest -m documents tests/docs
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m documents tests/docs
 
 test-browser: $(DEMO)/.installed docs
 # Gradio leaves event loops open.
-	PYTHONPATH=src $(DEMO)/bin/python -m pytest -m browser tests/pages tests/docs/test_site.py \
+	PYTHONPATH=src $(DEMO)/bin/python -m pytest --numprocesses 2 --dist worksteal -m browser tests/pages tests/docs/test_site.py \
 		-W default::ResourceWarning -W default::pytest.PytestUnraisableExceptionWarning
 
 # Other people's frameworks, in an environment of their own that finds in .venv what .venv has; opencv-python would want a
@@ -107,7 +107,7 @@ dist: $(WHEEL)
 
 # In a fresh environment with the oldest torch, and with the newest.
 test-dist: $(WHEEL)
-	$(BIN)/python -m pytest -m dist tests/dist
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m dist tests/dist
 
 # The lowest versions that pyproject.toml declares, and whatever these need, as constraints-oldest.txt has it; a bound that
 # rose is written there. The wheel is tested, not the source tree.
@@ -120,17 +120,21 @@ $(OLDEST)/.installed: $(INSTALLED) pyproject.toml
 	$(INTO) $(OLDEST)/bin/python --requirement constraints-oldest.txt
 	touch $@
 
-# What differs between versions, minutes; `make test-oldest TESTS=tests` is all of it. What old packages warn of each other is
-# none of ours; nor that ONNX Runtime's quantiser finds no shapes in what the exporter of traces of torch 2.11 writes.
-# The counter of torch 2.11 finds 5 % less in a PVT.
-TESTS ?= tests/ops/test_backends.py tests/ops/test_derivatives.py tests/test_nn.py tests/models tests/checkpoints tests/cli \
-	tests/data tests/explain tests/export
+# Where other packages are called, whose versions differ; `make test-oldest TESTS=tests` is all of it. What old packages warn
+# of each other is none of ours; nor that ONNX Runtime's quantiser finds no shapes in what the exporter of traces of torch
+# 2.11 writes. The counter of torch 2.11 finds 5 % less in a PVT.
+TESTS ?= tests/ops/test_backends.py tests/ops/test_derivatives.py tests/test_nn.py tests/checkpoints tests/explain \
+	$(foreach name,timm_surface timm_suite backbones detectors segmenters feature_extraction,tests/models/test_$(name).py) \
+	$(foreach name,commands completion data detection documents networks parser settings,tests/cli/test_$(name).py) \
+	$(foreach name,datasets evaluation huggingface images loading pixels shard_cache,tests/data/test_$(name).py) \
+	tests/cli/display tests/data/masks/test_augmentation.py \
+	$(foreach name,detector onnx pooling program torchscript,tests/export/test_$(name).py)
 test-oldest: $(OLDEST)/.installed $(WHEEL)
 	$(INTO) $(OLDEST)/bin/python --no-deps --reinstall dist/*.whl
 	$(OLDEST)/bin/python -m pytest --numprocesses 2 --dist worksteal $(TESTS) \
 		-W default::DeprecationWarning -W default::FutureWarning \
-		$(foreach opset,17 20,--deselect 'tests/export/test_torchscript.py::test_the_exporter_of_traces[layers-$(opset)]') \
-		--deselect tests/models/test_pvt.py::test_figures_of_the_definition
+		--deselect 'tests/export/test_torchscript.py::test_the_exporter_of_traces[layers-17]' \
+		--deselect 'tests/models/test_families.py::test_figures[acmix_pvt'
 
 # The same on every Python that is found, pyenv's included, with the newest versions; without torch.export, whose tracer
 # crashes in the interpreter of 3.12.1.
@@ -144,7 +148,7 @@ test-pythons: $(WHEEL)
 		$(BIN)/uv venv --quiet --allow-existing --python $$found $$environment; \
 		$(INTO) $$environment/bin/python --constraint constraints.txt --requirement pyproject.toml --extra dev setuptools; \
 		$(INTO) $$environment/bin/python --no-deps --reinstall dist/*.whl; \
-		$$environment/bin/python -m pytest --numprocesses 2 --dist worksteal $(filter-out tests/export,$(TESTS)) \
+		$$environment/bin/python -m pytest --numprocesses 2 --dist worksteal $(filter-out tests/export/%,$(TESTS)) \
 			--deselect tests/test_nn.py::test_exports_with_dynamic_batch_and_size; \
 	done; \
 	if [ -n "$$missing" ]; then echo "NOT tested, as they are not on this machine: Python$$missing"; fi
