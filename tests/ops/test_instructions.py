@@ -36,6 +36,7 @@ SELECTED = (
     "test_cpu.py::test_gradcheck_of_a_layer",
     "test_ends.py::test_ends_are_those_of_passes_of_their_own",
     "test_ends.py::test_numbers_of_every_kind",
+    "test_layers.py::test_layers_of_the_kernels",
     "test_projections.py",
     "test_values.py::test_logits_of_any_size_are_as_exact_as_eager[cpu]",
     "test_values.py::test_attention_of_any_size_is_a_mean[cpu]",

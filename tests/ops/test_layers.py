@@ -105,8 +105,14 @@ def test_layers_on_both_sides_are_as_exact_as_eager(backend, problem, inputs, he
     assert_layers(x, tensors, problem, given_ends, backend)
 
 
+@pytest.fixture
+def _layers_of_ours(monkeypatch):
+    """Where the build would leave them to PyTorch, too."""
+    monkeypatch.setattr(cpu, "_INSTRUCTIONS", "baseline")
+
+
 @compiled
-@pytest.mark.usefixtures("_poisoned_memory")
+@pytest.mark.usefixtures("_poisoned_memory", "_layers_of_ours")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("heads", "head_size", "batch", "height", "width", "inputs", "stride", "head", "outputs"),
@@ -136,6 +142,7 @@ def test_layers_of_the_kernels(threads, dtype, heads, head_size, batch, height, 
 
 
 @compiled
+@pytest.mark.usefixtures("_layers_of_ours")
 def test_layers_are_part_of_the_operator_where_that_is_the_same(monkeypatch):
     infer, convolve = torch.ops.acmix.infer.default, torch.ops.aten.convolution.default
     problem = dataclasses.replace(PROBLEM, dtype=torch.float32, layout="channels_last")

@@ -148,6 +148,9 @@ def assert_one_number_stays_where_it_is_seen(problem, bits, part, backend):
     assert_not_finite_as_defined(("output", *NAMES), *results)
     x, weight, bias = stage_one(problem, 3)
     x = x.clone()
+    if ops.cpu.instructions() == "amx" and problem.dtype != torch.float64 and backend == "cpu":
+        # Terms of bfloat16 (csrc/products/tiles.h) have no infinite sum.
+        bits = NOT_FINITE[0]
     x[(0, 1, *(size // 2 for size in x.shape[2:]))] = torch.tensor(bits, dtype=torch.int32).view(torch.float32)
     keywords["heads"] = problem.heads
     _, *results = both(ops.project_and_mix, (x, weight, bias, *tensors_of_size(problem, 0)[1:]), keywords, backend)
