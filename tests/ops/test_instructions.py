@@ -95,8 +95,8 @@ def test_every_build_is_as_exact_as_eager(wanted):
 def emulating_package(tmp_path_factory):
     """The package with kernels for which a processor with AVX2 emulates all others (emulated/)."""
     folder = tmp_path_factory.mktemp("emulating")
-    compiler = [sys.executable, str(EMULATED / "compiler.py"), os.environ.get("CXX", "g++")]
-    environment = {**os.environ, "CXX": shlex.join(compiler), "ACMIX_REQUIRE_KERNELS": "1"}
+    compiler = f"{shlex.join([sys.executable, str(EMULATED / 'compiler.py')])} {os.environ.get('CXX', 'g++')}"
+    environment = {**os.environ, "CXX": compiler, "ACMIX_REQUIRE_KERNELS": "1"}
     built = ["--build-temp", str(folder / "objects"), "--build-lib", str(folder)]
     command = [sys.executable, "setup.py", "--quiet", "build_ext", *built]
     subprocess.run(command, check=True, cwd=ROOT, env=environment)  # noqa: S603
@@ -109,6 +109,8 @@ def emulating_package(tmp_path_factory):
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="there is nothing to emulate")
 @pytest.mark.parametrize("wanted", ["amx", "avx512_bf16", "avx512"])
 def test_every_emulated_build_is_as_exact_as_eager(wanted, emulating_package):
+    if used("")[0] == "baseline":
+        pytest.skip("the processor has no AVX2 to emulate them on")
     assert used(wanted, emulating_package) == (wanted, "None")
     assert_selected_tests_pass(wanted, emulating_package)
 

@@ -1,4 +1,4 @@
-"""A C++ compiler, named by the first argument, for which AVX-512, AVX512-BF16 and AMX are emulated on AVX2."""
+"""A C++ compiler, named by the first arguments, for which AVX-512, AVX512-BF16 and AMX are emulated on AVX2."""
 
 import subprocess
 import sys
@@ -18,6 +18,5 @@ def emulated(flag):
     return MEANT.get(flag, [flag])
 
 
-compiler, *flags = sys.argv[1:]
-flags = [each for flag in flags for each in emulated(flag)]
-sys.exit(subprocess.call([compiler, "-I", str(Path(__file__).parent), *flags]))  # noqa: S603
+flags = [each for flag in sys.argv[1:] for each in emulated(flag)]
+sys.exit(subprocess.call([*flags, "-I", str(Path(__file__).parent)]))  # noqa: S603
