@@ -146,7 +146,8 @@ def test_what_is_left_says_in_a_line_that_a_process_was_killed(data, alone, tmp_
     def one_dies():
         if os.environ["RANK"] == "1":
             Learner._step = killed
-        with pytest.raises(TrainingError, match=r"another process .* \(\S.*\); .* is kept, continue with: acmix train"):
+        command = "torchrun --nproc-per-node 2 -m acmix train"
+        with pytest.raises(TrainingError, match=rf"another process .* \(\S.*\); .* is kept, continue with: {command}"):
             train(data, output, settings)
 
     assert together(start, 2, one_dies) == [0, -signal.SIGKILL]
