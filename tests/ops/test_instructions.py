@@ -100,8 +100,7 @@ def emulating_package(tmp_path_factory):
     built = ["--build-temp", str(folder / "objects"), "--build-lib", str(folder)]
     command = [sys.executable, "setup.py", "--quiet", "build_ext", *built]
     subprocess.run(command, check=True, cwd=ROOT, env=environment)  # noqa: S603
-    library = next(folder.rglob("*.so")).relative_to(folder)
-    shutil.copytree(ROOT / "src", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(library.name))
+    shutil.copytree(ROOT / "src", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.so"))
     return folder
 
 
