@@ -20,8 +20,9 @@ _NO_KERNEL = (
 )
 # What may be done with a tensor in Python's own words; the same with a number before it, and numpy's question.
 _OPERATORS = (
-    "abs invert neg pos add and floordiv matmul mod mul or pow sub truediv xor radd rand rfloordiv rmatmul rmod rmul "
-    "ror rpow rsub rtruediv rxor lt le gt ge len iter getitem setitem delitem float int index complex array"
+    "abs invert neg pos add and floordiv lshift matmul mod mul or pow rshift sub truediv xor radd rand rfloordiv "
+    "rlshift rmatmul rmod rmul ror rpow rrshift rsub rtruediv rxor eq ne lt le gt ge bool len iter reversed contains "
+    "getitem setitem delitem float int index complex array"
 )
 
 
