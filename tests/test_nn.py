@@ -249,6 +249,9 @@ def test_nothing_can_be_put_on_its_weight():
         layer.weight.requires_grad = False
     with pytest.raises(AttributeError, match="it has no 'data': no kernel"):
         layer.weight.data = torch.ones(16, 8, 3, 3)
+    for weight in (torch.ones(16, 8, 3, 3), nn.Parameter(torch.ones(16, 8, 3, 3)), None):
+        with pytest.raises(AttributeError, match="it is not set: no kernel"):
+            layer.weight = weight
     copied = copy.deepcopy(layer.half().weight)
     assert (copied.dtype, copied.device) == (torch.float16, torch.device("cpu"))
 

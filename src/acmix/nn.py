@@ -15,8 +15,8 @@ from acmix.plain import why_not_plain
 
 _LARGEST_WINDOW = 31
 _NO_KERNEL = (
-    "the weight of an ACmix tells its dtype and device alone, it has no '{}': no kernel (C, C_in, k, k) computes the "
-    "operator; see its named_parameters(), and acmix.fuse to fold a batch norm into them"
+    "the weight of an ACmix tells its dtype and device alone, it {}: no kernel (C, C_in, k, k) computes the operator; "
+    "see its named_parameters(), and acmix.fuse to fold a batch norm into them"
 )
 # What may be done with a tensor in Python's own words; the same with a number before it, and numpy's question.
 _OPERATORS = (
@@ -24,6 +24,14 @@ _OPERATORS = (
     "rlshift rmatmul rmod rmul ror rpow rrshift rsub rtruediv rxor eq ne lt le gt ge bool len iter reversed contains "
     "getitem setitem delitem float int index complex array"
 )
+
+
+def _no_kernel(name: object) -> AttributeError:
+    return AttributeError(_NO_KERNEL.format(f"has no '{name}'"))
+
+
+def _not_set() -> AttributeError:
+    return AttributeError(_NO_KERNEL.format("is not set"))
 
 
 def _from_input(x: Tensor, projection: Projection, weights: Weights, ends: Ends, grid: Grid, backend: str) -> Tensor:
@@ -69,21 +77,21 @@ class NoKernel:
 
     def __getattr__(self, name: str) -> NoReturn:
         """Refuse every other attribute."""
-        raise AttributeError(_NO_KERNEL.format(name))
+        raise _no_kernel(name)
 
     def __setattr__(self, name: str, _: object) -> NoReturn:
         """Refuse to hold anything, `data` or `requires_grad`: nothing would come of it."""
-        raise AttributeError(_NO_KERNEL.format(name))
+        raise _no_kernel(name)
 
     @classmethod
     def __torch_function__(cls, function: Any, *_: object) -> NoReturn:
         """Refuse every function of PyTorch; a TypeError in that of `*` would lose its words."""
-        raise AttributeError(_NO_KERNEL.format(getattr(function, "__name__", function)))
+        raise _no_kernel(getattr(function, "__name__", function))
 
 
 def _refused(name: str) -> Callable[..., NoReturn]:
     def refuse(*_: object, **__: object) -> NoReturn:
-        raise AttributeError(_NO_KERNEL.format(name))
+        raise _no_kernel(name)
 
     return refuse
 
@@ -138,6 +146,16 @@ class OperatorLayer(nn.Module):
     def weight(self) -> NoKernel:
         """Tells dtype and device, which code reads of a convolution's weight, and refuses all else."""
         return NoKernel(self.position_weight)
+
+    @weight.setter
+    def weight(self, _: object) -> NoReturn:
+        raise _not_set()
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Register a parameter, which a weight cannot be."""
+        if name == "weight":
+            raise _not_set()
+        super().register_parameter(name, param)
 
     def mixing_weights(self) -> Weights:
         """Of both paths."""
