@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from timm.models.swin_transformer import WindowAttention
 
 import acmix
 from acmix import InputError, explain
+from acmix.models.swin import WindowACmix
 from acmix.nn import ACmix
 from acmix.ops import reference
 from acmix.ops.geometry import position_map
@@ -22,6 +24,21 @@ def test_inputs_and_rates_of_every_layer():
     assert explain.rates(network) == [explain.Rates("0", 0.5, 0.5), explain.Rates("2", 0.5, 0.5)]
     assert not network[0]._forward_pre_hooks
     assert list(explain.operators(network)) == ["0", "2"]
+
+
+def test_arguments_by_name_are_in_order():
+    class Shifted(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = WindowACmix(WindowAttention(8, num_heads=2, window_size=(2, 2)))
+
+        def forward(self, images):
+            return self.layer(shift=(1, 1), x=images)
+
+    images = torch.randn(1, 4, 4, 8)
+    ((maps, shift),) = explain.layer_arguments(Shifted().eval(), images).values()
+    assert torch.equal(maps, images)
+    assert shift == (1, 1)
 
 
 @pytest.mark.parametrize(

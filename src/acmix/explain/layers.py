@@ -1,5 +1,6 @@
 """The ACmix layers of a network, their rates, and the maps that reach them."""
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +73,7 @@ def layer_arguments(network: nn.Module, images: Tensor) -> dict[str, tuple[Any, 
     names: dict[nn.Module, str] = {layer: name for name, layer in _layers(network).items()}
 
     def keep(layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        maps, *others = *arguments, *named.values()
+        maps, *others = inspect.signature(layer.forward).bind(*arguments, **named).args
         inputs[names[layer]] = (maps.detach(), *others)
 
     hooks = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in names]
