@@ -132,13 +132,12 @@ def test_layers_of_the_kernels(threads, dtype, heads, head_size, batch, height, 
     tails = None, (outputs, False, False), (outputs, True, True), (outputs, "downsampled", True)
     for ahead, tail in itertools.product((0, head), tails):
         x, layers = layers_of(tensors, problem, ahead, tail)
-        found = []
-        for count in (1, 2):
-            threads(count)
-            found.append(assert_layers(x, tensors, problem, layers._replace(bias=bias, rectified=True), "cpu"))
-        assert torch.equal(*found)
-        memory = torch.channels_last
-        assert tail is None or found[0].is_contiguous(memory_format=memory)
+        ends = layers._replace(bias=bias, rectified=True)
+        threads(1)
+        alone = assert_layers(x, tensors, problem, ends, "cpu")
+        threads(2)
+        assert torch.equal(dispatch.project_and_mix(x, *arguments_of(tensors, problem)[1:], "cpu", ends), alone)
+        assert tail is None or alone.is_contiguous(memory_format=torch.channels_last)
 
 
 @compiled
