@@ -11,7 +11,7 @@ import copy
 import functools
 import importlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -133,16 +133,17 @@ def account(network: nn.Module, input_size: tuple[int, int, int]) -> Account:
     Raises:
         ValueError: If `input_size` is not three positive sizes (an InputError) or the network cannot take it.
     """
-    check_input_size(input_size)
+    cost = network_cost(network, input_size)
     operators = {name: module for name, module in network.named_modules() if isinstance(module, ACmix)}
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        memo = _shapes(network)
-        twins = {id(operator): _twin(operator, "cpu") for operator in operators.values()}
-    # deepcopy takes what the memo holds in place of a copy.
-    # Outside of the mode, in which a tensor that is no parameter cannot be copied.
-    copies = [copy.deepcopy(network, held).eval() for held in (dict(memo), memo | twins)]
-    with fake:
-        return Account(tuple(input_size), *(_cost(shapes, input_size, operators.keys()) for shapes in copies))
+    # A network without them is its own twin; counting takes a while.
+    twin = _cost(network, input_size, operators) if operators else cost
+    return Account(tuple(input_size), cost, twin)
+
+
+def network_cost(network: nn.Module, input_size: tuple[int, int, int]) -> NetworkCost:
+    """Count parameters and multiply-adds of a network alone; arguments and errors are those of `account`."""
+    check_input_size(input_size)
+    return _cost(network, input_size, {})
 
 
 def convolution_twin(network: _Module) -> nn.Module:
@@ -176,18 +177,29 @@ def _twin(operator: ACmix, device: torch.device | str) -> nn.Conv2d:
     return convolution.train(operator.training)
 
 
-def _shapes(network: nn.Module) -> dict[int, Any]:
-    """Tensors without data for the parameters and buffers of a network, as a memo of deepcopy."""
-    memo: dict[int, Any] = {
-        id(parameter): nn.Parameter(torch.empty_like(parameter, device="cpu"), parameter.requires_grad)
-        for parameter in network.parameters()
-    }
-    return memo | {id(buffer): torch.empty_like(buffer, device="cpu") for buffer in network.buffers()}
+def _without_numbers(network: nn.Module, fake: FakeTensorMode, replaced: Mapping[str, ACmix]) -> nn.Module:
+    """A copy on tensors without data, with convolutions in the place of some operators."""
+
+    def shape(tensor: Tensor) -> Tensor:
+        # An operation called in the mode takes ten times as long.
+        return FakeTensor(fake, torch.empty_like(tensor, device="meta"), torch.device("cpu"))
+
+    # deepcopy takes what the memo holds in place of a copy.
+    memo: dict[int, Any] = {id(buffer): shape(buffer) for buffer in network.buffers()}
+    for parameter in network.parameters():
+        memo[id(parameter)] = nn.Parameter(shape(parameter), parameter.requires_grad)
+    with fake:
+        memo |= {id(operator): _twin(operator, "cpu") for operator in replaced.values()}
+    # Outside of the mode, in which a tensor that is no parameter cannot be copied.
+    return copy.deepcopy(network, memo).eval()
 
 
-def _cost(network: nn.Module, input_size: tuple[int, int, int], replaced: Iterable[str]) -> NetworkCost:
-    parts = _parts(network, set(replaced))
-    tally = _call(network, input_size, parts)
+def _cost(original: nn.Module, input_size: tuple[int, int, int], replaced: Mapping[str, ACmix]) -> NetworkCost:
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    network = _without_numbers(original, fake, replaced)
+    parts = _parts(network, replaced.keys())
+    with fake:
+        tally = _call(network, input_size, parts)
     parameters: Counter[Part] = Counter()
     uncounted: Counter[str] = Counter()
     seen: set[nn.Parameter] = set()
@@ -205,7 +217,7 @@ def _cost(network: nn.Module, input_size: tuple[int, int, int], replaced: Iterab
     return NetworkCost(cost("projection"), cost("attention"), cost("convolution"), cost("other"), dict(uncounted))
 
 
-def _parts(network: nn.Module, replaced: set[str]) -> dict[nn.Parameter, Part]:
+def _parts(network: nn.Module, replaced: Collection[str]) -> dict[nn.Parameter, Part]:
     """The part of every parameter that is not "other"."""
     parts: dict[nn.Parameter, Part] = {}
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from acmix.accounting import Cost, account
+from acmix.accounting import Cost, network_cost
 from acmix.models.resnet import ResNet
 from acmix.models.swin import SwinTransformer
 from acmix.paths import Route, operators_of
@@ -63,7 +63,7 @@ class Variant:
         """
         network = self.build(shape)
         counted = self.network(shape) if self.unused else network
-        cost = account(shape.on_images(counted), input_size).network
+        cost = network_cost(shape.on_images(counted), input_size)
         spared = getattr(cost, self.unused).multiply_adds if self.unused else 0
         parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
         return Cost(parameters, cost.total.multiply_adds - spared)

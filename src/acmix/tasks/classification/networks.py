@@ -8,7 +8,7 @@ from typing import Any
 import timm
 from torch import nn
 
-from acmix.accounting import Account, account
+from acmix.accounting import Account, account, network_cost
 from acmix.checkpoints.classifier import Classifier
 from acmix.errors import InputError
 from acmix.models.names import check_name, unknown_argument
@@ -110,6 +110,6 @@ def _multiply_adds(
 ) -> int | None:
     try:
         network = create_network(model, num_classes=classes, acmix_stages=stages_of(stages))
-        return account(network, (channels, height, width)).network.total.multiply_adds
+        return network_cost(network, (channels, height, width)).total.multiply_adds
     except ValueError:
         return None

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from acmix.accounting import Account, account
+from acmix.accounting import Account, account, network_cost
 from acmix.checkpoints import segmenter as trained
 from acmix.models.segmenters import Segmenter, segmenter
 from acmix.tasks.loop.recipes import resolve
@@ -80,6 +80,6 @@ def multiply_adds(config: Mapping[str, Any]) -> int | None:
     """Of one crop of training, by a run's config.json; None for a network that cannot be made or counted here."""
     try:
         network = fresh_network(resolve({}, config["settings"], Settings), len(config["classes"]))
-        return account(network, config["preprocessing"]["input_size"]).network.total.multiply_adds
+        return network_cost(network, config["preprocessing"]["input_size"]).total.multiply_adds
     except ValueError:
         return None
