@@ -5,6 +5,7 @@ Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017, arXiv 1612
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any, Literal, cast, get_args
 
 import timm
@@ -117,7 +118,7 @@ def detection_backbone(
     check_positive_integer("out_channels", out_channels)
     if extra_levels not in get_args(ExtraLevels):
         raise InputError(f"extra_levels must be one of {get_args(ExtraLevels)}, got {extra_levels!r}")
-    count = len(_without_storage(name).feature_info)
+    count = len(feature_strides(name))
     out_indices = range(max(count - 4, 0), count) if out_indices is None else out_indices
     if not out_indices or list(out_indices) != sorted(set(range(count)).intersection(out_indices)):
         raise InputError(
@@ -133,13 +134,14 @@ def detection_backbone(
     return DetectionBackbone(body, out_channels, _extra(extra_levels, extra_count, out_channels), name)
 
 
-def feature_strides(name: str) -> list[int]:
+@cache
+def feature_strides(name: str) -> tuple[int, ...]:
     """Pixels between cells of each feature of a network, as timm counts features.
 
     Raises:
         InputError: If there is no such network, or it gives no features.
     """
-    return _without_storage(name).feature_info.reduction()
+    return tuple(_without_storage(name).feature_info.reduction())
 
 
 def backbone_groups(name: str, prefix: str, *, coarse: bool) -> Callable[[str], int]:
@@ -187,8 +189,9 @@ def backbone_undecayed(name: str, prefix: str, network: nn.Module) -> set[str]:
     return {each for each in names if each.startswith(prefix) and _plain(each.removeprefix(prefix)) in wanted}
 
 
+@cache
 def _whole(name: str) -> Any:
-    """A network of timm's registry, on the meta device."""
+    """A network of timm's registry, on the meta device, to be looked at and left as it is."""
     with torch.device("meta"):
         return timm.create_model(name)
 

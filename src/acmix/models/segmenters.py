@@ -22,7 +22,7 @@ OUTPUT_STRIDES = (8, 16)
 # Semantic FPN's norms have 32 groups, in half the channels of its pyramid, at least 64: one number is no group.
 _FPN_CHANNELS = 64
 # Of networks for small images: strides of their features, the first of which is met twice.
-_SMALL = [2, 2, 4, 8, 16]
+_SMALL = (2, 2, 4, 8, 16)
 # Where the names of the backbone's parameters begin.
 _BODY = "network.encoder.model."
 

@@ -11,7 +11,7 @@ import torch
 from timm.models.resnet import Bottleneck
 from torch import nn
 
-from acmix.accounting import account
+from acmix.accounting import network_cost
 from acmix.errors import InputError
 from acmix.models.names import check_name
 from acmix.models.resnet import ResNet
@@ -39,8 +39,9 @@ class Shape:
     on_images: Callable[[nn.Module], nn.Module]
 
 
+@functools.cache
 def with_operators(model: str, kind: type[nn.Module] = nn.Module) -> nn.Module:
-    """A network of timm's registry without numbers, to be looked at.
+    """A network of timm's registry without numbers, to be looked at and left as it is.
 
     Raises:
         InputError: If it has no ACmix, or is of another kind.
@@ -105,6 +106,7 @@ def equal_convolution(shape: Shape, *, twin: Callable[[Shape], nn.Module] = resn
         with torch.device("meta"):
             return sum(parameter.numel() for parameter in build(shape, **own).parameters())
 
+    @functools.cache
     def of_width(width: int) -> int:
         return parameters(convolution, base_width=width)
 
@@ -116,15 +118,20 @@ def equal_convolution(shape: Shape, *, twin: Callable[[Shape], nn.Module] = resn
 
 def wider_swin(shape: Shape) -> nn.Module:
     """A Swin whose hidden layers bring the multiply-adds of its attention alone to those of ACmix."""
-    with_operators(shape.model, SwinTransformer)
+    return swin(shape, mlp_ratio=_ratio_of_wider_swin(shape.model))
+
+
+@functools.cache
+def _ratio_of_wider_swin(model: str) -> float:
+    with_operators(model, SwinTransformer)
     costs = []
     for ratio in (4, 8):
         with torch.device("meta"):
-            network: Any = timm.create_model(shape.model, mlp_ratio=ratio)
-        costs.append(account(network, network.default_cfg["input_size"]).network)
+            network: Any = timm.create_model(model, mlp_ratio=ratio)
+        costs.append(network_cost(network, network.default_cfg["input_size"]))
     # They grow with the ratio, and with it alone.
     ratio = 4 + 4 * costs[0].convolution.multiply_adds / (costs[1].total.multiply_adds - costs[0].total.multiply_adds)
-    return swin(shape, mlp_ratio=round(16 * ratio) / 16)
+    return round(16 * ratio) / 16
 
 
 def resnet_operators(network: nn.Module) -> dict[str, ACmix]:
