@@ -1,5 +1,6 @@
 """One thread a test process, fixed seeds, and hypothesis without time limits or surprises in CI."""
 
+import gc
 import os
 
 import hypothesis
@@ -10,6 +11,12 @@ hypothesis.settings.register_profile("default", deadline=None, derandomize=True,
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    # What was imported stays: nobody need look for garbage in it, as benchmarks ask for before every measurement.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -10,17 +10,16 @@ import pytest
 # Pages that come back after 64 MB in pieces of 4 MB were freed, as activations of a pass are.
 PROGRAM = """
 import resource
-import torch
 from acmix.cli.memory import keep_freed_memory
+{piece}
 
 def work():
-    pieces = [torch.ones(2**20) for _ in range(16)]
+    pieces = [piece() for _ in range(16)]
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     del pieces
-    [torch.ones(2**20) for _ in range(16)]
+    [piece() for _ in range(16)]
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
 
-torch.set_num_threads(1)
 before = work()
 keep_freed_memory()
 work()
@@ -28,19 +27,30 @@ print(before, work())
 """
 
 
-def _faults(**variables):
+TENSOR = """
+import torch
+torch.set_num_threads(1)
+piece = lambda: torch.ones(2**20)
+"""
+# Of the same allocator, without torch, which takes seconds to import.
+BYTES = "piece = lambda: b'1' * 2**22"
+
+
+def _faults(piece=BYTES, **variables):
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))
     }
     environment |= {"PYTHONPATH": os.pathsep.join(sys.path), **variables}
     done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, check=True
+        [sys.executable, "-c", PROGRAM.format(piece=piece)], capture_output=True, text=True, env=environment, check=True
     )
     return [int(faults) for faults in done.stdout.split()]
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc alone")
-@pytest.mark.parametrize("variables", [{}, {"MALLOC_ARENA_MAX": "2", "GLIBC_TUNABLES": "glibc.pthread.rseq=1"}])
+@pytest.mark.parametrize(
+    "variables", [{}, {"piece": TENSOR}, {"MALLOC_ARENA_MAX": "2", "GLIBC_TUNABLES": "glibc.pthread.rseq=1"}]
+)
 def test_what_is_freed_is_there_again(variables):
     before, after = _faults(**variables)
     assert before > 10_000
