@@ -4,7 +4,6 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.export.runtimes.digits import train
 from tests.export.runtimes.networks import NETWORKS
 
 RUNTIMES = ("openvino", "nncf", "executorch", "litert_torch", "coremltools", "ncnn", "pnnx")
@@ -23,9 +22,3 @@ def pytest_collection_modifyitems(items):
 def case(request):
     """A network with norms as after training, and an image for it."""
     return NETWORKS[request.param]()
-
-
-@pytest.fixture(scope="session")
-def digits():
-    """The small network, trained on handwritten digits."""
-    return train()

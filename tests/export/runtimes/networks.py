@@ -1,6 +1,8 @@
 """Small networks that stand for what people export, and how outputs are held against PyTorch's."""
 
 import copy
+from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -14,16 +16,16 @@ ROUNDING = torch.finfo(torch.float32).eps
 
 
 class Detector(nn.Module):
-    """Maps of three strides, of a backbone and a pyramid whose convolutions were replaced."""
+    """Maps of the last strides, three at most, of a backbone and a pyramid whose convolutions were replaced."""
 
-    def __init__(self):
+    def __init__(self, *channels):
         super().__init__()
         self.stages = nn.ModuleList(
             nn.Sequential(nn.Conv2d(inputs, outputs, 3, 2, 1), nn.BatchNorm2d(outputs), nn.SiLU())
-            for inputs, outputs in ((3, 16), (16, 16), (16, 32), (32, 32))
+            for inputs, outputs in pairwise((3, *channels))
         )
-        self.lateral = nn.ModuleList(nn.Conv2d(channels, 16, 1) for channels in (16, 32, 32))
-        self.heads = nn.ModuleList(nn.Conv2d(16, 8, 3, padding=1) for _ in range(3))
+        self.lateral = nn.ModuleList(nn.Conv2d(channels, 16, 1) for channels in channels[-3:])
+        self.heads = nn.ModuleList(nn.Conv2d(16, 8, 3, padding=1) for _ in channels[-3:])
 
     def forward(self, images):
         maps = []
@@ -31,7 +33,7 @@ class Detector(nn.Module):
             images = stage(images)
             maps.append(images)
         found, above = [], None
-        for cells, lateral, head in zip(maps[:0:-1], reversed(self.lateral), self.heads, strict=True):
+        for cells, lateral, head in zip(maps[:-4:-1], reversed(self.lateral), self.heads, strict=True):
             level = lateral(cells)
             if above is not None:
                 level = level + nn.functional.interpolate(above, scale_factor=2.0, mode="nearest")
@@ -40,19 +42,23 @@ class Detector(nn.Module):
         return tuple(found)
 
 
-def small():
-    network = acmix.create_model("acmix_resnet14_small", zero_init_last=False)
+def classifier(**arguments):
+    network = acmix.create_model("acmix_resnet14_small", zero_init_last=False, **arguments)
     return trained(network), torch.randn(1, 3, 32, 32)
 
 
-def detector():
+def detector(*channels):
     torch.manual_seed(0)
-    network = Detector()
-    assert len(acmix.replace_convolutions(network).replaced) == 7
+    network = Detector(*channels)
+    assert len(acmix.replace_convolutions(network).replaced) == len(network.stages) + len(network.heads)
     return trained(network), torch.randn(1, 3, 64, 96)
 
 
-NETWORKS = {"classifier": small, "detector": detector}
+# Few operators, on the largest and smallest maps: converters take as long as graphs are large.
+NETWORKS = {
+    "classifier": partial(classifier, acmix_stages=(1, 4)),
+    "detector": partial(detector, 16, 32),
+}
 
 
 def other_images(images):

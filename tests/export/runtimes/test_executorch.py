@@ -14,7 +14,10 @@ from tests.export.runtimes.networks import largest_difference
 from tests.surgery.test_fusion import trained
 
 
-@pytest.mark.parametrize("xnnpack", [False, True], ids=["portable", "xnnpack"])
+# Either network and either kind of kernels: the operator's graph is the same in both.
+@pytest.mark.parametrize(
+    ("case", "xnnpack"), [("detector", False), ("classifier", True)], ids=["portable", "xnnpack"], indirect=["case"]
+)
 def test_networks(case, xnnpack, tmp_path):
     network, images = case
     largest_difference(
@@ -32,8 +35,7 @@ class SevenAxes(nn.Module):
         return x.reshape(2, 2, 1, 2, 3, 2, 1).permute(1, 3, 0, 5, 2, 4, 6) * 2
 
 
-def load(module, example, partitioner):
-    program = torch.export.export(module, (example,))
+def load(program, partitioner):
     buffer = to_edge_transform_and_lower(program, partitioner=partitioner).to_executorch().buffer
     loaded = Runtime.get().load_program(buffer, verification=Verification.Minimal)
     # A method does not keep its program.
@@ -43,7 +45,7 @@ def load(module, example, partitioner):
 def test_remainders_of_negative_integers_are_wrong_there():
     """So reflection takes none (`geometry.reflect`); when this fails, it may."""
     numbers = torch.arange(-3, 4)
-    _program, method = load(Remainder(), numbers, [])
+    _program, method = load(torch.export.export(Remainder(), (numbers,)), [])
     (found,) = method.execute([numbers])
     assert found.tolist() == [-3, -2, -1, 0, 1, 2, 3]
     assert Remainder()(numbers).tolist() == [1, 2, 3, 0, 1, 2, 3]
@@ -51,19 +53,17 @@ def test_remainders_of_negative_integers_are_wrong_there():
 
 def test_xnnpack_loads_no_tensor_of_seven_axes():
     """So the graph has five at most."""
+    program = torch.export.export(SevenAxes(), (torch.randn(2, 4, 6),))
     with pytest.raises(RuntimeError, match="0x:1"):
-        load(SevenAxes(), torch.randn(2, 4, 6), [XnnpackPartitioner()])
+        load(program, [XnnpackPartitioner()])
 
 
-@pytest.mark.parametrize("partitioner", [[], [XnnpackPartitioner()]], ids=["portable", "xnnpack"])
-def test_sizes_within_bounds(partitioner, tmp_path):
+def test_sizes_within_bounds():
     layer = trained(acmix.ACmix(4, 16))
     example, sizes = torch.randn(2, 4, 12, 10), {2: Dim("height", min=2, max=64), 3: Dim("width", min=2, max=64)}
     with torch.no_grad():
         program = torch.export.export(acmix.fuse(layer), (example,), dynamic_shapes=(sizes,))
-    lowered = to_edge_transform_and_lower(program, partitioner=partitioner)
-    (tmp_path / "layer.pte").write_bytes(lowered.to_executorch().buffer)
-    loaded = Runtime.get().load_program(tmp_path / "layer.pte", verification=Verification.Minimal)
-    method = loaded.load_method("forward")
     images = [torch.randn(2, 4, *size) for size in ((12, 10), (5, 3), (31, 22))]
-    largest_difference(lambda each: method.execute([each]), layer, *images)
+    for partitioner in ([], [XnnpackPartitioner()]):
+        _program, method = load(program, partitioner)
+        largest_difference(lambda each, run=method.execute: run([each]), layer, *images)

@@ -15,11 +15,22 @@ def test_networks(case, tmp_path):
     largest_difference(runtimes.ncnn(network, images, tmp_path), network, images)
 
 
+class Layers(nn.Module):
+    """Every kind of grid."""
+
+    def __init__(self):
+        super().__init__()
+        grids = {}, {"stride": 2}, {"dilation": 2, "kernel_att": 5}, {"stride": 3, "kernel_att": 1}
+        self.layers = nn.ModuleList(acmix.ACmix(4, 16, **grid) for grid in grids)
+
+    def forward(self, x):
+        return tuple(layer(x) for layer in self.layers)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (3, 2), (9, 7)], ids=str)
-@pytest.mark.parametrize("grid", [{}, {"stride": 2}, {"dilation": 2, "kernel_att": 5}, {"stride": 3, "kernel_att": 1}])
-def test_layers(size, grid, tmp_path):
-    layer, images = trained(acmix.ACmix(4, 16, **grid)), torch.randn(1, 4, *size)
-    largest_difference(runtimes.ncnn(layer, images, tmp_path), layer, images)
+def test_layers(size, tmp_path):
+    layers, images = trained(Layers()), torch.randn(1, 4, *size)
+    largest_difference(runtimes.ncnn(layers, images, tmp_path), layers, images)
 
 
 class Gather(nn.Module):

@@ -1,4 +1,4 @@
-"""OpenVINO from all that it reads, one size and every size, and int8 by NNCF."""
+"""OpenVINO from all that it reads, one size and every size."""
 
 import openvino
 import pytest
@@ -27,10 +27,6 @@ def test_networks(case, load, dynamic, tmp_path):
     network, images = case
     run = load(network, images, tmp_path, dynamic)
     largest_difference(run, network, *(other_images(images) if dynamic else (images, torch.randn_like(images))))
-
-
-def test_int8(digits, tmp_path):
-    digits.hold(runtimes.openvino_int8, tmp_path)
 
 
 class AtLeastOne(nn.Module):

@@ -1,9 +1,10 @@
 """PyTorch's own: TorchScript and AOTInductor."""
 
+import pytest
 import torch
 
 from examples import runtimes
-from tests.export.runtimes.networks import detector, largest_difference, other_images
+from tests.export.runtimes.networks import largest_difference, other_images
 
 
 def test_torchscript(case, tmp_path):
@@ -12,7 +13,9 @@ def test_torchscript(case, tmp_path):
     largest_difference(run, network, images, *other_images(images))
 
 
-def test_aotinductor(tmp_path):
-    network, images = detector()
+# Of one network: its kernels go through the C++ compiler.
+@pytest.mark.parametrize("case", ["classifier"], indirect=True)
+def test_aotinductor(case, tmp_path):
+    network, images = case
     run = runtimes.aotinductor(network, images, tmp_path)
     largest_difference(run, network, images, torch.randn_like(images))
