@@ -3,6 +3,7 @@ import copy
 import pytest
 import timm
 import torch
+from timm.models import _registry
 from timm.models.swin_transformer import WindowAttention
 
 from acmix import ACmix, InputError
@@ -10,6 +11,7 @@ from acmix.accounting import convolution_twin
 from acmix.models import PatchwiseACmix, PyramidACmix, WindowACmix
 from acmix.study.edits import OnePath, spare_projections
 from acmix.study.kinds import KINDS
+from acmix.study.networks import with_operators
 from acmix.study.variants import VARIANTS, rates, usual_variants
 from acmix.tasks.classification.settings import Settings
 from acmix.tasks.loop.optimization import make_optimizer
@@ -27,6 +29,13 @@ def shape(model=MODEL, classes=10):
 
 def built(name):
     return VARIANTS[name].build(shape())
+
+
+def test_a_name_that_is_registered_anew_is_another_network(monkeypatch):
+    with_operators(MODEL)
+    monkeypatch.setitem(_registry._model_entrypoints, MODEL, lambda **_: torch.nn.Identity())
+    with pytest.raises(InputError, match="model must be an"):
+        with_operators(MODEL)
 
 
 def operators(network):

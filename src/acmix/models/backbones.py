@@ -5,7 +5,6 @@ Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017, arXiv 1612
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from typing import Any, Literal, cast, get_args
 
 import timm
@@ -134,7 +133,6 @@ def detection_backbone(
     return DetectionBackbone(body, out_channels, _extra(extra_levels, extra_count, out_channels), name)
 
 
-@cache
 def feature_strides(name: str) -> tuple[int, ...]:
     """Pixels between cells of each feature of a network, as timm counts features.
 
@@ -189,9 +187,8 @@ def backbone_undecayed(name: str, prefix: str, network: nn.Module) -> set[str]:
     return {each for each in names if each.startswith(prefix) and _plain(each.removeprefix(prefix)) in wanted}
 
 
-@cache
 def _whole(name: str) -> Any:
-    """A network of timm's registry, on the meta device, to be looked at and left as it is."""
+    """A network of timm's registry, on the meta device."""
     with torch.device("meta"):
         return timm.create_model(name)
 

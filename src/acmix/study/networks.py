@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models import model_entrypoint
 from timm.models.resnet import Bottleneck
 from torch import nn
 
@@ -39,20 +40,29 @@ class Shape:
     on_images: Callable[[nn.Module], nn.Module]
 
 
-@functools.cache
 def with_operators(model: str, kind: type[nn.Module] = nn.Module) -> nn.Module:
     """A network of timm's registry without numbers, to be looked at and left as it is.
 
     Raises:
         InputError: If it has no ACmix, or is of another kind.
     """
-    check_name(model)
-    # Without numbers: seeds are for the network that is trained.
-    with torch.device("meta"):
-        plain = timm.create_model(model)
+    plain = _without_numbers(model, _entry_of(model))
     if not operators_of(plain) or not isinstance(plain, kind):
         raise InputError(f"model must be an {_KINDS[kind]} for this network of a study, got {model!r}")
     return plain
+
+
+def _entry_of(model: str) -> Callable[..., nn.Module]:
+    # Somebody may register a name anew: what is remembered is remembered of the function that makes the network.
+    check_name(model)
+    return model_entrypoint(model)
+
+
+@functools.cache
+def _without_numbers(model: str, _: Callable[..., nn.Module]) -> nn.Module:
+    # Seeds are for the network that is trained.
+    with torch.device("meta"):
+        return timm.create_model(model)
 
 
 def of_family(shape: Shape, *, kind: type[nn.Module] = nn.Module, **options: Any) -> nn.Module:
@@ -118,11 +128,11 @@ def equal_convolution(shape: Shape, *, twin: Callable[[Shape], nn.Module] = resn
 
 def wider_swin(shape: Shape) -> nn.Module:
     """A Swin whose hidden layers bring the multiply-adds of its attention alone to those of ACmix."""
-    return swin(shape, mlp_ratio=_ratio_of_wider_swin(shape.model))
+    return swin(shape, mlp_ratio=_ratio_of_wider_swin(shape.model, _entry_of(shape.model)))
 
 
 @functools.cache
-def _ratio_of_wider_swin(model: str) -> float:
+def _ratio_of_wider_swin(model: str, _: Callable[..., nn.Module]) -> float:
     with_operators(model, SwinTransformer)
     costs = []
     for ratio in (4, 8):
