@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-# Pages that come back after 64 MB in pieces of 4 MB were freed, as activations of a pass are. Bytes are of the allocator
-# that tensors are of; what torch leaves at the heap's end keeps it from being handed back now and then.
+# Pages that come back after 64 MB in pieces of 4 MB were freed, as activations of a pass are. Bytes are of the
+# allocator that tensors are of; what torch leaves at the heap's end keeps it from being handed back now and then.
 PROGRAM = """
 import resource
 from acmix.cli.memory import keep_freed_memory
