@@ -144,7 +144,8 @@ def confusion(
     if named:
         for row, column in zip(*counts.nonzero(), strict=True):
             words = f"{100 * densities[row, column]:.0f}" if shares else f"{counts[row, column]:.0f}"
-            axes.text(column, row, words, ha="center", va="center", fontsize=7)
+            # Within the axes, however long the layout's search for what may lie beside them.
+            axes.text(column, row, words, ha="center", va="center", fontsize=7, in_layout=False)
         turned = 90 if max(map(len, names)) > 2 else 0
         axes.set_xticks(range(len(names)), names, rotation=turned, parse_math=False, fontsize=9)
         axes.set_yticks(range(len(names)), names, parse_math=False, fontsize=9)

@@ -89,9 +89,10 @@ def write_report(
     if not found.rows:
         raise InputError(f"{folder / run.METRICS} is damaged: it has no epoch")
     own = part_of(found.kind.name)
-    seen = own.known(found) | {"without_images": _how_to_see(found)}
     if pictures:
         seen = _look(found, data, workers, device, progress, outcomes)
+    else:
+        seen = own.known(found) | {"without_images": _how_to_see(found)}
     context: dict[str, Any] = {
         "title": f"{folder.resolve().name} - acmix run report",
         "name": folder.resolve().name,
