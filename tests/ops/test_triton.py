@@ -76,7 +76,7 @@ GRID = [{"dtype": dtype, "stride": stride} for dtype in DTYPES for stride in (1,
 
 
 @pytest.mark.parametrize("fixed", GRID if ON_GPU else [{}])
-@settings(max_examples=12 if ON_GPU else 6)
+@settings(max_examples=12 if ON_GPU else 4)
 @given(case=problems)
 def test_mix_is_as_exact_as_eager(fixed, case):
     assert_mix_as_exact_as_eager(dataclasses.replace(case, **fixed), "triton", DEVICE)
@@ -84,7 +84,7 @@ def test_mix_is_as_exact_as_eager(fixed, case):
 
 # The convolution path is a dense convolution there, and the projection's bias stops at the border.
 @pytest.mark.parametrize("fixed", GRID if ON_GPU else [{}])
-@settings(max_examples=12 if ON_GPU else 5)
+@settings(max_examples=12 if ON_GPU else 3)
 @given(case=problems, inputs=st.integers(1, 40), biased=st.booleans())
 def test_all_stages_are_as_exact_as_eager(fixed, case, inputs, biased):
     assert_all_stages_as_exact_as_eager(dataclasses.replace(case, **fixed), inputs, biased, "triton", device=DEVICE)
