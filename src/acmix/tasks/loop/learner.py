@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from acmix.tasks.loop import freezing
 from acmix.tasks.loop.distribution import shard, summed
-from acmix.tasks.loop.optimization import WHOLE, check_state, make_optimizer, make_schedule
+from acmix.tasks.loop.optimization import WHOLE, check_state, make_optimizer, make_schedule, stepping
 from acmix.tasks.loop.settings import LoopSettings
 from acmix.tasks.loop.task import Batch, Task
 
@@ -156,7 +156,8 @@ class Learner:
             return False
         if self.settings.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.settings.clip_norm, norm)
-        self._stepping.step()
+        with stepping(self._optimizer, self.fabric.device):
+            self._stepping.step()
         if self.average is not None:
             self.average.update(self.model.module, step=number)
         return True
