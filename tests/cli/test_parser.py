@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
+from acmix.cli.commands import COMMANDS, GROUPS
 from acmix.cli.parser import build_parser
 from acmix.cli.wording import SettingsOf
 
@@ -54,6 +55,23 @@ def bake(
 @pytest.fixture
 def parser():
     return build_parser({"bake": bake}, {})
+
+
+LEAVES = [
+    (name, *rest)
+    for name, content in COMMANDS.items()
+    for rest in ([(each,) for each in content] if isinstance(content, dict) else [()])
+]
+
+
+@pytest.mark.parametrize("named", [(), ("bench",), ("study",), *LEAVES], ids=" ".join)
+def test_a_command_alone_has_the_help_that_it_has_among_all(capsys, named):
+    texts = []
+    for parser in (build_parser(COMMANDS, GROUPS), build_parser(COMMANDS, GROUPS, named)):
+        with pytest.raises(SystemExit):
+            parser.parse_args([*named, "--help"])
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != ""
 
 
 def parsed(parser, *arguments):

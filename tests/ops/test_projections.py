@@ -26,7 +26,7 @@ def _kernels_are_built():
 def poison_scratch(dtype=torch.float32):
     """Leave NaN in every thread's scratch."""
     layer = acmix.ACmix(64, 64, kernel_att=3, backend="cpu", dtype=dtype)
-    layer(torch.full((8, 64, 40, 40), torch.nan, dtype=dtype, requires_grad=True)).sum().backward()
+    layer(torch.full((4, 64, 40, 40), torch.nan, dtype=dtype, requires_grad=True)).sum().backward()
 
 
 def add_projections(x, weight, bias, *, heads):

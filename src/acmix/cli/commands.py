@@ -71,7 +71,8 @@ def run(arguments: Sequence[str]) -> int:
     program = " ".join(("acmix", *named))
     try:
         _check_given(arguments)
-        values = build_parser(COMMANDS, GROUPS).parse_args(arguments)
+        completing = any(argument.startswith("--completion") for argument in arguments)
+        values = build_parser(COMMANDS, GROUPS, None if completing else named).parse_args(arguments)
         for name in named:
             values = values[name]
         _check_numbers(vars(values))

@@ -28,12 +28,15 @@ _PARSING: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False, "form
 _VALUE = re.compile(r"-\.?\d")
 
 
-def build_parser(commands: Mapping[str, Any], groups: Mapping[str, str]) -> ArgumentParser:
+def build_parser(
+    commands: Mapping[str, Any], groups: Mapping[str, str], named: Sequence[str] | None = None
+) -> ArgumentParser:
     """Make the parser of a program.
 
     Args:
         commands: Functions by name, and by the name of a group those in it.
         groups: What each group is for.
+        named: The command that is to be parsed, group first: the arguments of others, which take long, are left out.
     """
     parser = ArgumentParser(
         prog="acmix",
@@ -48,11 +51,17 @@ def build_parser(commands: Mapping[str, Any], groups: Mapping[str, str]) -> Argu
         default=argparse.SUPPRESS,
         help="Print what completes this command in a shell, for ~/.local/share/bash-completion/completions/acmix say.",
     )
-    _add_commands(parser, "acmix", commands, groups)
+    _add_commands(parser, "acmix", commands, groups, named)
     return parser
 
 
-def _add_commands(parser: ArgumentParser, program: str, commands: Mapping[str, Any], groups: Mapping[str, str]) -> None:
+def _add_commands(
+    parser: ArgumentParser,
+    program: str,
+    commands: Mapping[str, Any],
+    groups: Mapping[str, str],
+    named: Sequence[str] | None,
+) -> None:
     subcommands = parser.add_subcommands(
         dest="command", metavar="COMMAND", description=f"Each has its own help: {program} COMMAND --help"
     )
@@ -61,13 +70,14 @@ def _add_commands(parser: ArgumentParser, program: str, commands: Mapping[str, A
         summary = groups[name] if group else (inspect.getdoc(content) or "").splitlines()[0]
         command = ArgumentParser(description=summary, **_PARSING)
         command._negative_number_matcher = _VALUE
-        if not group:
+        wanted = named is None or list(named[:1]) == [name]
+        if wanted and not group:
             _add_parameters(command, content)
         # jsonargparse wants a group in its place before it gets its commands.
         subcommands.add_subcommand(name, command, help=summary)
         command.prog = f"{program} {name}"
-        if group:
-            _add_commands(command, command.prog, content, groups)
+        if wanted and group:
+            _add_commands(command, command.prog, content, groups, named and named[1:])
 
 
 def _kind(hint: Any) -> Any:
