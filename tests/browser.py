@@ -4,9 +4,10 @@ import shutil
 
 import pytest
 
+# Without motion nobody waits for a colour, nor reads one on its way to another.
 SWITCHES = (
     "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync"
+    "--disable-sync --force-prefers-reduced-motion"
 )
 
 
