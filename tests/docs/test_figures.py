@@ -222,6 +222,10 @@ def constants_of_headers():
     return f"{images._LONGEST_SIDE:,} pixels a side, or {images._MOST_ELONGATED} : 1"
 
 
+def training_of_a_segmenter():
+    return f"The first took {result('segmentation-small')['rows'][0]['seconds'] / 60:.0f} minutes"
+
+
 FACTS = [
     ("DESIGN.md", composed_kernels),
     ("DESIGN.md", added_bias),
@@ -238,6 +242,7 @@ FACTS = [
     ("docs/backends.md", lambda: f"at most {numerics.FACTOR} times that of eager PyTorch"),
     ("docs/runtimes.md", lambda: f"at most {checking._FACTOR} times PyTorch's"),
     ("docs/study.md", cost_in_studies),
+    ("docs/segmentation.md", training_of_a_segmenter),
     ("docs/study.md", cost_of_placements),
     ("docs/study.md", tried_on_unseen_pictures),
     ("docs/study.md", gained_by_rates),
@@ -339,4 +344,3 @@ def test_the_table_of_segmenters():
         )
         for row in rows
     ]
-    assert f"The first took {rows[0]['seconds'] / 60:.0f} minutes" in text
