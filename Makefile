@@ -9,6 +9,8 @@ INTO := $(BIN)/uv pip install --quiet --compile-bytecode --python
 INSTALL := $(INTO) $(BIN)/python --constraint constraints.txt
 # Modules are compiled once, or every start of Python would compile torch's again.
 unexport PYTHONDONTWRITEBYTECODE
+# Tests run beside each other, and a thread that waits for another keeps a core busy in which that one could compute.
+test test-%: export OMP_WAIT_POLICY := passive
 
 .PHONY: venv test test-slow test-terminal test-browser test-integrations test-runtimes bench-runtimes test-oldest test-pythons docs test-docs dist test-dist soak test-gpu check format test-aarch64 test-emulated sanitize demo bench bench-gpu bench-gpu-compiled study study-places study-detectors study-times clean
 
