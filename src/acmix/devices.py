@@ -30,6 +30,11 @@ def find_device(name: str | torch.device) -> torch.device:
     return device
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether PyTorch multiplies bfloat16 with instructions of this machine's processor, and not number by number."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def has_no_memory(error: BaseException) -> bool:
     """Whether an error says that memory gave out; PyTorch has a class for that of GPUs alone."""
     said = str(error)

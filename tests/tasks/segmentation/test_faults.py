@@ -13,7 +13,8 @@ import torch
 
 from acmix import InputError
 from acmix.errors import PreemptedError, TrainingError
-from acmix.tasks.loop import states
+from acmix.tasks.loop import fitting, states
+from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.segmentation.fitting import ROOM
 from acmix.tasks.segmentation.task import Segmentation
 from tests.runs import after, assert_goes_on_with_its_own_optimizer_alone, same, unlisted
@@ -114,8 +115,13 @@ def test_what_cannot_be_read_is_refused_or_replaced(masked, tmp_path, folder):
     assert problem["image"] == "0003.png"
 
 
-def test_bfloat16_learns(masked, tmp_path):
-    result = train(masked, tmp_path / "run", replace(SETTINGS, epochs=1, precision="bfloat16"))
+@pytest.mark.parametrize("known", [True, False])
+def test_bfloat16_learns_and_is_said_to_be_slow_where_it_is(masked, tmp_path, monkeypatch, known):
+    monkeypatch.setattr(fitting, "multiplies_bfloat16", lambda: known)
+    told, settings = {}, replace(SETTINGS, epochs=1, precision="bfloat16")
+    result = train(masked, tmp_path / "run", settings, reporting=Reporting(on_start=told.update))
+    assert told["device"].endswith(", bfloat16") == known
+    assert told["device"].endswith(": float32 is faster") != known
     assert result.validation.loss < 5
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "run").values())
 

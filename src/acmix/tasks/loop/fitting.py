@@ -13,6 +13,7 @@ from torch import nn
 from acmix.checkpoints.opening import load
 from acmix.data import EvaluationImages
 from acmix.data.datasets import OpenedData
+from acmix.devices import multiplies_bfloat16
 from acmix.errors import InputError, check_least, counted
 from acmix.progress import Progress, silent
 from acmix.tasks.loop import freezing, run
@@ -28,6 +29,9 @@ from acmix.tasks.loop.progress import Reporting
 from acmix.tasks.loop.results import TrainingResult
 from acmix.tasks.loop.session import session
 from acmix.tasks.loop.settings import LoopSettings
+
+# What follows a precision.
+_SLOW = ", for which PyTorch knows no instructions of this processor: float32 is faster"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,11 +202,12 @@ def _facts(prepared: Prepared, fabric: Fabric, files: run.RunFiles, *, resumed: 
     own = dict(prepared.facts)
     threads = counted(torch.get_num_threads(), "thread")
     device = f"{fabric.device}, {threads}" if fabric.device.type == "cpu" else str(fabric.device)
+    slow = settings.precision == "bfloat16" and fabric.device.type == "cpu" and not multiplies_bfloat16()
     processes = "" if fabric.world_size == 1 else f", {counted(fabric.world_size, 'process')}"
     updates, images = counted(len(sampler.update_sizes), "update"), counted(max(sampler.update_sizes), "image")
     facts = prepared.images.taken | {
         "network": f"{settings.network}, {config['parameters']:,} parameters, images of {own.pop('images')}",
-        "device": f"{device}{processes}, {settings.precision}",
+        "device": f"{device}{processes}, {settings.precision}{_SLOW if slow else ''}",
         "epochs": f"{settings.epochs} of {updates}, {images} each, {settings.optimizer}",
         "output": str(files.output),
     }
