@@ -29,8 +29,8 @@ def installed(tmp_path_factory):
 
 def run(command, folder):
     # Nothing of this checkout, nor of what tests set, but that threads do not wait on cores that others compute on.
-    environment = {"HOME": str(folder), "PATH": "/usr/bin:/bin", "PYTHONWARNINGS": "error::UserWarning:acmix"}
-    environment["OMP_WAIT_POLICY"] = "passive"
+    environment = {"HOME": str(folder), "PATH": "/usr/bin:/bin", "OMP_WAIT_POLICY": "passive"}
+    environment["PYTHONWARNINGS"] = "error::UserWarning:acmix"
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)  # noqa: S603
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -100,7 +100,7 @@ class _InFloat32(TorchFunctionMode):
 def stepping(optimizer: Optimizer, device: torch.device) -> AbstractContextManager[object]:
     """A context for steps of an optimiser: Muon's orthogonalise in bfloat16, for which many CPUs have no products.
 
-    There they took twenty times as long as in float32, and four fifths of the training of a small network.
+    There they took twelve times as long as in float32, and four fifths of the training of a small network.
     """
     return _InFloat32() if isinstance(optimizer, Muon) and device.type == "cpu" else nullcontext()
 
